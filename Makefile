@@ -1,0 +1,37 @@
+# make demo      degradation and its cure, on your machine, in about two minutes
+# make test      every check that CI runs
+# make test-slow the long checks (some need CIFAR-10: CIFAR10_DIR=folder)
+# make check     linter, formatter's check, type checker
+# make install   the virtual environment alone
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check install clean
+
+demo: .venv/installed
+	$(BIN)/residual reproduce degradation
+
+test: check
+	$(BIN)/pytest
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow --timeout 3600
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+# Made again when pyproject.toml changes; later calls find it up to date and start at once.
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "residual needs Python 3.11 or newer; name one with: make PYTHON=python3.12 install")'
+	@echo "Setting up .venv (PyTorch is large: a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

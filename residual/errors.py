@@ -1,0 +1,20 @@
+"""The one exception that means "the input was wrong", and the helper that offers the nearest names."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something the user gave is wrong: one clear sentence that says what, where, and what to do.
+
+    The command prints the sentence on stderr and exits with code 2; a library user catches it.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean a or b?"`` for a misspelt ``name``, or a list of what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known are {', '.join(known)}"

@@ -1,0 +1,82 @@
+"""Networks by name: ``build_model("cifar_resnet56", classes=10)``."""
+
+import inspect
+import re
+from typing import Any
+
+from ..errors import InputError, nearest
+from .cifar import CifarNetwork
+from .classifier import Classifier
+from .imagenet import TABLE_1, ImageNetNetwork
+from .vgg import LAYERS, VGG
+
+__all__ = ["Classifier", "build_model", "model_names"]
+
+#: The depths of Table 6 and Figure 6; every other 6n+2 can be built as well.
+CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+
+PLAIN_DEPTHS = (18, 34)
+
+
+def model_names() -> list[str]:
+    """Return the names of the paper's networks."""
+    return [
+        *(f"cifar_resnet{depth}" for depth in CIFAR_DEPTHS),
+        *(f"cifar_plain{depth}" for depth in CIFAR_DEPTHS),
+        *(f"resnet{depth}" for depth in TABLE_1),
+        *(f"plain{depth}" for depth in PLAIN_DEPTHS),
+        *(f"vgg{depth}" for depth in LAYERS),
+    ]
+
+
+def build_model(name: str, **options: Any) -> Classifier:
+    """Build a network with freshly initialised weights.
+
+    Args:
+        name: ``cifar_resnet{6n+2}``, ``cifar_plain{6n+2}``, ``resnet{18,34,50,101,152}``,
+            ``plain{18,34}`` or ``vgg{16,19}``.
+        options: of the network's constructor: ``classes``, ``in_channels``; for residual networks
+            ``shortcut`` ("A", "B", "C"); for those of Table 1 ``variant`` ("v1", "v1.5").
+
+    Raises:
+        InputError: for an unknown name, a depth that does not exist, or an option that the network has not.
+    """
+    constructor, fixed = _resolve(name)
+    free = set(inspect.signature(constructor).parameters) - set(fixed)
+    for option, value in options.items():
+        if option not in free:
+            raise InputError(f"{name} has no option {option!r}{nearest(option, sorted(free))}")
+        allowed = {"shortcut": ("A", "B", "C"), "variant": ("v1", "v1.5")}.get(option)
+        if allowed and value not in allowed:
+            raise InputError(f"{name}: {option} is one of {', '.join(allowed)}, not {value!r}")
+        if option in ("classes", "in_channels") and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name}: {option} is a whole number of at least 1, not {value!r}")
+    return constructor(**fixed, **options)
+
+
+def _resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
+    """Return the constructor that a name stands for, and the arguments that the name fixes."""
+    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)(\d+)", name)
+    if match is None:
+        raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
+    family, depth = match[1], int(match[2])
+    if family.startswith("cifar"):
+        if depth < 8 or depth % 6 != 2:
+            n = max(1, (depth - 2) // 6)
+            raise InputError(
+                f"{name}: a CIFAR network has 6n+2 layers; the nearest are "
+                f"{family}{6 * n + 2} and {family}{6 * n + 8}"
+            )
+        fixed: dict[str, Any] = {"n": (depth - 2) // 6}
+        return CifarNetwork, fixed | ({"shortcut": None} if family == "cifar_plain" else {})
+    constructor, depths = {
+        "resnet": (ImageNetNetwork, tuple(TABLE_1)),
+        "plain": (ImageNetNetwork, PLAIN_DEPTHS),
+        "vgg": (VGG, tuple(LAYERS)),
+    }[family]
+    if depth not in depths:
+        raise InputError(
+            f"{name}: {family} networks have {', '.join(map(str, depths[:-1]))} or {depths[-1]} layers"
+        )
+    # A plain network has no shortcut, and two-layer blocks have no variant.
+    return constructor, {"depth": depth} | ({"shortcut": None, "variant": "v1"} if family == "plain" else {})

@@ -1,0 +1,104 @@
+"""The contract of every classifier, and the part that plain and residual networks share."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """What dense testing, layer responses and detection rely on.
+
+    Attributes:
+        classes: number of classes K.
+        in_channels: channels of the input pictures.
+
+    Shapes: x is a float tensor (N, in_channels, H, W), already preprocessed.
+    """
+
+    classes: int
+    in_channels: int
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the output of each stage by its name in Table 1, each (N, C, h, w), first stage first."""
+        raise NotImplementedError
+
+    def score_map(self, x: Tensor) -> Tensor:
+        """Return the classifier's scores (logits) at every position of the last map: (N, K, h, w).
+
+        This is the fully convolutional form of Section 3.4.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scores (logits) of each picture: (N, K)."""
+        raise NotImplementedError
+
+
+class StagedNetwork(Classifier):
+    """Stages, global average pooling and one fully connected layer: the form of Fig. 3, middle and right.
+
+    A subclass gives the stem, a dictionary of stages and the name of its fully connected layer, which is
+    all in which the ImageNet and the CIFAR networks differ.
+    """
+
+    #: Attribute of the fully connected layer, as public weights call it.
+    head: str
+
+    def stem(self, x: Tensor) -> Tensor:
+        """The layers before the first stage, up to their ReLU."""
+        raise NotImplementedError
+
+    def stages(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The stages after the stem by their name in Table 1, in order."""
+        raise NotImplementedError
+
+    def classifier(self) -> nn.Linear:
+        return getattr(self, self.head)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.stem(x)
+        outputs = {"conv1": x}
+        for name, stage in self.stages().items():
+            x = stage(x)
+            outputs[name] = x
+        return outputs
+
+    def last_map(self, x: Tensor) -> Tensor:
+        """The last stage's output alone, so that the earlier maps can be freed on the way."""
+        x = self.stem(x)
+        for stage in self.stages().values():
+            x = stage(x)
+        return x
+
+    def score_map(self, x: Tensor) -> Tensor:
+        fc = self.classifier()
+        return F.conv2d(self.last_map(x), fc.weight[:, :, None, None], fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier()(self.last_map(x).mean(dim=(2, 3)))
+
+
+def initialize(network: nn.Module) -> None:
+    """He initialisation [12] in place: weights from N(0, 2/fan_in), biases 0, BN scale 1 and shift 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def weighted_layers(network: nn.Module) -> int:
+    """Count the weighted layers on the main path, as the paper names depths: projections do not count."""
+    return sum(
+        isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name.split(".")
+        for name, module in network.named_modules()
+    )
+
+
+def parameters(network: nn.Module) -> int:
+    """Count the learned parameters: convolutions, fully connected layers, BN scales and shifts."""
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,36 @@
+"""From stored pictures to a network's input: the part of the preprocessing that belongs to the weights."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Preprocessing(nn.Module):
+    """Scale to [0, 1], subtract the mean, divide by the standard deviation.
+
+    Args:
+        mean: per-pixel mean, (C, H, W) (Sections 3.4 and 4.2), or channel means, (C,) or (C, 1, 1);
+            in units of [0, 1].
+        std: channel deviations in units of [0, 1]; ones (no division) in the paper.
+
+    Shapes: uint8 (N, C, H, W) to float32 (N, C, H, W) in channels-last memory format.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor | None = None) -> None:
+        super().__init__()
+        mean = mean.float()
+        channels = mean.shape[0]
+        std = torch.ones(channels) if std is None else std.float()
+        self.register_buffer("mean", mean.view(channels, 1, 1) if mean.ndim == 1 else mean)
+        self.register_buffer("std", std.view(channels, 1, 1))
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether the mean is a picture, which fixes the size of the input."""
+        return self.mean.shape[1:] != (1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.to(torch.float32, memory_format=torch.channels_last)
+        return x.div_(255).sub_(self.mean).div_(self.std)
