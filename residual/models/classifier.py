@@ -89,16 +89,3 @@ def initialize(network: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-
-
-def weighted_layers(network: nn.Module) -> int:
-    """Count the weighted layers on the main path, as the paper names depths: projections do not count."""
-    return sum(
-        isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name.split(".")
-        for name, module in network.named_modules()
-    )
-
-
-def parameters(network: nn.Module) -> int:
-    """Count the learned parameters: convolutions, fully connected layers, BN scales and shifts."""
-    return sum(p.numel() for p in network.parameters())

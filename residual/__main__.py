@@ -1,0 +1,5 @@
+"""``python -m residual`` is the command ``residual``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""From networks and runs to what the paper says about them: complexity, figures."""

@@ -1,0 +1,250 @@
+"""CIFAR-10 (A. Krizhevsky, 2009): 60,000 colour pictures of 32x32 in ten classes.
+
+Read from either official layout; where there is none, the binary one is downloaded.
+
+cifar-10-batches-bin/   data_batch_{1..5}.bin, test_batch.bin: 10,000 records each, of a label byte and 3,072
+                        bytes of red, green and blue planes; batches.meta.txt: the names of the classes
+cifar-10-batches-py/    data_batch_{1..5}, test_batch, batches.meta: the same as Python 2 pickles
+"""
+
+import codecs
+import fcntl
+import hashlib
+import os
+import pickle
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch.hub import download_url_to_file
+
+from ..errors import InputError
+from .dataset import Dataset
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+#: Pictures in each file, and bytes of a picture.
+RECORDS, PIXELS = 10_000, 3 * 32 * 32
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+
+
+def load_cifar10(split: Literal["train", "test"], data_dir: Path | None = None) -> Dataset:
+    """Return the 50,000 training or 10,000 test pictures, uint8 (N, 3, 32, 32), in the order of the files.
+
+    Ids count from 0 in each part.
+
+    Args:
+        data_dir: a folder that holds the folder of either layout, or is it; where it is neither, CIFAR-10 is
+            downloaded to it. None for the folder ``data``, which is made if need be.
+
+    Raises:
+        InputError: when ``data_dir`` does not exist, the download fails, or a file is missing or wrong.
+    """
+    if data_dir is None:
+        data_dir = Path("data")
+    elif not os.path.isdir(data_dir):
+        raise InputError(f"{data_dir}: there is no such folder; create it to download CIFAR-10 there")
+    layout, folder = _find(data_dir) or _download(data_dir)
+
+    files = layout.files(split)
+    images = np.empty((len(files), RECORDS, PIXELS), np.uint8)
+    targets = np.empty((len(files), RECORDS), np.int64)
+    for i, file in enumerate(files):
+        images[i], targets[i] = _read_batch(layout, folder / file)
+    return Dataset(
+        f"cifar10 {split}",
+        _read_classes(layout, folder / layout.meta),
+        torch.from_numpy(images).view(-1, 3, 32, 32),
+        torch.from_numpy(targets).view(-1),
+        torch.arange(targets.size),
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How an official archive stores the data set.
+
+    Attributes:
+        folder: its name.
+        suffix: of the batch files.
+        meta: the file with the names of the classes.
+        read_batch: from a path to pixels, uint8 (RECORDS, PIXELS), and RECORDS labels, yet to be checked.
+        read_classes: from the path of ``meta`` to names, yet to be counted.
+    """
+
+    folder: str
+    suffix: str
+    meta: str
+    read_batch: Callable[[Path], tuple[np.ndarray, list[Any]]]
+    read_classes: Callable[[Path], list[str]]
+
+    def files(self, split: str) -> list[str]:
+        return [batch + self.suffix for batch in BATCHES[split]]
+
+
+def _read_batch(layout: _Layout, path: Path) -> tuple[np.ndarray, list[int]]:
+    """Return the pixels and the labels of a file; errors end with what to do about them."""
+    remedy = f"fetch {URL} and unpack it in place of {path.parent}"
+    try:
+        pixels, labels = layout.read_batch(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except _WrongFileError as error:
+        raise InputError(f"{path} is not a file of CIFAR-10: {error}; {remedy}") from None
+    for record, label in enumerate(labels):
+        if type(label) is not int or not 0 <= label < len(CLASSES):
+            raise InputError(
+                f"{path} is not a file of CIFAR-10: the label of its picture {record:,} is none of "
+                f"0 to {len(CLASSES) - 1}; {remedy}"
+            )
+    return pixels, labels
+
+
+def _read_classes(layout: _Layout, path: Path) -> tuple[str, ...]:
+    """Return the names in the file, or the official ones where there is no file."""
+    try:
+        names = layout.read_classes(path)
+    except FileNotFoundError:
+        return CLASSES
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except _WrongFileError as error:
+        raise InputError(f"{path} is not a file of CIFAR-10: {error}") from None
+    if len(names) != len(CLASSES):
+        raise InputError(f"{path}: expected the names of {len(CLASSES)} classes, found {len(names)}")
+    return tuple(names)
+
+
+class _WrongFileError(Exception):
+    """A file does not hold what it should; says what it holds."""
+
+
+def _read_binary(path: Path) -> tuple[np.ndarray, list[Any]]:
+    size, expected = path.stat().st_size, RECORDS * (1 + PIXELS)
+    if size != expected:
+        raise _WrongFileError(f"expected {expected:,} bytes, found {size:,}")
+    records = np.fromfile(path, np.uint8).reshape(RECORDS, 1 + PIXELS)
+    return records[:, 1:], records[:, 0].tolist()
+
+
+def _read_binary_classes(path: Path) -> list[str]:
+    return path.read_text(encoding="latin1").split()
+
+
+def _read_pickled(path: Path) -> tuple[np.ndarray, list[Any]]:
+    size, least = path.stat().st_size, RECORDS * PIXELS
+    if size < least:
+        raise _WrongFileError(f"expected more than {least:,} bytes, found {size:,}")
+    content = _unpickle(path)
+    data, labels = content.get("data"), content.get("labels")
+    if not isinstance(data, np.ndarray) or not isinstance(labels, list):
+        raise _WrongFileError("expected an array named data and a list named labels")
+    if data.shape != (RECORDS, PIXELS) or data.dtype != np.uint8 or len(labels) != RECORDS:
+        found = f"{len(labels):,} and {' x '.join(f'{n:,}' for n in data.shape)} of {data.dtype}"
+        raise _WrongFileError(
+            f"expected {RECORDS:,} labels and {RECORDS:,} x {PIXELS:,} pixels of uint8, found {found}"
+        )
+    return data, labels
+
+
+def _read_pickled_classes(path: Path) -> list[str]:
+    names = _unpickle(path).get("label_names")
+    if not isinstance(names, list):
+        raise _WrongFileError("expected a list named label_names")
+    return [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names]
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads arrays of numbers, and runs no code that a file brings along.
+
+    NumPy has moved ``_reconstruct``: the official files have the old name, copies written today the new.
+    """
+
+    _reconstruct = np.empty(0).__reduce__()[0]
+    _known: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): codecs.encode,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._known:
+            raise _WrongFileError(f"it would run {f'{module}.{name}'!r}, which numbers do not need")
+        return self._known[module, name]
+
+
+def _unpickle(path: Path) -> dict[Any, Any]:
+    """Return a pickled dictionary with names as text: those of Python 2 are bytes."""
+    with path.open("rb") as file:
+        try:
+            content = _ArrayUnpickler(file, encoding="bytes").load()
+        except _WrongFileError:
+            raise
+        except Exception as error:  # The documentation of pickle: damaged files may raise anything.
+            raise _WrongFileError(
+                f"its {path.stat().st_size:,} bytes are no whole pickle ({error})"
+            ) from None
+    if not isinstance(content, dict):
+        raise _WrongFileError(f"expected a dictionary, found {type(content).__name__}")
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+
+
+_BINARY = _Layout("cifar-10-batches-bin", ".bin", "batches.meta.txt", _read_binary, _read_binary_classes)
+_PICKLED = _Layout("cifar-10-batches-py", "", "batches.meta", _read_pickled, _read_pickled_classes)
+
+
+def _find(data_dir: Path) -> tuple[_Layout, Path] | None:
+    """Return the layout in or at ``data_dir``; one with files missing counts, so that they get named."""
+    for layout in (_BINARY, _PICKLED):
+        files = [*layout.files("train"), *layout.files("test"), layout.meta]
+        for folder in (data_dir / layout.folder, data_dir):
+            if any(os.path.exists(folder / file) for file in files):
+                return layout, folder
+    return None
+
+
+def _download(data_dir: Path) -> tuple[_Layout, Path]:
+    """Download the binary layout to ``data_dir``, unless another process just has."""
+    target = data_dir / _BINARY.folder
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with open(data_dir / ".cifar10.lock", "w") as lock:
+            # Of torchrun's processes one downloads; the others wait here and then find its copy.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if found := _find(data_dir):
+                return found
+            print(f"downloading CIFAR-10 (170 MB) from {URL} to {target}", file=sys.stderr)
+            # The folder gets its name when it is whole: an interruption leaves nothing that looks like one.
+            with TemporaryDirectory(prefix=".cifar10-", dir=data_dir) as temporary:
+                _fetch(Path(temporary)).rename(target)
+    except (OSError, HTTPException, tarfile.TarError, _WrongFileError) as error:
+        raise InputError(
+            f"cannot download CIFAR-10 from {URL}: {str(error).strip('<>')}; fetch the archive yourself and "
+            f"unpack it under {data_dir}"
+        ) from None
+    return _BINARY, target
+
+
+def _fetch(temporary: Path) -> Path:
+    """Return the unpacked folder, inside a temporary one."""
+    archive = temporary / "archive.tar.gz"
+    download_url_to_file(URL, str(archive), progress=sys.stderr.isatty())
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != MD5:
+        raise _WrongFileError(f"expected the MD5 {MD5}, found {found} of {archive.stat().st_size:,} bytes")
+    with tarfile.open(archive) as tar:
+        tar.extractall(temporary, filter="data")
+    return temporary / _BINARY.folder

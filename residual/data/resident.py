@@ -1,0 +1,82 @@
+"""A data set that lives on the training device: batches are indexed and augmented there."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..randomness import Stream, generator
+from .augment import draw_crops, pad_crop_flip
+from .dataset import Dataset
+
+
+class ResidentBatches:
+    """The training batches, each a pure function of the seed and the iteration.
+
+    The data order is an endless row of epochs, each a new permutation of the data set; batch i is the i-th
+    stretch of it, so every picture is seen once an epoch and no batch is short. Since nothing depends on
+    what came before, a resumed run and any number of ranks see what one uninterrupted process sees.
+
+    Args:
+        dataset: the training part.
+        prepare: from uint8 (N, C, H, W) to the network's input; the crop follows it, so that padding is
+            zero there.
+        batch: pictures of one iteration over all ranks.
+        pad, flip: the augmentation of Section 4.2; pad 0 and flip False for none.
+        seed: of order and augmentation.
+        device: where the pictures live.
+        rank, ranks: this process takes the rank-th of ``ranks`` equal stretches of each batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        prepare: Callable[[Tensor], Tensor],
+        batch: int,
+        pad: int,
+        flip: bool,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.images = dataset.images.to(device)
+        self.targets = dataset.targets.to(device)
+        self.prepare = prepare
+        self.batch = batch
+        self.pad = pad
+        self.flip = flip
+        self.seed = seed
+        self.mine = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
+        self._orders: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Batches of an epoch, rounded up."""
+        return -(-len(self.targets) // self.batch)
+
+    def indices(self, iteration: int) -> Tensor:
+        """Return the positions in the data set of the whole batch of an iteration, int64 (batch,)."""
+        size = len(self.targets)
+        positions = torch.arange(iteration * self.batch, (iteration + 1) * self.batch)
+        epochs = positions // size
+        return torch.cat(
+            [self._order(epoch)[positions[epochs == epoch] % size] for epoch in epochs.unique().tolist()]
+        )
+
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
+        indices = self.indices(iteration)[self.mine].to(self.images.device)
+        inputs = self.prepare(self.images[indices])
+        if self.pad or self.flip:
+            crops = draw_crops(self.batch, self.pad, self.flip, generator(self.seed, Stream.CROPS, iteration))
+            inputs = pad_crop_flip(inputs, self.pad, crops[self.mine])
+        return inputs, self.targets[indices]
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            # A batch may reach over the end of an epoch; a small data set's over several.
+            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
+            self._orders[epoch] = torch.randperm(
+                len(self.targets), generator=generator(self.seed, Stream.ORDER, epoch)
+            )
+        return self._orders[epoch]

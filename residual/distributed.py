@@ -1,0 +1,71 @@
+"""The processes that train together: torchrun's environment, and sums over ranks.
+
+There is no launcher of our own: ``torchrun --nproc-per-node=2 -m residual train ...`` starts the processes,
+and a process that torchrun did not start is a world of one.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that share a run.
+
+    Attributes:
+        rank: this process's number, 0 to size - 1; rank 0 alone writes files and prints.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` by its sum over all ranks, in place, and return it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether ``flag`` is set in any rank: all ranks get the same answer at the same place."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum_(torch.tensor(float(flag), device=device)))
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join(device: torch.device) -> World:
+    """Return the world that torchrun describes in the environment, joining its process group once."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return World()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave() -> None:
+    """Leave the process group, if one was joined."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return this process's number among all that torchrun started."""
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """Return the number of this process on its machine: the GPU it is to use."""
+    return int(os.environ.get("LOCAL_RANK", 0))

@@ -1,0 +1,54 @@
+"""Where a result came from: versions, hardware, commit and command."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def describe(device: torch.device, ranks: int) -> dict[str, Any]:
+    """Return what stands beside every result."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["residual", *sys.argv[1:]]),
+        "commit": commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "ranks": ranks,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in ("residual", "torch", "torchvision", "numpy")},
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the source that runs, marked where files differ from it; None when installed."""
+    folder = Path(__file__).parent
+    try:
+        name = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return name + ("-dirty" if _git(folder, "status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def processor() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()

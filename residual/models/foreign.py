@@ -1,0 +1,142 @@
+"""What weights of other libraries call things, and what their tensors tell about the network.
+
+torchvision's and timm's ResNets and torchvision's VGGs have the names used here. timm's VGGs write the fully
+connected layers as convolutions. Public CIFAR-10 ResNets call the classifier ``linear`` or ``fc``, and
+projections ``shortcut`` or ``downsample``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from . import build_model
+from .blocks import BottleneckBlock
+from .cifar import CifarNetwork
+from .classifier import Classifier
+from .imagenet import ImageNetNetwork
+from .preprocessing import Preprocessing
+from .vgg import VGG
+
+#: Parts of names elsewhere, and what they are here.
+RENAMED: dict[type[Classifier], dict[str, str]] = {
+    CifarNetwork: {"fc.": "linear.", ".shortcut.": ".downsample."},
+    ImageNetNetwork: {},
+    VGG: {
+        "pre_logits.fc1.": "classifier.0.",
+        "pre_logits.fc2.": "classifier.3.",
+        "head.fc.": "classifier.6.",
+    },
+}
+
+#: The weights whose shapes tell the channels of the pictures and the number of classes.
+FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
+    CifarNetwork: ("conv1.weight", "linear.weight"),
+    ImageNetNetwork: ("conv1.weight", "fc.weight"),
+    VGG: ("features.0.weight", "classifier.6.weight"),
+}
+
+#: Channel means and deviations that torchvision's ImageNet weights are made for, in units of [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def outline(name: str, **options: Any) -> Classifier:
+    """Return a network of shapes alone: on the meta device it takes no memory, time or random numbers."""
+    with torch.device("meta"):
+        return build_model(name, **options)
+
+
+def own_names(state: dict[str, Tensor], kind: type[Classifier]) -> dict[str, Tensor]:
+    """Return another library's state dict as a network of this kind names and shapes it here."""
+    renamed = {}
+    for name, tensor in state.items():
+        for theirs, ours in RENAMED[kind].items():
+            name = name.replace(theirs, ours)
+        # A convolution over the whole 7x7 map is a fully connected layer on the flattened map.
+        convolution = name.startswith("classifier.") and tensor.ndim == 4
+        renamed[name] = tensor.flatten(1) if convolution else tensor
+    return renamed
+
+
+def visible_options(state: dict[str, Tensor], name: str, network: Classifier) -> dict[str, Any]:
+    """Return the options of ``build_model`` that tensors show: channels, classes and the shortcut.
+
+    What they do not show, because they are another network's, is left out.
+
+    Args:
+        state: under our names.
+        name: of the network in ``build_model``.
+        network: the network of that name with any options.
+    """
+    first, last = FIRST_AND_LAST[type(network)]
+    options: dict[str, Any] = {}
+    if first in state and state[first].ndim == 4:
+        options["in_channels"] = state[first].shape[1]
+    if last in state and state[last].ndim == 2:
+        options["classes"] = state[last].shape[0]
+    if "resnet" in name:
+        for shortcut in ("A", "B", "C"):
+            if _projections(state) == _projections(outline(name, shortcut=shortcut).state_dict()):
+                options["shortcut"] = shortcut
+    return options
+
+
+def check_variant(name: str, network: Classifier, variant: str | None) -> None:
+    """Raise an InputError unless a bottleneck network, and only such a one, has its variant named."""
+    bottleneck = any(isinstance(module, BottleneckBlock) for module in network.modules())
+    if bottleneck and variant is None:
+        raise InputError(
+            f"{name}: weights do not show which variant they are for; say v1.5 for those of torchvision and "
+            "timm, v1 for the authors' (Caffe)"
+        )
+    if not bottleneck and variant is not None:
+        raise InputError(f"{name} has no bottlenecks, so no variant; leave the variant out")
+
+
+def choose_preprocessing(
+    network: Classifier, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Preprocessing, str]:
+    """Return the preprocessing that foreign weights need, and whose numbers it has.
+
+    Args:
+        mean, std: one number a channel, in units of [0, 1]; both None for torchvision's.
+
+    Raises:
+        InputError: when there is no default, or a number is out of range or its count wrong.
+    """
+    if (mean is None) != (std is None):
+        raise InputError("give both the mean and the std of the preprocessing, or neither")
+    if mean is not None and std is not None:
+        for what, values in (("mean", mean), ("std", std)):
+            if len(values) != network.in_channels:
+                raise InputError(
+                    f"{what} has {len(values)} numbers and the network takes {network.in_channels} channels; "
+                    "give one number a channel"
+                )
+        if not (all(0 <= m <= 1 for m in mean) and all(0 < s <= 1 for s in std)):
+            raise InputError(
+                "mean and std are in units of [0, 1] and std is not 0; divide numbers for pixels of 0 to 255 "
+                "by 255"
+            )
+        return Preprocessing(torch.tensor(mean), torch.tensor(std)), "given"
+    if isinstance(network, CifarNetwork):
+        raise InputError(
+            "give the mean and std that the network was trained with: public CIFAR-10 weights differ, common "
+            "are mean 0.485,0.456,0.406 with std 0.229,0.224,0.225 and mean 0.4914,0.4822,0.4465 with std "
+            "0.2023,0.1994,0.2010"
+        )
+    if network.in_channels != len(IMAGENET_MEAN):
+        raise InputError(
+            f"the network takes {network.in_channels} channels, for which there is no default; give the mean "
+            "and std that it was trained with"
+        )
+    default = Preprocessing(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
+    return default, "default of torchvision's weights"
+
+
+def _projections(state: dict[str, Tensor]) -> set[str]:
+    """Return the blocks whose shortcut has parameters, as ``layer2.0``."""
+    return {name.split(".downsample.")[0] for name in state if ".downsample." in name}

@@ -1,0 +1,280 @@
+"""Weights on disk: a folder that says which network it is for and how pictures are prepared for it.
+
+model.safetensors           the network's tensors, under torchvision's names
+config.json                 network, classes, preprocessing, and the recipe and results they come from
+preprocessing.safetensors   the mean picture, ``mean`` (C, H, W), where the mean is one
+
+Nothing is ever overwritten, and a folder is written whole or not at all.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError
+from .classifier import Classifier
+from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
+from .preprocessing import Preprocessing
+from .statedict import first_line, load_state, read_state, refuse_existing, write_state, written_whole
+
+__all__ = ["Weights", "export_weights", "import_weights", "load_state", "load_weights", "save_weights"]
+
+FORMAT = "residual weights"
+VERSION = 1
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+PREPROCESSING_FILE = "preprocessing.safetensors"
+
+
+@dataclass
+class Weights:
+    """What a weights folder holds.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        preprocessing: from uint8 pictures to the model's input.
+        classes: the names of the model's K classes.
+        config: the content of config.json.
+    """
+
+    model: Classifier
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    config: dict[str, Any]
+
+
+class Checked(BaseModel):
+    """A part of config.json: strict about types; unknown keys are other programs' affair."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Checked):
+    """The arguments of ``build_model``."""
+
+    name: str
+    options: dict[str, Any]
+    classes: int
+
+
+class PreprocessingConfig(Checked):
+    """Numbers in units of [0, 1]; ``size``: (C, H, W) of a mean picture; ``source``: whose numbers they are."""
+
+    mean: Literal["per-pixel"] | list[float]
+    std: list[float]
+    size: list[int] | None
+    source: str | None
+
+
+class Config(Checked):
+    """The content of config.json."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    model: ModelConfig
+    classes: list[str]
+    preprocessing: PreprocessingConfig
+    recipe: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _names_every_class(self) -> "Config":
+        if len(self.classes) != self.model.classes:
+            raise ValueError(f"{len(self.classes)} names for a classifier of {self.model.classes} classes")
+        return self
+
+
+def save_weights(
+    folder: Path,
+    model: Classifier,
+    *,
+    name: str,
+    options: dict[str, Any],
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    recipe: dict[str, Any] | None = None,
+    results: dict[str, Any] | None = None,
+    source: str | None = None,
+) -> None:
+    """Write a weights folder, and its parents where they are missing.
+
+    Args:
+        folder: where nothing is yet.
+        model: on any device, in any memory format.
+        name, options: ``build_model(name, classes=len(classes), **options)`` builds the model.
+        preprocessing: what the model was trained with.
+        classes: the names of its K classes.
+        recipe, results: where the weights come from and how good they are, as plain data.
+        source: where the preprocessing's numbers come from, if not from the recipe's data.
+
+    Raises:
+        InputError: when ``folder`` exists or cannot be written, or the classes are not K.
+    """
+    if len(classes) != model.classes:
+        raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
+    mean = preprocessing.mean.cpu()
+    config = Config(
+        model=ModelConfig(name=name, options=options, classes=model.classes),
+        classes=list(classes),
+        preprocessing=PreprocessingConfig(
+            mean="per-pixel" if preprocessing.per_pixel else _decimals(mean),
+            std=_decimals(preprocessing.std),
+            size=list(mean.shape) if preprocessing.per_pixel else None,
+            source=source,
+        ),
+        recipe=recipe,
+        results=results,
+    )
+    text = json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
+    with written_whole(folder) as temporary:
+        temporary.mkdir()
+        write_state(model, temporary / MODEL_FILE)
+        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if preprocessing.per_pixel:
+            save_file({"mean": mean.contiguous()}, temporary / PREPROCESSING_FILE)
+
+
+def load_weights(folder: Path) -> Weights:
+    """Read a weights folder, or the one in a run folder.
+
+    Raises:
+        InputError: when there is none, a file is damaged or newer, or the files do not fit each other.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    if not (folder / CONFIG_FILE).exists() and (folder / "weights").is_dir():
+        folder = folder / "weights"
+    config, content = _read_config(folder)
+    try:
+        model = outline(config.model.name, **config.model.options | {"classes": config.model.classes})
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
+    model.to_empty(device="cpu")
+    load_state(model, read_state(folder / MODEL_FILE), str(folder / MODEL_FILE))
+    preprocessing = _read_preprocessing(folder, config.preprocessing, model.in_channels)
+    return Weights(model.eval(), preprocessing, tuple(config.classes), content)
+
+
+def import_weights(
+    file: Path,
+    name: str,
+    out: Path,
+    *,
+    variant: str | None = None,
+    shortcut: str | None = None,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Weights:
+    """Make a weights folder of a state dict of torchvision, timm or a public CIFAR-10 ResNet.
+
+    Args:
+        file: .safetensors, or of ``torch.save``; no code in it is executed.
+        name: the network's in ``build_model``. A plain network and one of option A have the same tensors:
+            the name decides.
+        out: the folder to write, where nothing is yet.
+        variant: "v1" or "v1.5", for bottleneck networks and only for them: their tensors do not differ.
+        shortcut: "A", "B" or "C", to insist on it; the tensors show which it is.
+        classes: names of the K classes; "0" to "K-1" by default.
+        mean, std: one number a channel, in units of [0, 1]. For ImageNet networks torchvision's by default,
+            as ``config["preprocessing"]["source"]`` says then.
+
+    Raises:
+        InputError: when the file cannot be read or is not of this network, or an argument does not fit it.
+    """
+    refuse_existing(out)
+    asked = {k: v for k, v in {"variant": variant, "shortcut": shortcut}.items() if v is not None}
+    network = outline(name, **asked)
+    check_variant(name, network, variant)
+    state = own_names(read_state(file), type(network))
+    found = visible_options(state, name, network)
+    if shortcut is not None and found.get("shortcut", shortcut) != shortcut:
+        raise InputError(f"{file} has shortcuts of option {found['shortcut']}, not {shortcut}; leave it out")
+    options = found | asked
+    model = outline(name, **options).to_empty(device="cpu")
+    load_state(model, state, str(file))
+    del options["classes"]
+    preprocessing, source = choose_preprocessing(model, mean, std)
+    save_weights(
+        out,
+        model,
+        name=name,
+        options=options,
+        preprocessing=preprocessing,
+        classes=[str(k) for k in range(model.classes)] if classes is None else classes,
+        source=source,
+    )
+    return load_weights(out)
+
+
+def export_weights(weights: Weights, file: Path) -> None:
+    """Write the network's state dict under torchvision's names, which for CIFAR networks are the public ones.
+
+    Args:
+        file: .safetensors; .pth or .pt for ``torch.save``.
+
+    Raises:
+        InputError: when ``file`` exists, has another suffix or cannot be written.
+    """
+    if file.suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"{file}: weights are exported to a file that ends in .safetensors, .pth or .pt")
+    with written_whole(file) as temporary:
+        write_state(weights.model, temporary)
+
+
+def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """Return config.json, checked and as it stands."""
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise InputError(
+            f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(file, first_line(error)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{file} is not of {FORMAT}; import other libraries' weights with residual import")
+    if isinstance(content.get("version"), int) and content["version"] > VERSION:
+        raise InputError(
+            f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
+        )
+    try:
+        return Config.model_validate(content), content
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(file, f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def _read_preprocessing(folder: Path, config: PreprocessingConfig, channels: int) -> Preprocessing:
+    if config.mean == "per-pixel":
+        file = folder / PREPROCESSING_FILE
+        mean = read_state(file).get("mean", torch.empty(0))
+        if list(mean.shape) != config.size:
+            raise _damaged(file, f"a mean of {tuple(mean.shape)}, where {CONFIG_FILE} says {config.size}")
+    else:
+        mean = torch.tensor(config.mean)
+    if not len(mean) == len(config.std) == channels:
+        raise _damaged(
+            folder / CONFIG_FILE,
+            f"means of {len(mean)} and deviations of {len(config.std)} channels, for {channels}",
+        )
+    return Preprocessing(mean, torch.tensor(config.std))
+
+
+def _damaged(file: Path, reason: str) -> InputError:
+    return InputError(f"{file} is damaged ({reason.removeprefix('Value error, ')}); get the folder anew")
+
+
+def _decimals(values: Tensor) -> list[float]:
+    """Return the shortest decimals that are these float32 values: 0.485, not 0.48500001430511475."""
+    return [float(str(value)) for value in values.flatten().cpu().numpy()]

@@ -1,0 +1,26 @@
+"""Random numbers as a pure function of what they are for, so that nothing has to be remembered."""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Stream(IntEnum):
+    """Uses of random numbers; two uses never share a sequence."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    CROPS = 2
+    DROPOUT = 3
+    SPLIT = 4
+
+
+def mix(seed: int, stream: Stream, *index: int) -> int:
+    """Return a seed of 63 bits that depends on all arguments and mixes them well."""
+    return int(np.random.SeedSequence((seed, stream, *index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(seed: int, stream: Stream, *index: int) -> torch.Generator:
+    """Return a CPU generator at the start of the sequence that the arguments name."""
+    return torch.Generator().manual_seed(mix(seed, stream, *index))

@@ -1,0 +1,276 @@
+"""The only place where names become objects: recipes become runs, folders become networks."""
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from . import distributed
+from .data import load_dataset, split_validation
+from .data.dataset import Dataset
+from .data.resident import ResidentBatches
+from .distributed import World
+from .environment import describe
+from .errors import InputError
+from .evaluation.metrics import Metrics, evaluate
+from .memory import keep_freed_memory
+from .models import build_model
+from .models.preprocessing import Preprocessing
+from .models.weights import load_weights, save_weights
+from .randomness import Stream, mix
+from .recipes import Recipe
+from .training.folder import RunFolder, read_json
+from .training.loop import Run
+
+
+def train(
+    recipe: Recipe | None,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
+    """Train a recipe's network in the run folder ``out``, and return the final numbers (results.json).
+
+    Args:
+        recipe: what to train; None, when resuming, for the folder's own.
+        out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
+        data_dir: where the data set lies, or is downloaded to.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        resume: continue at the newest checkpoint; a complete run just gives its results again.
+        tensorboard: also write TensorBoard's events to ``out/tensorboard``.
+
+    Raises:
+        InputError: for anything wrong with the recipe, the data or the folder.
+        Interrupted: after SIGINT or SIGTERM; a checkpoint has been written.
+    """
+    where = pick_device(device)
+    world = distributed.join(where)
+    folder = RunFolder(out)
+    recipe = RunFolder.check(out, recipe, resume)
+    _check_ranks(recipe, world)
+    if folder.results_file.exists():
+        return read_json(folder.results_file)
+    # Everything that can be wrong with the input is found before the folder is made.
+    train_part, held_out, test = _parts(recipe, data_dir)
+    torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
+    options = recipe.model.options() | {"in_channels": test.images.shape[1]}
+    model = build_model(recipe.model.name, classes=len(test.classes), **options)
+    log = _tensorboard(out / "tensorboard") if tensorboard and world.is_main else None
+    again = shlex.join(
+        ["residual", "train", "--resume", "--out", str(out)]
+        + (["--data-dir", str(data_dir)] if data_dir else [])
+    )
+    world.barrier()
+    if world.is_main:
+        folder.open(recipe)
+    world.barrier()
+    try:
+        keep_freed_memory()
+        preprocessing = Preprocessing(_mean(train_part.images, recipe.data.mean)).to(where)
+        model = model.to(where).to(memory_format=torch.channels_last)
+        batches = ResidentBatches(
+            train_part,
+            preprocessing,
+            recipe.batch.size,
+            recipe.data.pad,
+            recipe.data.flip,
+            recipe.seed,
+            where,
+            world.rank,
+            world.size,
+        )
+
+        def measure(part: Dataset) -> dict[str, Any]:
+            return asdict(evaluate(model, preprocessing, part.images, part.targets, world))
+
+        # Validation, where there is a part for it, is what the curve shows while choosing; the paper's
+        # figures show the test error, which nothing here is chosen by.
+        curve, part = (held_out, "validation") if held_out else (test, "test")
+        run = Run(recipe, model, batches, lambda: measure(curve), part, folder, world, again, log)
+        _continue(run, where)
+        run.train()
+        results: dict[str, Any] = {
+            "recipe": recipe.name,
+            "iterations": run.progress.iteration,
+            "seconds": run.progress.seconds,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "train": measure(train_part),
+            "validation": measure(held_out) if held_out else None,
+            "best_validation_top1_error": run.progress.best,
+            "test": measure(test),
+        }
+        if world.is_main:
+            folder.remove_unfinished_weights()
+            save_weights(
+                folder.weights,
+                model,
+                name=recipe.model.name,
+                options=options,
+                preprocessing=preprocessing,
+                classes=test.classes,
+                recipe=recipe.model_dump(mode="json"),
+                results=results,
+            )
+            folder.finish(results)
+        world.barrier()
+        return results
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot write: {error.strerror}; what was there is untouched, continue with: {again}"
+        ) from None
+    finally:
+        folder.close()
+
+
+def evaluate_weights(
+    path: Path,
+    dataset: str | None,
+    split: Literal["train", "test"],
+    data_dir: Path | None,
+    device: str = "auto",
+) -> tuple[Dataset, Metrics]:
+    """Test a weights folder (or a run folder's) on a data set: the single view of each picture.
+
+    Args:
+        dataset: its name; None for the one that the network was trained on.
+        split: "train" or "test".
+
+    Raises:
+        InputError: when the weights or the data are wrong, or do not fit each other.
+    """
+    where = pick_device(device)
+    keep_freed_memory()
+    weights = load_weights(path)
+    dataset = dataset or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
+    if dataset is None:
+        raise InputError(f"{path} does not say what it was trained on; name the data with --dataset")
+    pictures = load_dataset(dataset, split, data_dir)
+    if weights.model.classes != len(pictures.classes):
+        raise InputError(
+            f"{path} has {weights.model.classes} classes and {dataset} has {len(pictures.classes)}; "
+            "test it on a data set of its own classes"
+        )
+    if weights.model.in_channels != pictures.images.shape[1]:
+        raise InputError(
+            f"{path} takes pictures of {weights.model.in_channels} channels and those of {dataset} have "
+            f"{pictures.images.shape[1]}"
+        )
+    mean = weights.preprocessing.mean
+    if weights.preprocessing.per_pixel and mean.shape[1:] != pictures.images.shape[2:]:
+        raise InputError(
+            f"{path} subtracts a mean picture of {tuple(mean.shape[1:])} pixels; the pictures of {dataset} "
+            f"have {tuple(pictures.images.shape[2:])}"
+        )
+    model = weights.model.to(where).to(memory_format=torch.channels_last)
+    return pictures, evaluate(model, weights.preprocessing.to(where), pictures.images, pictures.targets)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that a name stands for: "auto" is this process's GPU where there is one.
+
+    Raises:
+        InputError: when there is no such device.
+    """
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    if name == "cuda":
+        name = f"cuda:{distributed.local_rank()}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: known are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda":
+        if not available or (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(
+                f"--device {name}: PyTorch sees {torch.cuda.device_count() if available else 0} GPUs here; "
+                "use --device cpu, or torchrun with as many processes as there are GPUs"
+            )
+        torch.cuda.set_device(device)
+    return device
+
+
+def _check_ranks(recipe: Recipe, world: World) -> None:
+    size = recipe.batch.size
+    local = size // world.size
+    if size % world.size or local % min(recipe.batch.bn_group, local):
+        raise InputError(
+            f"batch.size {size} cannot be shared by {world.size} processes in whole BN groups of "
+            f"{recipe.batch.bn_group}; start a number of processes that divides it so"
+        )
+
+
+def _continue(run: Run, device: torch.device) -> None:
+    """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
+    checkpoints = run.folder.checkpoints()
+    if checkpoints:
+        run.restore(checkpoints[-1])
+    # No rank writes before all have read.
+    run.world.barrier()
+    if run.world.is_main:
+        departures = _departures(run.recipe, run.world)
+        for departure in departures:
+            print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
+        session = {"iteration": run.progress.iteration, "departures": departures}
+        run.folder.add_session(describe(device, run.world.size) | session)
+        run.folder.cut_metrics(run.progress.iteration)
+
+
+def _parts(recipe: Recipe, data_dir: Path | None) -> tuple[Dataset, Dataset | None, Dataset]:
+    """Return the training, validation (or None) and test parts."""
+    train_part = load_dataset(recipe.data.dataset, "train", data_dir)
+    test = load_dataset(recipe.data.dataset, "test", data_dir)
+    if not recipe.data.validation:
+        return train_part, None, test
+    train_part, held_out = split_validation(train_part, recipe.data.validation, recipe.data.split_seed)
+    return train_part, held_out, test
+
+
+def _mean(images: Tensor, kind: str) -> Tensor:
+    """Return the mean of uint8 (N, C, H, W) over the pictures, (C, H, W), or over the pixels too, (C,)."""
+    # Whole numbers add up exactly, in any order; a thousand pictures at a time take little memory.
+    total = torch.stack([part.sum(dim=0, dtype=torch.int64) for part in images.split(1000)]).sum(dim=0)
+    mean = total.double() / (255 * len(images))
+    return (mean if kind == "per-pixel" else mean.mean(dim=(1, 2))).float()
+
+
+def _departures(recipe: Recipe, world: World) -> list[str]:
+    """Return in which ways a run on these ranks differs from what the recipe says."""
+    wanted = min(recipe.batch.bn_group, recipe.batch.size)
+    group = min(wanted, recipe.batch.size // world.size)
+    if group == wanted:
+        return []
+    return [f"BN statistics over {group} pictures on each of {world.size} ranks, not over {wanted}"]
+
+
+def _tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
+    """Return what writes a line of metrics.jsonl as TensorBoard's events."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "--tensorboard needs the package tensorboard: pip install 'residual[tensorboard]'"
+        ) from None
+
+    # Opened by the first line: until then the run folder may not be there.
+    writer = functools.cache(lambda: SummaryWriter(str(folder)))
+
+    def log(line: dict[str, Any]) -> None:
+        for part in line.keys() & {"train", "validation", "test"}:
+            for value in ("loss", "top1_error"):
+                writer().add_scalar(f"{part}/{value}", line[part][value], line["iteration"])
+        writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
+        writer().flush()
+
+    return log

@@ -1,0 +1,1 @@
+"""One training loop; models and data arrive as arguments."""

@@ -1,0 +1,140 @@
+"""The run folder: everything a run leaves behind, and the rule that nothing in it is overwritten.
+
+recipe.yaml          what was asked for
+environment.json     a list: command, commit, versions and hardware of each session of the run
+metrics.jsonl        one line an evaluation
+checkpoint-*         the newest two
+weights/             the final network (models/weights.py)
+results.json         the final numbers; where it is, the run is complete
+"""
+
+import fcntl
+import json
+import shutil
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import InputError
+from ..recipes import Recipe, differences, read
+from .checkpoint import list_checkpoints, write_atomically
+
+
+class RunFolder:
+    """A run's files: ``check`` that the folder is right for a run, ``open`` it, write, ``close``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.environment_file = path / "environment.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.results_file = path / "results.json"
+        self.weights = path / "weights"
+        self._lock: TextIO | None = None
+
+    @staticmethod
+    def check(path: Path, recipe: Recipe | None, resume: bool) -> Recipe:
+        """Return the recipe of the run that the folder is for, without touching the folder.
+
+        Args:
+            recipe: what is asked for now; None, when resuming, for the folder's own.
+            resume: whether the folder is to hold a run (else it must be new or empty).
+
+        Raises:
+            InputError: when the folder holds a run or other files already, or no run, or another recipe's.
+        """
+        file = path / "recipe.yaml"
+        if resume:
+            if not file.is_file():
+                raise InputError(f"{path} holds no run to resume (there is no {file})")
+            stored = read(file)
+            if recipe and (changes := differences(stored, recipe)):
+                raise InputError(
+                    f"{path}: the run's recipe differs from the one asked for ({'; '.join(changes)}); "
+                    "resume it as it was, or start another run with --out"
+                )
+            return stored
+        if recipe is None:
+            raise InputError("name a recipe to train, or a run with --resume --out FOLDER")
+        if file.exists():
+            raise InputError(
+                f"{path} holds a run already; continue it with --resume, or name another folder with --out"
+            )
+        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+            raise InputError(f"{path} is not an empty folder; name another one with --out")
+        return recipe
+
+    def open(self, recipe: Recipe) -> None:
+        """Make the folder a run's, if it is not yet, and keep other processes out until ``close``.
+
+        Raises:
+            InputError: when it cannot be written, or another process works in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for half_written in self.path.glob(".*.safetensors.*"):
+                half_written.unlink()
+            if not self.recipe_file.exists():
+                write_atomically(self.recipe_file, recipe.to_yaml().encode())
+        except BlockingIOError:
+            raise InputError(f"{self.path}: another process is working on this run") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.close()
+
+    def checkpoints(self) -> list[Path]:
+        return list_checkpoints(self.path)
+
+    def add_session(self, environment: dict[str, Any]) -> None:
+        sessions = read_json(self.environment_file) if self.environment_file.exists() else []
+        write_atomically(self.environment_file, _json([*sessions, environment]))
+
+    def cut_metrics(self, iteration: int) -> None:
+        """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""
+        lines = [line for line in read_metrics(self.metrics_file) if line["iteration"] <= iteration]
+        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def remove_unfinished_weights(self) -> None:
+        """Remove the weights of a session that was killed before it could finish the run."""
+        if self.weights.exists() and not self.results_file.exists():
+            shutil.rmtree(self.weights)
+
+    def finish(self, results: dict[str, Any]) -> None:
+        write_atomically(self.results_file, _json(results))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a metrics.jsonl; a run that was killed may have left half of one."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

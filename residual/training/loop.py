@@ -1,0 +1,226 @@
+"""The training loop: iterations, evaluations, checkpoints, log lines."""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import World
+from ..errors import InputError
+from ..randomness import Stream, mix
+from ..recipes import Recipe
+from .batchnorm import AVERAGED_BATCHES, average_statistics, synchronize
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .display import Display
+from .folder import RunFolder
+from .schedule import learning_rate
+from .sgd import SGD
+from .signals import Interrupted, StopSignals
+from .step import Meter, Step
+
+#: Ranks agree on stopping only every so many iterations: asking costs an exchange.
+STOP_EVERY = 10
+
+
+class Diverged(InputError):
+    """The loss is no longer a finite number."""
+
+
+class Batches(Protocol):
+    """Training batches by iteration; ``len`` is the number of iterations of an epoch."""
+
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Run:
+    """One training run: the network and all that changes with it.
+
+    Args:
+        recipe: what to do.
+        model: on its device, in channels-last format.
+        batches: this rank's inputs and targets by iteration.
+        evaluate: the network's metrics, ``top1_error`` among them, on the part that the curve is about.
+        part: that part's name, "validation" or "test".
+        folder: where rank 0 writes.
+        world: the ranks that train together.
+        resume_command: what to type to continue the run, for messages.
+        log: also called with every line of metrics.jsonl (TensorBoard, say).
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        batches: Batches,
+        evaluate: Callable[[], dict[str, Any]],
+        part: str,
+        folder: RunFolder,
+        world: World,
+        resume_command: str,
+        log: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.batches = batches
+        self.evaluate = evaluate
+        self.part = part
+        self.folder = folder
+        self.world = world
+        self.resume_command = resume_command
+        self.log = log
+        self.device = next(model.parameters()).device
+        self.group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
+        self.progress = Progress()
+        self.meter = Meter(self.device)
+        self.optimizer = SGD(
+            model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form
+        )
+        self.step = Step(model, self.optimizer, self.group, world, self.meter)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that the next iteration depends on, by their name in a checkpoint."""
+        return {
+            **{f"model/{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"velocity/{name}": tensor for name, tensor in self.optimizer.velocities.items()},
+            "log/sums": self.world.sum_(self.meter.sums.clone()),
+        }
+
+    @torch.no_grad()
+    def restore(self, path: Path) -> None:
+        """Take everything from a checkpoint, in place.
+
+        Raises:
+            InputError: when it is damaged or not of this network.
+        """
+        stored, progress = load_checkpoint(path)
+        mine = self.tensors()
+        other = sorted(
+            name
+            for name in mine.keys() | stored.keys()
+            if name not in mine or name not in stored or mine[name].shape != stored[name].shape
+        )
+        if other:
+            raise InputError(f"{path}: the checkpoint is of another network; it differs in {other[0]}")
+        for name, tensor in self.model.state_dict().items():
+            tensor.copy_(stored[f"model/{name}"])
+        for name, tensor in self.optimizer.velocities.items():
+            tensor.copy_(stored[f"velocity/{name}"])
+        # The sums are over all ranks: the first one goes on with them.
+        if self.world.is_main:
+            self.meter.sums.copy_(stored["log/sums"])
+        self.progress = progress
+
+    def train(self) -> None:
+        """Train to the recipe's last iteration, average the BN statistics, and log the final errors.
+
+        Raises:
+            Interrupted: after SIGINT or SIGTERM, when a checkpoint has been written.
+            Diverged: at a loss that is not finite.
+            OSError: when the run folder cannot be written; what was there is untouched.
+        """
+        schedule = self.recipe.schedule
+        epoch = self.recipe.evaluate_every or len(self.batches)
+        progress, world = self.progress, self.world
+        before, start = progress.seconds, time.perf_counter()
+        self.model.train()
+        silent = not world.is_main
+        name, batch = self.recipe.name, self.recipe.batch.size
+        with (
+            StopSignals() as stop,
+            Display(name, schedule.iterations, batch, progress.iteration, silent) as display,
+        ):
+            while progress.iteration < schedule.iterations:
+                iteration = progress.iteration
+                # Dropout draws from the global generator: a pure function of the iteration, like the rest.
+                torch.manual_seed(mix(self.recipe.seed, Stream.DROPOUT, iteration, world.rank))
+                inputs, targets = self.batches(iteration)
+                self.step(inputs, targets, learning_rate(schedule, iteration), iteration)
+                progress.iteration += 1
+                progress.seconds = before + time.perf_counter() - start
+                last = progress.iteration == schedule.iterations
+                if display.due():
+                    self._show(display)
+                if progress.iteration % epoch == 0 and not last:
+                    self._log(display)
+                stopping = (world.size == 1 or progress.iteration % STOP_EVERY == 0) and world.any(
+                    stop.received is not None, self.device
+                )
+                if last or stopping or progress.iteration % self.recipe.checkpoint_every == 0:
+                    self._save()
+                if stopping and not last:
+                    at = f"stopped at iteration {progress.iteration:,}"
+                    raise Interrupted(
+                        f"{at}; continue with: {self.resume_command}", stop.received or signal.SIGTERM
+                    )
+            first = schedule.iterations
+            average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
+            average_statistics(self.model, self.batches, average, self.group, world)
+            self._log(display)
+
+    def _show(self, display: Display) -> None:
+        if self.world.size == 1:
+            self._check_finite()
+            display.show(self.progress.iteration, *self.meter.read(self.world)[:2])
+        else:
+            # What the other ranks have seen is not asked for between evaluations.
+            display.show(self.progress.iteration, *self.meter.read(World())[:2])
+
+    def _log(self, display: Display) -> None:
+        """Evaluate, write a line of metrics.jsonl, and start new training sums."""
+        self._check_finite()
+        synchronize(self.step.layers, self.world)
+        metrics = self.evaluate()
+        loss, error, images = self.meter.read(self.world)
+        progress = self.progress
+        line = {
+            "iteration": progress.iteration,
+            "learning_rate": learning_rate(self.recipe.schedule, progress.iteration - 1),
+            "train": {"loss": loss, "top1_error": error, "images": images},
+            self.part: metrics,
+            "seconds": progress.seconds,
+        }
+        error_now = metrics["top1_error"]
+        if self.part == "validation" and (progress.best is None or error_now < progress.best):
+            progress.best = error_now
+        self.meter.reset()
+        display.evaluation(self.part, error_now)
+        display.show(progress.iteration, loss, error)
+        if self.world.is_main:
+            self.folder.add_metrics(line)
+        if self.log:
+            self.log(line)
+
+    def _save(self) -> None:
+        self._check_finite()
+        synchronize(self.step.layers, self.world)
+        tensors = self.tensors()
+        if self.world.is_main:
+            save_checkpoint(self.folder.path, tensors, self.progress)
+        self.world.barrier()
+
+    def _check_finite(self) -> None:
+        broken = self.meter.broken_at
+        if self.world.size > 1:
+            # The first rank may not be the one that saw it.
+            seen = self.world.sum_(torch.stack([(broken >= 0).double(), broken.clamp(min=0)]))
+            count, total = seen.tolist()
+            at = total / count if count else -1
+        else:
+            at = broken.item()
+        if at < 0:
+            return
+        checkpoints = self.folder.checkpoints()
+        kept = (
+            f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "no checkpoint was due yet"
+        )
+        raise Diverged(
+            f"the loss is not finite at iteration {math.floor(at):,}; {kept}; try a lower "
+            "schedule.learning_rate or a longer schedule.warmup"
+        )

@@ -1,0 +1,45 @@
+"""Stochastic gradient descent with momentum and weight decay, in the paper's form and in PyTorch's."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class SGD:
+    """Momentum SGD over all parameters of a network; weight decay applies to each of them.
+
+    Args:
+        model: whose parameters are updated in place.
+        momentum: m.
+        weight_decay: wd; the gradient used is g + wd*w.
+        form: "paper" (Caffe): v = m*v + lr*g, w = w - v, so that a drop of the rate acts only gradually;
+            "pytorch": v = m*v + g, w = w - lr*v.
+    """
+
+    def __init__(
+        self, model: nn.Module, momentum: float, weight_decay: float, form: Literal["paper", "pytorch"]
+    ) -> None:
+        named = dict(model.named_parameters())
+        self.parameters: list[Tensor] = list(named.values())
+        self.velocities: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in named.items()}
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.form = form
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update every parameter from its gradient, then drop the gradients."""
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        if self.weight_decay:
+            torch._foreach_add_(gradients, self.parameters, alpha=self.weight_decay)
+        velocities = list(self.velocities.values())
+        torch._foreach_mul_(velocities, self.momentum)
+        if self.form == "paper":
+            torch._foreach_add_(velocities, gradients, alpha=learning_rate)
+            torch._foreach_sub_(self.parameters, velocities)
+        else:
+            torch._foreach_add_(velocities, gradients)
+            torch._foreach_add_(self.parameters, velocities, alpha=-learning_rate)
+        for parameter in self.parameters:
+            parameter.grad = None

@@ -1,0 +1,76 @@
+"""One optimisation step, and the sums that the log needs."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..distributed import World
+from .batchnorm import batch_norms, set_momentum
+from .sgd import SGD
+
+
+class Meter:
+    """Sums over training pictures since the last log line, kept on the device: adding never waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        #: Sum of losses, number of errors, number of pictures.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        #: Iteration of the first loss that was not finite, -1 while there is none.
+        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int) -> None:
+        """Count one group: its mean loss, its scores (n, K) and targets (n,)."""
+        errors = (scores.argmax(dim=1) != targets).sum()
+        count = len(targets)
+        self.sums += torch.stack([loss.double() * count, errors.double(), errors.new_tensor(count).double()])
+        broken = ~torch.isfinite(loss) & (self.broken_at < 0)
+        self.broken_at = torch.where(broken, float(iteration), self.broken_at)
+
+    def read(self, world: World) -> tuple[float, float, int]:
+        """Return the mean loss, the error in percent and the number of pictures, over all ranks."""
+        loss, errors, count = world.sum_(self.sums.clone()).tolist()
+        return loss / max(count, 1), 100 * errors / max(count, 1), int(count)
+
+    def reset(self) -> None:
+        self.sums.zero_()
+
+
+class Step:
+    """One step of SGD on a mini-batch, one BN group after the other.
+
+    Args:
+        model: on its device, in channels-last format.
+        optimizer: over the same parameters.
+        group: pictures that share their BN statistics; the batch of a rank is a multiple of it, or smaller.
+        world: gradients are averaged over its ranks.
+        meter: receives the losses and errors.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: SGD, group: int, world: World, meter: Meter) -> None:
+        # Buffers are averaged where they are needed (batchnorm.synchronize), not sent with every step.
+        self.model = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+        self.layers = batch_norms(model)
+        self.optimizer = optimizer
+        self.group = group
+        self.meter = meter
+
+    def __call__(self, inputs: Tensor, targets: Tensor, learning_rate: float, iteration: int) -> None:
+        """Inputs float (n, C, H, W), targets int64 (n,): this rank's share of the mini-batch."""
+        parts = list(zip(inputs.split(self.group), targets.split(self.group), strict=True))
+        for number, (x, y) in enumerate(parts, start=1):
+            set_momentum(self.layers, number, len(parts))
+            with self._gradients_stay_here(number < len(parts)):
+                scores = self.model(x)
+                loss = F.cross_entropy(scores, y)
+                (loss * (len(y) / len(targets))).backward()
+            self.meter.add(loss.detach(), scores.detach(), y, iteration)
+        self.optimizer.step(learning_rate)
+
+    def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
+        """Only the last group's backward pass exchanges gradients between the ranks."""
+        if stay and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
