@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import __version__
-from .errors import InputError
+from .errors import InputError, Interrupted
 
 app = typer.Typer(
     name="residual",
@@ -216,7 +216,7 @@ def import_(
     """Import weights of torchvision, timm or the public CIFAR-10 ResNets into a weights folder."""
     from .models.weights import import_weights
 
-    import_weights(
+    weights = import_weights(
         file,
         model,
         out,
@@ -226,7 +226,10 @@ def import_(
         mean=_numbers("--mean", mean) if mean else None,
         std=_numbers("--std", std) if std else None,
     )
-    typer.echo(f"wrote {out}; test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
+    preprocessing = weights.config["preprocessing"]
+    typer.echo(f"wrote {out}: {model}, {weights.model.classes} classes")
+    typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
+    typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
 
 
 @app.command(
@@ -271,8 +274,6 @@ def degradation(
 
 def main() -> None:
     """Run the command; wrong input ends with one sentence on stderr and exit code 2."""
-    from .training.signals import Interrupted
-
     try:
         app()
     except InputError as error:

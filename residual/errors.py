@@ -1,4 +1,4 @@
-"""The one exception that means "the input was wrong", and the helper that offers the nearest names."""
+"""What ends a command: wrong input, or a signal; and the helper that offers the nearest names."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,18 @@ class InputError(Exception):
 
     The command prints the sentence on stderr and exits with code 2; a library user catches it.
     """
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after a checkpoint was written.
+
+    Attributes:
+        signal: its number; a shell expects the exit code 128 + signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

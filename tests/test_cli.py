@@ -47,7 +47,7 @@ def test_train_my_own_yaml_then_evaluate(residual: Command, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "everything is in runs/mine" in done.stdout
     # Not a terminal: plain lines.
-    assert "mine: iteration 10 of 20" in done.stderr
+    assert "mine: iteration 20 of 20" in done.stderr
     assert "left" in done.stderr
     assert "\x1b[" not in done.stderr
     assert list((tmp_path / "runs/mine/tensorboard").glob("events.*"))

@@ -69,14 +69,17 @@ def write_state(model: nn.Module, file: Path) -> None:
     """Write a model's state dict, by the file's suffix as safetensors or with ``torch.save``.
 
     Raises:
-        OSError, SafetensorError, RuntimeError: when the file cannot be written.
+        OSError, SafetensorError: when the file cannot be written.
     """
     # safetensors wants contiguous tensors, and plain ones load anywhere.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if file.suffix == ".safetensors":
         save_file(state, file)
     else:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError:  # its message is about the inside of zip files
+            raise OSError("PyTorch could not write all of it; is the disk full?") from None
 
 
 @contextmanager
@@ -96,7 +99,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         temporary.rename(path)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         reason = isinstance(error, OSError) and error.strerror
         raise InputError(f"{path} cannot be written: {reason or first_line(error)}") from None
     finally:
@@ -120,25 +123,23 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{file} is damaged or no safetensors file ({first_line(error)}); get it anew from its source"
-        ) from None
+        raise _damaged(file, "safetensors", first_line(error)) from None
 
 
 def _read_torch(file: Path) -> object:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    # A damaged file makes the reader stumble over anything, not over pickles alone.
-    except Exception as error:
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and code:
+    except pickle.UnpicklingError as error:
+        # The rest of PyTorch's message explains how to execute the code.
+        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise InputError(
                 f"{file} holds pickled code ({code[1]}), which is never executed here; if you trust the "
                 "file, load it elsewhere and save its state dict as safetensors"
             ) from None
-        raise InputError(
-            f"{file} is damaged or no file of torch.save ({first_line(error)}); get it anew from its source"
-        ) from None
+        raise _damaged(file, "torch.save", "its pickle is not of tensors alone") from None
+    # A damaged file makes the reader stumble over anything.
+    except Exception as error:
+        raise _damaged(file, "torch.save", first_line(error)) from None
 
 
 def _unwrap(content: object, file: Path) -> dict[str, Tensor]:
@@ -164,6 +165,10 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
         and len(content) > 0
         and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
     )
+
+
+def _damaged(file: Path, kind: str, reason: str) -> InputError:
+    return InputError(f"{file} is damaged or no file of {kind} ({reason}); get it anew from its source")
 
 
 def _first(names: list[str]) -> str:

@@ -66,7 +66,7 @@ class ModelConfig(Checked):
 
 
 class PreprocessingConfig(Checked):
-    """Numbers in units of [0, 1]; ``size``: (C, H, W) of a mean picture; ``source``: whose numbers they are."""
+    """In units of [0, 1]; ``size``: (C, H, W) of a mean picture; ``source``: whose numbers they are."""
 
     mean: Literal["per-pixel"] | list[float]
     std: list[float]
@@ -102,7 +102,6 @@ def save_weights(
     classes: Sequence[str],
     recipe: dict[str, Any] | None = None,
     results: dict[str, Any] | None = None,
-    source: str | None = None,
 ) -> None:
     """Write a weights folder, and its parents where they are missing.
 
@@ -113,33 +112,12 @@ def save_weights(
         preprocessing: what the model was trained with.
         classes: the names of its K classes.
         recipe, results: where the weights come from and how good they are, as plain data.
-        source: where the preprocessing's numbers come from, if not from the recipe's data.
 
     Raises:
         InputError: when ``folder`` exists or cannot be written, or the classes are not K.
     """
-    if len(classes) != model.classes:
-        raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
-    mean = preprocessing.mean.cpu()
-    config = Config(
-        model=ModelConfig(name=name, options=options, classes=model.classes),
-        classes=list(classes),
-        preprocessing=PreprocessingConfig(
-            mean="per-pixel" if preprocessing.per_pixel else _decimals(mean),
-            std=_decimals(preprocessing.std),
-            size=list(mean.shape) if preprocessing.per_pixel else None,
-            source=source,
-        ),
-        recipe=recipe,
-        results=results,
-    )
-    text = json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
-    with written_whole(folder) as temporary:
-        temporary.mkdir()
-        write_state(model, temporary / MODEL_FILE)
-        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
-        if preprocessing.per_pixel:
-            save_file({"mean": mean.contiguous()}, temporary / PREPROCESSING_FILE)
+    config = _describe(model, name, options, preprocessing, classes)
+    _write(folder, model, preprocessing, config | {"recipe": recipe, "results": results})
 
 
 def load_weights(folder: Path) -> Weights:
@@ -203,16 +181,10 @@ def import_weights(
     load_state(model, state, str(file))
     del options["classes"]
     preprocessing, source = choose_preprocessing(model, mean, std)
-    save_weights(
-        out,
-        model,
-        name=name,
-        options=options,
-        preprocessing=preprocessing,
-        classes=[str(k) for k in range(model.classes)] if classes is None else classes,
-        source=source,
-    )
-    return load_weights(out)
+    classes = [str(k) for k in range(model.classes)] if classes is None else classes
+    config = _describe(model, name, options, preprocessing, classes, source)
+    _write(out, model, preprocessing, config)
+    return Weights(model.eval(), preprocessing, tuple(classes), config)
 
 
 def export_weights(weights: Weights, file: Path) -> None:
@@ -228,6 +200,40 @@ def export_weights(weights: Weights, file: Path) -> None:
         raise InputError(f"{file}: weights are exported to a file that ends in .safetensors, .pth or .pt")
     with written_whole(file) as temporary:
         write_state(weights.model, temporary)
+
+
+def _describe(
+    model: Classifier,
+    name: str,
+    options: dict[str, Any],
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    source: str | None = None,
+) -> dict[str, Any]:
+    """Return the content of config.json; ``source`` says whose numbers the preprocessing has."""
+    if len(classes) != model.classes:
+        raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
+    per_pixel = preprocessing.per_pixel
+    return Config(
+        model=ModelConfig(name=name, options=options, classes=model.classes),
+        classes=list(classes),
+        preprocessing=PreprocessingConfig(
+            mean="per-pixel" if per_pixel else _decimals(preprocessing.mean),
+            std=_decimals(preprocessing.std),
+            size=list(preprocessing.mean.shape) if per_pixel else None,
+            source=source,
+        ),
+    ).model_dump()
+
+
+def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config: dict[str, Any]) -> None:
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    with written_whole(folder) as temporary:
+        temporary.mkdir()
+        write_state(model, temporary / MODEL_FILE)
+        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if preprocessing.per_pixel:
+            save_file({"mean": preprocessing.mean.cpu().contiguous()}, temporary / PREPROCESSING_FILE)
 
 
 def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:

@@ -16,6 +16,8 @@ def _digits(kind: str, depth: int) -> Recipe:
         data=Data(dataset="digits", pad=0, flip=False),
         batch=Batch(size=64),
         schedule=Schedule(iterations=600, learning_rate=0.05),
+        # About an epoch (23 iterations), and a whole number of times in the run.
+        evaluate_every=25,
         checkpoint_every=200,
     )
 

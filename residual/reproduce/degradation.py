@@ -24,11 +24,10 @@ from rich.table import Table
 from .. import run
 from ..analysis.figures import Curve, Panel, error_curves, file_content, page_svg
 from ..data import load_dataset
-from ..errors import InputError
+from ..errors import InputError, Interrupted
 from ..recipes import Recipe, find, override, read
 from ..training.checkpoint import write_atomically
 from ..training.folder import RunFolder, read_json, read_metrics
-from ..training.signals import Interrupted
 
 #: The four run folders, in the order of Figure 6; their recipes are digits-plain20 and so on.
 RUNS = ("plain20", "plain56", "resnet20", "resnet56")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import World
-from ..errors import InputError
+from ..errors import InputError, Interrupted
 from ..randomness import Stream, mix
 from ..recipes import Recipe
 from .batchnorm import AVERAGED_BATCHES, average_statistics, synchronize
@@ -20,7 +20,7 @@ from .display import Display
 from .folder import RunFolder
 from .schedule import learning_rate
 from .sgd import SGD
-from .signals import Interrupted, StopSignals
+from .signals import StopSignals
 from .step import Meter, Step
 
 #: Ranks agree on stopping only every so many iterations: asking costs an exchange.
@@ -191,7 +191,8 @@ class Run:
             progress.best = error_now
         self.meter.reset()
         display.evaluation(self.part, error_now)
-        display.show(progress.iteration, loss, error)
+        if display.due() or progress.iteration == self.recipe.schedule.iterations:
+            display.show(progress.iteration, loss, error)
         if self.world.is_main:
             self.folder.add_metrics(line)
         if self.log:

@@ -4,18 +4,6 @@ import signal
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """A signal stopped the run after a checkpoint was written.
-
-    Attributes:
-        signal: its number; a shell expects the exit code 128 + signal.
-    """
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.signal = number
-
-
 class StopSignals:
     """While open, remembers the first SIGINT or SIGTERM; a second one acts as it would without us."""
 
