@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from . import __version__
+
 
 def describe(device: torch.device, ranks: int) -> dict[str, Any]:
     """Return what stands beside every result."""
@@ -23,7 +25,12 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in ("residual", "torch", "torchvision", "numpy")},
+        "versions": {
+            "residual": __version__,
+            "torch": torch.__version__,  # with the CUDA version that it was built for
+            "torchvision": version("torchvision"),
+            "numpy": version("numpy"),
+        },
     }
 
 

@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
 
 def test_two_processes_do_not_share_a_run_folder(tmp_path: Path, residual: Command) -> None:
     out = tmp_path / "run"
-    process = start(tmp_path, "train", *TINY, "--out", out)
+    process = start(tmp_path, "train", *TINY, "--set", "schedule.iterations=1000000", "--out", out)
     wait_for(process, lambda: lines(out) >= 1)
     done = residual("train", "--resume", "--out", out)
     process.kill()
