@@ -4,7 +4,7 @@ import sys
 import time
 from datetime import timedelta
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -62,17 +62,35 @@ class Display:
         self._last = (now, iteration)
         if self.silent:
             return
-        text = (
-            f"iteration {iteration:,} of {self.iterations:,}  loss {loss:.3f}  training error {error:.2f} %"
-            f"{self.evaluated}  {speed:,.0f} images/s  {left} left"
-        )
         if self._live:
-            grid = Table.grid(padding=(0, 1))
-            grid.add_row(self.name, ProgressBar(self.iterations, iteration, width=16), text)
-            self._live.update(grid, refresh=True)
+            self._live.update(self._line(iteration, loss, error, speed, left), refresh=True)
         else:
-            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+            print(
+                f"{self.name}: iteration {iteration:,} of {self.iterations:,}  loss {loss:.3f}  errors: "
+                f"training {error:.2f} %{self.evaluated}  {speed:,.0f} images/s  {left} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _line(self, iteration: int, loss: float, error: float, speed: float, left: timedelta) -> Table:
+        """One line in 80 columns; the run's name and a bar where there is room for them."""
+        assert self._live is not None
+        width = self._live.console.width
+        grid = Table.grid(padding=(0, 1))
+        # What is cut off where the terminal is narrower comes last.
+        cells: list[RenderableType] = [
+            f"{iteration:,}/{self.iterations:,}  {left} left  loss {loss:.3f}  "
+            f"errors: training {error:.2f} %{self.evaluated}  {speed:,.0f} images/s"
+        ]
+        if width >= 110:
+            cells.insert(0, self.name)
+        if width >= 130:
+            cells.insert(1, ProgressBar(self.iterations, iteration, width=16))
+        for _ in cells:
+            grid.add_column(no_wrap=True)
+        grid.add_row(*cells)
+        return grid
 
     def evaluation(self, part: str, error: float) -> None:
         """Remember the newest error in percent on ``part``, shown from now on."""
-        self.evaluated = f"  {part} error {error:.2f} %"
+        self.evaluated = f", {part} {error:.2f} %"
