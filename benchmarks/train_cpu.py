@@ -1,0 +1,465 @@
+"""Training throughput on a CPU, against the loop that people use and against the machine's ceiling.
+
+ResNet-20, pictures of CIFAR-10's size, batches of 128. Every measurement has a fresh process of its own, so
+that threads, memory and caches do not mix, and the sides take turns, so that a machine that slows down (other
+users, heat) slows down all of them. See README.md beside this file.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain, repeat
+from multiprocessing import get_context
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from residual.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from residual.data.dataset import Dataset
+
+T = TypeVar("T")
+
+RECIPE = "cifar10-resnet20"
+
+#: What is measured, and what each side is called in the tables.
+SIDES = {
+    "ours": "residual train",
+    "usual": "usual loop",
+    "compiled": "the same, compiled",
+}
+
+#: Targets that the result is held against.
+WANTED_RATIO = 1.4
+WANTED_FRACTION = 0.5
+ALLOWED_BYTES = 1.5e9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure, and on which pictures: random ones where ``data_dir`` is None."""
+
+    warmup: int
+    iterations: int
+    workers: int
+    data_dir: Path | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One side, once.
+
+    Attributes:
+        images_per_second: over the timed iterations, from the stored pictures to the updated weights.
+        first_step_seconds: from the start of the process to the end of its first step: imports, reading the
+            pictures, starting the workers, compiling.
+        peak_bytes: of the process that trains.
+        worker_peak_bytes: of the largest of its child processes (shared pages counted), 0 without any.
+    """
+
+    images_per_second: float
+    first_step_seconds: float
+    peak_bytes: int
+    worker_peak_bytes: int
+
+
+# What `residual train` does
+
+
+def ours(settings: Settings) -> Iterator[int]:
+    """Train as ``residual.run.train`` does, and give the number of pictures after each step."""
+    # A side imports what it needs when it runs: start-up and memory are each side's own.
+    from residual import recipes
+    from residual.data.resident import ResidentBatches
+    from residual.distributed import World
+    from residual.memory import keep_freed_memory
+    from residual.models import build_model
+    from residual.models.preprocessing import Preprocessing
+    from residual.randomness import Stream, mix
+    from residual.training.schedule import learning_rate
+    from residual.training.sgd import SGD
+    from residual.training.step import Meter, Step
+
+    recipe = recipes.find(RECIPE)
+    device, world = torch.device("cpu"), World()
+    dataset = pictures(settings.data_dir)
+    keep_freed_memory()
+    model = build_model(recipe.model.name, classes=len(dataset.classes), **recipe.model.options())
+    model = model.to(memory_format=torch.channels_last).train()
+    # A per-pixel mean; which one makes no difference to the speed.
+    preprocessing = Preprocessing(dataset.images[:1000].float().mean(dim=0) / 255)
+    batches = ResidentBatches(
+        dataset, preprocessing, recipe.batch.size, recipe.data.pad, recipe.data.flip, recipe.seed, device
+    )
+    optimizer = SGD(model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form)
+    step = Step(model, optimizer, recipe.batch.bn_group, world, Meter(device))
+    for iteration in range(recipe.schedule.iterations):
+        torch.manual_seed(mix(recipe.seed, Stream.DROPOUT, iteration, world.rank))
+        inputs, targets = batches(iteration)
+        step(inputs, targets, learning_rate(recipe.schedule, iteration), iteration)
+        yield len(targets)
+
+
+# The loop that people use: nothing of it comes from residual
+
+
+class UsualBlock(nn.Module):
+    """The block of the public CIFAR-10 ResNets, option A."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.added = channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.added:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.added // 2, self.added // 2))
+        return F.relu(out + x)
+
+
+class UsualResNet20(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        widths = (16, 16, 16, 32, 32, 32, 64, 64, 64)
+        self.blocks = nn.Sequential(
+            *(UsualBlock(a, b, b // a) for a, b in zip((16, *widths[:-1]), widths, strict=True))
+        )
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.blocks(out)
+        out = F.avg_pool2d(out, out.size(3)).flatten(1)
+        return self.linear(out)
+
+
+class UsualDataset(torch.utils.data.Dataset[Any]):
+    """As torchvision.datasets.CIFAR10: an array in memory, from which each item becomes a PIL picture."""
+
+    def __init__(self, images: Tensor, targets: Tensor, transform: Callable[[Any], Tensor]) -> None:
+        self.data = images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.targets = targets.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+
+def usual_loader(settings: Settings) -> "DataLoader[tuple[Tensor, Tensor]]":
+    from torchvision import transforms
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, 4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ]
+    )
+    dataset = pictures(settings.data_dir)
+    return torch.utils.data.DataLoader(
+        UsualDataset(dataset.images, dataset.targets, transform),
+        batch_size=128,
+        shuffle=True,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        drop_last=True,
+    )
+
+
+def usual(settings: Settings, compiled: bool = False) -> Iterator[int]:
+    """Train as popular repositories do, and give the number of pictures after each step."""
+    layout = torch.channels_last if compiled else torch.contiguous_format
+    loader = usual_loader(settings)
+    network = UsualResNet20().to(memory_format=layout).train()
+    model: Callable[[Tensor], Tensor] = torch.compile(network) if compiled else network
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    total_loss, correct = 0.0, 0
+    for inputs, targets in chain.from_iterable(repeat(loader)):
+        outputs = model(inputs.to(memory_format=layout))
+        loss = criterion(outputs, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item()
+        correct += (outputs.argmax(1) == targets).sum().item()
+        yield len(targets)
+
+
+def compiled(settings: Settings) -> Iterator[int]:
+    """The usual loop with the two changes that make an eager network faster on a CPU."""
+    # Otherwise the second round would find what the first one compiled.
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    yield from usual(settings, compiled=True)
+
+
+# Measuring
+
+
+def pictures(data_dir: Path | None) -> "Dataset":
+    """Return the training part of CIFAR-10, or as many random pictures of its size."""
+    from residual.data import load_dataset
+    from residual.data.dataset import Dataset
+
+    if data_dir is not None:
+        return load_dataset("cifar10", "train", data_dir)
+    count, random = 50_000, torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
+    targets = torch.randint(10, (count,), generator=random)
+    return Dataset("random", tuple("0123456789"), images, targets, torch.arange(count))
+
+
+def measure(side: str, settings: Settings, started: float) -> Measurement:
+    """Run one side in this process, which ``started`` then (time.monotonic, one clock for all processes)."""
+    # Importing PyTorch has already started, and ended, a child.
+    before = getrusage(RUSAGE_CHILDREN).ru_maxrss
+    steps = {"ours": ours, "usual": usual, "compiled": compiled}[side](settings)
+    next(steps)
+    first_step = time.monotonic() - started
+    for _ in range(settings.warmup - 1):
+        next(steps)
+    start = time.perf_counter()
+    images = sum(next(steps) for _ in range(settings.iterations))
+    seconds = time.perf_counter() - start
+    # Ends the workers; a child's memory is counted when it has ended.
+    steps.close()  # type: ignore[attr-defined]
+    peak, children = (getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
+    return Measurement(images / seconds, first_step, peak * 1024, children * 1024 if children > before else 0)
+
+
+def matrix_product_rate(size: int = 2048, products: int = 20) -> float:
+    """Return the single-precision FLOP/s of square matrix products, on as many threads as training uses.
+
+    That of the fastest one: the ceiling is what the machine can do, not what others leave of it.
+    """
+    a, b, out = (torch.randn(size, size) for _ in range(3))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        return time.perf_counter() - start
+
+    return 2 * size**3 / min(seconds() for _ in range(products))
+
+
+def flop_per_image() -> int:
+    """Return what a training step computes per picture.
+
+    A multiply-add is two operations; the backward pass is two products of the forward pass's size, one for
+    the weights' gradients and one for the inputs'.
+    """
+    from residual import recipes
+    from residual.analysis.complexity import complexity
+    from residual.models import build_model
+
+    name = recipes.find(RECIPE).model.name
+    return 3 * 2 * complexity(build_model(name, classes=10), (3, 32, 32)).multiply_adds
+
+
+def in_new_process(function: Callable[[], T]) -> T:
+    """Return what a function returns in a process that shares nothing with this one or an earlier one."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function).result()
+
+
+def run_round(number: int, sides: list[str], settings: Settings, flop: int) -> dict[str, Any]:
+    """Measure the ceiling and each side once, in turn."""
+    ceiling = in_new_process(matrix_product_rate) / flop
+    found = {side: in_new_process(partial(measure, side, settings, time.monotonic())) for side in sides}
+    mine = found["ours"].images_per_second
+    return {
+        "round": number,
+        "ceiling_images_per_second": ceiling,
+        "sides": {side: asdict(m) for side, m in found.items()},
+        "fraction_of_ceiling": mine / ceiling,
+        "ratio": {side: mine / m.images_per_second for side, m in found.items() if side != "ours"},
+    }
+
+
+# Reporting
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def summarize(rounds: list[dict[str, Any]], sides: list[str]) -> dict[str, Any]:
+    """Return medians and extremes over the rounds; a ratio is taken within a round, before the median."""
+
+    def over(side: str, field: str) -> dict[str, float]:
+        return spread([r["sides"][side][field] for r in rounds])
+
+    return {
+        "sides": {s: {field: over(s, field) for field in Measurement.__annotations__} for s in sides},
+        "ceiling_images_per_second": spread([r["ceiling_images_per_second"] for r in rounds]),
+        "fraction_of_ceiling": spread([r["fraction_of_ceiling"] for r in rounds]),
+        "ratio": {s: spread([r["ratio"][s] for r in rounds]) for s in sides if s != "ours"},
+    }
+
+
+def checks(summary: dict[str, Any]) -> dict[str, bool]:
+    """Hold the medians, and the largest memory, against the targets."""
+    found = {
+        f"at least {WANTED_FRACTION} of the ceiling": summary["fraction_of_ceiling"]["median"]
+        >= WANTED_FRACTION,
+        "peak memory under 1.5 GB": summary["sides"]["ours"]["peak_bytes"]["max"] < ALLOWED_BYTES,
+    }
+    if "usual" in summary["ratio"]:
+        found[f"at least {WANTED_RATIO} times the usual loop"] = (
+            summary["ratio"]["usual"]["median"] >= WANTED_RATIO
+        )
+    return found
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """Print the summary as a table, and the checks."""
+    summary = result["summary"]
+
+    def cell(values: dict[str, float], unit: float = 1, digits: int = 0) -> str:
+        middle, low, high = (f"{values[k] / unit:,.{digits}f}" for k in ("median", "min", "max"))
+        return f"{middle}\n{low}-{high}"
+
+    table = Table(title=f"ResNet-20, batch 128, {result['pictures']}: median, min-max", show_lines=True)
+    table.add_column("")
+    for heading in ("images/s", "ours / it", "first step, s", "peak, GB", "worker, GB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for side, values in summary["sides"].items():
+        table.add_row(
+            SIDES[side],
+            cell(values["images_per_second"]),
+            cell(summary["ratio"][side], digits=2) if side in summary["ratio"] else "",
+            cell(values["first_step_seconds"], digits=1),
+            cell(values["peak_bytes"], 1e9, digits=2),
+            cell(values["worker_peak_bytes"], 1e9, digits=2) if values["worker_peak_bytes"]["max"] else "",
+        )
+    ceiling, fraction = summary["ceiling_images_per_second"], summary["fraction_of_ceiling"]
+    table.add_row("ceiling", cell(ceiling), cell(fraction, digits=2), "", "", "")
+    console.print(table)
+    for name, passed in result["checks"].items():
+        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+
+
+def benchmark(
+    sides: Annotated[str, typer.Option(help=f"Of {', '.join(SIDES)}, with commas between.")] = "ours,usual",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 5,
+    iterations: Annotated[int, typer.Option(min=1, help="Timed iterations in a turn.")] = 40,
+    warmup: Annotated[int, typer.Option(min=1, help="Iterations before those.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="The usual loop's DataLoader workers.")] = 2,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with CIFAR-10 (default: random pictures of that size).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
+) -> None:
+    """Measure training throughput on the CPU, in turns with the loop that people use."""
+    from residual import recipes
+    from residual.environment import describe
+
+    chosen = [side.strip() for side in sides.split(",")]
+    _check(chosen, rounds, iterations + warmup, out)
+    settings = Settings(warmup, iterations, workers, data_dir)
+    name = pictures(data_dir).name  # also finds out whether they can be read
+    environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    flop = flop_per_image()
+    progress = Console(stderr=True, highlight=False)
+    found = []
+    for number in range(1, rounds + 1):
+        found.append(run_round(number, chosen, settings, flop))
+        speeds = [f"{SIDES[s]} {m['images_per_second']:.0f}" for s, m in found[-1]["sides"].items()]
+        ceiling = f"ceiling {found[-1]['ceiling_images_per_second']:.0f}"
+        progress.print(
+            f"round {number} of {rounds}, images/s: {', '.join([*speeds, ceiling])}", soft_wrap=True
+        )
+    summary = summarize(found, chosen)
+    result = {
+        "benchmark": "train_cpu",
+        "environment": environment,
+        "recipe": recipes.find(RECIPE).model_dump(mode="json"),
+        "pictures": f"{name} pictures" if data_dir is None else name,
+        "settings": asdict(settings) | {"data_dir": data_dir and str(data_dir), "rounds": rounds},
+        "flop_per_image": flop,
+        "summary": summary,
+        "checks": checks(summary),
+        "rounds": found,
+    }
+    show(Console(highlight=False), result)
+    if out:
+        with out.open("x", encoding="utf-8") as file:
+            json.dump(result, file, indent=2)
+            file.write("\n")
+
+
+def _check(sides: list[str], rounds: int, iterations: int, out: Path | None) -> None:
+    """Find what is wrong with the input before minutes are spent on measuring.
+
+    Raises:
+        InputError: for unknown sides, a missing compiler, or a file that is there or cannot be.
+    """
+    for side in sides:
+        if side not in SIDES:
+            raise InputError(f"--sides: there is no side {side!r}{nearest(side, SIDES)}")
+    if "ours" not in sides or len(set(sides)) < len(sides):
+        named = ",".join(sides)
+        raise InputError(f"--sides {named}: name each side once, and ours, which the others are held against")
+    if "compiled" in sides and not shutil.which(os.environ.get("CXX", "g++")):
+        raise InputError("--sides compiled: torch.compile needs a C++ compiler; install g++ or leave it out")
+    if out is None:
+        return
+    if out.exists():
+        raise InputError(f"--out {out}: the file is there already; name another, or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot make the folder: {error.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: cannot write to {out.parent}")
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(
+    epilog="""\b
+Examples:
+  python benchmarks/train_cpu.py
+  python benchmarks/train_cpu.py --out results/benchmarks/train_cpu.json
+  python benchmarks/train_cpu.py --sides ours,usual,compiled --rounds 3
+  python benchmarks/train_cpu.py --data-dir ~/data --workers 4
+"""
+)(benchmark)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        print(f"train_cpu: {error}", file=sys.stderr)
+        sys.exit(2)
