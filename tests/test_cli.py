@@ -171,6 +171,24 @@ def test_wrong_input(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_weights_of_another_number_of_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_weights(
+        tmp_path / "seven",
+        build_model("cifar_resnet8", classes=7, in_channels=1),
+        name="cifar_resnet8",
+        options={"in_channels": 1},
+        preprocessing=Preprocessing(torch.zeros(1)),
+        classes=list("ABCDEFG"),
+    )
+    monkeypatch.setattr("sys.argv", ["residual", "evaluate", str(tmp_path / "seven"), "--dataset", "digits"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "has 7 classes and digits has 10" in capsys.readouterr().err
+
+
 def test_wrong_input_of_the_real_command(residual: Command) -> None:
     done = residual("train", "cifar10-resnet21")
     assert (done.returncode, done.stdout) == (2, "")
