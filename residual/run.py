@@ -21,6 +21,7 @@ from .errors import InputError
 from .evaluation.metrics import Metrics, evaluate
 from .memory import keep_freed_memory
 from .models import build_model
+from .models.classifier import Classifier
 from .models.preprocessing import Preprocessing
 from .models.weights import load_weights, save_weights
 from .randomness import Stream, mix
@@ -64,6 +65,7 @@ def train(
     torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
     options = recipe.model.options() | {"in_channels": test.images.shape[1]}
     model = build_model(recipe.model.name, classes=len(test.classes), **options)
+    _check_pictures(model, recipe.model.name, test.images)
     log = _tensorboard(out / "tensorboard") if tensorboard and world.is_main else None
     again = shlex.join(
         ["residual", "train", "--resume", "--out", str(out)]
@@ -170,6 +172,7 @@ def evaluate_weights(
             f"{path} subtracts a mean picture of {tuple(mean.shape[1:])} pixels; the pictures of {dataset} "
             f"have {tuple(pictures.images.shape[2:])}"
         )
+    _check_pictures(weights.model, str(path), pictures.images)
     model = weights.model.to(where).to(memory_format=torch.channels_last)
     return pictures, evaluate(model, weights.preprocessing.to(where), pictures.images, pictures.targets)
 
@@ -204,11 +207,23 @@ def pick_device(name: str) -> torch.device:
 def _check_ranks(recipe: Recipe, world: World) -> None:
     size = recipe.batch.size
     local = size // world.size
-    if size % world.size or local % min(recipe.batch.bn_group, local):
+    if local < 2 or size % world.size or local % min(recipe.batch.bn_group, local):
         raise InputError(
             f"batch.size {size} cannot be shared by {world.size} processes in whole BN groups of "
             f"{recipe.batch.bn_group}; start a number of processes that divides it so"
         )
+
+
+@torch.inference_mode()
+def _check_pictures(model: Classifier, name: str, images: Tensor) -> None:
+    """Raise an InputError when a network's last map would be empty: VGG halves pictures five times."""
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, *images.shape[1:]))
+    except RuntimeError:
+        size = " x ".join(map(str, images.shape[2:]))
+        raise InputError(f"{name} cannot take pictures of {size} pixels; they are too small for it") from None
+    model.train(training)
 
 
 def _continue(run: Run, device: torch.device) -> None:

@@ -110,6 +110,7 @@ def test_help_has_examples(command: str, residual: Command) -> None:
             [*("train", "digits-plain20"), *("--set", "model.shortcut=A")],
             ["cifar_plain20 has no option 'shortcut'"],
         ),
+        ([*("train", "digits-resnet20"), *("--set", "model.name=vgg16")], ["vgg16", "8 x 8", "too small"]),
         ([*("train", "digits-resnet20"), *("--set", "data.validation=1438")], ["1,438"]),
         (["train", "digits-resnet20", "--device", "tpu"], ["--device tpu", "cpu"]),
         (["train", "digits-resnet20", "--out", "a-file/run"], ["a-file/run", "cannot write"]),

@@ -49,7 +49,7 @@ class Data(Part):
 class Batch(Part):
     """The mini-batch over all processes, and how many pictures share their BN statistics."""
 
-    size: int = Field(128, ge=1)
+    size: int = Field(128, ge=2)
     #: 128 pictures on two GPUs: each GPU normalises by the statistics of its own 64 (Section 4.2).
     bn_group: int = Field(64, ge=2)
 
