@@ -1,0 +1,49 @@
+"""The command ``residual``: arguments in, one sentence out for every wrong input."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import InputError, Interrupted
+from . import classification, reproduce, weights
+
+app = typer.Typer(
+    name="residual",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Deep Residual Learning for Image Recognition (He, Zhang, Ren, Sun, 2016): train, test, analyse, "
+    "reproduce.",
+    epilog="Start here: residual reproduce degradation",
+)
+app.add_typer(classification.app)
+app.add_typer(weights.app)
+app.add_typer(reproduce.app, name="reproduce")
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"residual {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; wrong input ends with one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except Interrupted as error:
+        _fail(str(error), 128 + error.signal)
+    except BrokenPipeError:
+        # The reader of our output (head, say) has gone; that is no error.
+        sys.stderr.close()
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"residual: {sentence}", file=sys.stderr)
+    sys.exit(code)

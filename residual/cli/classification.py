@@ -1,0 +1,123 @@
+"""``residual train``, ``evaluate`` and ``recipes``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ..errors import InputError
+from .options import DataDir, Device, Json, Settings, print_json
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual train digits-resnet20
+  residual train cifar10-resnet20 --data-dir ~/data
+  residual train cifar10-resnet56 --set schedule.iterations=4000 --set seed=1 --out runs/short
+  residual train my.yaml
+  residual train --resume --out runs/short
+  torchrun --nproc-per-node=2 -m residual train cifar10-resnet20
+"""
+)
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name (see residual recipes) or a YAML file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder (default: runs/ and the recipe's name).")
+    ] = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
+    ] = False,
+) -> None:
+    """Train a network by a recipe, into a run folder that holds everything."""
+    from .. import distributed, recipes, run
+
+    chosen = recipes.override(recipes.find(recipe), settings or []) if recipe else None
+    if settings and chosen is None:
+        raise InputError("--set changes a recipe; name the recipe as well")
+    if out is None:
+        if chosen is None:
+            raise InputError(
+                "name a recipe to train (residual recipes lists them), or a run: --resume --out FOLDER"
+            )
+        out = Path("runs") / chosen.name
+    try:
+        results = run.train(
+            chosen, out, data_dir=data_dir, device=device, resume=resume, tensorboard=tensorboard
+        )
+    finally:
+        distributed.leave()
+    if distributed.rank() == 0:
+        _print_results(results, out)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual evaluate runs/cifar10-resnet20 --data-dir ~/data
+  residual evaluate my-weights --dataset cifar10 --data-dir ~/data --json
+"""
+)
+def evaluate(
+    weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set (default: the one that the network was trained on).")
+    ] = None,
+    split: Annotated[Literal["test", "train"], typer.Option(help="Part of the data set.")] = "test",
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Test a trained network: top-1 and top-5 error, loss, images per second."""
+    from .. import run
+
+    pictures, metrics = run.evaluate_weights(weights, dataset, split, data_dir, device)
+    if as_json:
+        print_json({"weights": str(weights), "data": pictures.name} | asdict(metrics))
+        return
+    typer.echo(f"{weights} on {pictures.name}, {metrics.images:,} images")
+    typer.echo(f"  top-1 error  {metrics.top1_error:6.2f} %")
+    typer.echo(f"  top-5 error  {metrics.top5_error:6.2f} %")
+    typer.echo(f"  loss         {metrics.loss:7.3f}")
+    typer.echo(f"  speed        {metrics.images_per_second:,.0f} images/s")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual recipes
+  residual recipes cifar10-resnet110 > my.yaml
+"""
+)
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.")] = None,
+    settings: Settings = None,
+) -> None:
+    """List the recipes, or print one as YAML to start your own from."""
+    from ..recipes import RECIPES, find, override
+
+    if name:
+        typer.echo(override(find(name), settings or []).to_yaml(), nl=False)
+        return
+    for recipe in RECIPES.values():
+        typer.echo(f"{recipe.name:22} {recipe.description}")
+
+
+def _print_results(results: dict[str, Any], out: Path) -> None:
+    typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
+    for part in ("train", "validation", "test"):
+        if metrics := results[part]:
+            typer.echo(
+                f"  {part:10} top-1 error {metrics['top1_error']:6.2f} %   loss {metrics['loss']:.3f}   "
+                f"{metrics['images']:,} images"
+            )
+    typer.echo(f"  everything is in {out}")

@@ -1,0 +1,109 @@
+"""``residual complexity``, ``import`` and ``export-weights``: networks and their weights."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Classes, Json, Shortcut, Variant, lines, numbers, print_json
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual complexity resnet50
+  residual complexity resnet50 --variant v1.5 --json
+  residual complexity cifar_resnet1202
+  residual complexity resnet18 --classes 10 --size 96
+"""
+)
+def complexity(
+    model: Annotated[str, typer.Argument(help="A network's name, as resnet50 or cifar_resnet110.")],
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the pictures (default: 224; 32 for CIFAR networks).")
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the pictures.")] = 3,
+    classes: Classes = None,
+    shortcut: Shortcut = None,
+    variant: Variant = None,
+    as_json: Json = False,
+) -> None:
+    """Count a network's layers, parameters, multiply-adds and activations, stage by stage."""
+    from rich.console import Console
+
+    from ..analysis.complexity import complexity as count
+    from ..analysis.complexity import default_input_size, table, to_json
+    from ..models import build_model
+
+    chosen: dict[str, Any] = {"classes": classes, "shortcut": shortcut, "variant": variant}
+    options = {name: value for name, value in chosen.items() if value is not None}
+    network = build_model(model, in_channels=channels, **options)
+    shape = (channels, size, size) if size else default_input_size(model, channels)
+    counted = count(network, shape)
+    if as_json:
+        print_json({"model": model, "options": options} | to_json(counted))
+    else:
+        Console().print(table(counted))
+
+
+@app.command(
+    "import",
+    epilog="""\b
+Examples:
+  residual import resnet50.pth --model resnet50 --variant v1.5 --out weights/resnet50
+  residual import resnet20.th --model cifar_resnet20 --out weights/resnet20 \\
+    --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+""",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(help="A state dict: .pth, .pt, .th, .bin or .safetensors.")],
+    model: Annotated[str, typer.Option(help="The network that the weights are for.")],
+    out: Annotated[Path, typer.Option(help="The weights folder to write.")],
+    mean: Annotated[
+        str | None, typer.Option(help="Channel means of the preprocessing, as 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Channel deviations of the preprocessing.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="A text file with a class name a line, in the network's order.")
+    ] = None,
+    shortcut: Shortcut = None,
+    variant: Variant = None,
+) -> None:
+    """Import weights of torchvision, timm or the public CIFAR-10 ResNets into a weights folder."""
+    from ..models.weights import import_weights
+
+    weights = import_weights(
+        file,
+        model,
+        out,
+        variant=variant,
+        shortcut=shortcut,
+        classes=lines(classes) if classes else None,
+        mean=numbers("--mean", mean) if mean else None,
+        std=numbers("--std", std) if std else None,
+    )
+    preprocessing = weights.config["preprocessing"]
+    typer.echo(f"wrote {out}: {model}, {weights.model.classes} classes")
+    typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
+    typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
+
+
+@app.command(
+    "export-weights",
+    epilog="""\b
+Examples:
+  residual export-weights runs/cifar10-resnet20 resnet20.safetensors
+  residual export-weights weights/resnet50 resnet50.pth
+""",
+)
+def export_weights(
+    weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
+    file: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors.")],
+) -> None:
+    """Write a network's weights as a state dict with torchvision's names."""
+    from ..models import weights as formats
+
+    formats.export_weights(formats.load_weights(weights), file)
+    typer.echo(f"wrote {file}")
