@@ -19,6 +19,7 @@ from .distributed import World
 from .environment import describe
 from .errors import InputError
 from .evaluation.metrics import Metrics, evaluate
+from .gpu import memory_ran_out, set_arithmetic
 from .memory import keep_freed_memory
 from .models import build_model
 from .models.classifier import Classifier
@@ -38,6 +39,8 @@ def train(
     device: str = "auto",
     resume: bool = False,
     tensorboard: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe's network in the run folder ``out``, and return the final numbers (results.json).
 
@@ -48,6 +51,8 @@ def train(
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue at the newest checkpoint; a complete run just gives its results again.
         tensorboard: also write TensorBoard's events to ``out/tensorboard``.
+        eager: on a GPU, run the network kernel by kernel, without compiling and recording iterations.
+        deterministic: on a GPU, take only kernels that give the same bits each time (a CPU's always do).
 
     Raises:
         InputError: for anything wrong with the recipe, the data or the folder.
@@ -77,6 +82,9 @@ def train(
     world.barrier()
     try:
         keep_freed_memory()
+        set_arithmetic(where, recipe.precision, deterministic)
+        train_part, test = train_part.to(where), test.to(where)
+        held_out = held_out.to(where) if held_out else None
         preprocessing = Preprocessing(_mean(train_part.images, recipe.data.mean)).to(where)
         model = model.to(where).to(memory_format=torch.channels_last)
         batches = ResidentBatches(
@@ -97,7 +105,7 @@ def train(
         # Validation, where there is a part for it, is what the curve shows while choosing; the paper's
         # figures show the test error, which nothing here is chosen by.
         curve, part = (held_out, "validation") if held_out else (test, "test")
-        run = Run(recipe, model, batches, lambda: measure(curve), part, folder, world, again, log)
+        run = Run(recipe, model, batches, lambda: measure(curve), part, folder, world, again, eager, log)
         _continue(run, where)
         run.train()
         results: dict[str, Any] = {
@@ -125,6 +133,8 @@ def train(
             folder.finish(results)
         world.barrier()
         return results
+    except torch.OutOfMemoryError:
+        raise InputError(f"{recipe.name}: {memory_ran_out(where)}") from None
     except OSError as error:
         raise InputError(
             f"{out}: cannot write: {error.strerror}; what was there is untouched, continue with: {again}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..errors import InputError
-from .options import DataDir, Device, Json, Settings, print_json
+from .options import DataDir, Deterministic, Device, Eager, Json, Settings, print_json
 
 app = typer.Typer()
 
@@ -37,6 +37,8 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
     ] = False,
+    eager: Eager = False,
+    deterministic: Deterministic = False,
 ) -> None:
     """Train a network by a recipe, into a run folder that holds everything."""
     from .. import distributed, recipes, run
@@ -52,7 +54,14 @@ def train(
         out = Path("runs") / chosen.name
     try:
         results = run.train(
-            chosen, out, data_dir=data_dir, device=device, resume=resume, tensorboard=tensorboard
+            chosen,
+            out,
+            data_dir=data_dir,
+            device=device,
+            resume=resume,
+            tensorboard=tensorboard,
+            eager=eager,
+            deterministic=deterministic,
         )
     finally:
         distributed.leave()

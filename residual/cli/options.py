@@ -12,6 +12,13 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Where the data set lies, or is downloaded to (default: data).")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Eager = Annotated[
+    bool, typer.Option("--eager", help="On a GPU: neither compile the network nor record its iterations.")
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="On a GPU: the same bits each time, but slower."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Settings = Annotated[
     list[str] | None,

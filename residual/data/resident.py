@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..randomness import Stream, generator
-from .augment import draw_crops, pad_crop_flip
+from .augment import Crops, draw_crops, pad_crop_flip
 from .dataset import Dataset
 
 
@@ -63,14 +63,29 @@ class ResidentBatches:
             [self._order(epoch)[positions[epochs == epoch] % size] for epoch in epochs.unique().tolist()]
         )
 
-    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
-        indices = self.indices(iteration)[self.mine].to(self.images.device)
-        inputs = self.prepare(self.images[indices])
+    def plan(self, iteration: int) -> Tensor:
+        """Return what this rank takes at an iteration, decided on the CPU: int64 (n, 4).
+
+        The columns: position in the data set, top and left of the crop, 1 where it is of the mirror image.
+        """
+        plan = torch.zeros(self.batch, 4, dtype=torch.int64)
+        plan[:, 0] = self.indices(iteration)
         if self.pad or self.flip:
             crops = draw_crops(self.batch, self.pad, self.flip, generator(self.seed, Stream.CROPS, iteration))
-            inputs = pad_crop_flip(inputs, self.pad, crops[self.mine])
+            plan[:, 1], plan[:, 2], plan[:, 3] = crops.top, crops.left, crops.mirrored
+        return plan[self.mine]
+
+    def assemble(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs and targets of a plan that is on the pictures' device."""
+        indices, top, left, mirrored = plan.unbind(1)
+        inputs = self.prepare(self.images[indices])
+        if self.pad or self.flip:
+            inputs = pad_crop_flip(inputs, self.pad, Crops(top, left, mirrored.bool()))
         return inputs, self.targets[indices]
+
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
+        return self.assemble(self.plan(iteration).to(self.images.device))
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:

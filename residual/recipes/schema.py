@@ -118,6 +118,10 @@ class Recipe(Part):
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    #: Arithmetic of convolutions and products on a GPU: "tf32" is float32 with shortened factors (PyTorch's
+    #: own default for convolutions), "bfloat16" autocasts. Weights, BN statistics and the update are float32
+    #: in all three, and on a CPU "tf32" is float32.
+    precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
     #: Iterations between two evaluations (a point of the error curves); None: once an epoch.
     evaluate_every: int | None = Field(None, ge=1)
     #: Iterations between two checkpoints; a checkpoint is also written on SIGINT and SIGTERM.
