@@ -1,6 +1,7 @@
 """The only place where names become objects: recipes become runs, folders become networks."""
 
 import functools
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,21 +13,24 @@ import torch
 from torch import Tensor
 
 from . import distributed
+from .analysis.layer_figures import Named
+from .analysis.layers import Response, Signal, responses, signals
 from .data import load_dataset, split_validation
 from .data.dataset import Dataset
 from .data.resident import ResidentBatches
 from .distributed import World
 from .environment import describe
 from .errors import InputError
-from .evaluation.metrics import Metrics, evaluate
+from .evaluation.metrics import BATCH, Metrics, evaluate
 from .gpu import memory_ran_out, set_arithmetic
 from .memory import keep_freed_memory
 from .models import build_model
 from .models.classifier import Classifier
 from .models.preprocessing import Preprocessing
-from .models.weights import load_weights, save_weights
+from .models.weights import Weights, load_weights, save_weights
 from .randomness import Stream, mix
 from .recipes import Recipe
+from .recipes.schema import Batch, parse
 from .training.folder import RunFolder, read_json
 from .training.loop import Run
 
@@ -159,7 +163,88 @@ def evaluate_weights(
     Raises:
         InputError: when the weights or the data are wrong, or do not fit each other.
     """
-    where = pick_device(device)
+    weights, pictures = _weights_and_pictures(path, dataset, split, data_dir, pick_device(device))
+    return pictures, evaluate(weights.model, weights.preprocessing, pictures.images, pictures.targets)
+
+
+def layer_responses(
+    path: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    images: int,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Response], int]:
+    """Return the layer responses of a weights folder on training pictures (Figure 7), and their number.
+
+    Args:
+        path, dataset, data_dir, device: as in ``evaluate_weights``.
+        images: how many, from the beginning of the training part; all where there are fewer.
+        progress: called with the number of pictures in all and the number done.
+
+    Raises:
+        InputError: as ``evaluate_weights``, and for a network without 3x3 layers.
+    """
+    weights, pictures = _weights_and_pictures(path, dataset, "train", data_dir, pick_device(device))
+    chosen = pictures.images[:images]
+    batches = (weights.preprocessing(part) for part in chosen.split(BATCH[chosen.device.type]))
+    tell = functools.partial(progress, len(chosen)) if progress else None
+    return responses(weights.model, batches, tell), len(chosen)
+
+
+def layer_signals(
+    path: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    groups: int,
+    device: str = "auto",
+) -> dict[str, list[Signal]]:
+    """Return a network's signals "at initialisation" and "after training" (Section 4.1).
+
+    Args:
+        path, dataset, data_dir, device: as in ``evaluate_weights``.
+        groups: BN groups of training pictures, the first of the recipe's data order, augmented.
+
+    Raises:
+        InputError: as ``evaluate_weights``, and for a network without 3x3 layers.
+    """
+    weights, pictures = _weights_and_pictures(path, dataset, "train", data_dir, pick_device(device))
+    stored = weights.config.get("recipe")
+    recipe = parse(stored, str(path)) if stored else None
+    batches = ResidentBatches(
+        pictures,
+        weights.preprocessing,
+        min(recipe.batch.bn_group if recipe else Batch().bn_group, len(pictures)),
+        recipe.data.pad if recipe else 0,
+        recipe.data.flip if recipe else False,
+        recipe.seed if recipe else 0,
+        pictures.images.device,
+    )
+    model = weights.config["model"]
+    torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
+    fresh = build_model(model["name"], classes=model["classes"], **model["options"])
+    fresh = fresh.to(pictures.images.device).to(memory_format=torch.channels_last)
+    return {
+        moment: signals(network, (batches(group) for group in range(groups)))
+        for moment, network in (("at initialisation", fresh), ("after training", weights.model))
+    }
+
+
+def named(path: Path) -> Named:
+    """Return what a figure calls the network of a weights folder."""
+    name = load_weights(path).config["model"]["name"]
+    depth = re.sub(r"\D", "", name)
+    return Named(f"{path.name} ({name})", int(depth or 0), "plain" in name)
+
+
+def _weights_and_pictures(
+    path: Path,
+    dataset: str | None,
+    split: Literal["train", "test"],
+    data_dir: Path | None,
+    device: torch.device,
+) -> tuple[Weights, Dataset]:
+    """Return a weights folder's content and pictures that fit it, both on a device."""
     keep_freed_memory()
     weights = load_weights(path)
     dataset = dataset or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
@@ -183,8 +268,9 @@ def evaluate_weights(
             f"have {tuple(pictures.images.shape[2:])}"
         )
     _check_pictures(weights.model, str(path), pictures.images)
-    model = weights.model.to(where).to(memory_format=torch.channels_last)
-    return pictures, evaluate(model, weights.preprocessing.to(where), pictures.images, pictures.targets)
+    weights.model.to(device).to(memory_format=torch.channels_last)
+    weights.preprocessing.to(device)
+    return weights, pictures.to(device)
 
 
 def pick_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError, Interrupted
-from . import classification, reproduce, weights
+from . import analyze, classification, reproduce, weights
 
 app = typer.Typer(
     name="residual",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(classification.app)
 app.add_typer(weights.app)
+app.add_typer(analyze.app, name="analyze")
 app.add_typer(reproduce.app, name="reproduce")
 
 
