@@ -208,7 +208,7 @@ def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(run, "train", stop)
     here = Study(tmp_path, SETTINGS, device="cpu")
-    with pytest.raises(Interrupted, match="resnet20.seed1; give the same command again to go on"):
+    with pytest.raises(Interrupted, match=r"resnet20.seed1; give the same command again to go on"):
         here.runs(["resnet20"], 2)
     found = here.runs(["resnet20"], 2)
     assert trained == [("cifar10-resnet20", False)] * 3
