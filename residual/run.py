@@ -3,6 +3,7 @@
 import functools
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from .data.dataset import Dataset
 from .data.resident import ResidentBatches
 from .distributed import World
 from .environment import describe
-from .errors import InputError
+from .errors import InputError, Interrupted
 from .evaluation.metrics import BATCH, Metrics, evaluate
 from .gpu import memory_ran_out, set_arithmetic
 from .memory import keep_freed_memory
@@ -51,7 +52,7 @@ def train(
     Args:
         recipe: what to train; None, when resuming, for the folder's own.
         out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
-        data_dir: where the data set lies, or is downloaded to.
+        data_dir: where the data set lies, or is downloaded to; None, when resuming, for where it lay before.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue at the newest checkpoint; a complete run just gives its results again.
         tensorboard: also write TensorBoard's events to ``out/tensorboard``.
@@ -66,6 +67,7 @@ def train(
     world = distributed.join(where)
     folder = RunFolder(out)
     recipe = RunFolder.check(out, recipe, resume)
+    data_dir = data_dir or remembered_data_dir(out)
     _check_ranks(recipe, world)
     if folder.results_file.exists():
         return read_json(folder.results_file)
@@ -110,8 +112,11 @@ def train(
         # figures show the test error, which nothing here is chosen by.
         curve, part = (held_out, "validation") if held_out else (test, "test")
         run = Run(recipe, model, batches, lambda: measure(curve), part, folder, world, again, eager, log)
-        _continue(run, where)
+        _continue(run, where, data_dir, resume)
         run.train()
+        if world.is_main:
+            count = sum(len(part) for part in (train_part, held_out, test) if part)
+            print(f"{recipe.name}: measuring the final weights on {count:,} pictures", file=sys.stderr)
         results: dict[str, Any] = {
             "recipe": recipe.name,
             "iterations": run.progress.iteration,
@@ -137,6 +142,10 @@ def train(
             folder.finish(results)
         world.barrier()
         return results
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; all iterations are done and kept, continue with: {again}", signal.SIGINT
+        ) from None
     except torch.OutOfMemoryError:
         raise InputError(f"{recipe.name}: {memory_ran_out(where)}") from None
     except OSError as error:
@@ -247,6 +256,7 @@ def _weights_and_pictures(
     """Return a weights folder's content and pictures that fit it, both on a device."""
     keep_freed_memory()
     weights = load_weights(path)
+    data_dir = data_dir or remembered_data_dir(path)
     dataset = dataset or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
     if dataset is None:
         raise InputError(f"{path} does not say what it was trained on; name the data with --dataset")
@@ -322,7 +332,20 @@ def _check_pictures(model: Classifier, name: str, images: Tensor) -> None:
     model.train(training)
 
 
-def _continue(run: Run, device: torch.device) -> None:
+def remembered_data_dir(path: Path) -> Path | None:
+    """Return where the data of a run lay in its last session, None where none is known or it is gone.
+
+    Args:
+        path: the run folder, or the weights folder in it.
+    """
+    for folder in (path, path.parent):
+        file = RunFolder(folder).environment_file
+        if file.is_file() and (stored := read_json(file)[-1].get("data_dir")) and Path(stored).is_dir():
+            return Path(stored)
+    return None
+
+
+def _continue(run: Run, device: torch.device, data_dir: Path | None, resume: bool) -> None:
     """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
     checkpoints = run.folder.checkpoints()
     if checkpoints:
@@ -333,7 +356,15 @@ def _continue(run: Run, device: torch.device) -> None:
         departures = _departures(run.recipe, run.world)
         for departure in departures:
             print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
-        session = {"iteration": run.progress.iteration, "departures": departures}
+        if resume:
+            at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
+            why = "" if checkpoints else ": no checkpoint was due before it stopped"
+            print(f"{run.recipe.name}: {at}{why}", file=sys.stderr)
+        session = {
+            "iteration": run.progress.iteration,
+            "departures": departures,
+            "data_dir": str(data_dir.resolve()) if data_dir else None,
+        }
         run.folder.add_session(describe(device, run.world.size) | session)
         run.folder.cut_metrics(run.progress.iteration)
 

@@ -47,6 +47,8 @@ def train(
     if settings and chosen is None:
         raise InputError("--set changes a recipe; name the recipe as well")
     if out is None:
+        if resume and chosen is None:
+            raise InputError("--resume needs the run's folder: --resume --out FOLDER")
         if chosen is None:
             raise InputError(
                 "name a recipe to train (residual recipes lists them), or a run: --resume --out FOLDER"
@@ -117,6 +119,8 @@ def recipes(
     if name:
         typer.echo(override(find(name), settings or []).to_yaml(), nl=False)
         return
+    if settings:
+        raise InputError("--set changes a recipe; name the recipe as well")
     for recipe in RECIPES.values():
         typer.echo(f"{recipe.name:22} {recipe.description}")
 

@@ -20,7 +20,7 @@ from ..recipes import Recipe, differences, find, override, read
 from ..training.folder import RunFolder, read_json, read_metrics
 
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
-INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every", "description")
+INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def environments(runs: Iterable[Finished]) -> list[tuple[str, dict[str, Any]]]:
     networks: dict[str, list[str]] = {}
     for finished in runs:
         for session in finished.sessions:
-            same = {k: v for k, v in session.items() if k not in ("started", "iteration")}
+            same = {k: v for k, v in session.items() if k not in ("started", "iteration", "data_dir")}
             labels = networks.setdefault(json.dumps(same), [])
             if finished.label not in labels:
                 labels.append(finished.label)

@@ -164,16 +164,20 @@ class Run:
                 )
                 if last or stopping or progress.iteration % self.recipe.checkpoint_every == 0:
                     self._save()
-                if stopping and not last:
-                    at = f"stopped at iteration {progress.iteration:,}"
-                    raise Interrupted(
-                        f"{at}; continue with: {self.resume_command}", stop.received or signal.SIGTERM
-                    )
+                if stopping:
+                    self._stop(stop)
             first = schedule.iterations
             average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
+            display.say(f"averaging BN statistics over {len(average)} mini-batches")
             with without_compilation():
                 average_statistics(self.model, self.batches, average, self.group, world)
+            if world.any(stop.received is not None, self.device):
+                self._stop(stop)
             self._log(display)
+
+    def _stop(self, stop: StopSignals) -> None:
+        at = f"stopped at iteration {self.progress.iteration:,}"
+        raise Interrupted(f"{at}; continue with: {self.resume_command}", stop.received or signal.SIGTERM)
 
     def _show(self, display: Display) -> None:
         if self.world.size == 1:
@@ -187,8 +191,11 @@ class Run:
         """Evaluate, write a line of metrics.jsonl, and start new training sums."""
         self._check_finite()
         synchronize(self.layers, self.world)
+        # An evaluation is no training: it does not count as slow iterations.
+        display.measure(self.progress.iteration)
         with without_compilation():
             metrics = self.evaluate()
+        display.measure(self.progress.iteration)
         loss, error, images = self.meter.read(self.world)
         progress = self.progress
         line = {

@@ -1,6 +1,8 @@
 """One optimisation step, and the sums that the log needs."""
 
 import contextlib
+import inspect
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +65,7 @@ class Step:
         meter: Meter,
         precision: str = "tf32",
     ) -> None:
-        # Buffers are averaged where they are needed (batchnorm.synchronize), not sent with every step.
-        self.model = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+        self.model = _distributed(model) if world.size > 1 else model
         self.layers = batch_norms(model)
         self.optimizer = optimizer
         self.group = group
@@ -93,3 +94,12 @@ class Step:
         if stay and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()
+
+
+def _distributed(model: nn.Module) -> DistributedDataParallel:
+    # Buffers are averaged where they are needed (batchnorm.synchronize), not sent with every step. PyTorch
+    # has renamed the option since 2.11.
+    new = "forward_sync_buffers"
+    known = new in inspect.signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {new if known else "broadcast_buffers": False}
+    return DistributedDataParallel(model, **options)
