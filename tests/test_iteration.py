@@ -171,3 +171,33 @@ def test_blocks_of_one_shape_are_compiled_once(monkeypatch: pytest.MonkeyPatch) 
     torch._dynamo.reset()
     # The first BN, and of each width the block that changes the shape and the one that does not.
     assert counts["cifar_resnet14"] == counts["cifar_resnet38"] <= 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.usefixtures("few_rows")
+def test_a_recorded_iteration_is_the_eager_one() -> None:
+    device = torch.device("cuda")
+    schedule = Schedule(iterations=20, learning_rate=0.02)
+    states, sums = [], []
+    for recorded in (False, True):
+        model = model_of().to(device)
+        batches = batches_of()
+        batches.images, batches.targets = batches.images.to(device), batches.targets.to(device)
+        batches.prepare = Preprocessing(torch.full((1,), 0.5)).to(device)
+        if recorded:
+            tell_groups_apart(model, GROUP)
+            compile_regions(model)
+        optimizer = SGD(model, 0.9, 1e-4, "paper")
+        step = Step(model, optimizer, BATCH if recorded else GROUP, World(), Meter(device), "float32")
+        iterate = (
+            CapturedIterations(step, batches, schedule, device)
+            if recorded
+            else EagerIterations(step, batches, schedule, 0, 0)
+        )
+        for number in range(8):
+            iterate(number)
+        states.append({k: v.cpu() for k, v in model.state_dict().items() if "num_batches" not in k})
+        sums.append(step.meter.sums.cpu())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-2, atol=1e-2)
