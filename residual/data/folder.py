@@ -9,6 +9,7 @@ An index of the files is kept in the user's cache folder: reading the directorie
 minutes on a slow disk, and checking that they have not changed takes seconds.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -83,7 +84,7 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
             raise InputError(f"{data_dir} has no folder {split}; put a folder for each class into {root}")
         root = data_dir
     listing = _cached(root)
-    flat = [file for file in listing[""] if file.lower().endswith(SUFFIXES)]
+    flat = listing[""]
     folders = {name: files for name, files in listing.items() if name}
     found = _flat(root, data_dir, flat) if flat and not folders else _sorted(root, folders)
     own = tuple(sorted(found))
@@ -107,10 +108,7 @@ def _sorted(root: Path, folders: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return each class's pictures, of a folder with a directory for each class."""
     if not folders:
         raise InputError(f"{root} is empty; put a folder with pictures for each class there")
-    found = {
-        name: [f"{name}/{file}" for file in files if file.lower().endswith(SUFFIXES)]
-        for name, files in folders.items()
-    }
+    found = {name: [f"{name}/{file}" for file in files] for name, files in folders.items()}
     empty = [name for name, files in found.items() if not files]
     if len(empty) == len(found):
         raise InputError(
@@ -185,7 +183,7 @@ def _read_devkit(path: Path, pictures: list[str]) -> dict[str, str]:
 
 
 def _cached(root: Path) -> dict[str, list[str]]:
-    """Return the files of each class's folder, from the cache where no directory has changed since."""
+    """Return the pictures of each class's folder, from the cache where no directory has changed since."""
     file = _cache_file(root)
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -202,7 +200,7 @@ def _cached(root: Path) -> dict[str, list[str]]:
 
 
 def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
-    """Return the files directly in ``root`` (under "") and below each of its folders, sorted.
+    """Return the pictures directly in ``root`` (under "") and below each of its folders, sorted.
 
     Args:
         directories: is filled with when each directory was changed last.
@@ -218,12 +216,12 @@ def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 real = os.path.realpath(entry.path)
                 if real in seen:
                     continue  # a link to a folder that we are in
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
-            elif entry.is_file():
+            elif entry.name.lower().endswith(SUFFIXES):
                 yield f"{prefix}{entry.name}"
 
     for file in walk(root, "", frozenset({os.path.realpath(root)})):
@@ -234,6 +232,13 @@ def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
         if name != "." and "/" not in name:
             found.setdefault(name, [])
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
 
 
 def _modified(folder: Path) -> int:
@@ -258,4 +263,5 @@ def _keep(file: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content), encoding="utf-8")
         temporary.replace(file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
