@@ -56,5 +56,5 @@ def test_every_room_has_a_storey() -> None:
 
 
 def test_the_check_sees_relative_imports() -> None:
-    assert "data" in imported_rooms(ROOT / "run.py")
+    assert "data" in imported_rooms(ROOT / "run" / "sources.py")
     assert "randomness" in imported_rooms(ROOT / "data" / "resident.py")

@@ -1,6 +1,7 @@
 """What iterations on a GPU are made of, checked on a CPU: BN groups told apart, rates from tables."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from residual.recipes.schema import Schedule
 from residual.training import iteration as iterations
 from residual.training.batchnorm import GroupedBatchNorm2d, batch_norms, tell_groups_apart
 from residual.training.iteration import CapturedIterations, EagerIterations, PlannedBatches, compile_regions
+from residual.training.schedule import learning_rate
 from residual.training.sgd import SGD
 from residual.training.step import Meter, Step
 
@@ -84,16 +86,16 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_rows")
 def test_iterations_from_tables_are_the_eager_ones() -> None:
-    schedule = Schedule(iterations=12, learning_rate=0.05)
+    rate = partial(learning_rate, Schedule(iterations=12, learning_rate=0.05))
     states: list[dict[str, Tensor]] = []
     meters = []
     for captured in (False, True):
         model, batches = model_of(), batches_of()
         step = step_of(model, GROUP)
         iterate = (
-            CapturedIterations(step, batches, schedule, CPU)
+            CapturedIterations(step, batches, rate, CPU)
             if captured
-            else EagerIterations(step, batches, schedule, 0, 0)
+            else EagerIterations(step, batches, rate, 0, 0)
         )
         for number in range(12):
             iterate(number)
@@ -107,9 +109,9 @@ def test_iterations_from_tables_are_the_eager_ones() -> None:
 
 @pytest.mark.usefixtures("few_rows")
 def test_iterations_from_tables_can_start_anywhere() -> None:
-    schedule = Schedule(iterations=12, learning_rate=0.05)
+    rate = partial(learning_rate, Schedule(iterations=12, learning_rate=0.05))
     model, batches = model_of(), batches_of()
-    through = CapturedIterations(step_of(model, GROUP), batches, schedule, CPU)
+    through = CapturedIterations(step_of(model, GROUP), batches, rate, CPU)
     for number in range(7):
         through(number)
     middle, velocities = copy.deepcopy(model), copy.deepcopy(through.step.optimizer.velocities)
@@ -118,7 +120,7 @@ def test_iterations_from_tables_can_start_anywhere() -> None:
     step = step_of(middle, GROUP)
     for name, value in velocities.items():
         step.optimizer.velocities[name].copy_(value)
-    resumed = CapturedIterations(step, batches, schedule, CPU)
+    resumed = CapturedIterations(step, batches, rate, CPU)
     for number in range(7, 12):
         resumed(number)
     for key, value in model.state_dict().items():
@@ -177,7 +179,7 @@ def test_blocks_of_one_shape_are_compiled_once(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("few_rows")
 def test_a_recorded_iteration_is_the_eager_one() -> None:
     device = torch.device("cuda")
-    schedule = Schedule(iterations=20, learning_rate=0.02)
+    rate = partial(learning_rate, Schedule(iterations=20, learning_rate=0.02))
     states, sums = [], []
     for recorded in (False, True):
         model = model_of().to(device)
@@ -190,9 +192,9 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
         optimizer = SGD(model, 0.9, 1e-4, "paper")
         step = Step(model, optimizer, BATCH if recorded else GROUP, World(), Meter(device), "float32")
         iterate = (
-            CapturedIterations(step, batches, schedule, device)
+            CapturedIterations(step, batches, rate, device)
             if recorded
-            else EagerIterations(step, batches, schedule, 0, 0)
+            else EagerIterations(step, batches, rate, 0, 0)
         )
         for number in range(8):
             iterate(number)

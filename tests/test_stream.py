@@ -159,7 +159,7 @@ def test_the_order_is_that_of_resident_batches() -> None:
 def test_statistics_are_those_of_the_centre_crops(index: FolderIndex) -> None:
     index.path(2).write_bytes(b"")
     told: list[int] = []
-    found = measure(index, 8, 8, workers=2, progress=told.append)
+    found = measure(index, CentreCrop(8, 8), workers=2, progress=told.append)
     assert told[-1] == 11
     assert found.pictures == 10
     assert list(found.unreadable) == [index.ids[2]]
@@ -177,4 +177,4 @@ def test_statistics_are_those_of_the_centre_crops(index: FolderIndex) -> None:
     for position in range(11):
         index.path(position).write_bytes(b"")
     with pytest.raises(InputError, match="none of the 11 pictures"):
-        measure(index, 8, 8)
+        measure(index, CentreCrop(8, 8))

@@ -18,6 +18,8 @@ Examples:
   residual train digits-resnet20
   residual train cifar10-resnet20 --data-dir ~/data
   residual train cifar10-resnet56 --set schedule.iterations=4000 --set seed=1 --out runs/short
+  residual train imagenet-resnet50 --data-dir ~/imagenet
+  residual train finetune --weights weights/resnet50 --data-dir ~/flowers --out runs/flowers
   residual train my.yaml
   residual train --resume --out runs/short
   torchrun --nproc-per-node=2 -m residual train cifar10-resnet20
@@ -31,6 +33,12 @@ def train(
         Path | None, typer.Option(help="The run folder (default: runs/ and the recipe's name).")
     ] = None,
     data_dir: DataDir = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set (default: the recipe's), as --set data.dataset.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Start from this weights folder (or run folder): fine-tuning.")
+    ] = None,
     settings: Settings = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
@@ -43,9 +51,13 @@ def train(
     """Train a network by a recipe, into a run folder that holds everything."""
     from .. import distributed, recipes, run
 
+    if dataset:
+        settings = [f"data.dataset={dataset}", *(settings or [])]
     chosen = recipes.override(recipes.find(recipe), settings or []) if recipe else None
-    if settings and chosen is None:
-        raise InputError("--set changes a recipe; name the recipe as well")
+    if (settings or weights) and chosen is None:
+        raise InputError("--set, --dataset and --weights change a recipe; name the recipe as well")
+    if weights and chosen:
+        chosen = run.take_model(chosen, weights)
     if out is None:
         if resume and chosen is None:
             raise InputError("--resume needs the run's folder: --resume --out FOLDER")

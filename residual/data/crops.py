@@ -21,7 +21,8 @@ class Crop(Protocol):
         numbers: how many uniform random numbers a picture needs.
     """
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     @property
     def numbers(self) -> int: ...

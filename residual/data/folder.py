@@ -248,11 +248,15 @@ def _modified(folder: Path) -> int:
         return -1
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
+
+
 def _cache_file(root: Path) -> Path:
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
     resolved = str(root.resolve())
     name = re.sub(r"\W+", "-", resolved)[-60:].strip("-")
-    return place / f"index-{name}-{hashlib.sha256(resolved.encode()).hexdigest()[:12]}.json"
+    return cache_folder() / f"index-{name}-{hashlib.sha256(resolved.encode()).hexdigest()[:12]}.json"
 
 
 def _keep(file: Path, content: dict[str, Any]) -> None:

@@ -1,17 +1,23 @@
 """What is known of a training set before training: the mean picture, and the principal components of RGB."""
 
+import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
 from .crops import CentreCrop
-from .folder import FolderIndex
+from .folder import FolderIndex, cache_folder
 from .images import DamagedImage, decode_part
 
 
@@ -50,22 +56,21 @@ class Statistics:
 
 def measure(
     index: FolderIndex,
-    size: int,
-    side: int,
+    crop: CentreCrop,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Read every picture once and return the statistics; exact, whatever the number of workers.
 
     Args:
-        size, side: of the centre crop: ``size`` of the picture with shorter side ``side``.
+        crop: what of each picture counts.
         workers: threads; None for as many as there are cores for this process.
         progress: called with the number of pictures done.
 
     Raises:
         InputError: when no picture can be read.
     """
-    crop = CentreCrop(size, side)
+    size = crop.size
     total = torch.zeros(size, size, 3, dtype=torch.int64)
     products = torch.zeros(3, 3, dtype=torch.float64)
     unreadable: dict[str, str] = {}
@@ -99,3 +104,31 @@ def measure(
     rgb = mean.mean(dim=(0, 1))
     covariance = products / (255**2 * pictures * size**2) - rgb[:, None] * rgb
     return Statistics(mean.permute(2, 0, 1).float(), covariance.float(), pictures, unreadable)
+
+
+def statistics_file(index: FolderIndex, crop: CentreCrop) -> Path:
+    """Return where the statistics of a part are kept, in the user's cache folder."""
+    told = "\n".join([str(index.root.resolve()), str(crop), *index.files])
+    return cache_folder() / f"statistics-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
+
+
+def load_statistics(file: Path) -> Statistics | None:
+    """Return what ``save_statistics`` wrote, None where there is nothing or it is damaged."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            about = json.loads(stored.metadata()["about"])
+            mean, covariance = stored.get_tensor("mean"), stored.get_tensor("covariance")
+        return Statistics(mean, covariance, about["pictures"], about["unreadable"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def save_statistics(statistics: Statistics, file: Path) -> None:
+    """Write statistics to a file, whole or not at all; a folder that cannot be written is no error."""
+    about = {"pictures": statistics.pictures, "unreadable": statistics.unreadable}
+    tensors = {"mean": statistics.mean.contiguous(), "covariance": statistics.covariance.contiguous()}
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(save(tensors, {"about": json.dumps(about)}))
+        temporary.replace(file)

@@ -8,7 +8,7 @@ are for the whole batch, on the device.
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..randomness import Stream, generator
 from .colour import ColourNoise
-from .crops import Crop
+from .crops import CentreCrop, Crop
 from .folder import FolderIndex
 from .images import DamagedImage, decode_part
 from .order import Order
@@ -170,3 +170,40 @@ class StreamBatches:
 
     def _random(self, iteration: int, use: int) -> torch.Generator:
         return generator(self.seed, Stream.CROPS, iteration, use)
+
+
+def in_order(
+    index: FolderIndex, crop: CentreCrop, batch: int, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[Tensor, Tensor, dict[str, str]]]:
+    """Yield a part's pictures once, in order: for testing.
+
+    Args:
+        crop: the view of each picture.
+        batch: pictures at a time, fewer where some cannot be read and at the end.
+        rank, ranks: every ranks-th picture from the rank-th on; none is counted twice.
+
+    Yields:
+        uint8 (n, 3, S, S), the targets, int64 (n,), and what is wrong with unreadable pictures, by id.
+    """
+    mine = range(rank, len(index), ranks)
+    stretches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
+
+    def read(position: int) -> np.ndarray | str:
+        try:
+            return decode_part(index.path(position), crop.cut())
+        except DamagedImage as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode") as pool:
+        ahead: deque[list[Future[np.ndarray | str]]] = deque()
+        for number, stretch in enumerate(stretches):
+            for positions in stretches[number + len(ahead) : number + 2]:
+                ahead.append([pool.submit(read, position) for position in positions])
+            found = [future.result() for future in ahead.popleft()]
+            good = [position for position, x in zip(stretch, found, strict=True) if not isinstance(x, str)]
+            pixels = [torch.from_numpy(np.array(x)) for x in found if not isinstance(x, str)]
+            wrong = {index.ids[p]: x for p, x in zip(stretch, found, strict=True) if isinstance(x, str)}
+            images = (
+                torch.stack(pixels) if pixels else torch.empty(0, crop.size, crop.size, 3, dtype=torch.uint8)
+            )
+            yield images.permute(0, 3, 1, 2), index.targets[good], wrong

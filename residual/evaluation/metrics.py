@@ -1,7 +1,7 @@
 """Errors and loss as sums and counts over exactly the data set."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,6 @@ class Metrics:
     images_per_second: float
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     prepare: Callable[[Tensor], Tensor],
@@ -51,14 +50,30 @@ def evaluate(
         world: each rank takes every size-th picture; none is padded, so none is counted twice.
     """
     world = world or World()
+    batch = BATCH[next(model.parameters()).device.type]
+    images, targets = images[world.rank :: world.size], targets[world.rank :: world.size]
+    parts = zip(images.split(batch), targets.split(batch), strict=True)
+    return evaluate_batches(model, prepare, parts, world)
+
+
+@torch.inference_mode()
+def evaluate_batches(
+    model: nn.Module,
+    prepare: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    world: World,
+) -> Metrics:
+    """Test pictures that come in batches; as ``evaluate``.
+
+    Args:
+        batches: this rank's pictures, uint8 (n, C, H, W), and targets, int64 (n,).
+    """
     start = time.perf_counter()
     device = next(model.parameters()).device
-    images, targets = images[world.rank :: world.size], targets[world.rank :: world.size]
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     training = model.training
     model.eval()
-    batch = BATCH[device.type]
-    for x, y in zip(images.split(batch), targets.split(batch), strict=True):
+    for x, y in batches:
         y = y.to(device)
         scores = model(prepare(x.to(device))).float()
         # The rank of the right class's score among all: its place is the number of higher scores.
@@ -67,6 +82,7 @@ def evaluate(
         sums += torch.stack([loss, (higher > 0).sum(), (higher > 4).sum(), loss.new_tensor(len(y))])
     model.train(training)
     loss, top1, top5, count = world.sum_(sums).tolist()
+    count = max(count, 1)
     return Metrics(
         loss=loss / count,
         top1_error=100 * top1 / count,

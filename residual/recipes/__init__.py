@@ -5,11 +5,12 @@ from pathlib import Path
 from ..errors import InputError, nearest
 from .cifar import CIFAR10
 from .digits import DIGITS
+from .imagenet import IMAGENET
 from .schema import Recipe, differences, override, read
 
 __all__ = ["RECIPES", "Recipe", "differences", "find", "override", "read"]
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*DIGITS, *CIFAR10]}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*DIGITS, *CIFAR10, *IMAGENET]}
 
 
 def find(name: str) -> Recipe:

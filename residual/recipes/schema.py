@@ -5,7 +5,7 @@ change between two halves of one run. Unknown keys are errors.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +22,10 @@ class Part(BaseModel):
 class Model(Part):
     """The network, by its name in ``build_model``; a value of None leaves the network's own default."""
 
+    #: "weights" stands for the network of the weights that the run starts from (--weights).
     name: str
+    #: A weights folder to start from, for fine-tuning; the classifier starts anew where the classes differ.
+    weights: str | None = None
     shortcut: Literal["A", "B", "C"] | None = None
     variant: Literal["v1", "v1.5"] | None = None
 
@@ -30,20 +33,63 @@ class Model(Part):
         return {k: v for k in ("shortcut", "variant") if (v := getattr(self, k)) is not None}
 
 
+class Folder(Part):
+    """How pictures of any size, one folder a class, become the network's input (Section 3.4)."""
+
+    #: Side of the square that the network sees.
+    size: int = Field(224, ge=8)
+    #: "scale" (the paper): the shorter side is sampled in ``shorter_side`` and a square cropped anywhere;
+    #: "resized": a rectangle of 8 to 100 % of the area is resized to the square, as is usual since.
+    crop: Literal["scale", "resized"] = "scale"
+    shorter_side: tuple[int, int] = (256, 480)
+    #: Deviation of the colour augmentation's draws along RGB's principal components [21]; 0: none.
+    colour_noise: float = Field(0.1, ge=0)
+    #: A picture that cannot be read is skipped, named and counted, or ends the run.
+    damaged: Literal["skip", "fatal"] = "skip"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("shorter_side"), list):
+            return value | {"shorter_side": tuple(value["shorter_side"])}
+        return value
+
+    @model_validator(mode="after")
+    def _room_for_the_crop(self) -> "Folder":
+        low, high = self.shorter_side
+        if self.crop == "scale" and not self.size <= low <= high:
+            raise ValueError(
+                f"shorter_side {[low, high]} is not a range of sides that hold a crop of size {self.size}"
+            )
+        return self
+
+
 class Data(Part):
     """The data set, its split, and the augmentation of the training part."""
 
-    dataset: Literal["cifar10", "digits"]
+    dataset: Literal["cifar10", "digits", "folder"]
     #: Pictures held out of the training part for choosing. The paper chose its schedule on 45k/5k and then
     #: trained the reported networks on all 50k, which is 0 here.
     validation: int = Field(0, ge=0)
     #: Seed of that split; apart from ``seed`` so that several runs share one split.
     split_seed: int = Field(0, ge=0)
-    mean: Literal["per-pixel", "per-channel"] = "per-pixel"
+    #: What is subtracted: the mean picture (the paper), the channels' means, or "weights": what the weights
+    #: that the run starts from were trained with, their deviation too.
+    mean: Literal["per-pixel", "per-channel", "weights"] = "per-pixel"
+    #: Whether to divide by the channels' deviations; the paper does not.
+    std: bool = False
     #: Pixels padded on each side before the random crop (0: no crop), after the mean is subtracted, so that
     #: the padding is zero in the network's input.
     pad: int = Field(4, ge=0)
     flip: bool = True
+    #: Only for the data set "folder", instead of ``pad``.
+    folder: Folder | None = None
+
+    @model_validator(mode="after")
+    def _folder_for_a_folder(self) -> "Data":
+        if (self.dataset == "folder") != (self.folder is not None):
+            raise ValueError("data.folder is for the data set folder, and that one needs it")
+        return self
 
 
 class Batch(Part):
@@ -81,15 +127,30 @@ class Warmup(Part):
     iterations: int = Field(400, ge=1)
 
 
+class Plateau(Part):
+    """Section 3.4: the rate is "divided by 10 when the error plateaus", of the validation part here."""
+
+    #: Evaluations in a row without a lower error than before.
+    patience: int = Field(5, ge=1)
+    #: What counts as lower, in percentage points.
+    least: float = Field(0.1, ge=0)
+    #: How many times the rate is divided at most.
+    drops: int = Field(3, ge=1)
+
+
 class Schedule(Part):
     """The learning rate as a function of the iteration, and the length of the run."""
 
     iterations: int = Field(64_000, ge=1)
+    #: The length in epochs instead, for a data set whose size the recipe does not know.
+    epochs: int | None = Field(None, ge=1)
     learning_rate: float = Field(0.1, gt=0)
     #: Fractions of the run after which the learning rate is divided by 10: 32k and 48k of 64k. Fractions, so
     #: that a shortened run has its drops in the same places.
     drops: tuple[float, ...] = (0.5, 0.75)
     warmup: Warmup | None = None
+    #: Drops by the validation error, besides those at ``drops``.
+    plateau: Plateau | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -102,7 +163,7 @@ class Schedule(Part):
     def _in_order(self) -> "Schedule":
         if list(self.drops) != sorted(set(self.drops)) or not all(0 < d < 1 for d in self.drops):
             raise ValueError("drops are increasing fractions of the run, each between 0 and 1")
-        if self.warmup and self.warmup.iterations >= self.iterations:
+        if self.warmup and self.epochs is None and self.warmup.iterations >= self.iterations:
             raise ValueError(
                 f"warmup.iterations ({self.warmup.iterations}) is not shorter than iterations "
                 f"({self.iterations}); set schedule.warmup.iterations or schedule.warmup=null"
@@ -172,12 +233,12 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
             raise InputError(f"--set {setting}: write it as key=value, for example schedule.iterations=2000")
         *parents, last = key.strip().split(".")
         part: Any = value
-        for parent in parents:
-            if parent == "warmup" and isinstance(part, dict) and part.get(parent) is None:
-                part[parent] = {}
-            part = part.get(parent) if isinstance(part, dict) else None
-        if not isinstance(part, dict) or (last not in part and last not in Warmup.model_fields):
+        if key.strip() not in _keys():
             raise InputError(f"--set {setting}: there is no key {key!r}{nearest(key, _keys())}")
+        for parent in parents:
+            # A part that is off (a warm-up, say) is switched on by setting a key of it.
+            part[parent] = part.get(parent) or {}
+            part = part[parent]
         try:
             part[last] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -215,9 +276,10 @@ def _keys(part: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in part.model_fields.items():
         keys.append(prefix + name)
-        annotation = Warmup if name == "warmup" else field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            keys += _keys(annotation, f"{prefix}{name}.")
+        # A part that can be off is annotated as "Warmup | None".
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                keys += _keys(annotation, f"{prefix}{name}.")
     return keys
 
 

@@ -1,8 +1,9 @@
 """Checkpoints: atomic, complete, and checked when they are read.
 
 A checkpoint is one safetensors file: weights, BN statistics, velocities and the log's running sums as
-tensors; iteration, time and best validation error as metadata. The data order, the augmentation and dropout
-are pure functions of the recipe's seed and the iteration, so there is no generator's state to keep.
+tensors; iteration, time, and what is remembered of validation errors as metadata. The data order, the
+augmentation and dropout are pure functions of the recipe's seed and the iteration, so there is no
+generator's state to keep.
 """
 
 import json
@@ -32,11 +33,16 @@ class Progress:
         seconds: time spent in training, over all sessions of the run.
         best: lowest validation error so far in percent, None without a validation part. It is reported,
             never used to choose weights.
+        plateaus: how many times the validation error has stopped falling.
+        waited: evaluations since the lowest one that counts for the next plateau, ``lowest``.
     """
 
     iteration: int = 0
     seconds: float = 0.0
     best: float | None = None
+    plateaus: int = 0
+    waited: int = 0
+    lowest: float | None = None
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> Path:

@@ -11,6 +11,8 @@ from rich.table import Table
 
 #: Seconds between two updates of the live line, and between two plain lines.
 LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
+#: A part of the time spent waiting for pictures that is shown: below it the loop does not wait, it fetches.
+WORTH_TELLING = 0.05
 #: Width of the bar in characters.
 BAR = 16
 
@@ -40,6 +42,8 @@ class Display:
         self._shown = self._started[0]
         self._period = LIVE_SECONDS
         self._speed = 0.0
+        #: When waiting was last looked at, and how long it was by then.
+        self._waited = (self._started[0], 0.0)
         self.console = Console(stderr=True)
 
     def __enter__(self) -> "Display":
@@ -58,22 +62,30 @@ class Display:
         """Whether it is time for another line. Between two lines nothing is read from the device."""
         return time.perf_counter() - self._shown >= self._period
 
-    def show(self, iteration: int, loss: float, error: float) -> None:
-        """Show where the run is: training loss and error in percent since the last evaluation."""
+    def show(self, iteration: int, loss: float, error: float, waited: float = 0.0) -> None:
+        """Show where the run is: training loss and error in percent since the last evaluation.
+
+        Args:
+            waited: seconds spent waiting for pictures since the run began; a part of the time worth telling
+                is shown.
+        """
         now = self._shown = time.perf_counter()
         self.measure(iteration)
         pace = (now - self._started[0]) / max(iteration - self._started[1], 1)
         left = timedelta(seconds=round(pace * (self.iterations - iteration)))
+        idle = (waited - self._waited[1]) / max(now - self._waited[0], 1e-9)
+        self._waited = (now, waited)
         if self.silent:
             return
         place = f"{iteration:,} of {self.iterations:,}"
         errors = f"training {error:.2f} %{self.evaluated}"
+        data = f"  waiting for data {100 * idle:.0f} %" if idle > WORTH_TELLING else ""
         if self._live:
-            self._live.update(self._line(place, errors, loss, left), refresh=True)
+            self._live.update(self._line(place, errors, loss, left, data), refresh=True)
         else:
             print(
                 f"{self.name}: iteration {place}  loss {loss:.3f}  errors: {errors}  "
-                f"{self._speed:,.0f} images/s  {left} left",
+                f"{self._speed:,.0f} images/s{data}  {left} left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -90,11 +102,20 @@ class Display:
             self._speed = (iteration - self._last[1]) * self.batch / max(now - self._last[0], 1e-9)
         self._last = (now, iteration)
 
-    def _line(self, place: str, errors: str, loss: float, left: timedelta) -> Table:
+    def _line(self, place: str, errors: str, loss: float, left: timedelta, data: str) -> Table:
         """One line: the name, and of the rest what fits, the most telling first."""
         width = self.console.width - len(self.name)
         cells: list[RenderableType] = [self.name]
-        for cell in (place, f"{left} left", errors, f"loss {loss:.3f}", f"{self._speed:,.0f} images/s"):
+        for cell in (
+            place,
+            f"{left} left",
+            errors,
+            data.strip(),
+            f"loss {loss:.3f}",
+            f"{self._speed:,.0f} images/s",
+        ):
+            if not cell:
+                continue
             if len(cell) + 2 > width:
                 break
             cells.append(cell)

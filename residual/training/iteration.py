@@ -7,6 +7,7 @@ tables on the device that are filled for many iterations at once: the plan of th
 Nothing is read back.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -16,9 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..models.blocks import Block
 from ..randomness import Stream, mix
-from ..recipes.schema import Schedule
 from .batchnorm import GroupedBatchNorm2d
-from .schedule import learning_rate
 from .step import Step
 
 #: Iterations whose plans are sent to the device at once.
@@ -48,10 +47,12 @@ class PlannedBatches(Batches, Protocol):
 class EagerIterations:
     """Iterations as PyTorch runs them, kernel by kernel, on any device and any number of ranks."""
 
-    def __init__(self, step: Step, batches: Batches, schedule: Schedule, seed: int, rank: int) -> None:
+    def __init__(
+        self, step: Step, batches: Batches, rate: Callable[[int], float], seed: int, rank: int
+    ) -> None:
         self.step = step
         self.batches = batches
-        self.schedule = schedule
+        self.rate = rate
         self.seed = seed
         self.rank = rank
 
@@ -60,7 +61,7 @@ class EagerIterations:
         # Dropout draws from the global generator: a pure function of the iteration, like the rest.
         torch.manual_seed(mix(self.seed, Stream.DROPOUT, iteration, self.rank))
         inputs, targets = self.batches(iteration)
-        self.step(inputs, targets, learning_rate(self.schedule, iteration), iteration)
+        self.step(inputs, targets, self.rate(iteration), iteration)
 
 
 class CapturedIterations:
@@ -69,14 +70,16 @@ class CapturedIterations:
     Args:
         step: over a network with ``GroupedBatchNorm2d`` (so that a batch is one pass), without dropout.
         batches: resident on the step's device.
-        schedule: of the learning rate.
+        rate: the learning rate of each iteration, known beforehand.
         device: of all of them.
     """
 
-    def __init__(self, step: Step, batches: PlannedBatches, schedule: Schedule, device: torch.device) -> None:
+    def __init__(
+        self, step: Step, batches: PlannedBatches, rate: Callable[[int], float], device: torch.device
+    ) -> None:
         self.step = step
         self.batches = batches
-        self.schedule = schedule
+        self.rate = rate
         self.device = device
         self.plans = torch.zeros(ROWS, *batches.plan(0).shape, dtype=torch.int64, device=device)
         self.rates = torch.zeros(ROWS, device=device)
@@ -122,7 +125,7 @@ class CapturedIterations:
         """Send the tables of the iterations from ``first`` on, after the work that reads the old ones."""
         self._rows = range(first, first + ROWS)
         self.plans.copy_(torch.stack([self.batches.plan(i) for i in self._rows]))
-        self.rates.copy_(torch.tensor([learning_rate(self.schedule, i) for i in self._rows]))
+        self.rates.copy_(torch.tensor([self.rate(i) for i in self._rows]))
         self.numbers.copy_(torch.tensor(self._rows, dtype=torch.float64))
         self.row.zero_()
 

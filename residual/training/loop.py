@@ -93,10 +93,18 @@ class Run:
         self.layers = step.layers
         #: Does one iteration, given its number.
         self.iterate: Callable[[int], None] = (
-            CapturedIterations(step, batches, recipe.schedule, self.device)
-            if fast and world.size == 1 and isinstance(batches, PlannedBatches) and not has_dropout(model)
-            else EagerIterations(step, batches, recipe.schedule, recipe.seed, world.rank)
+            CapturedIterations(step, batches, self.rate, self.device)
+            if fast
+            and world.size == 1
+            and isinstance(batches, PlannedBatches)
+            and not has_dropout(model)
+            and not recipe.schedule.plateau
+            else EagerIterations(step, batches, self.rate, recipe.seed, world.rank)
         )
+
+    def rate(self, iteration: int) -> float:
+        """Return the learning rate of an iteration, as things stand."""
+        return learning_rate(self.recipe.schedule, iteration, self.progress.plateaus)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next iteration depends on, by their name in a checkpoint."""
@@ -168,6 +176,7 @@ class Run:
                     self._stop(stop)
             first = schedule.iterations
             average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
+            display.measure(progress.iteration)
             display.say(f"averaging BN statistics over {len(average)} mini-batches")
             with without_compilation():
                 average_statistics(self.model, self.batches, average, self.group, world)
@@ -182,10 +191,14 @@ class Run:
     def _show(self, display: Display) -> None:
         if self.world.size == 1:
             self._check_finite()
-            display.show(self.progress.iteration, *self.meter.read(self.world)[:2])
+            display.show(self.progress.iteration, *self.meter.read(self.world)[:2], self._waited())
         else:
             # What the other ranks have seen is not asked for between evaluations.
-            display.show(self.progress.iteration, *self.meter.read(World())[:2])
+            display.show(self.progress.iteration, *self.meter.read(World())[:2], self._waited())
+
+    def _waited(self) -> float:
+        """Return the seconds that this rank has waited for pictures so far."""
+        return getattr(self.batches, "waited", 0.0)
 
     def _log(self, display: Display) -> None:
         """Evaluate, write a line of metrics.jsonl, and start new training sums."""
@@ -200,7 +213,7 @@ class Run:
         progress = self.progress
         line = {
             "iteration": progress.iteration,
-            "learning_rate": learning_rate(self.recipe.schedule, progress.iteration - 1),
+            "learning_rate": self.rate(progress.iteration - 1),
             "train": {"loss": loss, "top1_error": error, "images": images},
             self.part: metrics,
             "seconds": progress.seconds,
@@ -208,6 +221,7 @@ class Run:
         error_now = metrics["top1_error"]
         if self.part == "validation" and (progress.best is None or error_now < progress.best):
             progress.best = error_now
+        self._plateau(error_now)
         self.meter.reset()
         display.evaluation(self.part, error_now)
         if display.due() or progress.iteration == self.recipe.schedule.iterations:
@@ -216,6 +230,19 @@ class Run:
             self.folder.add_metrics(line)
         if self.log:
             self.log(line)
+
+    def _plateau(self, error: float) -> None:
+        """Divide the rate by 10 from here on when the validation error has stopped falling (Section 3.4)."""
+        plateau, progress = self.recipe.schedule.plateau, self.progress
+        if plateau is None:
+            return
+        if progress.lowest is None or error < progress.lowest - plateau.least:
+            progress.lowest, progress.waited = error, 0
+            return
+        progress.waited += 1
+        if progress.waited >= plateau.patience and progress.plateaus < plateau.drops:
+            progress.plateaus += 1
+            progress.waited = 0
 
     def _save(self) -> None:
         self._check_finite()

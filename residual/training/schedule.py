@@ -1,15 +1,18 @@
-"""The learning rate as a pure function of the iteration."""
+"""The learning rate as a pure function of the iteration and of the plateaus before it."""
 
 from ..recipes.schema import Schedule
 
 
-def learning_rate(schedule: Schedule, iteration: int) -> float:
+def learning_rate(schedule: Schedule, iteration: int, plateaus: int = 0) -> float:
     """Return the learning rate of an iteration, the first being 0.
+
+    Args:
+        plateaus: how many times the error has stopped falling so far (Section 3.4), each a division by 10.
 
     Section 4.2: 0.1, divided by 10 at 32k and 48k of 64k iterations; for 110 layers and more 0.01 for the
     first 400 iterations, "and then go back to 0.1".
     """
     if schedule.warmup and iteration < schedule.warmup.iterations:
         return schedule.warmup.learning_rate
-    drops = sum(iteration >= round(drop * schedule.iterations) for drop in schedule.drops)
+    drops = plateaus + sum(iteration >= round(drop * schedule.iterations) for drop in schedule.drops)
     return schedule.learning_rate / 10**drops

@@ -1,0 +1,68 @@
+"""Section 3.4 and 4.1: the runs behind Tables 2 to 5 and Figure 4, and fine-tuning on pictures of one's own.
+
+Two recipes of the family differ only in the network. The published errors are in
+``residual.reproduce.paper``.
+"""
+
+from .schema import Batch, Data, Folder, Model, Plateau, Recipe, Schedule
+
+#: The networks of Tables 2 to 4 by the recipes' names. Table 2 and Figure 4 are option A ("we use identity
+#: mapping for all shortcuts and zero-padding for increasing dimensions"), 50 layers and more option B.
+NETWORKS = {
+    "plain18": Model(name="plain18"),
+    "plain34": Model(name="plain34"),
+    "resnet18": Model(name="resnet18", shortcut="A"),
+    "resnet34": Model(name="resnet34", shortcut="A"),
+    "resnet34-a": Model(name="resnet34", shortcut="A"),
+    "resnet34-b": Model(name="resnet34", shortcut="B"),
+    "resnet34-c": Model(name="resnet34", shortcut="C"),
+    "resnet50": Model(name="resnet50", shortcut="B", variant="v1"),
+    "resnet101": Model(name="resnet101", shortcut="B", variant="v1"),
+    "resnet152": Model(name="resnet152", shortcut="B", variant="v1"),
+    "vgg16": Model(name="vgg16"),
+}
+
+
+def _imagenet(name: str, model: Model) -> Recipe:
+    return Recipe(
+        name=f"imagenet-{name}",
+        description=f"{name} on ImageNet as in Section 3.4: up to 600k iterations of 256 pictures",
+        model=model,
+        data=Data(dataset="folder", pad=0, folder=Folder()),
+        # 256 pictures are 32 on each of 8 GPUs, and BN sees those 32.
+        batch=Batch(size=256, bn_group=32),
+        # "The learning rate starts from 0.1 and is divided by 10 when the error plateaus, and the models are
+        # trained for up to 60 x 10^4 iterations." VGG has no BN, and does not learn at 0.1.
+        schedule=Schedule(
+            iterations=600_000,
+            learning_rate=0.01 if name == "vgg16" else 0.1,
+            drops=(),
+            plateau=Plateau(),
+        ),
+        checkpoint_every=2500,
+    )
+
+
+IMAGENET = [
+    *(_imagenet(name, model) for name, model in NETWORKS.items()),
+    # The usual shorter schedule: 90 epochs, a tenth of the rate after 30 and 60.
+    Recipe(
+        name="imagenet-resnet50-90epochs",
+        description="resnet50 on ImageNet for 90 epochs, a tenth of the rate after 30 and 60",
+        model=NETWORKS["resnet50"],
+        data=Data(dataset="folder", pad=0, folder=Folder(crop="resized", colour_noise=0.0)),
+        batch=Batch(size=256, bn_group=32),
+        schedule=Schedule(epochs=90, drops=(1 / 3, 2 / 3)),
+        checkpoint_every=2500,
+    ),
+    # Not in the paper: a trained network, a new classifier, pictures of one's own.
+    Recipe(
+        name="finetune",
+        description="a trained network (--weights) on a folder of your own pictures: 15 epochs",
+        model=Model(name="weights"),
+        data=Data(dataset="folder", pad=0, mean="weights", folder=Folder(crop="resized", colour_noise=0.0)),
+        batch=Batch(size=64, bn_group=64),
+        schedule=Schedule(epochs=15, learning_rate=0.01, drops=(0.6, 0.85)),
+        checkpoint_every=200,
+    ),
+]

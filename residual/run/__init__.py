@@ -1,0 +1,16 @@
+"""The only place where names become objects: recipes become runs, folders become networks."""
+
+from .devices import pick_device
+from .start import take_model
+from .testing import evaluate_weights, layer_responses, layer_signals, named
+from .training import train
+
+__all__ = [
+    "evaluate_weights",
+    "layer_responses",
+    "layer_signals",
+    "named",
+    "pick_device",
+    "take_model",
+    "train",
+]

@@ -1,0 +1,243 @@
+"""From a recipe to a complete run folder."""
+
+import functools
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import distributed
+from ..distributed import World
+from ..environment import describe
+from ..errors import InputError, Interrupted
+from ..gpu import memory_ran_out, set_arithmetic
+from ..memory import keep_freed_memory
+from ..models.weights import save_weights
+from ..recipes import Recipe
+from ..training.folder import RunFolder, read_json
+from ..training.loop import Run
+from .checks import check_pictures, remembered_data_dir
+from .devices import pick_device
+from .sources import open_source
+from .start import start
+
+
+def train(
+    recipe: Recipe | None,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    tensorboard: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
+) -> dict[str, Any]:
+    """Train a recipe's network in the run folder ``out``, and return the final numbers (results.json).
+
+    Args:
+        recipe: what to train; None, when resuming, for the folder's own.
+        out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
+        data_dir: where the data set lies, or is downloaded to; None, when resuming, for where it lay before.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        resume: continue at the newest checkpoint; a complete run just gives its results again.
+        tensorboard: also write TensorBoard's events to ``out/tensorboard``.
+        eager: on a GPU, run the network kernel by kernel, without compiling and recording iterations.
+        deterministic: on a GPU, take only kernels that give the same bits each time (a CPU's always do).
+
+    Raises:
+        InputError: for anything wrong with the recipe, the data or the folder.
+        Interrupted: after SIGINT or SIGTERM; a checkpoint has been written.
+    """
+    where = pick_device(device)
+    world = distributed.join(where)
+    folder = RunFolder(out)
+    recipe = RunFolder.check(out, recipe, resume)
+    data_dir = data_dir or remembered_data_dir(out)
+    _check_ranks(recipe, world)
+    if folder.results_file.exists():
+        return read_json(folder.results_file)
+    # Everything that can be wrong with the input is found before the folder is made.
+    source = open_source(recipe, data_dir)
+    schedule = recipe.schedule
+    if schedule.plateau and "validation" not in source.pictures:
+        raise InputError("schedule.plateau follows the validation error; set data.validation, as 5000")
+    begin = start(recipe, source.classes, source.shape[0])
+    model = begin.model
+    check_pictures(model, recipe.model.name, source.shape)
+    # A recipe in epochs is one in iterations once the data are known; the folder keeps what was asked for.
+    if schedule.epochs:
+        length = -(-schedule.epochs * source.pictures["train"] // recipe.batch.size)
+        schedule = schedule.model_copy(update={"iterations": length, "epochs": None})
+    log = _tensorboard(out / "tensorboard") if tensorboard and world.is_main else None
+    again = shlex.join(
+        ["residual", "train", "--resume", "--out", str(out)]
+        + (["--data-dir", str(data_dir)] if data_dir else [])
+    )
+    world.barrier()
+    if world.is_main:
+        folder.open(recipe)
+    world.barrier()
+    try:
+        keep_freed_memory()
+        set_arithmetic(where, recipe.precision, deterministic)
+        # One rank measures the training set; the others then find what it found.
+        if world.is_main:
+            source.preprocessing(begin.preprocessing)
+        world.barrier()
+        preprocessing = source.preprocessing(begin.preprocessing).to(where)
+        model = model.to(where).to(memory_format=torch.channels_last)
+        batches = source.batches(preprocessing, where, world)
+
+        def measure(part: str) -> dict[str, Any] | None:
+            return source.measure(model, preprocessing, part, world) if part in source.pictures else None
+
+        # Validation, where there is a part for it, is what the curve shows while choosing; the paper's
+        # figures show the test error, which nothing here is chosen by.
+        part = "validation" if "validation" in source.pictures else "test"
+        run = Run(
+            recipe.model_copy(update={"schedule": schedule}),
+            model,
+            batches,
+            lambda: source.measure(model, preprocessing, part, world),
+            part,
+            folder,
+            world,
+            again,
+            eager,
+            log,
+        )
+        _continue(run, where, data_dir, resume, begin.note)
+        run.train()
+        # Reading a large training set once more, for its error without augmentation, would take an epoch.
+        measured = [part for part in source.pictures if part != "train" or not recipe.data.folder]
+        if world.is_main:
+            count = sum(source.pictures[part] for part in measured)
+            print(f"{recipe.name}: measuring the final weights on {count:,} pictures", file=sys.stderr)
+        unreadable: dict[str, str] = getattr(batches, "unreadable", {})
+        results: dict[str, Any] = {
+            "recipe": recipe.name,
+            "iterations": run.progress.iteration,
+            "seconds": run.progress.seconds,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "train": measure("train") if "train" in measured else None,
+            "validation": measure("validation"),
+            "best_validation_top1_error": run.progress.best,
+            "test": measure("test"),
+            "unreadable_pictures": len(unreadable),
+        }
+        if world.is_main:
+            folder.remove_unfinished_weights()
+            save_weights(
+                folder.weights,
+                model,
+                name=recipe.model.name,
+                options=begin.options,
+                preprocessing=preprocessing,
+                classes=source.classes,
+                recipe=recipe.model_dump(mode="json"),
+                results=results,
+            )
+            folder.finish(results)
+            _tell_unreadable(unreadable, out)
+        world.barrier()
+        return results
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; all iterations are done and kept, continue with: {again}", signal.SIGINT
+        ) from None
+    except torch.OutOfMemoryError:
+        raise InputError(f"{recipe.name}: {memory_ran_out(where)}") from None
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot write: {error.strerror}; what was there is untouched, continue with: {again}"
+        ) from None
+    finally:
+        folder.close()
+
+
+def _check_ranks(recipe: Recipe, world: World) -> None:
+    size = recipe.batch.size
+    local = size // world.size
+    if local < 2 or size % world.size or local % min(recipe.batch.bn_group, local):
+        raise InputError(
+            f"batch.size {size} cannot be shared by {world.size} processes in whole BN groups of "
+            f"{recipe.batch.bn_group}; start a number of processes that divides it so"
+        )
+
+
+def _continue(run: Run, device: torch.device, data_dir: Path | None, resume: bool, note: str | None) -> None:
+    """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
+    checkpoints = run.folder.checkpoints()
+    if checkpoints:
+        run.restore(checkpoints[-1])
+    # No rank writes before all have read.
+    run.world.barrier()
+    if run.world.is_main:
+        departures = _departures(run.recipe, run.world)
+        if note and not checkpoints:
+            print(f"{run.recipe.name}: starting from {note}", file=sys.stderr)
+        for departure in departures:
+            print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
+        if resume:
+            at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
+            why = "" if checkpoints else ": no checkpoint was due before it stopped"
+            print(f"{run.recipe.name}: {at}{why}", file=sys.stderr)
+        session = {
+            "iteration": run.progress.iteration,
+            "departures": departures,
+            "started_from": note,
+            "data_dir": str(data_dir.resolve()) if data_dir else None,
+        }
+        run.folder.add_session(describe(device, run.world.size) | session)
+        run.folder.cut_metrics(run.progress.iteration)
+
+
+def _tell_unreadable(unreadable: dict[str, str], out: Path) -> None:
+    """Say which pictures could not be read, and list them in the run folder."""
+    if not unreadable:
+        return
+    listing = out / "unreadable.txt"
+    listing.write_text("".join(f"{reason}\n" for reason in unreadable.values()), encoding="utf-8")
+    count = len(unreadable)
+    print(
+        f"note: {count:,} picture{'s' if count > 1 else ''} could not be read and "
+        f"{'were' if count > 1 else 'was'} skipped, listed in {listing}; the first: "
+        f"{next(iter(unreadable.values()))}",
+        file=sys.stderr,
+    )
+
+
+def _departures(recipe: Recipe, world: World) -> list[str]:
+    """Return in which ways a run on these ranks differs from what the recipe says."""
+    wanted = min(recipe.batch.bn_group, recipe.batch.size)
+    group = min(wanted, recipe.batch.size // world.size)
+    if group == wanted:
+        return []
+    return [f"BN statistics over {group} pictures on each of {world.size} ranks, not over {wanted}"]
+
+
+def _tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
+    """Return what writes a line of metrics.jsonl as TensorBoard's events."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "--tensorboard needs the package tensorboard: pip install 'residual[tensorboard]'"
+        ) from None
+
+    # Opened by the first line: until then the run folder may not be there.
+    writer = functools.cache(lambda: SummaryWriter(str(folder)))
+
+    def log(line: dict[str, Any]) -> None:
+        for part in line.keys() & {"train", "validation", "test"}:
+            for value in ("loss", "top1_error"):
+                writer().add_scalar(f"{part}/{value}", line[part][value], line["iteration"])
+        writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
+        writer().flush()
+
+    return log
