@@ -13,6 +13,7 @@ STOREYS = [
     {"cli"},
     {"reproduce"},
     {"run"},
+    {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
     {"recipes", "distributed", "environment", "gpu", "memory", "randomness"},

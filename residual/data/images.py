@@ -89,6 +89,23 @@ def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None) -> np.ndarr
     return out
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return a picture's upright width and height in pixels, from the beginning of its file.
+
+    Raises:
+        DamagedImage: as ``decode``.
+    """
+    size = (0, 0)
+
+    def look(image: Image.Image) -> Image.Image:
+        nonlocal size
+        size = image.size[::-1] if image.getexif().get(ORIENTATION) in TURNED else image.size
+        return image
+
+    _open(path, look)
+    return size
+
+
 def resize_shorter(image: Tensor, side: int) -> Tensor:
     """Return uint8 (..., 3, H, W) resized with antialiasing, so that its shorter side is ``side``."""
     return resize(image, [side], antialias=True)

@@ -1,0 +1,1 @@
+"""Object detection: Faster R-CNN on the paper's networks (Section 4.3, appendices A and B)."""

@@ -1,0 +1,244 @@
+"""Average precision as PASCAL VOC and COCO define it.
+
+Shapes: M objects of a picture, D detections of it, K classes. Boxes are (x1, y1, x2, y2) in the picture's
+pixels, continuous coordinates (data/boxes.py).
+"""
+
+import contextlib
+import importlib.util
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ..data.boxes import BoxDataset
+from ..errors import InputError
+
+#: Intersection over union from which on a detection is of an object.
+OVERLAP = 0.5
+#: Detections of a picture that COCO counts.
+COCO_DETECTIONS = 100
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector found on a picture.
+
+    Attributes:
+        boxes: float32 (D, 4), in the picture's pixels.
+        scores: float32 (D,), falling.
+        labels: int64 (D,), in [0, K).
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> "Detections":
+        """Return those with at least this score."""
+        keep = self.scores >= score
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
+
+    def cpu(self) -> "Detections":
+        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """How well one class was found.
+
+    Attributes:
+        name: of the class.
+        objects: how many there are; difficult ones and crowds are none.
+        average_precision: in [0, 1]; nan where there is no object.
+        precision, recall: after each detection, the highest score first; float64 (D,).
+        scores: of those detections.
+    """
+
+    name: str
+    objects: int
+    average_precision: float
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+
+
+def voc_precision(
+    dataset: BoxDataset,
+    found: Sequence[Detections],
+    rule: Literal["11 points", "area"],
+    overlap: float = OVERLAP,
+) -> list[ClassPrecision]:
+    """Return VOC's average precision of each class.
+
+    A detection is of the object of its class that it overlaps most. It is right when the overlap reaches
+    ``overlap`` and no detection of a higher score is of that object; of a difficult object (or a crowd) it is
+    neither right nor wrong; else it is wrong. Equal scores are taken in the order of the pictures.
+
+    Args:
+        found: the detections of each picture of the data set.
+        rule: "11 points" for VOC 2007: the mean of the highest precisions at recalls of at least 0, 0.1, ...,
+            1. "area" for 2010 and later: under the precision made monotonous.
+    """
+    # The object of each detection, numbered through the data set, -1 for none. For one picture at a time, all
+    # classes together; what follows is one pass over all detections of a class.
+    owners, first = [], 0
+    for photo, detections in zip(dataset.photos, found, strict=True):
+        owner = torch.full((len(detections),), -1)
+        if len(photo.boxes) and len(detections):
+            iou = box_iou(detections.boxes.double(), photo.boxes.double())
+            iou = iou.masked_fill(detections.labels[:, None] != photo.labels, -1.0)
+            best, index = iou.max(dim=1)
+            owner = torch.where(best >= overlap, first + index, owner)
+        owners.append(owner)
+        first += len(photo.boxes)
+    owned = _joined(owners, torch.int64)
+    scores = _joined([d.scores for d in found], torch.float32)
+    labels = _joined([d.labels for d in found], torch.int64)
+    wanted = _joined([photo.wanted for photo in dataset.photos], torch.bool)
+    counts = dataset.counts()
+    results = []
+    for number, name in enumerate(dataset.classes):
+        mine = labels == number
+        order = np.argsort(-scores[mine], kind="stable")
+        whose = owned[mine][order]
+        ignored = (whose >= 0) & ~np.append(wanted, True)[whose]
+        right = np.zeros(len(whose), dtype=bool)
+        # The first detection of each object, in the order of the scores.
+        _, earliest = np.unique(whose, return_index=True)
+        right[earliest] = True
+        right &= (whose >= 0) & ~ignored
+        counted = ~ignored
+        hits = np.cumsum(right[counted])
+        precision = hits / np.arange(1, len(hits) + 1)
+        objects = counts[number]
+        results.append(
+            ClassPrecision(
+                name,
+                objects,
+                _average(hits, precision, objects, rule),
+                precision,
+                hits / max(objects, 1),
+                scores[mine][order][counted],
+            )
+        )
+    return results
+
+
+def mean_precision(classes: Sequence[ClassPrecision]) -> float:
+    """Return the mean over the classes that have objects (mAP), nan where none has."""
+    values = [c.average_precision for c in classes if c.objects]
+    return sum(values) / len(values) if values else math.nan
+
+
+def _average(hits: np.ndarray, precision: np.ndarray, objects: int, rule: str) -> float:
+    if objects == 0:
+        return math.nan
+    if not len(hits):
+        return 0.0
+    # The highest precision at this recall or any higher one.
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if rule == "11 points":
+        # Whole numbers: hits/objects >= 3/10 in floating point would depend on how 0.3 is rounded.
+        reached = [np.flatnonzero(10 * hits >= tenth * objects) for tenth in range(11)]
+        return float(sum(envelope[places[0]] for places in reached if len(places)) / 11)
+    return float((np.diff(hits, prepend=0) * envelope).sum() / objects)
+
+
+def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> np.ndarray:
+    return torch.cat([torch.empty(0, dtype=dtype), *parts]).numpy()
+
+
+def coco_precision(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
+    """Return COCO's average precision, computed by pycocotools.
+
+    Difficult objects of VOC count as crowds: nobody has to find them.
+
+    Returns:
+        "AP" (mean over overlaps 0.5 to 0.95), "AP50", "AP75", "APs", "APm", "APl", and "classes", a dict of
+        AP, AP50 and AP75 by the class's name; in [0, 1], nan where there is no object.
+
+    Raises:
+        InputError: when pycocotools is not installed.
+    """
+    if importlib.util.find_spec("pycocotools") is None:
+        raise InputError("COCO AP is computed by pycocotools: pip install 'residual[detection]'")
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    boxes = [
+        {
+            "image_id": number,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": area,
+            "iscrowd": int(not wanted),
+        }
+        for number, photo in enumerate(dataset.photos)
+        for (x1, y1, x2, y2), label, area, wanted in zip(
+            photo.boxes.tolist(),
+            photo.labels.tolist(),
+            photo.areas.tolist(),
+            photo.wanted.tolist(),
+            strict=True,
+        )
+    ]
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": number} for number in range(len(dataset))],
+        "annotations": [{"id": number} | box for number, box in enumerate(boxes, start=1)],
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(dataset.classes)],
+    }
+    results = [
+        {"image_id": number, "category_id": label + 1, "bbox": box, "score": score}
+        for number, detections in enumerate(found)
+        for box, score, label in as_coco(detections)
+    ]
+    # It prints as it works; what we want to know is returned.
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(results) if results else COCO(), "bbox")
+        evaluation.params.imgIds = list(range(len(dataset)))
+        evaluation.params.catIds = [k + 1 for k in range(len(dataset.classes))]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    summary: dict[str, Any] = dict(zip(names, map(_or_nan, evaluation.stats[:6]), strict=True))
+    # Overlaps, recalls, classes, areas (0: all), numbers of detections (last: 100).
+    curves = evaluation.eval["precision"][:, :, :, 0, -1]
+    summary["classes"] = {
+        name: {
+            "AP": _class_mean(curves[:, :, number]),
+            "AP50": _class_mean(curves[0, :, number]),
+            "AP75": _class_mean(curves[5, :, number]),
+        }
+        for number, name in enumerate(dataset.classes)
+    }
+    return summary
+
+
+def as_coco(detections: Detections) -> list[tuple[list[float], float, int]]:
+    """Return detections as COCO writes them: box as x, y, width, height; score; label."""
+    x1, y1, x2, y2 = detections.boxes.double().unbind(dim=1)
+    boxes = torch.stack([x1, y1, x2 - x1, y2 - y1], dim=1).tolist()
+    return list(zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True))
+
+
+def _class_mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _or_nan(value: float) -> float:
+    # pycocotools' sign for "no object of this kind".
+    return float(value) if value > -1 else math.nan
