@@ -1,0 +1,94 @@
+"""The appendix's improvements at test time, each by itself: refinement, voting, scales, ensembles.
+
+(Global context is a part of the network: ``FasterRCNN(global_context=True)``.)
+Shapes: R regions, K classes; class 0 of the R x (K+1) scores is the background.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from .faster_rcnn import FasterRCNN
+from .precision import Detections
+
+#: A kept box becomes the mean of the boxes of its class that overlap it by at least so much.
+VOTES = 0.5
+#: Shorter sides at which the maps are computed, and the side that a region is to have in pixels.
+SCALES = (200, 400, 600, 800, 1000)
+REGION_SIDE = 224
+
+
+def most_likely_boxes(scores: Tensor, boxes: Tensor) -> Tensor:
+    """Return each region's box for the class that it most likely shows, background aside: (R, 4).
+
+    "Pool again from the regressed box": the head gives a box for each class, and 300 regions are to
+    give 300 new ones.
+
+    Args:
+        scores: (R, K+1), probabilities.
+        boxes: (R, K, 4).
+    """
+    best = scores[:, 1:].argmax(dim=1)
+    return boxes[torch.arange(len(boxes), device=boxes.device), best]
+
+
+def vote(kept: Detections, candidates: Detections) -> Detections:
+    """Return the kept detections, each box the score-weighted mean of the candidates of its class around it.
+
+    Args:
+        candidates: all that NMS chose ``kept`` from, those included.
+    """
+    if not len(kept):
+        return kept
+    overlaps = box_iou(kept.boxes, candidates.boxes) >= VOTES
+    votes = overlaps & (kept.labels[:, None] == candidates.labels)
+    weights = votes * candidates.scores
+    boxes = (weights @ candidates.boxes) / weights.sum(dim=1, keepdim=True)
+    return Detections(boxes, kept.scores, kept.labels)
+
+
+def adjacent_scales(boxes: Tensor, factors: Sequence[float]) -> Tensor:
+    """Return for each box the position of the lower of its two adjacent scales, int64 (R,).
+
+    Those two whose sides of the box, square roots of its area, together are nearest to 224 pixels.
+
+    Args:
+        boxes: in the picture's pixels, (R, 4).
+        factors: pixels at each scale for one of the picture, rising; two or more.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=0).sqrt()
+    far = (sides[:, None] * torch.tensor(factors, device=boxes.device) - REGION_SIDE).abs()
+    return (far[:, :-1] + far[:, 1:]).argmin(dim=1)
+
+
+def pool_maxout(
+    detector: FasterRCNN, maps: Sequence[Tensor], scales: Sequence[Tensor], boxes: Tensor
+) -> Tensor:
+    """Return regions pooled from the maps of two adjacent scales, the larger value of each pair.
+
+    Args:
+        maps: of one picture at rising scales, each (1, C, h, w).
+        scales: from the picture's pixels to each map's input, (4,): x, y, x, y.
+        boxes: in the picture's pixels, (R, 4).
+
+    Returns:
+        (R, C, side, side).
+    """
+    if len(maps) == 1:
+        return detector.pool(maps[0], boxes * scales[0])
+    lower = adjacent_scales(boxes, [float(scale[:2].mean()) for scale in scales])
+    side = detector.backbone.side
+    pooled = maps[0].new_full((len(boxes), maps[0].shape[1], side, side), -torch.inf)
+    for number, (map, scale) in enumerate(zip(maps, scales, strict=True)):
+        rows = ((lower == number) | (lower == number - 1)).nonzero()[:, 0]
+        if len(rows):
+            pooled[rows] = torch.maximum(pooled[rows], detector.pool(map, boxes[rows] * scale))
+    return pooled
+
+
+def mean_outputs(members: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the mean of detectors' probabilities (R, K+1) and boxes (R, K, 4) for the same regions."""
+    scores, boxes = zip(*members, strict=True)
+    return torch.stack(scores).mean(dim=0), torch.stack(boxes).mean(dim=0)

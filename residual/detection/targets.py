@@ -1,0 +1,108 @@
+"""What anchors and regions are to learn: which are objects, which are background, and which are sampled.
+
+All of it has shapes that the host knows, so on a GPU nothing waits for an answer. Sampling is by random
+numbers that the caller draws: a pure function of the picture and the iteration, on any device and any rank.
+
+Shapes: M objects of a picture, B boxes (anchors or proposals) to be judged.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_iou
+
+#: Faster R-CNN, Section 3.1.2: an anchor is an object from an overlap of 0.7 on, or when none overlaps an
+#: object more; background below 0.3; else neither.
+ANCHOR_OBJECT, ANCHOR_BACKGROUND = 0.7, 0.3
+#: Fast R-CNN, Section 2.3: a region is an object from an overlap of 0.5 on, else background.
+REGION_OBJECT = 0.5
+#: A box of which so much lies in a crowd is no background.
+CROWD = 0.7
+
+
+def judge_anchors(
+    anchors: Tensor, boxes: Tensor, crowds: Tensor, size: tuple[int, int] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which anchors are objects, bool (B,), which background, bool (B,), and whose, int64 (B,).
+
+    Args:
+        anchors: (B, 4).
+        boxes, crowds: (M, 4) and (C, 4).
+        size: width and height of the network's input; anchors that reach over its edge are neither, as
+            Faster R-CNN has it. None: they count like others.
+    """
+    if size is None:
+        usable = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+    else:
+        usable = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= size[0]) & (anchors[:, 3] <= size[1])
+    background = usable & ~_crowded(anchors, crowds)
+    if not len(boxes):
+        return (
+            torch.zeros_like(usable),
+            background,
+            torch.zeros(len(anchors), dtype=torch.int64).to(boxes.device),
+        )
+    iou = box_iou(boxes, anchors) * usable
+    best, whose = iou.max(dim=0)
+    most = iou.max(dim=1, keepdim=True).values
+    nearest = ((iou == most) & (most > 0)).any(dim=0)
+    objects = usable & ((best >= ANCHOR_OBJECT) | nearest)
+    return objects, background & (best < ANCHOR_BACKGROUND) & ~objects, whose
+
+
+def judge_regions(regions: Tensor, boxes: Tensor, crowds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``judge_anchors``, for the proposals of a picture."""
+    background = ~_crowded(regions, crowds)
+    if not len(boxes):
+        none = torch.zeros_like(background)
+        return none, background, none.long()
+    best, whose = box_iou(boxes, regions).max(dim=0)
+    objects = best >= REGION_OBJECT
+    return objects, background & ~objects, whose
+
+
+def sample(
+    objects: Tensor, background: Tensor, random: Tensor, count: int, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose ``count`` boxes, at most ``most`` of them objects, the others background.
+
+    Args:
+        objects, background: bool (B,).
+        random: (B,), in [0, 1): the boxes with the highest numbers are chosen.
+
+    Returns:
+        Positions, int64 (count,); which of them are objects, bool (count,); which are chosen at all, bool
+        (count,): there may be fewer boxes than asked for.
+    """
+    first = _highest(random.masked_fill(~objects, -1), most, count)
+    second = _highest(random.masked_fill(~background, -1), count, count)
+    slots = torch.arange(count, device=random.device)
+    picked = objects.sum().clamp(max=most)
+    filled = background.sum().clamp(max=count - picked)
+    chosen = torch.where(slots < picked, first, second[(slots - picked).clamp(min=0)])
+    return chosen, slots < picked, slots < picked + filled
+
+
+def smooth_l1(values: Tensor, targets: Tensor, chosen: Tensor, beta: float) -> Tensor:
+    """Return the sum over the chosen rows of (S, 4): quadratic below ``beta``, then linear."""
+    losses = F.smooth_l1_loss(values, targets, beta=beta, reduction="none").sum(dim=1)
+    return (losses * chosen).sum()
+
+
+def _highest(keys: Tensor, count: int, length: int) -> Tensor:
+    """Return the positions of the ``count`` highest keys, padded with zeros to ``length``."""
+    positions = keys.topk(min(count, len(keys))).indices
+    return F.pad(positions, (0, length - len(positions)))
+
+
+def _crowded(boxes: Tensor, crowds: Tensor) -> Tensor:
+    """Return which boxes lie in a crowd to the most part, bool (B,)."""
+    if not len(crowds):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    corners = (
+        torch.maximum(boxes[:, None, :2], crowds[:, :2]),
+        torch.minimum(boxes[:, None, 2:], crowds[:, 2:]),
+    )
+    inside = (corners[1] - corners[0]).clamp(min=0).prod(dim=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return (inside.max(dim=1).values / area.clamp(min=1e-6)) >= CROWD
