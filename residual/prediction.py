@@ -176,7 +176,7 @@ def _pixels(image: Picture) -> Tensor:
     if not fits or 0 in image.shape:
         kind = "an array" if isinstance(image, np.ndarray) else "a tensor"
         raise InputError(
-            f"a picture of {image.dtype} {tuple(image.shape)} cannot be used; give {kind} of uint8 (0 to 255), "
-            f"{form}"
+            f"a picture of {image.dtype} {tuple(image.shape)} cannot be used; give {kind} of uint8 "
+            f"(0 to 255), {form}"
         )
     return tensor.expand(3, -1, -1)

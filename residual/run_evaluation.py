@@ -22,6 +22,7 @@ from .evaluation.metrics import Metrics
 from .evaluation.reading import in_threads
 from .evaluation.scores import Scores, Tally, load_scores
 from .evaluation.views import SCALES, Protocol, Views, cut, make_views, score
+from .memory import keep_freed_memory
 from .models.inference import for_inference
 from .models.weights import Weights, load_weights
 from .run import evaluate_weights, pick_device
@@ -140,6 +141,7 @@ def score_pictures(
     """
     where = pick_device(device)
     world = distributed.join(where)
+    keep_freed_memory()
     weights = load_weights(path)
     pictures, views = _open(path, weights, options)
     found = match_classes(pictures.classes, weights.classes, pictures.name)
