@@ -22,8 +22,9 @@ from .evaluation.batching import by_shape
 from .evaluation.inputs import usual_size, with_channels
 from .evaluation.reading import in_threads
 from .evaluation.views import Views, cut, make_views, score
+from .memory import keep_freed_memory
 from .models import Classifier
-from .models.inference import for_inference
+from .models.inference import Precision, for_inference
 from .models.preprocessing import Preprocessing
 from .models.weights import load_weights
 from .run import pick_device
@@ -124,20 +125,22 @@ class Network:
             yield from zip(pictures, rows, strict=True)
 
 
-def load(folder: str | Path, device: str = "auto") -> Network:
+def load(folder: str | Path, device: str = "auto", precision: Precision = "fp32") -> Network:
     """Return the network in a weights folder or a run folder, ready to ``predict``.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "bf16" is faster where there are instructions for it, and a little less exact.
 
     Raises:
         InputError: when there is none, it is damaged, or there is no such device.
     """
     where = pick_device(device)
+    keep_freed_memory()
     weights = load_weights(Path(folder))
     crop, side = usual_size(weights)
     return Network(
-        model=for_inference(weights.model, where),
+        model=for_inference(weights.model, where, precision),
         preprocessing=weights.preprocessing.to(where),
         classes=weights.classes,
         views=make_views("center", crop, side),

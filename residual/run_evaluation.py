@@ -23,7 +23,7 @@ from .evaluation.reading import in_threads
 from .evaluation.scores import Scores, Tally, load_scores
 from .evaluation.views import SCALES, Protocol, Views, cut, make_views, score
 from .memory import keep_freed_memory
-from .models.inference import for_inference
+from .models.inference import Precision, for_inference
 from .models.weights import Weights, load_weights
 from .run import evaluate_weights, pick_device
 
@@ -44,6 +44,7 @@ class Options:
         protocol: the views; None for the centre of a folder's pictures, or the whole of a small data set's.
         crop: side of the squares; None for the side that the network was trained on.
         scales: shorter sides; None for the protocol's own.
+        precision: of the network's arithmetic; "bf16" is faster and a little less exact.
     """
 
     dataset: str | None = None
@@ -52,6 +53,7 @@ class Options:
     protocol: Protocol | None = None
     crop: int | None = None
     scales: tuple[int, ...] | None = None
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def evaluate(
     Args, errors: as of ``score_pictures``.
     """
     weights = load_weights(path)
-    asked = options.protocol or options.crop or options.scales
+    asked = options.protocol or options.crop or options.scales or options.precision != "fp32"
     if keep_scores or asked or _dataset(path, weights, options) == "folder":
         return score_pictures(path, options, device=device, keep_scores=keep_scores, tell=tell)
     # Nothing needs softmax scores: the pictures are in memory, and go to the network in whole batches.
@@ -146,7 +148,7 @@ def score_pictures(
     pictures, views = _open(path, weights, options)
     found = match_classes(pictures.classes, weights.classes, pictures.name)
     targets = found[pictures.targets]
-    model = for_inference(weights.model, where)
+    model = for_inference(weights.model, where, options.precision)
     prepare = weights.preprocessing.to(where)
 
     tally = Tally()

@@ -1,4 +1,4 @@
-"""``residual.load(...).predict`` and ``residual predict``: files, PIL images, arrays; tables, JSON, sheets."""
+"""``residual.load(...).predict`` and ``residual predict``: files, images, arrays; tables, JSON, sheets."""
 
 import csv
 import io
@@ -108,6 +108,14 @@ def test_networks_of_table_1_look_at_224_of_256(tmp_path: Path) -> None:
     assert (network.views.crop, network.views.sides) == (224, (256,))
     other = package.load(save_network(tmp_path / "v", torch.zeros(3, 112, 112), name="resnet18"))
     assert (other.views.crop, other.views.sides) == (112, (128,))
+
+
+def test_bf16_is_close(weights: Path) -> None:
+    images = [picture(n) for n in range(4)]
+    exact, fast = (package.load(weights, precision=p).probabilities(images) for p in ("fp32", "bf16"))
+    assert fast.dtype == torch.float32
+    torch.testing.assert_close(fast, exact, rtol=0.1, atol=0.01)
+    assert not torch.equal(fast, exact)
 
 
 def test_nothing_to_predict(weights: Path) -> None:

@@ -11,6 +11,7 @@ from .options import (
     DataDir,
     Device,
     Json,
+    Precision,
     Protocol,
     SaveScores,
     Scales,
@@ -96,6 +97,7 @@ def evaluate(
     crop: Crop = None,
     scales: Scales = None,
     scores_file: SaveScores = None,
+    precision: Precision = "fp32",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -105,7 +107,9 @@ def evaluate(
 
     if scores_file:
         check_new_file(scores_file)  # before hours are spent
-    options = run_evaluation.Options(dataset, split, data_dir, views, crop, whole_numbers("--scales", scales))
+    options = run_evaluation.Options(
+        dataset, split, data_dir, views, crop, whole_numbers("--scales", scales), precision
+    )
     try:
         found = run_evaluation.evaluate(
             weights, options, device=device, keep_scores=scores_file is not None, tell=warn

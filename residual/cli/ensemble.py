@@ -11,6 +11,7 @@ from .options import (
     DataDir,
     Device,
     Json,
+    Precision,
     Protocol,
     SaveScores,
     Scales,
@@ -46,6 +47,7 @@ def ensemble(
     crop: Crop = None,
     scales: Scales = None,
     scores_file: SaveScores = None,
+    precision: Precision = "fp32",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -56,7 +58,7 @@ def ensemble(
 
     if scores_file:
         check_new_file(scores_file)
-    options = Options(dataset, split, data_dir, views, crop, whole_numbers("--scales", scales))
+    options = Options(dataset, split, data_dir, views, crop, whole_numbers("--scales", scales), precision)
     try:
         found, together = score_ensemble(members, options, device=device, tell=warn)
     finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import Device, Json, warn
+from .options import Device, Json, Precision, warn
 
 if TYPE_CHECKING:
     from ..prediction import Guess
@@ -41,6 +41,7 @@ def predict(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Name what is in images: the likeliest classes and their probabilities."""
     if as_json and as_csv:
@@ -52,7 +53,7 @@ def predict(
 
     if sheet:
         check_new_sheet(sheet)  # before the work
-    network = load(weights, device)
+    network = load(weights, device, precision)
     stream = network.stream(files, top, batch, skip=lambda damaged: warn(f"skipped: {damaged}"))
     found = [(str(file), guesses) for file, guesses in stream]
     if not found:

@@ -136,9 +136,10 @@ def probabilities(
 def _softmax(model: Classifier, prepare: Callable[[Tensor], Tensor], images: Tensor, whole: bool) -> Tensor:
     """Return the softmax scores (n, K) of uint8 (n, C, h, w), some pictures at a time."""
     at_once = max(1, PIXELS // (images.shape[-2] * images.shape[-1]))
+    dtype = next(model.parameters()).dtype
     parts = []
     for part in images.split(at_once):
-        x = prepare(part)
+        x = prepare(part).to(dtype)
         scores = model.score_map(x).mean(dim=(2, 3)) if whole else model(x)
         parts.append(scores.float().softmax(dim=1))
     return torch.cat(parts)
