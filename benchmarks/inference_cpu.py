@@ -21,7 +21,7 @@ from torch import Tensor
 
 from residual.errors import InputError
 
-SIDES = {"torchvision": "torchvision, eager", "ours": "residual, fp32", "bf16": "residual, bf16"}
+SIDES = {"torchvision": "torchvision, eager", "ours": "residual, float32", "bfloat16": "residual, bfloat16"}
 
 BATCHES = (1, 16)
 
@@ -57,7 +57,11 @@ def our_side(precision: Any) -> Callable[[Tensor], Tensor]:
 @torch.inference_mode()
 def measure(side: str, batch: int, passes: int) -> dict[str, Any]:
     """Return the latencies of a side in milliseconds, and its peak of memory."""
-    function = torchvision_side() if side == "torchvision" else our_side("bf16" if side == "bf16" else "fp32")
+    function = (
+        torchvision_side()
+        if side == "torchvision"
+        else our_side("bfloat16" if side == "bfloat16" else "float32")
+    )
     images = torch.randint(256, (batch, 3, 224, 224), dtype=torch.uint8)
     latencies = []
     for number in range(passes + 2):
@@ -99,7 +103,7 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
         f"{SIDES[side]}, {batch}: at least {WANTED_RATIO} times torchvision": values[side]["ratio"]["median"]
         >= WANTED_RATIO
         for batch, values in summary.items()
-        for side in ("ours", "bf16")
+        for side in ("ours", "bfloat16")
     }
 
 

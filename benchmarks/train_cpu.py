@@ -140,12 +140,14 @@ class UsualBlock(nn.Module):
         return F.relu(out + x)
 
 
-class UsualResNet20(nn.Module):
-    def __init__(self) -> None:
+class UsualResNet(nn.Module):
+    """The public CIFAR-10 ResNet of 6n+2 layers."""
+
+    def __init__(self, n: int = 3) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        widths = (16, 16, 16, 32, 32, 32, 64, 64, 64)
+        widths = (16,) * n + (32,) * n + (64,) * n
         self.blocks = nn.Sequential(
             *(UsualBlock(a, b, b // a) for a, b in zip((16, *widths[:-1]), widths, strict=True))
         )
@@ -175,7 +177,7 @@ class UsualDataset(torch.utils.data.Dataset[Any]):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def usual_loader(settings: Settings) -> "DataLoader[tuple[Tensor, Tensor]]":
+def usual_loader(settings: Settings, pin_memory: bool = False) -> "DataLoader[tuple[Tensor, Tensor]]":
     from torchvision import transforms
 
     transform = transforms.Compose(
@@ -193,6 +195,7 @@ def usual_loader(settings: Settings) -> "DataLoader[tuple[Tensor, Tensor]]":
         shuffle=True,
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
+        pin_memory=pin_memory,
         drop_last=True,
     )
 
@@ -201,7 +204,7 @@ def usual(settings: Settings, compiled: bool = False) -> Iterator[int]:
     """Train as popular repositories do, and give the number of pictures after each step."""
     layout = torch.channels_last if compiled else torch.contiguous_format
     loader = usual_loader(settings)
-    network = UsualResNet20().to(memory_format=layout).train()
+    network = UsualResNet().to(memory_format=layout).train()
     model: Callable[[Tensor], Tensor] = torch.compile(network) if compiled else network
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
@@ -423,7 +426,7 @@ def _check(sides: list[str], rounds: int, iterations: int, out: Path | None) -> 
     """Find what is wrong with the input before minutes are spent on measuring.
 
     Raises:
-        InputError: for unknown sides, a missing compiler, or a file that is there or cannot be.
+        InputError: for unknown sides, a missing compiler, and as ``check_out``.
     """
     for side in sides:
         if side not in SIDES:
@@ -433,6 +436,11 @@ def _check(sides: list[str], rounds: int, iterations: int, out: Path | None) -> 
         raise InputError(f"--sides {named}: name each side once, and ours, which the others are held against")
     if "compiled" in sides and not shutil.which(os.environ.get("CXX", "g++")):
         raise InputError("--sides compiled: torch.compile needs a C++ compiler; install g++ or leave it out")
+    check_out(out)
+
+
+def check_out(out: Path | None) -> None:
+    """Raise an InputError for a file to write that is there already or cannot be."""
     if out is None:
         return
     if out.exists():

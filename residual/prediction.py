@@ -105,7 +105,9 @@ class Network:
 
         def read(image: Picture) -> tuple[Picture, list[Tensor] | DamagedImage]:
             try:
-                return image, cut(with_channels(_pixels(image), self.model.in_channels), self.views)
+                return image, cut(
+                    with_channels(_pixels(image, self.views), self.model.in_channels), self.views
+                )
             except DamagedImage as error:
                 return image, error
 
@@ -125,12 +127,12 @@ class Network:
             yield from zip(pictures, rows, strict=True)
 
 
-def load(folder: str | Path, device: str = "auto", precision: Precision = "fp32") -> Network:
+def load(folder: str | Path, device: str = "auto", precision: Precision = "float32") -> Network:
     """Return the network in a weights folder or a run folder, ready to ``predict``.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "bf16" is faster where there are instructions for it, and a little less exact.
+        precision: "bfloat16" is faster where there are instructions for it, and a little less exact.
 
     Raises:
         InputError: when there is none, it is damaged, or there is no such device.
@@ -156,10 +158,10 @@ def _many(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return [images] if alone else images  # type: ignore[list-item, return-value]
 
 
-def _pixels(image: Picture) -> Tensor:
+def _pixels(image: Picture, views: Views) -> Tensor:
     """Return a picture as uint8 (3, H, W)."""
     if isinstance(image, str | Path):
-        return decode(Path(image))
+        return decode(Path(image), views.decoded_side)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
     if not isinstance(image, np.ndarray | Tensor):

@@ -1,7 +1,9 @@
 """The only place where names become objects: recipes become runs, folders become networks."""
 
 import functools
+import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,20 +14,24 @@ import torch
 from torch import Tensor
 
 from . import distributed
+from .analysis.layer_figures import Named
+from .analysis.layers import Response, Signal, responses, signals
 from .data import load_dataset, split_validation
 from .data.dataset import Dataset
 from .data.resident import ResidentBatches
 from .distributed import World
 from .environment import describe
-from .errors import InputError
-from .evaluation.metrics import Metrics, evaluate
+from .errors import InputError, Interrupted
+from .evaluation.metrics import BATCH, Metrics, evaluate
+from .gpu import memory_ran_out, set_arithmetic
 from .memory import keep_freed_memory
 from .models import build_model
 from .models.classifier import Classifier
 from .models.preprocessing import Preprocessing
-from .models.weights import load_weights, save_weights
+from .models.weights import Weights, load_weights, save_weights
 from .randomness import Stream, mix
 from .recipes import Recipe
+from .recipes.schema import Batch, parse
 from .training.folder import RunFolder, read_json
 from .training.loop import Run
 
@@ -38,16 +44,20 @@ def train(
     device: str = "auto",
     resume: bool = False,
     tensorboard: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe's network in the run folder ``out``, and return the final numbers (results.json).
 
     Args:
         recipe: what to train; None, when resuming, for the folder's own.
         out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
-        data_dir: where the data set lies, or is downloaded to.
+        data_dir: where the data set lies, or is downloaded to; None, when resuming, for where it lay before.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue at the newest checkpoint; a complete run just gives its results again.
         tensorboard: also write TensorBoard's events to ``out/tensorboard``.
+        eager: on a GPU, run the network kernel by kernel, without compiling and recording iterations.
+        deterministic: on a GPU, take only kernels that give the same bits each time (a CPU's always do).
 
     Raises:
         InputError: for anything wrong with the recipe, the data or the folder.
@@ -57,6 +67,7 @@ def train(
     world = distributed.join(where)
     folder = RunFolder(out)
     recipe = RunFolder.check(out, recipe, resume)
+    data_dir = data_dir or remembered_data_dir(out)
     _check_ranks(recipe, world)
     if folder.results_file.exists():
         return read_json(folder.results_file)
@@ -77,6 +88,9 @@ def train(
     world.barrier()
     try:
         keep_freed_memory()
+        set_arithmetic(where, recipe.precision, deterministic)
+        train_part, test = train_part.to(where), test.to(where)
+        held_out = held_out.to(where) if held_out else None
         preprocessing = Preprocessing(_mean(train_part.images, recipe.data.mean)).to(where)
         model = model.to(where).to(memory_format=torch.channels_last)
         batches = ResidentBatches(
@@ -97,9 +111,12 @@ def train(
         # Validation, where there is a part for it, is what the curve shows while choosing; the paper's
         # figures show the test error, which nothing here is chosen by.
         curve, part = (held_out, "validation") if held_out else (test, "test")
-        run = Run(recipe, model, batches, lambda: measure(curve), part, folder, world, again, log)
-        _continue(run, where)
+        run = Run(recipe, model, batches, lambda: measure(curve), part, folder, world, again, eager, log)
+        _continue(run, where, data_dir, resume)
         run.train()
+        if world.is_main:
+            count = sum(len(part) for part in (train_part, held_out, test) if part)
+            print(f"{recipe.name}: measuring the final weights on {count:,} pictures", file=sys.stderr)
         results: dict[str, Any] = {
             "recipe": recipe.name,
             "iterations": run.progress.iteration,
@@ -125,6 +142,12 @@ def train(
             folder.finish(results)
         world.barrier()
         return results
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; all iterations are done and kept, continue with: {again}", signal.SIGINT
+        ) from None
+    except torch.OutOfMemoryError:
+        raise InputError(f"{recipe.name}: {memory_ran_out(where)}") from None
     except OSError as error:
         raise InputError(
             f"{out}: cannot write: {error.strerror}; what was there is untouched, continue with: {again}"
@@ -149,9 +172,91 @@ def evaluate_weights(
     Raises:
         InputError: when the weights or the data are wrong, or do not fit each other.
     """
-    where = pick_device(device)
+    weights, pictures = _weights_and_pictures(path, dataset, split, data_dir, pick_device(device))
+    return pictures, evaluate(weights.model, weights.preprocessing, pictures.images, pictures.targets)
+
+
+def layer_responses(
+    path: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    images: int,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Response], int]:
+    """Return the layer responses of a weights folder on training pictures (Figure 7), and their number.
+
+    Args:
+        path, dataset, data_dir, device: as in ``evaluate_weights``.
+        images: how many, from the beginning of the training part; all where there are fewer.
+        progress: called with the number of pictures in all and the number done.
+
+    Raises:
+        InputError: as ``evaluate_weights``, and for a network without 3x3 layers.
+    """
+    weights, pictures = _weights_and_pictures(path, dataset, "train", data_dir, pick_device(device))
+    chosen = pictures.images[:images]
+    batches = (weights.preprocessing(part) for part in chosen.split(BATCH[chosen.device.type]))
+    tell = functools.partial(progress, len(chosen)) if progress else None
+    return responses(weights.model, batches, tell), len(chosen)
+
+
+def layer_signals(
+    path: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    groups: int,
+    device: str = "auto",
+) -> dict[str, list[Signal]]:
+    """Return a network's signals "at initialisation" and "after training" (Section 4.1).
+
+    Args:
+        path, dataset, data_dir, device: as in ``evaluate_weights``.
+        groups: BN groups of training pictures, the first of the recipe's data order, augmented.
+
+    Raises:
+        InputError: as ``evaluate_weights``, and for a network without 3x3 layers.
+    """
+    weights, pictures = _weights_and_pictures(path, dataset, "train", data_dir, pick_device(device))
+    stored = weights.config.get("recipe")
+    recipe = parse(stored, str(path)) if stored else None
+    batches = ResidentBatches(
+        pictures,
+        weights.preprocessing,
+        min(recipe.batch.bn_group if recipe else Batch().bn_group, len(pictures)),
+        recipe.data.pad if recipe else 0,
+        recipe.data.flip if recipe else False,
+        recipe.seed if recipe else 0,
+        pictures.images.device,
+    )
+    model = weights.config["model"]
+    torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
+    fresh = build_model(model["name"], classes=model["classes"], **model["options"])
+    fresh = fresh.to(pictures.images.device).to(memory_format=torch.channels_last)
+    return {
+        moment: signals(network, (batches(group) for group in range(groups)))
+        for moment, network in (("at initialisation", fresh), ("after training", weights.model))
+    }
+
+
+def named(path: Path) -> Named:
+    """Return what a figure calls the network of a weights folder."""
+    name = load_weights(path).config["model"]["name"]
+    depth = re.sub(r"\D", "", name)
+    return Named(f"{path.name} ({name})", int(depth or 0), "plain" in name)
+
+
+def _weights_and_pictures(
+    path: Path,
+    dataset: str | None,
+    split: Literal["train", "test"],
+    data_dir: Path | None,
+    device: torch.device,
+) -> tuple[Weights, Dataset]:
+    """Return a weights folder's content and pictures that fit it, both on a device."""
     keep_freed_memory()
     weights = load_weights(path)
+    data_dir = data_dir or remembered_data_dir(path)
     dataset = dataset or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
     if dataset is None:
         raise InputError(f"{path} does not say what it was trained on; name the data with --dataset")
@@ -173,8 +278,9 @@ def evaluate_weights(
             f"have {tuple(pictures.images.shape[2:])}"
         )
     _check_pictures(weights.model, str(path), pictures.images)
-    model = weights.model.to(where).to(memory_format=torch.channels_last)
-    return pictures, evaluate(model, weights.preprocessing.to(where), pictures.images, pictures.targets)
+    weights.model.to(device).to(memory_format=torch.channels_last)
+    weights.preprocessing.to(device)
+    return weights, pictures.to(device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -226,7 +332,20 @@ def _check_pictures(model: Classifier, name: str, images: Tensor) -> None:
     model.train(training)
 
 
-def _continue(run: Run, device: torch.device) -> None:
+def remembered_data_dir(path: Path) -> Path | None:
+    """Return where the data of a run lay in its last session, None where none is known or it is gone.
+
+    Args:
+        path: the run folder, or the weights folder in it.
+    """
+    for folder in (path, path.parent):
+        file = RunFolder(folder).environment_file
+        if file.is_file() and (stored := read_json(file)[-1].get("data_dir")) and Path(stored).is_dir():
+            return Path(stored)
+    return None
+
+
+def _continue(run: Run, device: torch.device, data_dir: Path | None, resume: bool) -> None:
     """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
     checkpoints = run.folder.checkpoints()
     if checkpoints:
@@ -237,7 +356,15 @@ def _continue(run: Run, device: torch.device) -> None:
         departures = _departures(run.recipe, run.world)
         for departure in departures:
             print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
-        session = {"iteration": run.progress.iteration, "departures": departures}
+        if resume:
+            at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
+            why = "" if checkpoints else ": no checkpoint was due before it stopped"
+            print(f"{run.recipe.name}: {at}{why}", file=sys.stderr)
+        session = {
+            "iteration": run.progress.iteration,
+            "departures": departures,
+            "data_dir": str(data_dir.resolve()) if data_dir else None,
+        }
         run.folder.add_session(describe(device, run.world.size) | session)
         run.folder.cut_metrics(run.progress.iteration)
 

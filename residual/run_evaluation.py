@@ -25,7 +25,7 @@ from .evaluation.views import SCALES, Protocol, Views, cut, make_views, score
 from .memory import keep_freed_memory
 from .models.inference import Precision, for_inference
 from .models.weights import Weights, load_weights
-from .run import evaluate_weights, pick_device
+from .run import evaluate_weights, pick_device, remembered_data_dir
 
 Split = Literal["train", "test"]
 
@@ -40,11 +40,11 @@ class Options:
     Attributes:
         dataset: "folder", or a data set that fits in memory; None for the one that a network was trained on.
         split: the part; "test" is a folder's ``val``.
-        data_dir: where the data lie.
+        data_dir: where the data lie; None for where they lay in a run's last session.
         protocol: the views; None for the centre of a folder's pictures, or the whole of a small data set's.
         crop: side of the squares; None for the side that the network was trained on.
         scales: shorter sides; None for the protocol's own.
-        precision: of the network's arithmetic; "bf16" is faster and a little less exact.
+        precision: of the network's arithmetic; "bfloat16" is faster and a little less exact.
     """
 
     dataset: str | None = None
@@ -53,7 +53,7 @@ class Options:
     protocol: Protocol | None = None
     crop: int | None = None
     scales: tuple[int, ...] | None = None
-    precision: Precision = "fp32"
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def evaluate(
     Args, errors: as of ``score_pictures``.
     """
     weights = load_weights(path)
-    asked = options.protocol or options.crop or options.scales or options.precision != "fp32"
+    asked = options.protocol or options.crop or options.scales or options.precision != "float32"
     if keep_scores or asked or _dataset(path, weights, options) == "folder":
         return score_pictures(path, options, device=device, keep_scores=keep_scores, tell=tell)
     # Nothing needs softmax scores: the pictures are in memory, and go to the network in whole batches.
@@ -155,12 +155,17 @@ def score_pictures(
     count = len(pictures.ids)
     kept = torch.zeros(count, len(weights.classes)) if keep_scores else None
     read = torch.zeros(count, dtype=torch.bool)
-    for cuts, positions in by_shape(_cuts(pictures, weights, views, world, tell), BATCH):
-        rows = score(model, prepare, [squares.to(where) for squares in cuts], views)
-        tally.add(rows, targets[positions])
-        read[positions] = True
-        if kept is not None:
-            kept[positions] = rows
+    try:
+        for cuts, positions in by_shape(_cuts(pictures, weights, views, world, tell), BATCH):
+            rows = score(model, prepare, [squares.to(where) for squares in cuts], views)
+            tally.add(rows, targets[positions])
+            read[positions] = True
+            if kept is not None:
+                kept[positions] = rows
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{path}: the GPU's memory ran out in testing; use smaller scales or --precision bfloat16"
+        ) from None
     metrics = tally.metrics(world, where)
     scores = None
     if kept is not None:
@@ -211,7 +216,8 @@ def _open(path: Path, weights: Weights, options: Options) -> tuple[Pictures, Vie
     """Return the pictures, and what of them a network is to look at."""
     dataset = _dataset(path, weights, options)
     if dataset == "folder":
-        return _folder(options), _views(weights, options)
+        views = _views(weights, options)
+        return _folder(path, options, views), views
     if options.protocol or options.crop or options.scales:
         raise InputError(
             f"the pictures of {dataset} are tested whole, at their own size; views, crops and scales are for "
@@ -240,23 +246,24 @@ def _views(weights: Weights, options: Options) -> Views:
     return make_views(protocol, options.crop or crop, side, options.scales)
 
 
-def _folder(options: Options) -> Pictures:
-    if options.data_dir is None:
+def _folder(path: Path, options: Options, views: Views) -> Pictures:
+    data_dir = options.data_dir or remembered_data_dir(path)
+    if data_dir is None:
         raise InputError(
             "--dataset folder needs --data-dir: the folder with train/ and val/, or with the classes"
         )
-    index = index_folder(options.data_dir, "val" if options.split == "test" else "train")
+    index = index_folder(data_dir, "val" if options.split == "test" else "train")
     return Pictures(
         name=index.name,
-        classes=tuple(index.classes),
+        classes=index.classes,
         ids=index.ids,
-        targets=torch.as_tensor(index.targets, dtype=torch.int64),
-        read=lambda n: decode(index.root / index.files[n]),
+        targets=index.targets,
+        read=lambda n: decode(index.path(n), views.decoded_side),
     )
 
 
 def _resident(path: Path, weights: Weights, dataset: str, options: Options) -> tuple[Pictures, Views]:
-    stored = load_dataset(dataset, options.split, options.data_dir)
+    stored = load_dataset(dataset, options.split, options.data_dir or remembered_data_dir(path))
     channels, height, width = stored.images.shape[1:]
     if channels != weights.model.in_channels:
         raise InputError(

@@ -16,7 +16,7 @@ STOREYS = [
     {"run"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
-    {"recipes", "distributed", "environment", "memory", "randomness"},
+    {"recipes", "distributed", "environment", "gpu", "memory", "randomness"},
     {"errors", "__init__"},
 ]
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

@@ -107,9 +107,9 @@ def test_help_has_examples(command: str, residual: Command) -> None:
     ("arguments", "words"),
     [
         (["train", "cifar10-resnet21"], ["no recipe 'cifar10-resnet21'", "cifar10-resnet20"]),
-        (["train", "nowhere.yaml"], ["nowhere.yaml", "cannot read"]),
+        (["train", "nowhere.yaml"], ["nowhere.yaml", "there is no file"]),
         (["train"], ["name a recipe"]),
-        (["train", "--resume"], ["name a recipe"]),
+        (["train", "--resume"], ["--resume --out FOLDER"]),
         (["train", "--resume", "--out", "nothing"], ["nothing holds no run to resume"]),
         ([*("train", "digits-resnet20"), *("--set", "sed=1")], ["no key 'sed'", "seed"]),
         ([*("train", "digits-resnet20"), *("--set", "model.name=resnet19")], ["resnet19", "18, 34, 50"]),

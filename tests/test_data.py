@@ -226,12 +226,12 @@ def refusal(data_dir: Path) -> str:
 
 
 def test_a_folder_that_was_named_must_exist(tmp_path: Path) -> None:
-    absent = tmp_path / "absent"
-    assert f"{absent}: there is no such folder; create it" in refusal(absent)
-    assert not absent.exists()
+    absent = tmp_path / "misspelt" / "data"
+    assert f"{absent}: there is no such folder, nor the one that it would be in" in refusal(absent)
+    assert not absent.parent.exists()
     file = tmp_path / "file"
     file.touch()
-    assert "no such folder" in refusal(file)
+    assert f"{file} is a file" in refusal(file)
 
 
 @pytest.mark.usefixtures("small")

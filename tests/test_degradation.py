@@ -177,12 +177,12 @@ def test_the_figure_is_well_formed_and_draws_four_curves_a_panel(short: Path) ->
             assert label in labels
     for text in inline:
         # Each curve once dashed, for training, and once solid; the legend's samples are in the ink's colour.
-        for colour in ("#e08214", "#2f74d0"):
+        for colour in ("#e6981a", "#2f66c8"):
             styles = re.findall(rf'style="([^"]*stroke: {colour}[^"]*)"', text)
             assert sorted("dasharray" in style for style in styles) == [False, True]
     with Image.open(short / "errors.png") as picture:
         assert picture.width > 1500
-        assert {(224, 130, 20), (47, 116, 208)} <= {
+        assert {(230, 152, 26), (47, 102, 200)} <= {
             color for _, color in picture.convert("RGB").getcolors(10**6)
         }
 
@@ -283,7 +283,7 @@ def test_an_interrupted_experiment_goes_on(
 
 def test_another_seed_or_setting_needs_another_folder(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "train", no_training)
-    with pytest.raises(InputError, match=r"plain20: .*seed: 0 -> 1.*degradation --out ANOTHER"):
+    with pytest.raises(InputError, match=r"plain20: .*seed: 0 -> 1.*another experiment: --out ANOTHER"):
         reproduce(again, seed=1, settings=SHORT, device="cpu")
     # Found before any training, even when the folder that does not fit is the last one.
     for name in RUNS[:3]:
@@ -306,8 +306,8 @@ def test_the_page_is_replaced_as_a_whole(again: Path, monkeypatch: pytest.Monkey
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("residual.reproduce.degradation.write_atomically", full)
-    with pytest.raises(InputError, match="cannot write the page: No space left on device"):
+    monkeypatch.setattr("residual.reproduce.files.write_atomically", full)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
         reproduce(again, seed=0, settings=SHORT, device="cpu")
     assert page.read_text() == "the page before"
 
@@ -318,8 +318,8 @@ def test_the_page_is_replaced_as_a_whole(again: Path, monkeypatch: pytest.Monkey
 def test_labels_of_curves_that_end_together_stand_apart() -> None:
     def heights(shallow: float, deep: float) -> list[float]:
         curves = (
-            Curve("20-layer", [1, 2], [90, shallow], [90, shallow]),
-            Curve("56-layer", [1, 2], [90, deep], [90, deep]),
+            Curve(20, [1, 2], [90, shallow], [90, shallow]),
+            Curve(20, [1, 2], [90, deep], [90, deep]),
         )
         figure = error_curves([Panel("two", curves)], iterations=2, drops=[1], held_out="test")
         return [text.xy[1] for text in figure.axes[0].texts if "layer" in text.get_text()]
@@ -331,7 +331,7 @@ def test_labels_of_curves_that_end_together_stand_apart() -> None:
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
-    curves = (Curve("20-layer", [1, 2], [90, 1], [90, 2]), Curve("56-layer", [1, 2], [90, 3], [90, 4]))
+    curves = (Curve(20, [1, 2], [90, 1], [90, 2]), Curve(56, [1, 2], [90, 3], [90, 4]))
 
     def draw() -> Any:
         return error_curves([Panel("two", curves)], iterations=2, drops=[], held_out="validation")
@@ -378,7 +378,7 @@ def test_a_browser_shows_the_page(
         colours = shot.convert("RGB").getcolors(10**7)
     assert len(colours) > 50
     # Both curves are there, in their colours.
-    assert {(224, 130, 20), (47, 116, 208)} <= {colour for _, colour in colours}
+    assert {(230, 152, 26), (47, 102, 200)} <= {colour for _, colour in colours}
 
 
 def test_a_browser_finds_figure_and_table(short: Path, browse: Callable[..., str]) -> None:

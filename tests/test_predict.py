@@ -110,9 +110,9 @@ def test_networks_of_table_1_look_at_224_of_256(tmp_path: Path) -> None:
     assert (other.views.crop, other.views.sides) == (112, (128,))
 
 
-def test_bf16_is_close(weights: Path) -> None:
+def test_bfloat16_is_close(weights: Path) -> None:
     images = [picture(n) for n in range(4)]
-    exact, fast = (package.load(weights, precision=p).probabilities(images) for p in ("fp32", "bf16"))
+    exact, fast = (package.load(weights, precision=p).probabilities(images) for p in ("float32", "bfloat16"))
     assert fast.dtype == torch.float32
     torch.testing.assert_close(fast, exact, rtol=0.1, atol=0.01)
     assert not torch.equal(fast, exact)

@@ -43,11 +43,15 @@ def test_ten_crop_averages_softmax_scores_not_logits() -> None:
     class Table(torch.nn.Module):
         """Scores that depend on the brightness of the first pixel alone, strongly."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(10.0))
+
         def forward(self, x: Tensor) -> Tensor:
-            return torch.stack([10 * x[:, 0, 0, 0], torch.zeros(len(x))], dim=1)
+            return torch.stack([self.weight * x[:, 0, 0, 0], torch.zeros(len(x))], dim=1)
 
     image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    image[..., 0, 0] = 255  # one of the ten views has it at its first pixel, and one mirror image of a corner
+    image[..., 0, 0] = 255  # the first pixel of one of the ten views
     views = make_views("ten-crop", 4, 8)
     got = probabilities(Table(), lambda x: x / 255, image, views)  # type: ignore[arg-type]
     bright, dark = torch.tensor([10.0, 0]).softmax(0), torch.tensor([0.5, 0.5])

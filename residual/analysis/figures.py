@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -11,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-#: One colour a curve, shallow to deep: readable on white and on black, and of falling lightness, so that
-#: they differ in grey as well.
-COLOURS = ("#e08214", "#2f74d0")
+#: A network's colour by its depth, the same in all figures: readable on white and on black, and of falling
+#: lightness, so that depths differ in grey as well. A depth between two of these has the deeper one's colour.
+COLOURS = {20: "#e6981a", 32: "#4fae4f", 44: "#2a93b8", 56: "#2f66c8", 110: "#8a3fae", 1202: "#8c2334"}
 INK = "#1b1f24"
 #: Letters stay letters, so that a page can search them and give them its own font.
 STYLE: dict[Any, Any] = {
@@ -25,15 +26,15 @@ STYLE: dict[Any, Any] = {
 #: "Dashed lines denote training error, and bold lines denote testing error" (Figure 6).
 TRAINING: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
 HELD_OUT: dict[str, Any] = {"linewidth": 2.4}
-#: Lines of text at the curves' ends are at least this many percent apart.
+#: Lines of text at the curves' ends are at least this part of the axis apart, in percent.
 LABEL_GAP = 6.5
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One network's errors in percent; ``training`` and ``held_out`` have an entry an iteration listed."""
+    """The errors of a network of some depth, in percent, an entry an iteration listed."""
 
-    label: str
+    depth: int
     iterations: list[int]
     training: list[float]
     held_out: list[float]
@@ -41,13 +42,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Two curves that share a pair of axes, the shallower network's first."""
+    """Curves that share a pair of axes, the shallowest network's first.
+
+    Attributes:
+        show: which of each curve's lines; the last one carries the label.
+    """
 
     title: str
-    curves: tuple[Curve, Curve]
+    curves: tuple[Curve, ...]
+    show: tuple[Literal["training", "held_out"], ...] = ("training", "held_out")
 
 
-def error_curves(panels: list[Panel], *, iterations: int, drops: list[int], held_out: str) -> Figure:
+def error_curves(
+    panels: list[Panel], *, iterations: int, drops: list[int], held_out: str, top: int = 100
+) -> Figure:
     """Draw error (%) against iterations: dashed for training, bold for the held-out part, as in Figure 6.
 
     Args:
@@ -55,13 +63,14 @@ def error_curves(panels: list[Panel], *, iterations: int, drops: list[int], held
         iterations: where the axis ends.
         drops: iterations at which the learning rate is divided by 10.
         held_out: what the bold curves were measured on, "test" or "validation".
+        top: where the axis of the error ends, in percent.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.9 * len(panels), 3.7), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
-            _draw(ax, panel, iterations, drops)
-            _name_styles(ax, held_out)
+            _draw(ax, panel, iterations, drops, top)
+            _name_styles(ax, panel, held_out)
     return figure
 
 
@@ -96,27 +105,46 @@ def _render(figure: Figure, format: str, salt: str, transparent: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
+def colour_of(depth: int) -> str:
+    """Return the colour of networks of a depth."""
+    return next((colour for known, colour in COLOURS.items() if depth <= known), COLOURS[1202])
+
+
+def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int], top: int) -> None:
     ax.set_title(panel.title, color=INK, loc="left")
     ax.set_xlabel("iterations", color=INK)
     ax.set_ylabel("error (%)", color=INK)
     ax.set_xlim(0, iterations)
-    ax.set_ylim(0, 100)
-    ax.set_yticks(range(0, 101, 20))
+    ax.set_ylim(0, top)
+    ax.set_yticks(range(0, top + 1, 20 if top > 40 else 5))
+    if iterations >= 10_000:
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
     ax.tick_params(colors=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color=INK, alpha=0.15, linewidth=0.6)
     for drop in drops:
         ax.axvline(drop, color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
-        ax.annotate("lr ÷ 10", (drop, 99), (3, 0), textcoords="offset points", va="top", size=8, color=INK)
-    heights = _label_heights([curve.held_out[-1] for curve in panel.curves])
-    for curve, height, colour in zip(panel.curves, heights, COLOURS, strict=True):
-        # A curve that ends at 0 % lies on the frame: it is drawn over it, not cut in half.
-        line: dict[str, Any] = {"color": colour, "clip_on": False, "zorder": 3}
-        ax.plot(curve.iterations, curve.training, **TRAINING, **line)
-        ax.plot(curve.iterations, curve.held_out, **HELD_OUT, **line)
         ax.annotate(
-            curve.label,
+            "lr ÷ 10", (drop, 0.99 * top), (3, 0), textcoords="offset points", va="top", size=8, color=INK
+        )
+    ends = [getattr(curve, panel.show[-1])[-1] for curve in panel.curves]
+    heights = _label_heights(ends, top)
+    for curve, height in zip(panel.curves, heights, strict=True):
+        colour = colour_of(curve.depth)
+        # A curve that ends at 0 % lies on the frame: it is drawn over it, not cut in half. One that leaves
+        # the axes at the top is cut there.
+        for line in panel.show:
+            values = getattr(curve, line)
+            ax.plot(
+                curve.iterations,
+                values,
+                color=colour,
+                clip_on=max(values) > top,
+                zorder=3,
+                **(TRAINING if line == "training" else HELD_OUT),
+            )
+        ax.annotate(
+            f"{curve.depth}-layer",
             (iterations, height),
             (6, 0),
             textcoords="offset points",
@@ -127,28 +155,34 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
         )
 
 
-def _name_styles(ax: Axes, held_out: str) -> None:
+def _name_styles(ax: Axes, panel: Panel, held_out: str) -> None:
     """Say what dashed and bold mean above the axes, where no curve and no label can be."""
+    styles = {"training": ("training", TRAINING), "held_out": (held_out, HELD_OUT)}
     samples = [
-        Line2D([], [], color=INK, label="training", **TRAINING),
-        Line2D([], [], color=INK, label=held_out, **HELD_OUT),
+        Line2D([], [], color=INK, label=name, **style) for name, style in map(styles.__getitem__, panel.show)
     ]
     ax.legend(
         handles=samples,
         loc="lower right",
         bbox_to_anchor=(1, 1),
         borderaxespad=0.2,
-        ncols=2,
+        ncols=len(samples),
         columnspacing=1,
         frameon=False,
         labelcolor=INK,
     )
 
 
-def _label_heights(ends: list[float]) -> list[float]:
+def _label_heights(ends: list[float], top: int) -> list[float]:
     """Return where the labels of curves stand that end at these errors: in their order, none on another."""
-    low, high = sorted(range(len(ends)), key=ends.__getitem__)
-    heights = list(ends)
-    heights[low] = min(ends[low], 100 - LABEL_GAP)
-    heights[high] = max(ends[high], heights[low] + LABEL_GAP)
+    gap = LABEL_GAP * top / 100
+    heights = [min(end, float(top)) for end in ends]
+    order = sorted(range(len(ends)), key=ends.__getitem__)
+    for below, above in pairwise(order):
+        heights[above] = max(heights[above], heights[below] + gap)
+    # What stands too high pushes those below it down again.
+    room = float(top)
+    for number in reversed(order):
+        heights[number] = min(heights[number], room)
+        room = heights[number] - gap
     return heights

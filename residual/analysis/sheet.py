@@ -47,7 +47,7 @@ def draw_sheet(pictures: Sequence[tuple[Path, str, float]], file: Path) -> None:
     for n, (path, name, probability) in enumerate(pictures):
         x = SPACE + n % columns * (SIDE + SPACE)
         y = SPACE + n // columns * (SIDE + TEXT + SPACE)
-        picture = ImageOps.contain(Image.fromarray(decode(path).movedim(0, -1).numpy()), (SIDE, SIDE))
+        picture = ImageOps.contain(Image.fromarray(decode(path, SIDE).movedim(0, -1).numpy()), (SIDE, SIDE))
         sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
         text = textwrap.wrap(f"{100 * probability:.0f} % {name}", 28, max_lines=2, placeholder=" ...")
         draw.multiline_text((x, y + SIDE + 4), "\n".join(text), fill="black", font=font)

@@ -7,7 +7,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError, Interrupted
-from . import classification, ensemble, export, predict, reproduce, weights
+from . import analyze, classification, ensemble, export, predict, reproduce, weights
 
 app = typer.Typer(
     name="residual",
@@ -24,6 +24,7 @@ app.add_typer(predict.app)
 app.add_typer(ensemble.app)
 app.add_typer(weights.app)
 app.add_typer(export.app)
+app.add_typer(analyze.app, name="analyze")
 app.add_typer(reproduce.app, name="reproduce")
 
 

@@ -9,7 +9,9 @@ from ..errors import InputError
 from .options import (
     Crop,
     DataDir,
+    Deterministic,
     Device,
+    Eager,
     Json,
     Precision,
     Protocol,
@@ -50,6 +52,8 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
     ] = False,
+    eager: Eager = False,
+    deterministic: Deterministic = False,
 ) -> None:
     """Train a network by a recipe, into a run folder that holds everything."""
     from .. import distributed, recipes, run
@@ -58,6 +62,8 @@ def train(
     if settings and chosen is None:
         raise InputError("--set changes a recipe; name the recipe as well")
     if out is None:
+        if resume and chosen is None:
+            raise InputError("--resume needs the run's folder: --resume --out FOLDER")
         if chosen is None:
             raise InputError(
                 "name a recipe to train (residual recipes lists them), or a run: --resume --out FOLDER"
@@ -65,7 +71,14 @@ def train(
         out = Path("runs") / chosen.name
     try:
         results = run.train(
-            chosen, out, data_dir=data_dir, device=device, resume=resume, tensorboard=tensorboard
+            chosen,
+            out,
+            data_dir=data_dir,
+            device=device,
+            resume=resume,
+            tensorboard=tensorboard,
+            eager=eager,
+            deterministic=deterministic,
         )
     finally:
         distributed.leave()
@@ -97,7 +110,7 @@ def evaluate(
     crop: Crop = None,
     scales: Scales = None,
     scores_file: SaveScores = None,
-    precision: Precision = "fp32",
+    precision: Precision = "float32",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -151,6 +164,8 @@ def recipes(
     if name:
         typer.echo(override(find(name), settings or []).to_yaml(), nl=False)
         return
+    if settings:
+        raise InputError("--set changes a recipe; name the recipe as well")
     for recipe in RECIPES.values():
         typer.echo(f"{recipe.name:22} {recipe.description}")
 

@@ -47,7 +47,7 @@ def ensemble(
     crop: Crop = None,
     scales: Scales = None,
     scores_file: SaveScores = None,
-    precision: Precision = "fp32",
+    precision: Precision = "float32",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

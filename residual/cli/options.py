@@ -15,6 +15,13 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Where the data set lies, or is downloaded to (default: data).")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Eager = Annotated[
+    bool, typer.Option("--eager", help="On a GPU: neither compile the network nor record its iterations.")
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="On a GPU: the same bits each time, but slower."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Settings = Annotated[
     list[str] | None,
@@ -46,8 +53,8 @@ Scales = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"],
-    typer.Option(help="bf16 is about twice as fast where there are instructions for it, and less exact."),
+    Literal["float32", "bfloat16"],
+    typer.Option(help="bfloat16 is about twice as fast where there are instructions for it, and less exact."),
 ]
 SaveScores = Annotated[
     Path | None,

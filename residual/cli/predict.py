@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-#: Endings of the files that are taken from a folder; a file that is named is tried whatever its name is.
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 @app.command(
     epilog="""\b
@@ -41,7 +38,7 @@ def predict(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "float32",
 ) -> None:
     """Name what is in images: the likeliest classes and their probabilities."""
     if as_json and as_csv:
@@ -76,15 +73,18 @@ def find_images(named: list[str]) -> list[Path]:
     Raises:
         InputError: for an argument that names nothing, or a folder without pictures.
     """
+    # A file that is named is tried whatever its name is.
+    from ..data.folder import SUFFIXES
+
     files: dict[Path, None] = {}
     for name in named:
         path = Path(name)
         if path.is_dir():
             # rglob does not follow links to folders, so a loop of them ends.
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise InputError(
-                    f"there is no image in the folder {path}; images end in {', '.join(ENDINGS)}"
+                    f"there is no image in the folder {path}; images end in {', '.join(SUFFIXES)}"
                 )
         elif path.exists():
             inside = [path]

@@ -20,9 +20,6 @@ class Crops:
     left: Tensor
     mirrored: Tensor
 
-    def __getitem__(self, part: slice) -> "Crops":
-        return Crops(self.top[part], self.left[part], self.mirrored[part])
-
 
 def draw_crops(count: int, pad: int, flip: bool, generator: torch.Generator) -> Crops:
     """Draw ``count`` crops on the generator's device, each corner and each side equally likely."""

@@ -50,8 +50,12 @@ def load_cifar10(split: Literal["train", "test"], data_dir: Path | None = None) 
     """
     if data_dir is None:
         data_dir = Path("data")
-    elif not os.path.isdir(data_dir):
-        raise InputError(f"{data_dir}: there is no such folder; create it to download CIFAR-10 there")
+    elif not data_dir.is_dir():
+        if data_dir.exists():
+            raise InputError(f"{data_dir} is a file; name the folder that holds CIFAR-10 with --data-dir")
+        # A folder is made for the download; a whole path that is not there is more likely misspelt.
+        if not data_dir.absolute().parent.is_dir():
+            raise InputError(f"{data_dir}: there is no such folder, nor the one that it would be in")
     layout, folder = _find(data_dir) or _download(data_dir)
 
     files = layout.files(split)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -30,6 +31,10 @@ class Dataset:
     def __iter__(self) -> Iterator[tuple[Tensor, int, int]]:
         for image, target, picture in zip(self.images, self.targets, self.ids, strict=True):
             yield image, int(target), int(picture)
+
+    def to(self, device: torch.device) -> "Dataset":
+        """Return the data set with pictures and targets on a device."""
+        return Dataset(self.name, self.classes, self.images.to(device), self.targets.to(device), self.ids)
 
     def subset(self, indices: Tensor, name: str) -> "Dataset":
         """Return the pictures at ``indices``, int64 (M,)."""

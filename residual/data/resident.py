@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 
 from ..randomness import Stream, generator
-from .augment import draw_crops, pad_crop_flip
+from .augment import Crops, draw_crops, pad_crop_flip
 from .dataset import Dataset
+from .order import Order
 
 
 class ResidentBatches:
     """The training batches, each a pure function of the seed and the iteration.
 
-    The data order is an endless row of epochs, each a new permutation of the data set; batch i is the i-th
-    stretch of it, so every picture is seen once an epoch and no batch is short. Since nothing depends on
-    what came before, a resumed run and any number of ranks see what one uninterrupted process sees.
+    A resumed run and any number of ranks see what one uninterrupted process sees (see ``Order``).
 
     Args:
         dataset: the training part.
@@ -48,35 +47,33 @@ class ResidentBatches:
         self.flip = flip
         self.seed = seed
         self.mine = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
-        self._orders: dict[int, Tensor] = {}
+        #: Positions in the data set of the whole batch of an iteration, int64 (batch,).
+        self.indices = Order(len(dataset), batch, seed)
 
     def __len__(self) -> int:
         """Batches of an epoch, rounded up."""
-        return -(-len(self.targets) // self.batch)
+        return len(self.indices)
 
-    def indices(self, iteration: int) -> Tensor:
-        """Return the positions in the data set of the whole batch of an iteration, int64 (batch,)."""
-        size = len(self.targets)
-        positions = torch.arange(iteration * self.batch, (iteration + 1) * self.batch)
-        epochs = positions // size
-        return torch.cat(
-            [self._order(epoch)[positions[epochs == epoch] % size] for epoch in epochs.unique().tolist()]
-        )
+    def plan(self, iteration: int) -> Tensor:
+        """Return what this rank takes at an iteration, decided on the CPU: int64 (n, 4).
+
+        The columns: position in the data set, top and left of the crop, 1 where it is of the mirror image.
+        """
+        plan = torch.zeros(self.batch, 4, dtype=torch.int64)
+        plan[:, 0] = self.indices(iteration)
+        if self.pad or self.flip:
+            crops = draw_crops(self.batch, self.pad, self.flip, generator(self.seed, Stream.CROPS, iteration))
+            plan[:, 1], plan[:, 2], plan[:, 3] = crops.top, crops.left, crops.mirrored
+        return plan[self.mine]
+
+    def assemble(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs and targets of a plan that is on the pictures' device."""
+        indices, top, left, mirrored = plan.unbind(1)
+        inputs = self.prepare(self.images[indices])
+        if self.pad or self.flip:
+            inputs = pad_crop_flip(inputs, self.pad, Crops(top, left, mirrored.bool()))
+        return inputs, self.targets[indices]
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
-        indices = self.indices(iteration)[self.mine].to(self.images.device)
-        inputs = self.prepare(self.images[indices])
-        if self.pad or self.flip:
-            crops = draw_crops(self.batch, self.pad, self.flip, generator(self.seed, Stream.CROPS, iteration))
-            inputs = pad_crop_flip(inputs, self.pad, crops[self.mine])
-        return inputs, self.targets[indices]
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            # A batch may reach over the end of an epoch; a small data set's over several.
-            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
-            self._orders[epoch] = torch.randperm(
-                len(self.targets), generator=generator(self.seed, Stream.ORDER, epoch)
-            )
-        return self._orders[epoch]
+        return self.assemble(self.plan(iteration).to(self.images.device))

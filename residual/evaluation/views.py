@@ -63,6 +63,15 @@ class Views:
                 "give a smaller crop or a larger scale"
             )
 
+    @property
+    def decoded_side(self) -> int:
+        """The shorter side below which a picture's decoder does not halve it.
+
+        Twice the largest side that is looked at: resizing from there gives what resizing from the full size
+        gives, but for noise, and a photo of 100 million pixels takes little memory.
+        """
+        return 2 * max(self.sides)
+
     def __str__(self) -> str:
         sides = ",".join(map(str, self.sides))
         return f"{self.name} ({f'{self.crop} of ' if self.crop else ''}shorter side {sides})"

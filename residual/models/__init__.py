@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from ..errors import InputError, nearest
+from .blocks import BasicBlock
 from .cifar import CifarNetwork
 from .classifier import Classifier
 from .imagenet import TABLE_1, ImageNetNetwork
@@ -49,14 +50,15 @@ def build_model(name: str, **options: Any) -> Classifier:
         allowed = {"shortcut": ("A", "B", "C"), "variant": ("v1", "v1.5")}.get(option)
         if allowed and value not in allowed:
             raise InputError(f"{name}: {option} is one of {', '.join(allowed)}, not {value!r}")
-        if option in ("classes", "in_channels") and (not isinstance(value, int) or value < 1):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if option in ("classes", "in_channels") and (not whole or value < 1):
             raise InputError(f"{name}: {option} is a whole number of at least 1, not {value!r}")
     return constructor(**fixed, **options)
 
 
 def _resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
     """Return the constructor that a name stands for, and the arguments that the name fixes."""
-    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)(\d+)", name)
+    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)([1-9]\d*)", name)
     if match is None:
         raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
     family, depth = match[1], int(match[2])
@@ -79,4 +81,9 @@ def _resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
             f"{name}: {family} networks have {', '.join(map(str, depths[:-1]))} or {depths[-1]} layers"
         )
     # A plain network has no shortcut, and two-layer blocks have no variant.
-    return constructor, {"depth": depth} | ({"shortcut": None, "variant": "v1"} if family == "plain" else {})
+    chosen: dict[str, Any] = {"depth": depth}
+    if family == "plain":
+        chosen["shortcut"] = None
+    if family != "vgg" and TABLE_1[depth][0] is BasicBlock:
+        chosen["variant"] = "v1"
+    return constructor, chosen

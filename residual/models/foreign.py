@@ -89,11 +89,11 @@ def check_variant(name: str, network: Classifier, variant: str | None) -> None:
     bottleneck = any(isinstance(module, BottleneckBlock) for module in network.modules())
     if bottleneck and variant is None:
         raise InputError(
-            f"{name}: weights do not show which variant they are for; say v1.5 for those of torchvision and "
-            "timm, v1 for the authors' (Caffe)"
+            f"{name}: weights do not show which variant they are for; say --variant v1.5 for those of "
+            "torchvision and timm, --variant v1 for the authors' (Caffe)"
         )
     if not bottleneck and variant is not None:
-        raise InputError(f"{name} has no bottlenecks, so no variant; leave the variant out")
+        raise InputError(f"{name} has no bottlenecks, so no variant; leave --variant out")
 
 
 def choose_preprocessing(

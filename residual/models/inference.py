@@ -1,7 +1,8 @@
 """A trained network made ready to be used: batch normalisation folded, channels-last, no gradients.
 
-fp32 gives the scores that testing has always given. bf16 is about twice as fast on processors and GPUs with
-instructions for it (slower on others); the largest score changes by some thousandths (docs/performance.md).
+float32 gives the scores that training saw. bfloat16 is about twice as fast on processors and GPUs with
+instructions for it, and slower on others; scores change by some thousandths of the largest
+(docs/performance.md).
 """
 
 import copy
@@ -13,9 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 M = TypeVar("M", bound=nn.Module)
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["float32", "bfloat16"]
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def fold_batchnorm(model: M) -> M:
@@ -43,7 +44,7 @@ def _fold(module: nn.Module) -> None:
         before = (name, child)
 
 
-def for_inference(model: M, device: torch.device | None = None, precision: Precision = "fp32") -> M:
+def for_inference(model: M, device: torch.device | None = None, precision: Precision = "float32") -> M:
     """Return a copy on a device that is fast at ``forward`` and ``score_map``: see ``fold_batchnorm``.
 
     Its input is to have the precision of its parameters.

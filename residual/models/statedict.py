@@ -11,7 +11,7 @@ from typing import TypeGuard
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -74,7 +74,8 @@ def write_state(model: nn.Module, file: Path) -> None:
     # safetensors wants contiguous tensors, and plain ones load anywhere.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if file.suffix == ".safetensors":
-        save_file(state, file)
+        # save_file would make the file readable to its owner alone.
+        file.write_bytes(save(state))
     else:
         try:
             torch.save(state, file)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
@@ -126,6 +126,8 @@ def load_weights(folder: Path) -> Weights:
     Raises:
         InputError: when there is none, a file is damaged or newer, or the files do not fit each other.
     """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; make a weights folder of it with residual import")
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     if not (folder / CONFIG_FILE).exists() and (folder / "weights").is_dir():
@@ -233,13 +235,19 @@ def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config
         write_state(model, temporary / MODEL_FILE)
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
         if preprocessing.per_pixel:
-            save_file({"mean": preprocessing.mean.cpu().contiguous()}, temporary / PREPROCESSING_FILE)
+            mean = {"mean": preprocessing.mean.cpu().contiguous()}
+            (temporary / PREPROCESSING_FILE).write_bytes(save(mean))
 
 
 def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
     """Return config.json, checked and as it stands."""
     file = folder / CONFIG_FILE
     if not file.is_file():
+        if (folder / "recipe.yaml").is_file():
+            raise InputError(
+                f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
+                f"residual train --resume --out {folder}"
+            )
         raise InputError(
             f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"
         )

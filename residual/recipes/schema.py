@@ -56,7 +56,9 @@ class Batch(Part):
     @model_validator(mode="after")
     def _whole_groups(self) -> "Batch":
         if self.size % min(self.size, self.bn_group):
-            raise ValueError(f"size {self.size} is not a multiple of bn_group {self.bn_group}")
+            raise ValueError(
+                f"size {self.size} is not a multiple of bn_group {self.bn_group}; set batch.bn_group as well"
+            )
         return self
 
 
@@ -118,6 +120,10 @@ class Recipe(Part):
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    #: Arithmetic of convolutions and products on a GPU: "tf32" is float32 with shortened factors (PyTorch's
+    #: own default for convolutions), "bfloat16" autocasts. Weights, BN statistics and the update are float32
+    #: in all three, and on a CPU "tf32" is float32.
+    precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
     #: Iterations between two evaluations (a point of the error curves); None: once an epoch.
     evaluate_every: int | None = Field(None, ge=1)
     #: Iterations between two checkpoints; a checkpoint is also written on SIGINT and SIGTERM.
@@ -134,6 +140,8 @@ def parse(value: Any, source: str) -> Recipe:
     Raises:
         InputError: naming ``source``, the key and what is wrong with its value.
     """
+    if value is None:
+        raise InputError(f"{source} is empty; residual recipes NAME prints a recipe to start from")
     if not isinstance(value, dict):
         raise InputError(f"{source}: a recipe is a mapping of keys to values, not {type(value).__name__}")
     try:
@@ -144,6 +152,8 @@ def parse(value: Any, source: str) -> Recipe:
 
 def read(path: Path) -> Recipe:
     """Return the recipe in a YAML file."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -175,12 +185,17 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
         # YAML 1.1 reads 1e-3 (no dot) as text.
         if isinstance(part[last], str) and (number := _number(part[last])) is not None:
             part[last] = number
-    return parse(value, "--set " + " ".join(settings)) if settings else recipe
+    if not settings:
+        return recipe
+    changed = parse(value, "--set " + " ".join(settings))
+    if changes := differences(recipe, changed):
+        changed = changed.model_copy(update={"description": f"{recipe.name} with {'; '.join(changes)}"})
+    return changed
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Return what changed between two recipes, as ``key: old -> new``."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    """Return what changed between two recipes, as ``key: old -> new``; descriptions decide nothing."""
+    before, after = (_flatten(r.model_dump(mode="json", exclude={"description"})) for r in (old, new))
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
@@ -219,6 +234,14 @@ def _sentence(error: Any) -> str:
         return f"there is no key {key!r}{nearest(key, _keys())}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    if error["type"] == "model_type" or error["type"] == "model_attributes_type":
+        return f"{key} has keys of its own; set one of those, as {_first_key(key)}"
+    if error["type"] == "tuple_type":
+        return f"{key} = {error['input']!r}: write a list, as [0.5, 0.75]"
     if error["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message
     return f"{key} = {error['input']!r}: {message}"
+
+
+def _first_key(part: str) -> str:
+    return next(key for key in _keys() if key.startswith(f"{part}."))

@@ -6,7 +6,6 @@ networks and all that is said about them are the paper's.
 
 import base64
 import io
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -15,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from .. import run
-from ..analysis.figures import Curve, Panel, error_curves, file_content, page_svg
+from ..analysis.figures import Curve, Panel, error_curves, page_svg
 from ..data import load_dataset
 from ..errors import InputError, Interrupted
-from ..recipes import Recipe, find, override, read
-from ..training.checkpoint import write_atomically
-from ..training.folder import RunFolder, read_json, read_metrics
+from ..recipes import Recipe, find, override
+from ..training.folder import RunFolder
+from .files import write_figure, write_text
+from .page import render
+from .study import Finished, environments, is_begun, read_finished
 
 #: The four run folders, in the order of Figure 6; their recipes are digits-plain20 and so on.
 RUNS = ("plain20", "plain56", "resnet20", "resnet56")
@@ -37,36 +37,6 @@ ALIKE = 1.0
 #: A 20-layer network that gets more than this part of its training pictures wrong, in percent, has not
 #: learned yet, and says nothing about depth.
 UNLEARNED = 50.0
-
-
-@dataclass(frozen=True)
-class Member:
-    """One of the four runs, as its folder tells."""
-
-    name: str
-    recipe: Recipe
-    results: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    sessions: list[dict[str, Any]]
-
-    @property
-    def depth(self) -> int:
-        return int(self.name[-2:])
-
-    @property
-    def label(self) -> str:
-        """The network's name in the paper's writing."""
-        return self.name.replace("plain", "plain-").replace("resnet", "ResNet-")
-
-    @property
-    def training_error(self) -> float:
-        """Of the final weights on all training pictures, in percent."""
-        return float(self.results["train"]["top1_error"])
-
-    @property
-    def test_error(self) -> float:
-        """Of the final weights, in percent."""
-        return float(self.results["test"]["top1_error"])
 
 
 @dataclass(frozen=True)
@@ -143,7 +113,7 @@ def reproduce(out: Path, *, seed: int, settings: list[str], device: str) -> Path
     started = time.perf_counter()
     recipes = {name: _recipe(name, seed, settings) for name in RUNS}
     # All folders before any training: what does not fit is said at once, not after a minute.
-    begun = {name: _begun(out / name, recipe) for name, recipe in recipes.items()}
+    begun = {name: is_begun(out / name, recipe) for name, recipe in recipes.items()}
     there = [name for name in RUNS if RunFolder(out / name).results_file.exists()]
     console = Console()
     if there:
@@ -171,35 +141,17 @@ def _recipe(name: str, seed: int, settings: list[str]) -> Recipe:
     return recipe
 
 
-def _begun(path: Path, recipe: Recipe) -> bool:
-    """Say whether a folder holds a run already, which must be of this recipe."""
-    begun = RunFolder(path).recipe_file.exists()
-    try:
-        RunFolder.check(path, recipe, resume=begun)
-    except InputError as error:
-        raise InputError(f"{error} (residual reproduce degradation --out ANOTHER_FOLDER)") from None
-    return begun
+def _read(path: Path) -> Finished:
+    finished = read_finished(path)
+    assert finished is not None, path
+    return finished
 
 
-def _read(path: Path) -> Member:
-    folder = RunFolder(path)
-    metrics = read_metrics(folder.metrics_file)
-    if not metrics:
-        raise InputError(f"{folder.metrics_file}: there is nothing to draw; remove {path} to train again")
-    return Member(
-        path.name,
-        read(folder.recipe_file),
-        read_json(folder.results_file),
-        metrics,
-        read_json(folder.environment_file),
-    )
-
-
-def _verdict(members: dict[str, Member]) -> Verdict:
+def _verdict(members: dict[str, Finished]) -> Verdict:
     return Verdict(**{name: member.training_error for name, member in members.items()})
 
 
-def _show(console: Console, members: dict[str, Member], page: Path, seconds: float) -> None:
+def _show(console: Console, members: dict[str, Finished], page: Path, seconds: float) -> None:
     table = Table("network", title="Handwritten digits, final weights")
     for heading in ("parameters", "training error", "test error", "seconds"):
         table.add_column(heading, justify="right")
@@ -223,7 +175,7 @@ def _show(console: Console, members: dict[str, Member], page: Path, seconds: flo
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _write(out: Path, members: dict[str, Member]) -> Path:
+def _write(out: Path, members: dict[str, Finished]) -> Path:
     """Write the page and its figure, both derived from the run folders and replaced as a whole."""
     recipe = members["plain20"].recipe
     schedule = recipe.schedule
@@ -239,14 +191,8 @@ def _write(out: Path, members: dict[str, Member]) -> Path:
         Panel("residual networks", (curves["resnet20"], curves["resnet56"])),
     ]
     figure = error_curves(panels, **axes)
-    environment = Environment(
-        loader=PackageLoader("residual", "reproduce"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("degradation.html.jinja").render(
+    text = render(
+        "degradation.html.jinja",
         members=members,
         verdict=_verdict(members),
         alike=ALIKE,
@@ -256,24 +202,20 @@ def _write(out: Path, members: dict[str, Member]) -> Path:
         held_out=held_out,
         digits=_digits(),
         recipe=recipe,
-        environments=_environments(members),
+        environments=environments(members.values()),
         hours={name: _cifar10_hours(member) for name, member in members.items()},
         version=version("residual"),
         readme=_readme(out),
     )
+    write_figure(out, "errors", figure)
     page = out / "report.html"
-    try:
-        write_atomically(out / "errors.svg", file_content(figure, "svg"))
-        write_atomically(out / "errors.png", file_content(figure, "png"))
-        write_atomically(page, text.encode())
-    except OSError as error:
-        raise InputError(f"{out}: cannot write the page: {error.strerror}") from None
+    write_text(page, text)
     return page
 
 
-def _curve(member: Member, held_out: str) -> Curve:
+def _curve(member: Finished, held_out: str) -> Curve:
     return Curve(
-        f"{member.depth}-layer",
+        member.depth,
         [line["iteration"] for line in member.metrics],
         [line["train"]["top1_error"] for line in member.metrics],
         [line[held_out]["top1_error"] for line in member.metrics],
@@ -283,7 +225,7 @@ def _curve(member: Member, held_out: str) -> Curve:
 def _description(panel: Panel, held_out: str) -> str:
     """Return the figure in words, for a reader who cannot see it."""
     ends = " and ".join(
-        f"{curve.label}, training {curve.training[-1]:.1f} %, {held_out} {curve.held_out[-1]:.1f} %"
+        f"{curve.depth}-layer, training {curve.training[-1]:.1f} %, {held_out} {curve.held_out[-1]:.1f} %"
         for curve in panel.curves
     )
     return f"Error against iterations, {panel.title}. At the end: {ends}."
@@ -303,24 +245,12 @@ def _digits() -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _environments(members: dict[str, Member]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each session's environment once, with the networks trained in it."""
-    networks: dict[str, list[str]] = {}
-    for member in members.values():
-        for session in member.sessions:
-            same = {k: v for k, v in session.items() if k not in ("started", "iteration")}
-            labels = networks.setdefault(json.dumps(same), [])
-            if member.label not in labels:
-                labels.append(member.label)
-    return [(", ".join(labels), json.loads(text)) for text, labels in networks.items()]
-
-
-def _cifar10_hours(member: Member) -> float:
+def _cifar10_hours(member: Finished) -> float:
     """Return a rough guess at the hours that a network's run on CIFAR-10 takes at this run's speed.
 
     The work grows with the pictures seen and with their pixels, 32 x 32 against 8 x 8.
     """
-    paper = find(f"cifar10-{member.name}")
+    paper = find(f"cifar10-{member.network}")
     seen = member.recipe.schedule.iterations * member.recipe.batch.size
     ratio = paper.schedule.iterations * paper.batch.size / seen * (32 / 8) ** 2
     return float(member.results["seconds"]) * ratio / 3600

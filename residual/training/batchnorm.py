@@ -1,8 +1,9 @@
 """Batch normalisation outside the network: statistics over groups, and their exact average after training.
 
-The paper's 128 pictures lie on two GPUs, so that BN sees 64 at a time. Here a mini-batch goes through the
-network one BN group after the other, gradients adding up: the network needs no BN of its own kind, less
-memory is in use at a time, and several ranks with a group each compute the same thing.
+The paper's 128 pictures lie on two GPUs, so that BN sees 64 at a time. On a CPU a mini-batch goes through the
+network one BN group after the other, gradients adding up: less memory is in use at a time, and several ranks
+with a group each compute the same thing. On a GPU, where small networks are bound by the number of kernels,
+the whole mini-batch goes at once through BN layers that tell the groups apart.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,50 @@ AVERAGED_BATCHES = 200
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return all BN layers, found by their type (names vary: those of projections are ``downsample.1``)."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """BN that normalises each ``group`` pictures of a mini-batch by their own statistics.
+
+    It shares the parameters and buffers of the layer it is made from. The moving averages advance by the mean
+    over the groups. In evaluation, and for a mini-batch that is not several whole groups, it is plain BN.
+    Written as formulas, not as calls of the BN kernels, so that a compiler can join it with the ReLU and the
+    addition that follow.
+
+    Shapes: (N, C, H, W) to the same.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d, group: int) -> None:
+        super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
+        self._parameters, self._buffers = layer._parameters, layer._buffers
+        self.group = group
+        self.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups, rest = divmod(len(x), self.group)
+        if not self.training or groups < 2 or rest:
+            return super().forward(x)
+        # At least float32: statistics in half precision lose digits.
+        parts = x.unflatten(0, (groups, self.group)).to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(parts, dim=(1, 3, 4), correction=0)
+        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
+            with torch.no_grad():
+                count = parts[0].numel() // parts.shape[2]
+                unbiased = variance.mean(dim=0) * (count / (count - 1))
+                self.running_mean.lerp_(mean.mean(dim=0), self.momentum)
+                self.running_var.lerp_(unbiased, self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        y = parts * scale[:, None, :, None, None] + shift[:, None, :, None, None]
+        return y.flatten(0, 1).to(x.dtype)
+
+
+def tell_groups_apart(model: nn.Module, group: int) -> None:
+    """Replace every BN layer of a network by one with groups, in place; the state dict stays the same."""
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if type(child) is nn.BatchNorm2d:
+                setattr(module, name, GroupedBatchNorm2d(child, group))
 
 
 def set_momentum(layers: list[_BatchNorm], group: int, groups: int) -> None:

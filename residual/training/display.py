@@ -11,6 +11,8 @@ from rich.table import Table
 
 #: Seconds between two updates of the live line, and between two plain lines.
 LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
+#: Width of the bar in characters.
+BAR = 16
 
 
 class Display:
@@ -34,12 +36,15 @@ class Display:
         self._started = (time.perf_counter(), done)
         #: Where speed was last measured: time and iteration.
         self._last = self._started
+        #: When a line was last shown.
+        self._shown = self._started[0]
         self._period = LIVE_SECONDS
+        self._speed = 0.0
+        self.console = Console(stderr=True)
 
     def __enter__(self) -> "Display":
-        console = Console(stderr=True)
-        if console.is_terminal and not self.silent:
-            self._live = Live(console=console, auto_refresh=False)
+        if self.console.is_terminal and not self.silent:
+            self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
         else:
             self._period = PLAIN_SECONDS
@@ -51,41 +56,53 @@ class Display:
 
     def due(self) -> bool:
         """Whether it is time for another line. Between two lines nothing is read from the device."""
-        return time.perf_counter() - self._last[0] >= self._period
+        return time.perf_counter() - self._shown >= self._period
 
     def show(self, iteration: int, loss: float, error: float) -> None:
         """Show where the run is: training loss and error in percent since the last evaluation."""
-        now = time.perf_counter()
-        speed = (iteration - self._last[1]) * self.batch / max(now - self._last[0], 1e-9)
+        now = self._shown = time.perf_counter()
+        self.measure(iteration)
         pace = (now - self._started[0]) / max(iteration - self._started[1], 1)
         left = timedelta(seconds=round(pace * (self.iterations - iteration)))
-        self._last = (now, iteration)
         if self.silent:
             return
+        place = f"{iteration:,} of {self.iterations:,}"
+        errors = f"training {error:.2f} %{self.evaluated}"
         if self._live:
-            self._live.update(self._line(iteration, loss, error, speed, left), refresh=True)
+            self._live.update(self._line(place, errors, loss, left), refresh=True)
         else:
             print(
-                f"{self.name}: iteration {iteration:,} of {self.iterations:,}  loss {loss:.3f}  errors: "
-                f"training {error:.2f} %{self.evaluated}  {speed:,.0f} images/s  {left} left",
+                f"{self.name}: iteration {place}  loss {loss:.3f}  errors: {errors}  "
+                f"{self._speed:,.0f} images/s  {left} left",
                 file=sys.stderr,
                 flush=True,
             )
 
-    def _line(self, iteration: int, loss: float, error: float, speed: float, left: timedelta) -> Table:
-        """One line in 80 columns; the run's name and a bar where there is room for them."""
-        assert self._live is not None
-        width = self._live.console.width
-        grid = Table.grid(padding=(0, 1))
-        # What is cut off where the terminal is narrower comes last.
-        cells: list[RenderableType] = [
-            f"{iteration:,}/{self.iterations:,}  {left} left  loss {loss:.3f}  "
-            f"errors: training {error:.2f} %{self.evaluated}  {speed:,.0f} images/s"
-        ]
-        if width >= 110:
-            cells.insert(0, self.name)
-        if width >= 130:
-            cells.insert(1, ProgressBar(self.iterations, iteration, width=16))
+    def say(self, what: str) -> None:
+        """Say in a line of its own what the run is doing now that is no iteration."""
+        if not self.silent:
+            self.console.print(f"{self.name}: {what}", highlight=False, markup=False, soft_wrap=True)
+
+    def measure(self, iteration: int) -> None:
+        """Measure the speed since the last call, if there were iterations, and start anew from here."""
+        now = time.perf_counter()
+        if iteration > self._last[1]:
+            self._speed = (iteration - self._last[1]) * self.batch / max(now - self._last[0], 1e-9)
+        self._last = (now, iteration)
+
+    def _line(self, place: str, errors: str, loss: float, left: timedelta) -> Table:
+        """One line: the name, and of the rest what fits, the most telling first."""
+        width = self.console.width - len(self.name)
+        cells: list[RenderableType] = [self.name]
+        for cell in (place, f"{left} left", errors, f"loss {loss:.3f}", f"{self._speed:,.0f} images/s"):
+            if len(cell) + 2 > width:
+                break
+            cells.append(cell)
+            width -= len(cell) + 2
+        if width > BAR + 2:
+            done, _, total = place.replace(",", "").partition(" of ")
+            cells.insert(1, ProgressBar(int(total), int(done), width=BAR))
+        grid = Table.grid(padding=(0, 2, 0, 0))
         for _ in cells:
             grid.add_column(no_wrap=True)
         grid.add_row(*cells)

@@ -5,19 +5,27 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import World
 from ..errors import InputError, Interrupted
-from ..randomness import Stream, mix
 from ..recipes import Recipe
-from .batchnorm import AVERAGED_BATCHES, average_statistics, synchronize
+from .batchnorm import AVERAGED_BATCHES, average_statistics, synchronize, tell_groups_apart
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .folder import RunFolder
+from .iteration import (
+    Batches,
+    CapturedIterations,
+    EagerIterations,
+    PlannedBatches,
+    compile_regions,
+    has_dropout,
+    without_compilation,
+)
 from .schedule import learning_rate
 from .sgd import SGD
 from .signals import StopSignals
@@ -31,14 +39,6 @@ class Diverged(InputError):
     """The loss is no longer a finite number."""
 
 
-class Batches(Protocol):
-    """Training batches by iteration; ``len`` is the number of iterations of an epoch."""
-
-    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]: ...
-
-    def __len__(self) -> int: ...
-
-
 class Run:
     """One training run: the network and all that changes with it.
 
@@ -50,6 +50,7 @@ class Run:
         part: that part's name, "validation" or "test".
         folder: where rank 0 writes.
         world: the ranks that train together.
+        eager: on a GPU, run PyTorch's kernels one by one, without compiling and recording them.
         resume_command: what to type to continue the run, for messages.
         log: also called with every line of metrics.jsonl (TensorBoard, say).
     """
@@ -64,6 +65,7 @@ class Run:
         folder: RunFolder,
         world: World,
         resume_command: str,
+        eager: bool = False,
         log: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.recipe = recipe
@@ -82,7 +84,19 @@ class Run:
         self.optimizer = SGD(
             model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form
         )
-        self.step = Step(model, self.optimizer, self.group, world, self.meter)
+        fast = self.device.type == "cuda" and not eager
+        if fast:
+            tell_groups_apart(model, self.group)
+            compile_regions(model)
+        at_once = recipe.batch.size // world.size if fast else self.group
+        step = Step(model, self.optimizer, at_once, world, self.meter, recipe.precision)
+        self.layers = step.layers
+        #: Does one iteration, given its number.
+        self.iterate: Callable[[int], None] = (
+            CapturedIterations(step, batches, recipe.schedule, self.device)
+            if fast and world.size == 1 and isinstance(batches, PlannedBatches) and not has_dropout(model)
+            else EagerIterations(step, batches, recipe.schedule, recipe.seed, world.rank)
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next iteration depends on, by their name in a checkpoint."""
@@ -137,11 +151,7 @@ class Run:
             Display(name, schedule.iterations, batch, progress.iteration, silent) as display,
         ):
             while progress.iteration < schedule.iterations:
-                iteration = progress.iteration
-                # Dropout draws from the global generator: a pure function of the iteration, like the rest.
-                torch.manual_seed(mix(self.recipe.seed, Stream.DROPOUT, iteration, world.rank))
-                inputs, targets = self.batches(iteration)
-                self.step(inputs, targets, learning_rate(schedule, iteration), iteration)
+                self.iterate(progress.iteration)
                 progress.iteration += 1
                 progress.seconds = before + time.perf_counter() - start
                 last = progress.iteration == schedule.iterations
@@ -154,15 +164,20 @@ class Run:
                 )
                 if last or stopping or progress.iteration % self.recipe.checkpoint_every == 0:
                     self._save()
-                if stopping and not last:
-                    at = f"stopped at iteration {progress.iteration:,}"
-                    raise Interrupted(
-                        f"{at}; continue with: {self.resume_command}", stop.received or signal.SIGTERM
-                    )
+                if stopping:
+                    self._stop(stop)
             first = schedule.iterations
             average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
-            average_statistics(self.model, self.batches, average, self.group, world)
+            display.say(f"averaging BN statistics over {len(average)} mini-batches")
+            with without_compilation():
+                average_statistics(self.model, self.batches, average, self.group, world)
+            if world.any(stop.received is not None, self.device):
+                self._stop(stop)
             self._log(display)
+
+    def _stop(self, stop: StopSignals) -> None:
+        at = f"stopped at iteration {self.progress.iteration:,}"
+        raise Interrupted(f"{at}; continue with: {self.resume_command}", stop.received or signal.SIGTERM)
 
     def _show(self, display: Display) -> None:
         if self.world.size == 1:
@@ -175,8 +190,12 @@ class Run:
     def _log(self, display: Display) -> None:
         """Evaluate, write a line of metrics.jsonl, and start new training sums."""
         self._check_finite()
-        synchronize(self.step.layers, self.world)
-        metrics = self.evaluate()
+        synchronize(self.layers, self.world)
+        # An evaluation is no training: it does not count as slow iterations.
+        display.measure(self.progress.iteration)
+        with without_compilation():
+            metrics = self.evaluate()
+        display.measure(self.progress.iteration)
         loss, error, images = self.meter.read(self.world)
         progress = self.progress
         line = {
@@ -200,7 +219,7 @@ class Run:
 
     def _save(self) -> None:
         self._check_finite()
-        synchronize(self.step.layers, self.world)
+        synchronize(self.layers, self.world)
         tensors = self.tensors()
         if self.world.is_main:
             save_checkpoint(self.folder.path, tensors, self.progress)

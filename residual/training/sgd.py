@@ -28,18 +28,30 @@ class SGD:
         self.form = form
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """Update every parameter from its gradient, then drop the gradients."""
+    def step(self, learning_rate: float | Tensor) -> None:
+        """Update every parameter from its gradient, then drop the gradients.
+
+        Args:
+            learning_rate: a number, or a tensor () on the device, which a CUDA graph reads anew each time.
+        """
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         if self.weight_decay:
             torch._foreach_add_(gradients, self.parameters, alpha=self.weight_decay)
         velocities = list(self.velocities.values())
         torch._foreach_mul_(velocities, self.momentum)
         if self.form == "paper":
-            torch._foreach_add_(velocities, gradients, alpha=learning_rate)
+            _add_scaled_(velocities, gradients, learning_rate)
             torch._foreach_sub_(self.parameters, velocities)
         else:
             torch._foreach_add_(velocities, gradients)
-            torch._foreach_add_(self.parameters, velocities, alpha=-learning_rate)
+            _add_scaled_(self.parameters, velocities, -learning_rate)
         for parameter in self.parameters:
             parameter.grad = None
+
+
+def _add_scaled_(targets: list[Tensor], values: list[Tensor], factor: float | Tensor) -> None:
+    """Add ``factor * value`` to each target, in place."""
+    if isinstance(factor, Tensor):
+        torch._foreach_add_(targets, torch._foreach_mul(values, factor))
+    else:
+        torch._foreach_add_(targets, values, alpha=factor)

@@ -1,6 +1,8 @@
 """One optimisation step, and the sums that the log needs."""
 
 import contextlib
+import inspect
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +23,16 @@ class Meter:
         #: Iteration of the first loss that was not finite, -1 while there is none.
         self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
 
-    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int) -> None:
-        """Count one group: its mean loss, its scores (n, K) and targets (n,)."""
+    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int | Tensor) -> None:
+        """Count one group: its mean loss, its scores (n, K) and targets (n,).
+
+        In place, and without a constant from the host, so that it can be a part of a CUDA graph.
+        """
+        count = torch.full_like(loss, len(targets), dtype=torch.float64)
         errors = (scores.argmax(dim=1) != targets).sum()
-        count = len(targets)
-        self.sums += torch.stack([loss.double() * count, errors.double(), errors.new_tensor(count).double()])
+        self.sums += torch.stack([loss.double() * count, errors.double(), count])
         broken = ~torch.isfinite(loss) & (self.broken_at < 0)
-        self.broken_at = torch.where(broken, float(iteration), self.broken_at)
+        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
 
     def read(self, world: World) -> tuple[float, float, int]:
         """Return the mean loss, the error in percent and the number of pictures, over all ranks."""
@@ -44,26 +49,41 @@ class Step:
     Args:
         model: on its device, in channels-last format.
         optimizer: over the same parameters.
-        group: pictures that share their BN statistics; the batch of a rank is a multiple of it, or smaller.
+        group: pictures that go through the network at a time: those that share their BN statistics, or, where
+            the BN layers tell groups apart themselves (GroupedBatchNorm2d), this rank's whole share.
         world: gradients are averaged over its ranks.
         meter: receives the losses and errors.
+        precision: as in the recipe; only "bfloat16" is an affair of the step.
     """
 
-    def __init__(self, model: nn.Module, optimizer: SGD, group: int, world: World, meter: Meter) -> None:
-        # Buffers are averaged where they are needed (batchnorm.synchronize), not sent with every step.
-        self.model = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: SGD,
+        group: int,
+        world: World,
+        meter: Meter,
+        precision: str = "tf32",
+    ) -> None:
+        self.model = _distributed(model) if world.size > 1 else model
         self.layers = batch_norms(model)
         self.optimizer = optimizer
         self.group = group
         self.meter = meter
+        self.autocast = precision == "bfloat16"
 
-    def __call__(self, inputs: Tensor, targets: Tensor, learning_rate: float, iteration: int) -> None:
+    def __call__(
+        self, inputs: Tensor, targets: Tensor, learning_rate: float | Tensor, iteration: int | Tensor
+    ) -> None:
         """Inputs float (n, C, H, W), targets int64 (n,): this rank's share of the mini-batch."""
         parts = list(zip(inputs.split(self.group), targets.split(self.group), strict=True))
         for number, (x, y) in enumerate(parts, start=1):
             set_momentum(self.layers, number, len(parts))
             with self._gradients_stay_here(number < len(parts)):
-                scores = self.model(x)
+                # No cache: it would keep the graph's first copies of the weights.
+                with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
+                    scores = self.model(x)
+                scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
                 loss = F.cross_entropy(scores, y)
                 (loss * (len(y) / len(targets))).backward()
             self.meter.add(loss.detach(), scores.detach(), y, iteration)
@@ -74,3 +94,12 @@ class Step:
         if stay and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()
+
+
+def _distributed(model: nn.Module) -> DistributedDataParallel:
+    # Buffers are averaged where they are needed (batchnorm.synchronize), not sent with every step. PyTorch
+    # has renamed the option since 2.11.
+    new = "forward_sync_buffers"
+    known = new in inspect.signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {new if known else "broadcast_buffers": False}
+    return DistributedDataParallel(model, **options)

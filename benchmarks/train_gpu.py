@@ -1,0 +1,321 @@
+"""Training throughput on a GPU, against the loop that people use, and against what the GPU could do.
+
+CIFAR-10 networks, pictures of CIFAR-10's size, batches of 128. Every measurement has a fresh process of its
+own, and the sides take turns. See README.md beside this file.
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from train_cpu import (
+    Settings,
+    UsualResNet,
+    check_out,
+    in_new_process,
+    pictures,
+    spread,
+    usual_loader,
+)
+
+from residual.errors import InputError
+
+#: Ratios that the results are held against, by depth.
+WANTED_RATIO = {20: 8.0, 110: 4.0}
+#: Seconds in which a whole run of 64,000 iterations is to end, by depth.
+WANTED_SECONDS = {20: 60.0, 56: 150.0, 110: 300.0, 1202: 2400.0}
+ITERATIONS = 64_000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One side, once.
+
+    Attributes:
+        images_per_second: over the timed iterations, from the stored pictures to the updated weights.
+        first_step_seconds: from the start of the process until iterations run at full speed: imports,
+            reading the pictures, starting workers, compiling, recording.
+        peak_bytes: of the GPU's memory.
+    """
+
+    images_per_second: float
+    first_step_seconds: float
+    peak_bytes: int
+
+
+def ours(depth: int, precision: str, eager: bool, settings: Settings) -> Iterator[int]:
+    """Iterate as ``residual train`` does, and give the number of pictures of each iteration."""
+    from residual import recipes
+    from residual.data.resident import ResidentBatches
+    from residual.distributed import World
+    from residual.gpu import set_arithmetic
+    from residual.models import build_model
+    from residual.models.preprocessing import Preprocessing
+    from residual.training.folder import RunFolder
+    from residual.training.loop import Run
+
+    recipe = recipes.override(recipes.find(f"cifar10-resnet{depth}"), [f"precision={precision}"])
+    device = torch.device("cuda")
+    set_arithmetic(device, recipe.precision, deterministic=False)
+    dataset = pictures(settings.data_dir).to(device)
+    model = (
+        build_model(recipe.model.name, classes=10).to(device).to(memory_format=torch.channels_last).train()
+    )
+    preprocessing = Preprocessing(dataset.images[:1000].float().mean(dim=0) / 255).to(device)
+    batches = ResidentBatches(
+        dataset, preprocessing, recipe.batch.size, recipe.data.pad, recipe.data.flip, recipe.seed, device
+    )
+    # The folder is never opened: nothing is written.
+    folder = RunFolder(Path("unused"))
+    run = Run(recipe, model, batches, dict, "test", folder, World(), "", eager=eager)
+    for iteration in range(recipe.schedule.iterations):
+        run.iterate(iteration)
+        yield recipe.batch.size
+
+
+def usual(depth: int, settings: Settings) -> Iterator[int]:
+    """Iterate as popular repositories do on a GPU."""
+    torch.backends.cudnn.benchmark = True
+    loader = usual_loader(settings, pin_memory=True)
+    network = UsualResNet((depth - 2) // 6).cuda().train()
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    total_loss, correct = 0.0, 0
+    for inputs, targets in chain.from_iterable(repeat(loader)):
+        inputs, targets = inputs.cuda(non_blocking=True), targets.cuda(non_blocking=True)
+        outputs = network(inputs)
+        loss = criterion(outputs, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item()
+        correct += (outputs.argmax(1) == targets).sum().item()
+        yield len(targets)
+
+
+SIDES = ("ours-tf32", "ours-bfloat16", "ours-eager", "usual")
+
+
+def start(side: str, depth: int, settings: Settings) -> Iterator[int]:
+    """Return a side's iterations."""
+    if side == "usual":
+        return usual(depth, settings)
+    precision = side.removeprefix("ours-")
+    eager = precision == "eager"
+    return ours(depth, "tf32" if eager else precision, eager, settings)
+
+
+def measure(side: str, depth: int, settings: Settings, started: float) -> Measurement:
+    """Run one side in this process, which ``started`` then (time.monotonic)."""
+    steps = start(side, depth, settings)
+    for _ in range(settings.warmup):
+        next(steps)
+    torch.cuda.synchronize()
+    first = time.monotonic() - started
+    began = time.perf_counter()
+    images = sum(next(steps) for _ in range(settings.iterations))
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return Measurement(images / seconds, first, torch.cuda.max_memory_allocated())
+
+
+def profile(side: str, depth: int, settings: Settings, iterations: int = 20) -> str:
+    """Return the kernels of some iterations, the longest first, as a table."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    steps = start(side, depth, settings)
+    for _ in range(settings.warmup):
+        next(steps)
+    torch.cuda.synchronize()
+    with record(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as recorded:
+        for _ in range(iterations):
+            next(steps)
+        torch.cuda.synchronize()
+    return recorded.key_averages().table(sort_by="self_cuda_time_total", row_limit=40)
+
+
+def ceilings() -> dict[str, float]:
+    """Return the GPU's measured bandwidth (bytes/s) and rates of matrix products (FLOP/s)."""
+
+    def seconds(work: Callable[[], object], times: int = 20) -> float:
+        work()
+        best = float("inf")
+        for _ in range(times):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            best = min(best, begin.elapsed_time(end) / 1000)
+        return best
+
+    a = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    found = {"bytes_per_second": 2 * a.numel() / seconds(lambda: b.copy_(a))}
+    torch.set_float32_matmul_precision("high")
+    for name, dtype in (("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
+        x = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+        found[f"{name}_flop_per_second"] = 2 * 8192**3 / seconds(lambda x=x: x @ x)  # type: ignore[misc]
+    return found
+
+
+def floor_seconds(depth: int, precision: str, rates: dict[str, float]) -> dict[str, float]:
+    """Return the least time of a step of 128 pictures: its arithmetic, and its traffic with memory.
+
+    Traffic: each convolution reads its input and writes its output forwards, and backwards reads both and
+    their gradients' counterparts: six passes over an activation, the least when BN, ReLU and addition are
+    joined to them entirely.
+    """
+    from residual.analysis.complexity import complexity
+    from residual.models import build_model
+
+    counted = complexity(build_model(f"cifar_resnet{depth}", classes=10), (3, 32, 32))
+    size = 2 if precision == "bfloat16" else 4
+    return {
+        "arithmetic": 128 * 6 * counted.multiply_adds / rates[f"{precision}_flop_per_second"],
+        "traffic": 128 * 6 * counted.activations * size / rates["bytes_per_second"],
+    }
+
+
+def benchmark(
+    depths: Annotated[str, typer.Option(help="Of the networks, with commas between.")] = "20,56,110",
+    sides: Annotated[str, typer.Option(help=f"Of {', '.join(SIDES)}.")] = "ours-tf32,ours-bfloat16,usual",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 3,
+    iterations: Annotated[int, typer.Option(min=1, help="Timed iterations in a turn.")] = 400,
+    workers: Annotated[int, typer.Option(min=0, help="The usual loop's DataLoader workers.")] = 8,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with CIFAR-10 (default: random pictures of that size).")
+    ] = None,
+    profile_to: Annotated[
+        Path | None, typer.Option("--profile", help="Text file for each depth's longest kernels; new.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
+) -> None:
+    """Measure training throughput on a GPU, in turns with the loop that people use."""
+    from residual.environment import describe
+
+    chosen = [side.strip() for side in sides.split(",")]
+    if unknown := [side for side in chosen if side not in SIDES]:
+        raise InputError(f"--sides: there is no side {unknown[0]!r}; known are {', '.join(SIDES)}")
+    if not torch.cuda.is_available():
+        raise InputError("there is no GPU that PyTorch sees; on a CPU use benchmarks/train_cpu.py")
+    check_out(out)
+    check_out(profile_to)
+    settings = Settings(10, iterations, workers, data_dir)
+    progress = Console(stderr=True, highlight=False)
+    rates = in_new_process(ceilings)
+    found: dict[str, Any] = {}
+    for depth in map(int, depths.split(",")):
+        turns: dict[str, list[Measurement]] = {side: [] for side in chosen}
+        for number in range(1, rounds + 1):
+            for side in chosen:
+                turns[side].append(in_new_process(partial(measure, side, depth, settings, time.monotonic())))
+            speeds = ", ".join(f"{side} {turns[side][-1].images_per_second:,.0f}" for side in chosen)
+            progress.print(f"ResNet-{depth}, round {number} of {rounds}, images/s: {speeds}", soft_wrap=True)
+        found[str(depth)] = summarize(depth, turns, rates)
+    result = {
+        "benchmark": "train_gpu",
+        "environment": describe(torch.device("cuda"), 1) | {"command": shlex.join(["python", *sys.argv])},
+        "settings": asdict(settings) | {"data_dir": data_dir and str(data_dir), "rounds": rounds},
+        "ceilings": rates,
+        "networks": found,
+    }
+    show(Console(highlight=False), found)
+    if profile_to:
+        side = next(side for side in chosen if side != "usual")
+        parts = [
+            f"ResNet-{d}, {side}\n{in_new_process(partial(profile, side, int(d), settings))}" for d in found
+        ]
+        profile_to.write_text("\n\n".join(parts), encoding="utf-8")
+    if out:
+        with out.open("x", encoding="utf-8") as file:
+            json.dump(result, file, indent=2)
+            file.write("\n")
+
+
+def summarize(depth: int, turns: dict[str, list[Measurement]], rates: dict[str, float]) -> dict[str, Any]:
+    """Return each side's spread, its ratio to the usual loop, its floor, and the time of a whole run."""
+    found: dict[str, Any] = {}
+    for side, measured in turns.items():
+        speeds = [m.images_per_second for m in measured]
+        step = 128 / spread(speeds)["median"]
+        precision = "bfloat16" if side == "ours-bfloat16" else "tf32"
+        floor = floor_seconds(depth, precision, rates)
+        found[side] = {
+            "images_per_second": spread(speeds),
+            "first_step_seconds": spread([m.first_step_seconds for m in measured]),
+            "peak_bytes": max(m.peak_bytes for m in measured),
+            "whole_run_seconds": ITERATIONS * step,
+            "floor_seconds": floor,
+            "fraction_of_floor": max(floor.values()) / step,
+        }
+        if "usual" in turns and side != "usual":
+            ratios = [
+                a.images_per_second / b.images_per_second
+                for a, b in zip(measured, turns["usual"], strict=True)
+            ]
+            found[side]["ratio"] = spread(ratios)
+    return found
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Print a table a network, with the targets that there are for it."""
+    for name, sides in found.items():
+        depth = int(name)
+        table = Table(title=f"ResNet-{depth}, batch 128: median")
+        for heading in ("", "images/s", "over usual", "64k iterations, s", "of the floor", "ready, s", "GB"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for side, values in sides.items():
+            table.add_row(
+                side,
+                f"{values['images_per_second']['median']:,.0f}",
+                f"{values['ratio']['median']:.2f}" if "ratio" in values else "",
+                f"{values['whole_run_seconds']:.0f}",
+                f"{values['fraction_of_floor']:.2f}",
+                f"{values['first_step_seconds']['median']:.0f}",
+                f"{values['peak_bytes'] / 1e9:.1f}",
+            )
+        console.print(table)
+        best = max(
+            (v for s, v in sides.items() if s != "usual"), key=lambda v: v["images_per_second"]["median"]
+        )
+        if depth in WANTED_RATIO and "ratio" in best:
+            passed = best["ratio"]["median"] >= WANTED_RATIO[depth]
+            console.print(
+                f"{'yes' if passed else 'NO '}  at least {WANTED_RATIO[depth]:g} times the usual loop"
+            )
+        if depth in WANTED_SECONDS:
+            passed = best["whole_run_seconds"] <= WANTED_SECONDS[depth]
+            console.print(f"{'yes' if passed else 'NO '}  64,000 iterations in {WANTED_SECONDS[depth]:g} s")
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(
+    epilog="""\b
+Examples:
+  python benchmarks/train_gpu.py
+  python benchmarks/train_gpu.py --out results/benchmarks/train_gpu.json --profile profile.txt
+  python benchmarks/train_gpu.py --depths 1202 --sides ours-tf32,ours-bfloat16 --rounds 1 --iterations 50
+"""
+)(benchmark)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        print(f"train_gpu: {error}", file=sys.stderr)
+        sys.exit(2)

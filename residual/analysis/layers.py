@@ -1,0 +1,184 @@
+"""Layer responses (Figure 7) and signals (Section 4.1): what goes forwards and backwards through each layer.
+
+The layers are the 3x3 convolutions. A layer's response is its output after BN and before the ReLU or the
+addition; a network without BN (VGG) has the convolution's own output in its place. Forward hooks read it at
+the moment it exists: the blocks' ReLU and addition then overwrite it in place, which is what keeps training's
+memory small, so no stored intermediate could tell it afterwards.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A 3x3 convolution, and the module whose output is its response.
+
+    Attributes:
+        name: of the convolution, as in the state dict.
+        convolution: the 3x3 layer.
+        response: the BN that follows it, or the convolution itself.
+    """
+
+    name: str
+    convolution: nn.Conv2d
+    response: nn.Module
+
+
+@dataclass(frozen=True)
+class Response:
+    """One layer's bar in Figure 7.
+
+    Attributes:
+        layer: its name.
+        std: standard deviation over pictures, channels and positions.
+    """
+
+    layer: str
+    std: float
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What passes through one layer in a training step.
+
+    Attributes:
+        layer: its name.
+        variance_before: of the convolution's output, before BN.
+        variance: of the response, after BN.
+        gradient_norm: L2 norm of the gradient of one picture's loss with respect to the response, root mean
+            square over the pictures.
+    """
+
+    layer: str
+    variance_before: float
+    variance: float
+    gradient_norm: float
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Return a network's 3x3 layers from input to output.
+
+    Raises:
+        InputError: when it has none.
+    """
+    layers = []
+    modules = [(name, m) for name, m in model.named_modules() if not list(m.children())]
+    following = [module for _, module in modules[1:]] + [None]
+    for (name, module), after in zip(modules, following, strict=True):
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            layers.append(Layer(name, module, after if isinstance(after, _BatchNorm) else module))
+    if not layers:
+        raise InputError("the network has no 3x3 convolution, so there are no layer responses to measure")
+    return layers
+
+
+class Moments:
+    """Standard deviation and variance of numbers that come in parts, in double precision."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, values: Tensor) -> None:
+        # Shifted sums are not needed: BN's outputs have means near 0 compared with their deviations.
+        values = values.detach().double()
+        self.count += values.numel()
+        self.total += float(values.sum())
+        self.squares += float(values.square().sum())
+
+    @property
+    def variance(self) -> float:
+        mean = self.total / self.count
+        return max(0.0, self.squares / self.count - mean**2)
+
+
+@torch.inference_mode()
+def responses(
+    model: nn.Module, batches: Iterable[Tensor], progress: Callable[[int], None] | None = None
+) -> list[Response]:
+    """Return the standard deviation of each layer's response, in the network's order (Figure 7, top).
+
+    The network is in its testing mode: BN normalises by the averaged statistics, as in the deployed network.
+
+    Args:
+        model: is left in its mode.
+        batches: prepared inputs, float (n, C, H, W), on the model's device.
+        progress: called with the number of pictures done after each batch.
+    """
+    layers = layers_of(model)
+    moments = [Moments() for _ in layers]
+    training = model.training
+    model.eval()
+    handles = [
+        layer.response.register_forward_hook(lambda _m, _i, output, m=m: m.add(output))
+        for layer, m in zip(layers, moments, strict=True)
+    ]
+    done = 0
+    try:
+        for x in batches:
+            model(x)
+            done += len(x)
+            if progress:
+                progress(done)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+    return [Response(layer.name, m.variance**0.5) for layer, m in zip(layers, moments, strict=True)]
+
+
+def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Signal]:
+    """Return what passes forwards and backwards through each layer, in the network's order (Section 4.1).
+
+    The network is in its training mode, each batch a BN group of its own; it is left as it was.
+
+    Args:
+        model: on its device.
+        batches: prepared inputs, float (n, C, H, W), and targets, int64 (n,).
+    """
+    # BN's moving averages advance in training mode: those of a copy.
+    model = copy.deepcopy(model).train()
+    layers = layers_of(model)
+    before, after = [Moments() for _ in layers], [Moments() for _ in layers]
+    squares = [0.0] * len(layers)
+
+    def follow(number: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            after[number].add(output)
+            # The hook is told the gradient of the output as it is now, whatever is done to it in place later.
+            output.register_hook(lambda gradient: add(number, gradient))
+
+        return hook
+
+    def add(number: int, gradient: Tensor) -> None:
+        # The loss is a mean over n pictures: one picture's own gradient is n times as large.
+        squares[number] += float((gradient.double() * len(gradient)).square().sum())
+
+    handles = []
+    for number, layer in enumerate(layers):
+        handles += [
+            layer.convolution.register_forward_hook(lambda _m, _i, output, m=before[number]: m.add(output)),
+            layer.response.register_forward_hook(follow(number)),
+        ]
+    pictures = 0
+    try:
+        for x, y in batches:
+            F.cross_entropy(model(x), y).backward()
+            model.zero_grad()
+            pictures += len(y)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [
+        Signal(layer.name, before[i].variance, after[i].variance, (squares[i] / pictures) ** 0.5)
+        for i, layer in enumerate(layers)
+    ]

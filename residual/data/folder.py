@@ -1,0 +1,267 @@
+"""Pictures in folders, one directory a class, as torchvision's ImageFolder and ImageNet have them.
+
+    DIR/train/CLASS/picture.jpg         the training part
+    DIR/val/CLASS/picture.jpg           the validation part, or
+    DIR/val/picture.jpg                 ImageNet's flat one, with a file that names each picture's class:
+                                        LOC_val_solution.csv, val.txt, or the devkit's ground truth
+
+An index of the files is kept in the user's cache folder: reading the directories of 1.28 million files takes
+minutes on a slow disk, and checking that they have not changed takes seconds.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, nearest
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
+#: Where the classes of a flat validation folder stand, beside it or in it.
+GROUND_TRUTH = ("LOC_val_solution.csv", "val.txt", "val.csv", "val_labels.csv")
+DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
+VERSION = 1
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """Which pictures there are, and of what class; none of them is opened for it.
+
+    Attributes:
+        name: of the data set and its part.
+        classes: names of the K classes, sorted.
+        files: paths of the N pictures below ``root``.
+        targets: int64 (N,), each in [0, K).
+        root: the folder that the paths are relative to.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    targets: Tensor
+    root: Path
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the pictures: their paths."""
+        return self.files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, position: int) -> Path:
+        return self.root / self.files[position]
+
+
+def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None = None) -> FolderIndex:
+    """Return the index of a part of a folder of pictures.
+
+    Args:
+        data_dir: the folder that holds ``train`` and ``val``; for validation also one that holds the classes.
+        split: "train" or "val".
+        classes: those of the training part, in whose order targets count; None for the part's own.
+
+    Raises:
+        InputError: when there is no such folder, a class has no pictures or is not among ``classes``, or the
+            classes of a flat validation folder are not known.
+    """
+    if not data_dir.is_dir():
+        raise InputError(f"there is no folder {data_dir}")
+    root = data_dir / split
+    if not root.is_dir():
+        if split == "train" or any((data_dir / other).is_dir() for other in ("train", "val")):
+            raise InputError(f"{data_dir} has no folder {split}; put a folder for each class into {root}")
+        root = data_dir
+    listing = _cached(root)
+    flat = listing[""]
+    folders = {name: files for name, files in listing.items() if name}
+    found = _flat(root, data_dir, flat) if flat and not folders else _sorted(root, folders)
+    own = tuple(sorted(found))
+    if classes is not None and (strange := [name for name in own if name not in set(classes)]):
+        raise InputError(
+            f"{root} has a class {strange[0]!r} that the training part has not{nearest(strange[0], classes)}"
+        )
+    order = classes or own
+    number = {name: target for target, name in enumerate(order)}
+    files = [(file, number[name]) for name in own for file in found[name]]
+    return FolderIndex(
+        f"{data_dir} {root.name}" if root != data_dir else str(data_dir),
+        order,
+        tuple(file for file, _ in files),
+        torch.tensor([target for _, target in files]),
+        root,
+    )
+
+
+def _sorted(root: Path, folders: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return each class's pictures, of a folder with a directory for each class."""
+    if not folders:
+        raise InputError(f"{root} is empty; put a folder with pictures for each class there")
+    found = {name: [f"{name}/{file}" for file in files] for name, files in folders.items()}
+    empty = [name for name, files in found.items() if not files]
+    if len(empty) == len(found):
+        raise InputError(
+            f"{root} has no pictures in its {len(found)} folders (known are {', '.join(SUFFIXES)}); is it "
+            "the folder that holds the classes?"
+        )
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise InputError(
+            f"{root / empty[0]}{more}: a class without pictures; put pictures there or remove the folder"
+        )
+    return found
+
+
+def _flat(root: Path, data_dir: Path, pictures: list[str]) -> dict[str, list[str]]:
+    """Return each class's pictures, of ImageNet's validation folder without directories."""
+    places = (root, data_dir, data_dir / "ILSVRC2012_devkit_t12" / "data")
+    known: dict[str, str] = {}
+    source = next((p / n for p in places for n in GROUND_TRUTH if (p / n).is_file()), None)
+    if source:
+        known = _read_pairs(source)
+    elif source := next((p / DEVKIT for p in places if (p / DEVKIT).is_file()), None):
+        known = _read_devkit(source, sorted(pictures))
+    else:
+        raise InputError(
+            f"{root} has pictures but no folders for classes, and no file says what they show; put beside it "
+            f"LOC_val_solution.csv, a val.txt (lines of FILE CLASS), or the devkit's {DEVKIT} and meta.mat"
+        )
+    found: dict[str, list[str]] = {}
+    for file in sorted(pictures):
+        name = known.get(Path(file).stem)
+        if name is None:
+            raise InputError(f"{source} does not say which class {file} is of")
+        found.setdefault(name, []).append(file)
+    return found
+
+
+def _read_pairs(path: Path) -> dict[str, str]:
+    """Return the class of each picture by the file's name without suffix, from lines of FILE CLASS."""
+    pairs = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows: Iterable[list[str]] = csv.reader(file) if path.suffix == ".csv" else (x.split() for x in file)
+        for number, row in enumerate(rows, start=1):
+            if not row or (number == 1 and row[0].lower() in ("imageid", "file", "filename", "image")):
+                continue
+            # Kaggle's file has boxes after the class: "n01751748 111 108 230 366".
+            words = row[1].split() if len(row) > 1 else []
+            if not words:
+                raise InputError(f"{path}, line {number}: write the picture's file and its class")
+            pairs[Path(row[0]).stem] = words[0]
+    return pairs
+
+
+def _read_devkit(path: Path, pictures: list[str]) -> dict[str, str]:
+    """Return the class of each picture from the devkit: a number a line, and meta.mat, which names them."""
+    # scipy comes with scikit-learn; importing it takes a while.
+    from scipy.io import loadmat
+
+    meta = path.with_name("meta.mat")
+    if not meta.is_file():
+        raise InputError(f"{path} gives classes by number; put the devkit's meta.mat beside it, for names")
+    try:
+        synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
+        names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        numbers = [int(line) for line in path.read_text(encoding="utf-8").split()]
+        classes = [names[number] for number in numbers]
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path} or {meta} is damaged ({error})") from None
+    if len(classes) != len(pictures):
+        raise InputError(f"{path} has {len(classes):,} lines, and there are {len(pictures):,} pictures")
+    return {Path(file).stem: name for file, name in zip(pictures, classes, strict=True)}
+
+
+def _cached(root: Path) -> dict[str, list[str]]:
+    """Return the pictures of each class's folder, from the cache where no directory has changed since."""
+    file = _cache_file(root)
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["version"] == VERSION and all(
+            _modified(root / name) == time for name, time in stored["directories"].items()
+        ):
+            return stored["files"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # none yet, or a damaged one: it is made again
+    directories: dict[str, int] = {}
+    files = _scan(root, directories)
+    _keep(file, {"version": VERSION, "root": str(root), "directories": directories, "files": files})
+    return files
+
+
+def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
+    """Return the pictures directly in ``root`` (under "") and below each of its folders, sorted.
+
+    Args:
+        directories: is filled with when each directory was changed last.
+    """
+    found: dict[str, list[str]] = {"": []}
+
+    def walk(folder: Path, prefix: str, seen: frozenset[str]) -> Iterable[str]:
+        directories[str(folder.relative_to(root))] = _modified(folder)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                real = os.path.realpath(entry.path)
+                if real in seen:
+                    continue  # a link to a folder that we are in
+                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield f"{prefix}{entry.name}"
+
+    for file in walk(root, "", frozenset({os.path.realpath(root)})):
+        folder, slash, rest = file.partition("/")
+        found.setdefault(folder if slash else "", []).append(rest if slash else file)
+    for name in directories:
+        # A folder without files is a class too, one without pictures.
+        if name != "." and "/" not in name:
+            found.setdefault(name, [])
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
+
+
+def _modified(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+def _cache_file(root: Path) -> Path:
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
+    resolved = str(root.resolve())
+    name = re.sub(r"\W+", "-", resolved)[-60:].strip("-")
+    return place / f"index-{name}-{hashlib.sha256(resolved.encode()).hexdigest()[:12]}.json"
+
+
+def _keep(file: Path, content: dict[str, Any]) -> None:
+    """Write the cache, whole or not at all; without it everything works, only slower."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

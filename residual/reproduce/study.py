@@ -1,0 +1,213 @@
+"""The runs behind an experiment: which are needed, which are there, and what they measured.
+
+A study is a folder with one run folder for each network and seed, ``cifar10-resnet20/seed0`` and so on. An
+experiment trains those of its runs that are missing, continues those that were interrupted, and then reads
+run folders only.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .. import run
+from ..errors import InputError, Interrupted
+from ..recipes import Recipe, differences, find, override, read
+from ..training.folder import RunFolder, read_json, read_metrics
+
+#: Keys in which runs may differ from the paper's recipe without measuring something else.
+INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A complete run, as its folder tells."""
+
+    path: Path
+    recipe: Recipe
+    results: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+
+    @property
+    def network(self) -> str:
+        """As "resnet20"."""
+        return self.recipe.model.name.removeprefix("cifar_")
+
+    @property
+    def depth(self) -> int:
+        return int(re.sub(r"\D", "", self.network))
+
+    @property
+    def label(self) -> str:
+        """The network's name in the paper's writing."""
+        return label_of(self.network)
+
+    @property
+    def held_out(self) -> str:
+        """The part that the error curve is about."""
+        return "validation" if self.recipe.data.validation else "test"
+
+    @property
+    def training_error(self) -> float:
+        """Of the final weights on all training pictures, in percent."""
+        return float(self.results["train"]["top1_error"])
+
+    @property
+    def test_error(self) -> float:
+        """Of the final weights, in percent."""
+        return float(self.results["test"]["top1_error"])
+
+    @property
+    def departures(self) -> list[str]:
+        """In what the run's recipe differs from the one of its name, the paper's."""
+        changes = differences(find(self.recipe.name), self.recipe)
+        return [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where an experiment's runs are, and how missing ones are trained.
+
+    Attributes:
+        out: the study's folder.
+        settings: changes to all recipes, as ``schedule.iterations=2000``.
+        data_dir, device, eager, deterministic: as in ``run.train``.
+        train: whether to train what is missing; else run folders are only read, whatever their settings.
+    """
+
+    out: Path
+    settings: list[str] = field(default_factory=list)
+    data_dir: Path | None = None
+    device: str = "auto"
+    eager: bool = False
+    deterministic: bool = False
+    train: bool = True
+
+    def path(self, network: str, seed: int) -> Path:
+        return self.out / f"cifar10-{network}" / f"seed{seed}"
+
+    def runs(self, networks: Iterable[str], seeds: int) -> dict[str, list[Finished]]:
+        """Return each network's complete runs, seeds 0 to ``seeds - 1``, training those that are missing.
+
+        Raises:
+            InputError: for settings that are wrong or change the network, for folders that hold other runs,
+                and for runs of different settings.
+            Interrupted: after SIGINT or SIGTERM; the same command goes on.
+        """
+        wanted = [(network, seed) for network in networks for seed in range(seeds)]
+        if self.train:
+            self._train(wanted)
+        found: dict[str, list[Finished]] = {network: [] for network, _ in wanted}
+        for network, seed in wanted:
+            if finished := read_finished(self.path(network, seed)):
+                found[network].append(finished)
+        check_alike([finished for runs in found.values() for finished in runs])
+        return found
+
+    def _train(self, wanted: list[tuple[str, int]]) -> None:
+        recipes = {(network, seed): self._recipe(network, seed) for network, seed in wanted}
+        # All folders before any training: what does not fit is said at once, not after an hour.
+        begun = {key: is_begun(self.path(*key), recipe) for key, recipe in recipes.items()}
+        missing = [key for key in wanted if not RunFolder(self.path(*key)).results_file.exists()]
+        console = Console(stderr=True)
+        for number, (network, seed) in enumerate(missing, start=1):
+            path = self.path(network, seed)
+            of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
+            state = "going on with" if begun[network, seed] else "training"
+            console.print(f"{of}: {state} {label_of(network)}, seed {seed}, in {path}", highlight=False)
+            try:
+                run.train(
+                    recipes[network, seed],
+                    path,
+                    data_dir=self.data_dir,
+                    device=self.device,
+                    resume=begun[network, seed],
+                    eager=self.eager,
+                    deterministic=self.deterministic,
+                )
+            except Interrupted as error:
+                stopped = f"stopped in {path}; give the same command again to go on"
+                raise Interrupted(stopped, error.signal) from None
+
+    def _recipe(self, network: str, seed: int) -> Recipe:
+        original = override(find(f"cifar10-{network}"), [f"seed={seed}"])
+        recipe = override(original, self.settings)
+        if recipe.model != original.model or recipe.seed != seed:
+            raise InputError(
+                "--set cannot change the network or the seed of an experiment; they come from --depths and "
+                "--seeds"
+            )
+        return recipe
+
+
+def label_of(network: str) -> str:
+    """Return a network's name in the paper's writing: "ResNet-20" for "resnet20"."""
+    return network.replace("plain", "plain-").replace("resnet", "ResNet-")
+
+
+def is_begun(path: Path, recipe: Recipe) -> bool:
+    """Say whether a folder holds a run already, which must be of this recipe."""
+    begun = RunFolder(path).recipe_file.exists()
+    try:
+        RunFolder.check(path, recipe, resume=begun)
+    except InputError as error:
+        raise InputError(f"{error} (another experiment: --out ANOTHER_FOLDER)") from None
+    return begun
+
+
+def read_finished(path: Path) -> Finished | None:
+    """Return the complete run in a folder, None where there is none.
+
+    Raises:
+        InputError: when its files are damaged.
+    """
+    folder = RunFolder(path)
+    if not folder.results_file.exists():
+        return None
+    metrics = read_metrics(folder.metrics_file)
+    if not metrics:
+        raise InputError(f"{folder.metrics_file}: there is nothing to draw; remove {path} to train again")
+    return Finished(
+        path,
+        read(folder.recipe_file),
+        read_json(folder.results_file),
+        metrics,
+        read_json(folder.environment_file),
+    )
+
+
+def check_alike(runs: list[Finished]) -> None:
+    """Raise an InputError when runs that are to be compared depart from the paper in different ways."""
+    for other in runs[1:]:
+        one, two = (
+            "; ".join(change for change in run.departures if not change.startswith("schedule.warmup"))
+            for run in (runs[0], other)
+        )
+        if one != two:
+            raise InputError(
+                f"{runs[0].path} and {other.path} cannot be compared: against the paper's recipe the first "
+                f"changes {one or 'nothing'}, the second {two or 'nothing'}; keep studies of different "
+                "settings in different folders (--out)"
+            )
+
+
+def departures_of(runs: Iterable[Finished]) -> list[str]:
+    """Return in what runs differ from the paper's recipes, each change once."""
+    return list(dict.fromkeys(change for finished in runs for change in finished.departures))
+
+
+def environments(runs: Iterable[Finished]) -> list[tuple[str, dict[str, Any]]]:
+    """Return each session's environment once, with the networks trained in it."""
+    networks: dict[str, list[str]] = {}
+    for finished in runs:
+        for session in finished.sessions:
+            same = {k: v for k, v in session.items() if k not in ("started", "iteration", "data_dir")}
+            labels = networks.setdefault(json.dumps(same), [])
+            if finished.label not in labels:
+                labels.append(finished.label)
+    return [(", ".join(labels), json.loads(text)) for text, labels in networks.items()]
