@@ -1,5 +1,6 @@
 """The only place where names become objects: recipes become runs, folders become networks."""
 
+from .checks import remembered_data_dir
 from .devices import pick_device
 from .start import take_model
 from .testing import evaluate_weights, layer_responses, layer_signals, named
@@ -11,6 +12,7 @@ __all__ = [
     "layer_signals",
     "named",
     "pick_device",
+    "remembered_data_dir",
     "take_model",
     "train",
 ]
