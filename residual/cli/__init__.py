@@ -7,7 +7,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError, Interrupted
-from . import analyze, classification, ensemble, export, predict, reproduce, weights
+from . import analyze, classification, ensemble, export, predict, reproduce, reproduce_imagenet, weights
 
 app = typer.Typer(
     name="residual",
@@ -25,6 +25,8 @@ app.add_typer(ensemble.app)
 app.add_typer(weights.app)
 app.add_typer(export.app)
 app.add_typer(analyze.app, name="analyze")
+# It adds its commands to the same group.
+assert reproduce_imagenet.app is reproduce.app
 app.add_typer(reproduce.app, name="reproduce")
 
 

@@ -152,7 +152,7 @@ def as_json(runs: list[Finished], said: list[str]) -> dict[str, Any]:
         "networks": {
             run.label: {
                 "training_error": run.training_error,
-                "test_error": run.test_error,
+                f"{run.held_out}_error": run.results[run.held_out]["top1_error"],
                 "iterations": (drawn := curve(run)).iterations,
                 "training_curve": drawn.training,
                 f"{run.held_out}_curve": drawn.held_out,
