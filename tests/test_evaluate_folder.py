@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import Command
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
@@ -17,7 +16,7 @@ from residual.cli import main
 from residual.data.synsets import imagenet_classes
 from residual.evaluation.scores import load_scores
 from residual.models.preprocessing import Preprocessing
-from residual.models.weights import import_weights, save_weights
+from residual.models.weights import import_weights, load_weights, save_weights
 from residual.run_evaluation import Options, evaluate, score_ensemble
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
@@ -125,8 +124,6 @@ def test_a_folder_is_tested_as_one_picture_at_a_time(protocol: Any, tmp_path: Pa
     found = evaluate(weights, options, keep_scores=True).scores
     assert found is not None
     assert len(found) == 35
-    from residual.models.weights import load_weights
-
     saved = load_weights(weights)
     rows = []
     for file in sorted((data / "val").rglob("*.png")):
@@ -216,7 +213,7 @@ def test_ensembles_of_runs_and_scores(
     assert "and 6 more" in sentence
 
 
-def test_ensembles_of_small_data_sets(residual: Command, tmp_path: Path) -> None:
+def test_ensembles_of_small_data_sets(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for name in ("a", "b"):
         save_weights(
@@ -227,11 +224,11 @@ def test_ensembles_of_small_data_sets(residual: Command, tmp_path: Path) -> None
             preprocessing=Preprocessing(torch.rand(1, 8, 8)),
             classes=list("0123456789"),
         )
-    plain = json.loads(residual("evaluate", "a", "--dataset", "digits", "--json").stdout)
-    shown = json.loads(residual("ensemble", "a", "b", "--dataset", "digits", "--json").stdout)
-    assert shown["ensemble"]["images"] == plain["images"] == 359
+    plain = evaluate(tmp_path / "a", Options("digits")).metrics
+    members, together = score_ensemble([tmp_path / "a", tmp_path / "b"], Options("digits"))
+    assert len(together) == plain.images == 359
     for value in ("loss", "top1_error", "top5_error"):
-        assert shown["members"][0][value] == pytest.approx(plain[value], rel=1e-4)
+        assert getattr(members[0][1], value) == pytest.approx(getattr(plain, value), rel=1e-4)
 
 
 @pytest.mark.parametrize(
