@@ -6,8 +6,9 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from .models import build_model
+    from .prediction import load
 
-__all__ = ["InputError", "__version__", "build_model"]
+__all__ = ["InputError", "__version__", "build_model", "load"]
 
 __version__ = "0.1.0"
 
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from .models import build_model
 
         return build_model
+    if name == "load":
+        from .prediction import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

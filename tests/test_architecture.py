@@ -12,6 +12,7 @@ STOREYS = [
     {"__main__"},
     {"cli"},
     {"reproduce"},
+    {"run_evaluation", "prediction"},
     {"run"},
     {"detection"},
     {"training", "evaluation", "analysis"},

@@ -83,7 +83,18 @@ def test_import_and_export(residual: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "recipes", "complexity", "import", "export-weights"]
+    "command",
+    [
+        "train",
+        "evaluate",
+        "recipes",
+        "predict",
+        "ensemble",
+        "complexity",
+        "import",
+        "export-weights",
+        "export",
+    ],
 )
 def test_help_has_examples(command: str, residual: Command) -> None:
     shown = residual(command, "--help")

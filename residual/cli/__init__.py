@@ -7,7 +7,17 @@ import typer
 
 from .. import __version__
 from ..errors import InputError, Interrupted
-from . import analyze, classification, reproduce, weights
+from . import (
+    analyze,
+    classification,
+    ensemble,
+    export,
+    predict,
+    reproduce,
+    reproduce_imagenet,
+    statistics,
+    weights,
+)
 
 app = typer.Typer(
     name="residual",
@@ -20,8 +30,14 @@ app = typer.Typer(
     epilog="Start here: residual reproduce degradation",
 )
 app.add_typer(classification.app)
+app.add_typer(predict.app)
+app.add_typer(ensemble.app)
 app.add_typer(weights.app)
+app.add_typer(statistics.app)
+app.add_typer(export.app)
 app.add_typer(analyze.app, name="analyze")
+# It adds its commands to the same group.
+assert reproduce_imagenet.app is reproduce.app
 app.add_typer(reproduce.app, name="reproduce")
 
 

@@ -1,13 +1,28 @@
 """``residual train``, ``evaluate`` and ``recipes``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import InputError
-from .options import DataDir, Deterministic, Device, Eager, Json, Settings, print_json
+from .options import (
+    Crop,
+    DataDir,
+    Deterministic,
+    Device,
+    Eager,
+    Json,
+    Precision,
+    Protocol,
+    SaveScores,
+    Scales,
+    Settings,
+    print_errors,
+    print_json,
+    warn,
+    whole_numbers,
+)
 
 app = typer.Typer()
 
@@ -88,30 +103,60 @@ def train(
 Examples:
   residual evaluate runs/cifar10-resnet20 --data-dir ~/data
   residual evaluate my-weights --dataset cifar10 --data-dir ~/data --json
+  residual evaluate weights/resnet50 --dataset folder --data-dir ~/imagenet --views ten-crop
+  residual evaluate weights/resnet50 --dataset folder --data-dir ~/imagenet --views multi-scale \\
+    --scales 224,256,384 --save-scores resnet50.safetensors
 """
 )
 def evaluate(
     weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Data set (default: the one that the network was trained on).")
+        str | None,
+        typer.Option(help="Data set, or folder (default: the one that the network was trained on)."),
     ] = None,
-    split: Annotated[Literal["test", "train"], typer.Option(help="Part of the data set.")] = "test",
+    split: Annotated[
+        Literal["test", "train"], typer.Option(help="Part of the data set; test is a folder's val.")
+    ] = "test",
     data_dir: DataDir = None,
+    views: Protocol = None,
+    crop: Crop = None,
+    scales: Scales = None,
+    scores_file: SaveScores = None,
+    precision: Precision = "float32",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Test a trained network: top-1 and top-5 error, loss, images per second."""
-    from .. import run
+    from .. import distributed, run_evaluation
+    from ..evaluation.scores import check_new_file, save_scores
 
-    pictures, metrics = run.evaluate_weights(weights, dataset, split, data_dir, device)
-    if as_json:
-        print_json({"weights": str(weights), "data": pictures.name} | asdict(metrics))
+    if scores_file:
+        check_new_file(scores_file)  # before hours are spent
+    options = run_evaluation.Options(
+        dataset, split, data_dir, views, crop, whole_numbers("--scales", scales), precision
+    )
+    try:
+        found = run_evaluation.evaluate(
+            weights, options, device=device, keep_scores=scores_file is not None, tell=warn
+        )
+    finally:
+        distributed.leave()
+    if distributed.rank() != 0:
         return
-    typer.echo(f"{weights} on {pictures.name}, {metrics.images:,} images")
-    typer.echo(f"  top-1 error  {metrics.top1_error:6.2f} %")
-    typer.echo(f"  top-5 error  {metrics.top5_error:6.2f} %")
-    typer.echo(f"  loss         {metrics.loss:7.3f}")
-    typer.echo(f"  speed        {metrics.images_per_second:,.0f} images/s")
+    if scores_file and found.scores:
+        save_scores(found.scores, scores_file)
+    if found.matched:
+        warn(found.matched)
+    if as_json:
+        print_json({"weights": str(weights)} | found.summary())
+        return
+    typer.echo(f"{weights} on {found.data}, {found.metrics.images:,} images, {found.views}")
+    print_errors(found.metrics)
+    typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
+    if found.skipped:
+        typer.echo(f"  skipped      {found.skipped:,} damaged images")
+    if scores_file:
+        typer.echo(f"  scores are in {scores_file}")
 
 
 @app.command(

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..evaluation.metrics import Metrics
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the data set lies, or is downloaded to (default: data).")
@@ -34,6 +37,31 @@ Variant = Annotated[
 ]
 
 
+Protocol = Annotated[
+    Literal["center", "ten-crop", "multi-scale"] | None,
+    typer.Option("--views", help="What of a folder's pictures is looked at (default: center)."),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(min=1, help="Side of the crops (default: what the network was trained on, as 224)."),
+]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIDE,...",
+        help="Shorter sides that pictures are resized to (default: 256; multi-scale 224,256,384,480,640).",
+    ),
+]
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(help="bfloat16 is about twice as fast where there are instructions for it, and less exact."),
+]
+SaveScores = Annotated[
+    Path | None,
+    typer.Option("--save-scores", help="Keep the softmax scores in this new .safetensors file."),
+]
+
+
 def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2))
 
@@ -43,6 +71,23 @@ def numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{option} {text}: write numbers with commas between, as 0.5,0.5,0.5") from None
+
+
+def warn(sentence: str) -> None:
+    typer.echo(f"note: {sentence}", err=True)
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    try:
+        return text if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: write whole numbers with commas between, as 224,256") from None
+
+
+def print_errors(metrics: "Metrics") -> None:
+    typer.echo(f"  top-1 error  {metrics.top1_error:6.2f} %")
+    typer.echo(f"  top-5 error  {metrics.top5_error:6.2f} %")
+    typer.echo(f"  loss         {metrics.loss:7.3f}")
 
 
 def lines(path: Path) -> list[str]:

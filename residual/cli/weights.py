@@ -52,7 +52,8 @@ def complexity(
     "import",
     epilog="""\b
 Examples:
-  residual import resnet50.pth --model resnet50 --variant v1.5 --out weights/resnet50
+  residual import resnet50.pth --model resnet50 --variant v1.5 --classes imagenet \\
+    --out weights/resnet50
   residual import resnet20.th --model cifar_resnet20 --out weights/resnet20 \\
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 """,
@@ -66,7 +67,8 @@ def import_(
     ] = None,
     std: Annotated[str | None, typer.Option(help="Channel deviations of the preprocessing.")] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="A text file with a class name a line, in the network's order.")
+        str | None,
+        typer.Option(help="A text file with a class name a line, in the network's order; or imagenet."),
     ] = None,
     shortcut: Shortcut = None,
     variant: Variant = None,
@@ -80,7 +82,7 @@ def import_(
         out,
         variant=variant,
         shortcut=shortcut,
-        classes=lines(classes) if classes else None,
+        classes=_class_names(classes) if classes else None,
         mean=numbers("--mean", mean) if mean else None,
         std=numbers("--std", std) if std else None,
     )
@@ -107,3 +109,12 @@ def export_weights(
 
     formats.export_weights(formats.load_weights(weights), file)
     typer.echo(f"wrote {file}")
+
+
+def _class_names(source: str) -> list[str]:
+    """Return the names in a file, or those of ImageNet with their WordNet ids."""
+    if source == "imagenet":
+        from ..data.synsets import imagenet_classes
+
+        return [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
+    return lines(Path(source))

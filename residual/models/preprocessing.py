@@ -1,6 +1,7 @@
 """From stored pictures to a network's input: the part of the preprocessing that belongs to the weights."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -13,6 +14,10 @@ class Preprocessing(nn.Module):
         std: channel deviations in units of [0, 1]; ones (no division) in the paper.
 
     Shapes: uint8 (N, C, H, W) to float32 (N, C, H, W) in channels-last memory format.
+
+    Pictures of another size than the mean picture's (multi-scale testing, say) have it stretched to theirs,
+    bilinearly: at its own size it is exact, and near it nearly so. A mean over many pictures is smooth, so
+    nothing of it is lost by that.
     """
 
     mean: Tensor
@@ -28,9 +33,14 @@ class Preprocessing(nn.Module):
 
     @property
     def per_pixel(self) -> bool:
-        """Whether the mean is a picture, which fixes the size of the input."""
+        """Whether the mean is a picture."""
         return self.mean.shape[1:] != (1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(torch.float32, memory_format=torch.channels_last)
-        return x.div_(255).sub_(self.mean).div_(self.std)
+        return x.div_(255).sub_(self._mean_for(x)).div_(self.std)
+
+    def _mean_for(self, x: Tensor) -> Tensor:
+        if not self.per_pixel or self.mean.shape[1:] == x.shape[2:]:
+            return self.mean
+        return F.interpolate(self.mean[None], size=x.shape[2:], mode="bilinear", align_corners=False)[0]

@@ -34,7 +34,7 @@ def figure1(study: Study) -> list[str]:
     """
     found = study.runs(FIGURE1, 1)
     runs = [found[name][0] for name in FIGURE1 if found[name]]
-    return _finish(study, "figure1", draw_figure1(runs), runs)
+    return finish(study, "figure1", draw_figure1(runs), runs)
 
 
 def figure6(study: Study, depths: Sequence[int]) -> list[str]:
@@ -49,7 +49,7 @@ def figure6(study: Study, depths: Sequence[int]) -> list[str]:
     networks = networks_of(depths)
     found = study.runs(networks, 1)
     runs = [found[name][0] for name in networks if found[name]]
-    return _finish(study, "figure6", draw_figure6(runs), runs)
+    return finish(study, "figure6", draw_figure6(runs), runs)
 
 
 def networks_of(depths: Sequence[int]) -> list[str]:
@@ -65,7 +65,7 @@ def draw_figure1(runs: list[Finished]) -> Figure | None:
     curves = tuple(curve(run) for run in runs)
     training = Panel("training error", curves, ("training",))
     held_out = Panel(f"{runs[0].held_out} error", curves, ("held_out",))
-    return _draw([training, held_out], runs)
+    return draw([training, held_out], runs)
 
 
 def draw_figure6(runs: list[Finished]) -> Figure | None:
@@ -81,7 +81,7 @@ def draw_figure6(runs: list[Finished]) -> Figure | None:
         # The third panel is about 1202 layers.
         if chosen and not (title.endswith("1202") and "resnet1202" not in by_name):
             panels.append(Panel(title, tuple(curve(run) for run in chosen)))
-    return _draw(panels, runs) if panels else None
+    return draw(panels, runs) if panels else None
 
 
 def curve(run: Finished) -> Curve:
@@ -115,22 +115,22 @@ def sentences(runs: list[Finished]) -> list[str]:
     return said
 
 
-def _draw(panels: list[Panel], runs: list[Finished]) -> Figure:
-    schedule = runs[0].recipe.schedule
+def draw(panels: list[Panel], runs: list[Finished], paper_top: int = PAPER_TOP) -> Figure:
+    """Return error curves on the paper's axes, unless a short run ends above them."""
     lowest = [min(min(c.training), min(c.held_out)) for panel in panels for c in panel.curves]
     ends = [max(c.training[-1], c.held_out[-1]) for panel in panels for c in panel.curves]
-    # The paper's axes, unless a short run ends above them.
-    fits = max(ends) < PAPER_TOP and max(lowest) < PAPER_TOP
+    fits = max(ends) < paper_top and max(lowest) < paper_top
     return error_curves(
         panels,
-        iterations=schedule.iterations,
-        drops=[round(drop * schedule.iterations) for drop in schedule.drops],
+        iterations=runs[0].results["iterations"],
+        drops=runs[0].drops,
         held_out=runs[0].held_out,
-        top=PAPER_TOP if fits else 100,
+        top=paper_top if fits else 100,
     )
 
 
-def _finish(study: Study, name: str, figure: Figure | None, runs: list[Finished]) -> list[str]:
+def finish(study: Study, name: str, figure: Figure | None, runs: list[Finished]) -> list[str]:
+    """Write a figure of error curves and its data, and print what they say."""
     console = Console()
     if figure is None:
         console.print(f"{name}: not run (none of its runs is in {study.out})", highlight=False)
@@ -152,7 +152,7 @@ def as_json(runs: list[Finished], said: list[str]) -> dict[str, Any]:
         "networks": {
             run.label: {
                 "training_error": run.training_error,
-                "test_error": run.test_error,
+                f"{run.held_out}_error": run.results[run.held_out]["top1_error"],
                 "iterations": (drawn := curve(run)).iterations,
                 "training_curve": drawn.training,
                 f"{run.held_out}_curve": drawn.held_out,

@@ -42,3 +42,67 @@ TABLE6 = {
     110: Published("ResNet", 110, 1.7, "6.43 (6.61 ± 0.16)", 6.61),
     1202: Published("ResNet", 1202, 19.4, "7.93", 7.93),
 }
+
+
+@dataclass(frozen=True)
+class Errors:
+    """A row of Tables 2 to 5: errors on ImageNet in percent, None where the table gives none.
+
+    Attributes:
+        method: as the table calls it.
+        network: of our recipe ``imagenet-NETWORK``; None for a system that is only quoted.
+        top1, top5: on the validation set, unless ``note`` says otherwise.
+    """
+
+    method: str
+    network: str | None
+    top1: float | None
+    top5: float | None
+    note: str = ""
+
+
+#: Table 2, ten-crop testing: top-1 errors alone.
+TABLE2 = (
+    Errors("plain-18", "plain18", 27.94, None),
+    Errors("plain-34", "plain34", 28.54, None),
+    Errors("ResNet-18", "resnet18", 27.88, None),
+    Errors("ResNet-34", "resnet34-a", 25.03, None),
+)
+
+#: Table 3, ten-crop testing.
+TABLE3 = (
+    Errors("VGG-16", None, 28.07, 9.33),
+    Errors("GoogLeNet", None, None, 9.15),
+    Errors("PReLU-net", None, 24.27, 7.38),
+    Errors("plain-34", "plain34", 28.54, 10.02),
+    Errors("ResNet-34 A", "resnet34-a", 25.03, 7.76),
+    Errors("ResNet-34 B", "resnet34-b", 24.52, 7.46),
+    Errors("ResNet-34 C", "resnet34-c", 24.19, 7.40),
+    Errors("ResNet-50", "resnet50", 22.85, 6.71),
+    Errors("ResNet-101", "resnet101", 21.75, 6.05),
+    Errors("ResNet-152", "resnet152", 21.43, 5.71),
+)
+
+#: Table 4, single models, multi-scale testing.
+TABLE4 = (
+    Errors("VGG (ILSVRC'14)", None, None, 8.43, "on the test set"),
+    Errors("GoogLeNet (ILSVRC'14)", None, None, 7.89),
+    Errors("VGG (v5)", None, 24.4, 7.1),
+    Errors("PReLU-net", None, 21.59, 5.71),
+    Errors("BN-inception", None, 21.99, 5.81),
+    Errors("ResNet-34 B", "resnet34-b", 21.84, 5.71),
+    Errors("ResNet-34 C", "resnet34-c", 21.53, 5.60),
+    Errors("ResNet-50", "resnet50", 20.74, 5.25),
+    Errors("ResNet-101", "resnet101", 19.87, 4.60),
+    Errors("ResNet-152", "resnet152", 19.38, 4.49),
+)
+
+#: Table 5, ensembles: all on the test set, which only the challenge's server can score.
+TABLE5 = (
+    Errors("VGG (ILSVRC'14)", None, None, 7.32, "on the test set"),
+    Errors("GoogLeNet (ILSVRC'14)", None, None, 6.66, "on the test set"),
+    Errors("VGG (v5)", None, None, 6.8, "on the test set"),
+    Errors("PReLU-net", None, None, 4.94, "on the test set"),
+    Errors("BN-inception", None, None, 4.82, "on the test set"),
+    Errors("ResNet (ILSVRC'15)", "ensemble", None, 3.57, "on the test set; ours on the validation set"),
+)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..errors import InputError, Interrupted
 from ..recipes import Recipe, differences, find, override, read
 from ..training.folder import RunFolder, read_json, read_metrics
 
+IMAGENET_CLASSES = 1000
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
 INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every")
 
@@ -35,12 +37,12 @@ class Finished:
 
     @property
     def network(self) -> str:
-        """As "resnet20"."""
-        return self.recipe.model.name.removeprefix("cifar_")
+        """As "resnet20", or "resnet34-a": the recipe's name without its family."""
+        return self.recipe.name.partition("-")[2]
 
     @property
     def depth(self) -> int:
-        return int(re.sub(r"\D", "", self.network))
+        return int(re.findall(r"\d+", self.network)[0])
 
     @property
     def label(self) -> str:
@@ -50,12 +52,13 @@ class Finished:
     @property
     def held_out(self) -> str:
         """The part that the error curve is about."""
-        return "validation" if self.recipe.data.validation else "test"
+        return "validation" if self.recipe.data.validation or self.recipe.data.folder else "test"
 
     @property
     def training_error(self) -> float:
-        """Of the final weights on all training pictures, in percent."""
-        return float(self.results["train"]["top1_error"])
+        """Of the final weights on all training pictures, in percent; of a folder, as seen at the end."""
+        train = self.results["train"] or self.metrics[-1]["train"]
+        return float(train["top1_error"])
 
     @property
     def test_error(self) -> float:
@@ -66,7 +69,24 @@ class Finished:
     def departures(self) -> list[str]:
         """In what the run's recipe differs from the one of its name, the paper's."""
         changes = differences(find(self.recipe.name), self.recipe)
-        return [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+        found = [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+        if self.recipe.data.folder:
+            classes = len(read_json(self.path / "weights" / "config.json")["classes"])
+            if classes != IMAGENET_CLASSES:
+                found.append(f"{classes} classes, not ImageNet's {IMAGENET_CLASSES}")
+        return found
+
+    @property
+    def drops(self) -> list[int]:
+        """The iterations after which the learning rate was divided."""
+        schedule, length = self.recipe.schedule, self.results["iterations"]
+        if schedule.plateau is None:
+            return [round(drop * length) for drop in schedule.drops]
+        return [
+            before["iteration"]
+            for before, after in pairwise(self.metrics)
+            if after["learning_rate"] < before["learning_rate"]
+        ]
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,7 @@ class Study:
         settings: changes to all recipes, as ``schedule.iterations=2000``.
         data_dir, device, eager, deterministic: as in ``run.train``.
         train: whether to train what is missing; else run folders are only read, whatever their settings.
+        family: of the recipes, "cifar10" or "imagenet".
     """
 
     out: Path
@@ -87,9 +108,10 @@ class Study:
     eager: bool = False
     deterministic: bool = False
     train: bool = True
+    family: str = "cifar10"
 
     def path(self, network: str, seed: int) -> Path:
-        return self.out / f"cifar10-{network}" / f"seed{seed}"
+        return self.out / f"{self.family}-{network}" / f"seed{seed}"
 
     def runs(self, networks: Iterable[str], seeds: int) -> dict[str, list[Finished]]:
         """Return each network's complete runs, seeds 0 to ``seeds - 1``, training those that are missing.
@@ -135,7 +157,7 @@ class Study:
                 raise Interrupted(stopped, error.signal) from None
 
     def _recipe(self, network: str, seed: int) -> Recipe:
-        original = override(find(f"cifar10-{network}"), [f"seed={seed}"])
+        original = override(find(f"{self.family}-{network}"), [f"seed={seed}"])
         recipe = override(original, self.settings)
         if recipe.model != original.model or recipe.seed != seed:
             raise InputError(
@@ -146,8 +168,11 @@ class Study:
 
 
 def label_of(network: str) -> str:
-    """Return a network's name in the paper's writing: "ResNet-20" for "resnet20"."""
-    return network.replace("plain", "plain-").replace("resnet", "ResNet-")
+    """Return a network's name in the paper's writing: "ResNet-20" for "resnet20", "ResNet-34 A"."""
+    name, _, option = network.partition("-")
+    for own, papers in (("plain", "plain-"), ("resnet", "ResNet-"), ("vgg", "VGG-")):
+        name = name.replace(own, papers)
+    return f"{name} {option.upper()}".strip()
 
 
 def is_begun(path: Path, recipe: Recipe) -> bool:

@@ -59,6 +59,10 @@ class Source(Protocol):
         """Test the network on a part: one view of each picture."""
         ...
 
+    def colours(self) -> dict[str, Any] | None:
+        """Return the principal components of RGB that colour noise went along, for the weights folder."""
+        ...
+
 
 def open_source(recipe: Recipe, data_dir: Path | None) -> Source:
     """Return what a recipe is trained and tested on.
@@ -114,6 +118,9 @@ class Resident:
         dataset: Dataset = self.parts[part]
         return asdict(evaluate(model, preprocessing, dataset.images, dataset.targets, world))
 
+    def colours(self) -> None:
+        return None
+
 
 class Folders:
     """Pictures in folders, decoded as they are needed; ``val`` is the validation part."""
@@ -133,8 +140,7 @@ class Folders:
         self.classes = train.classes
         self.shape = (3, self.folder.size, self.folder.size)
         self.pictures = {part: len(index) for part, index in self.parts.items()}
-        #: Testing looks at the centre of the picture at 256/224 of the crop's side, as 224 is cut from 256.
-        self.centre = CentreCrop(self.folder.size, round(self.folder.size * 256 / 224))
+        self.centre = centre_crop(self.folder.size)
 
     def preprocessing(self, stored: Preprocessing | None) -> Preprocessing:
         if self.recipe.data.mean == "weights":
@@ -177,6 +183,12 @@ class Folders:
         stream = in_order(self.parts[part], self.centre, BATCH[device.type] // 4, world.rank, world.size)
         return asdict(evaluate_batches(model, preprocessing, self._readable(stream), world))
 
+    def colours(self) -> dict[str, Any] | None:
+        if not self.folder.colour_noise:
+            return None
+        values, vectors = self.statistics().components
+        return {"rgb_eigenvalues": values.tolist(), "rgb_eigenvectors": vectors.tolist()}
+
     def _readable(
         self, stream: Iterator[tuple[Tensor, Tensor, dict[str, str]]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -186,6 +198,21 @@ class Folders:
                     raise InputError(f"{reason}; mend or remove it, or set data.folder.damaged=skip")
                 self._batches.unreadable[name] = reason
             yield images, targets
+
+
+def folder_statistics(data_dir: Path, size: int) -> tuple[FolderIndex, Statistics]:
+    """Return a folder's training part and its statistics for a network's input of ``size``.
+
+    Raises:
+        InputError: when there is no such folder, or no picture in it can be read.
+    """
+    index = index_folder(data_dir, "train")
+    return index, training_statistics(index, centre_crop(size))
+
+
+def centre_crop(size: int) -> CentreCrop:
+    """Return the view of testing: the centre, of the shorter side that is to ``size`` as 256 to 224."""
+    return CentreCrop(size, round(size * 256 / 224))
 
 
 def training_statistics(index: FolderIndex, crop: CentreCrop) -> Statistics:

@@ -129,6 +129,7 @@ def train(
             "best_validation_top1_error": run.progress.best,
             "test": measure("test"),
             "unreadable_pictures": len(unreadable),
+            "colours": source.colours(),
         }
         if world.is_main:
             folder.remove_unfinished_weights()

@@ -1,0 +1,171 @@
+"""ResNet-50 on a CPU, from uint8 pictures to probabilities, against torchvision's model in eager mode.
+
+Every turn of a side has a process of its own, and the sides take turns. See README.md beside this file.
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from paired import check_new_file, in_new_process, peak_bytes, percentiles, spread, write_json
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from residual.errors import InputError
+
+SIDES = {"torchvision": "torchvision, eager", "ours": "residual, float32", "bfloat16": "residual, bfloat16"}
+
+BATCHES = (1, 16)
+
+#: Ours against torchvision, by the median latency.
+WANTED_RATIO = 1.5
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def torchvision_side() -> Callable[[Tensor], Tensor]:
+    """What people write: the model in evaluation mode, pictures normalised, no gradients."""
+    import torchvision
+
+    model = torchvision.models.resnet50().eval()
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return lambda images: model((images / 255 - mean) / std).softmax(dim=1)
+
+
+def our_side(precision: Any) -> Callable[[Tensor], Tensor]:
+    from residual.evaluation.views import make_views, probabilities
+    from residual.memory import keep_freed_memory
+    from residual.models import build_model
+    from residual.models.inference import for_inference
+    from residual.models.preprocessing import Preprocessing
+
+    keep_freed_memory()  # as residual.load does
+    model = for_inference(build_model("resnet50", variant="v1.5"), precision=precision)
+    prepare = Preprocessing(torch.tensor(MEAN), torch.tensor(STD))
+    views = make_views("center", 224, 224)
+    return lambda images: probabilities(model, prepare, images, views)
+
+
+@torch.inference_mode()
+def measure(side: str, batch: int, passes: int) -> dict[str, Any]:
+    """Return the latencies of a side in milliseconds, and its peak of memory."""
+    function = (
+        torchvision_side()
+        if side == "torchvision"
+        else our_side("bfloat16" if side == "bfloat16" else "float32")
+    )
+    images = torch.randint(256, (batch, 3, 224, 224), dtype=torch.uint8)
+    latencies = []
+    for number in range(passes + 2):
+        start = time.perf_counter()
+        function(images)
+        if number >= 2:  # the first ones fill caches
+            latencies.append(1000 * (time.perf_counter() - start))
+    return {"milliseconds": latencies, "peak_bytes": peak_bytes()}
+
+
+def run_round(number: int, passes: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"round": number}
+    for batch in BATCHES:
+        # A batch of 16 takes as long as many single pictures.
+        count = max(3, passes // batch)
+        found[f"batch {batch}"] = {s: in_new_process(partial(measure, s, batch, count)) for s in SIDES}
+    return found
+
+
+def summarize(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return percentiles over all rounds, and ratios of medians taken within a round."""
+    summary: dict[str, Any] = {}
+    for batch in BATCHES:
+        turns = [r[f"batch {batch}"] for r in rounds]
+        middles = [{side: median(turn[side]["milliseconds"]) for side in SIDES} for turn in turns]
+        summary[f"batch {batch}"] = {
+            side: {
+                "milliseconds": percentiles([ms for turn in turns for ms in turn[side]["milliseconds"]]),
+                "peak_bytes": max(turn[side]["peak_bytes"] for turn in turns),
+                "ratio": spread([middle["torchvision"] / middle[side] for middle in middles]),
+            }
+            for side in SIDES
+        }
+    return summary
+
+
+def checks(summary: dict[str, Any]) -> dict[str, bool]:
+    return {
+        f"{SIDES[side]}, {batch}: at least {WANTED_RATIO} times torchvision": values[side]["ratio"]["median"]
+        >= WANTED_RATIO
+        for batch, values in summary.items()
+        for side in ("ours", "bfloat16")
+    }
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    table = Table(title="ResNet-50, 224 x 224, uint8 pictures to probabilities", show_lines=True)
+    for heading in ("", "batch", "p50, ms", "p90, ms", "p99, ms", "torchvision / it", "peak, GB"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for batch, sides in result["summary"].items():
+        for side, values in sides.items():
+            ratio = values["ratio"]
+            table.add_row(
+                SIDES[side],
+                batch.removeprefix("batch "),
+                *(f"{values['milliseconds'][p]:.0f}" for p in ("p50", "p90", "p99")),
+                f"{ratio['median']:.2f}\n{ratio['min']:.2f}-{ratio['max']:.2f}",
+                f"{values['peak_bytes'] / 1e9:.2f}",
+            )
+    console.print(table)
+    for name, passed in result["checks"].items():
+        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+
+
+def benchmark(
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 5,
+    passes: Annotated[int, typer.Option(min=16, help="Timed passes of one picture in a turn.")] = 48,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
+) -> None:
+    """Measure the latency of ResNet-50 on the CPU, in turns with torchvision's model."""
+    from residual.environment import describe
+
+    check_new_file(out)
+    environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    found = []
+    for number in range(1, rounds + 1):
+        found.append(run_round(number, passes))
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    summary = summarize(found)
+    result = {
+        "benchmark": "inference_cpu",
+        "environment": environment,
+        "settings": {"rounds": rounds, "passes": passes},
+        "summary": summary,
+        "checks": checks(summary),
+        "rounds": found,
+    }
+    show(Console(highlight=False), result)
+    write_json(result, out)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(
+    epilog="""\b
+Examples:
+  python benchmarks/inference_cpu.py
+  python benchmarks/inference_cpu.py --out results/benchmarks/inference_cpu.json
+"""
+)(benchmark)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        print(f"inference_cpu: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,214 @@
+"""How many training pictures a second one core prepares, from JPEG files to a batch, against PIL transforms.
+
+The paper's augmentation: shorter side sampled in [256, 480], a random 224 x 224 crop or its mirror image,
+mean subtracted, colour noise. One core for each side; the sides take turns. See README.md beside this file.
+"""
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from train_cpu import check_out, in_new_process, spread
+
+from residual.errors import InputError
+
+WANTED_RATIO = 2.5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One side, once: pictures a second, and the process's peak memory."""
+
+    images_per_second: float
+    peak_bytes: int
+
+
+def ours(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
+    """Return what prepares a batch as ``residual train`` does."""
+    import torch
+
+    from residual.data.colour import ColourNoise
+    from residual.data.crops import ResizedCrop, ScaleCrop
+    from residual.data.folder import FolderIndex
+    from residual.data.stream import StreamBatches
+    from residual.memory import keep_freed_memory
+    from residual.models.preprocessing import Preprocessing
+
+    keep_freed_memory()
+    names = tuple(str(file) for file in files)
+    index = FolderIndex("files", ("one",), names, torch.zeros(len(names), dtype=torch.int64), Path("/"))
+    scale = crop == "scale"
+    batches = StreamBatches(
+        index,
+        ScaleCrop() if scale else ResizedCrop(),
+        Preprocessing(torch.full((3, 224, 224) if scale else (3,), 0.45)),
+        batch,
+        True,
+        ColourNoise(torch.tensor([0.003, 0.02, 0.2]), torch.eye(3)) if scale else None,
+        0,
+        torch.device("cpu"),
+        workers=1,
+    )
+    iterations = iter(range(10**9))
+    return lambda: batches(next(iterations)) and None
+
+
+def usual(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
+    """Return what prepares a batch as training scripts with torchvision's transforms do."""
+    import random
+
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    class Resize:
+        def __call__(self, image: Image.Image) -> Image.Image:
+            return transforms.functional.resize(image, random.randint(256, 480))
+
+    first = [Resize(), transforms.RandomCrop(224)] if crop == "scale" else [transforms.RandomResizedCrop(224)]
+    transform = transforms.Compose(
+        [
+            *first,
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+
+    def prepare() -> None:
+        chosen = random.choices(files, k=batch)
+        pictures = []
+        for file in chosen:
+            with file.open("rb") as opened:
+                pictures.append(transform(Image.open(opened).convert("RGB")))
+        torch.stack(pictures)
+
+    return prepare
+
+
+def measure(side: str, files: list[Path], batch: int, batches: int, crop: str) -> Measurement:
+    """Run one side in this process, on one core."""
+    # Threads of a side's own would be other cores: a core is what is asked about.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    import torch
+
+    torch.set_num_threads(1)
+    prepare = {"ours": ours, "usual": usual}[side](files, batch, crop)
+    for _ in range(4):  # what is decoded ahead is then as much at the beginning as at the end
+        prepare()
+    started = time.perf_counter()
+    for _ in range(batches):
+        prepare()
+    seconds = time.perf_counter() - started
+    return Measurement(batch * batches / seconds, getrusage(RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def benchmark(
+    pictures: Annotated[Path, typer.Argument(help="Folder with JPEG photos, at any depth.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures of a batch.")] = 32,
+    batches: Annotated[int, typer.Option(min=1, help="Timed batches in a turn.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
+) -> None:
+    """Measure the preparation of training pictures on one core, in turns with PIL transforms."""
+    import torch
+
+    from residual.environment import describe
+
+    check_out(out)
+    files = sorted(p.resolve() for p in pictures.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise InputError(f"{pictures} holds no JPEG files")
+    found: dict[str, Any] = {}
+    progress = Console(stderr=True, highlight=False)
+    for crop in ("scale", "resized"):
+        turns: dict[str, list[Measurement]] = {"ours": [], "usual": []}
+        for number in range(1, rounds + 1):
+            for side, measured in turns.items():
+                measured.append(in_new_process(partial(measure, side, files, batch, batches, crop)))
+            speeds = ", ".join(f"{side} {m[-1].images_per_second:.0f}" for side, m in turns.items())
+            progress.print(f"{crop}, round {number} of {rounds}, images/s: {speeds}")
+        ratios = [
+            a.images_per_second / b.images_per_second
+            for a, b in zip(turns["ours"], turns["usual"], strict=True)
+        ]
+        found[crop] = {
+            "ratio": spread(ratios),
+            "rounds": {s: [asdict(m) for m in t] for s, t in turns.items()},
+        }
+    show(found)
+    if out:
+        environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+        with out.open("x", encoding="utf-8") as file:
+            json.dump(
+                {
+                    "benchmark": "input_pipeline",
+                    "environment": environment,
+                    "pictures": len(files),
+                    "bytes_per_picture": sum(f.stat().st_size for f in files) // len(files),
+                    "settings": {"rounds": rounds, "batch": batch, "batches": batches},
+                    "augmentations": found,
+                },
+                file,
+                indent=2,
+            )
+            file.write("\n")
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print medians and ratios, and whether the target holds."""
+    table = Table(title="training pictures from JPEG files, one core: median")
+    for heading in (
+        "augmentation",
+        "ours, images/s",
+        "usual",
+        "ours / usual",
+        "min-max",
+        "peak, GB",
+        "usual, GB",
+    ):
+        table.add_column(heading, justify="left" if heading == "augmentation" else "right")
+    for crop, values in found.items():
+        speeds = {s: spread([m["images_per_second"] for m in t]) for s, t in values["rounds"].items()}
+        peaks = {s: max(m["peak_bytes"] for m in t) / 1e9 for s, t in values["rounds"].items()}
+        ratio = values["ratio"]
+        table.add_row(
+            {"scale": "the paper's", "resized": "resized crop"}[crop],
+            *(f"{speeds[side]['median']:.0f}" for side in ("ours", "usual")),
+            f"{ratio['median']:.2f}",
+            f"{ratio['min']:.2f}-{ratio['max']:.2f}",
+            *(f"{peaks[side]:.2f}" for side in ("ours", "usual")),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    reached = found["scale"]["ratio"]["median"] >= WANTED_RATIO
+    console.print(f"{'yes' if reached else 'NO '}  at least {WANTED_RATIO} times the usual transforms")
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(
+    epilog="""\b
+Examples:
+  python benchmarks/input_pipeline.py ~/imagenet/val
+  python benchmarks/input_pipeline.py ~/imagenet/val --out results/benchmarks/input_pipeline.json
+"""
+)(benchmark)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        print(f"input_pipeline: {error}", file=sys.stderr)
+        sys.exit(2)

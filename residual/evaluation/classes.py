@@ -1,0 +1,95 @@
+"""Classes of pictures and classes of a network, matched by name and never by position."""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..data.synsets import imagenet_classes
+from ..errors import InputError, nearest
+
+
+def match_classes(pictures: Sequence[str], network: Sequence[str], source: str) -> Tensor:
+    """Return which of a network's K classes each of the M classes of some pictures is: int64 (M,).
+
+    Two names mean one class when they are equal, or begin with one WordNet id, or when one is an ImageNet
+    class's name and the other its WordNet id.
+
+    Args:
+        pictures: names of the pictures' classes, usually those of folders.
+        network: names of the network's classes.
+        source: where the pictures are, for messages.
+
+    Raises:
+        InputError: for a class that the network has not, or two of the network's mean.
+    """
+    exact = {name: k for k, name in enumerate(network)}
+    meanings = [_meaning(name) for name in network]
+    times = Counter(meanings)
+    meant = {meaning: k for k, meaning in enumerate(meanings)}
+    found = []
+    for name in pictures:
+        meaning = _meaning(name)
+        if name in exact:
+            found.append(exact[name])
+        elif times[meaning] == 1:
+            found.append(meant[meaning])
+        elif times[meaning]:
+            raise InputError(
+                f"{source}: the class {name!r} means {times[meaning]} of the network's classes; use its name"
+            )
+        else:
+            raise InputError(_unknown(name, network, source))
+    twice = [k for k, times in Counter(found).items() if times > 1]
+    if twice:
+        both = " and ".join(repr(name) for name, k in zip(pictures, found, strict=True) if k == twice[0])
+        raise InputError(f"{source}: {both} both mean the network's class {network[twice[0]]!r}; merge them")
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def how_matched(pictures: Sequence[str], network: Sequence[str], found: Tensor) -> str | None:
+    """Return a sentence on how classes were matched, or None where they are the same in the same order."""
+    if tuple(pictures) == tuple(network):
+        return None
+    same = found.tolist() == list(range(len(network)))
+    if same:
+        return f"the {len(network):,} classes are the network's, by other names"
+    if len(pictures) == len(network):
+        return f"the {len(network):,} classes are the network's in another order; they were matched by name"
+    return (
+        f"the pictures are of {len(pictures):,} of the network's {len(network):,} classes, matched by name; "
+        f"the network chooses among all {len(network):,}"
+    )
+
+
+def _unknown(name: str, network: Sequence[str], source: str) -> str:
+    if list(network) == [str(k) for k in range(len(network))]:
+        return (
+            f"{source}: the network's classes have no names but 0 to {len(network) - 1}, and classes such as "
+            f"{name!r} are matched by name; import the weights anew with --classes FILE (imagenet for the "
+            "1,000 of ImageNet)"
+        )
+    known = nearest(name, network) if len(network) <= 20 or _close(name, network) else ""
+    return f"{source}: the class {name!r} is none of the network's {len(network):,} classes{known}"
+
+
+def _close(name: str, network: Sequence[str]) -> bool:
+    return "did you mean" in nearest(name, network)
+
+
+def _meaning(name: str) -> str:
+    """Return the WordNet id of a class where its name tells it, or else the name in one spelling."""
+    if match := re.match(r"n\d{8}\b", name):
+        return match[0]
+    plain = name.replace("_", " ").strip().casefold()
+    return _wordnet_ids().get(plain, plain)
+
+
+@functools.cache
+def _wordnet_ids() -> dict[str, str]:
+    """WordNet ids by the names of ImageNet's classes, those that are one class's alone."""
+    names = Counter(name.casefold() for _, name in imagenet_classes())
+    return {name.casefold(): wnid for wnid, name in imagenet_classes() if names[name.casefold()] == 1}

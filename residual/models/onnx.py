@@ -1,0 +1,164 @@
+"""A network with its preprocessing as one ONNX file, checked in ONNX Runtime.
+
+input    images: uint8 (n, C, h, w), RGB, resized and cropped already; n, h and w are free
+output   scores: float32 (n, K), before softmax
+metadata classes (JSON), preprocessing and model (JSON), as in config.json
+
+Scaling, mean and deviation are in the graph, so that nobody has to repeat them; resizing and cropping are
+not, since every program has its own. The network is exported in its fully convolutional form (Section 3.4):
+for pictures larger than those trained on, the scores are the average over the positions of the last map.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .cifar import CifarNetwork
+from .classifier import Classifier
+from .inference import fold_batchnorm
+from .preprocessing import Preprocessing
+from .statedict import first_line, refuse_existing, written_whole
+from .vgg import VGG
+from .weights import Weights
+
+#: The largest difference that ONNX Runtime's scores may have from PyTorch's, relative to the largest score.
+TOLERANCE = 1e-4
+
+OPSET = 18
+
+
+class Exported(nn.Module):
+    """What is written: uint8 (n, C, h, w) to scores (n, K)."""
+
+    def __init__(self, model: Classifier, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = fold_batchnorm(model)
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.score_map(self.preprocessing(images)).mean(dim=(2, 3))
+
+
+def export_onnx(weights: Weights, file: Path) -> float:
+    """Write a network as ONNX, after ONNX Runtime has given its scores for two batches of different sizes.
+
+    Args:
+        file: where nothing is yet, ending in .onnx.
+
+    Returns:
+        The largest difference between ONNX Runtime's and PyTorch's scores, relative to the largest score.
+
+    Raises:
+        InputError: when the file exists or cannot be written, a package is missing, or the network cannot be
+            exported or gives other scores there.
+    """
+    if file.suffix != ".onnx":
+        raise InputError(f"{file}: ONNX is written to a file that ends in .onnx; name it so")
+    refuse_existing(file)
+    _need_packages()
+    module = Exported(weights.model, weights.preprocessing).eval()
+    smallest, usual = _sizes(weights)
+    program = _export(module, weights, smallest, usual)
+    for key, value in _metadata(weights).items():
+        program.model.metadata_props[key] = value
+    with written_whole(file) as temporary:
+        program.save(temporary)
+        difference = _largest_difference(module, temporary, weights.model.in_channels, (smallest, usual))
+    return difference
+
+
+def _need_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"ONNX export needs the package {error.name}: pip install 'residual[onnx]'"
+        ) from None
+
+
+def _sizes(weights: Weights) -> tuple[int, int]:
+    """Return the smallest side of pictures that the graph takes, and a side to check it at."""
+    if isinstance(weights.model, VGG):
+        # On maps smaller than 7 x 7 VGG repeats positions, for which the graph would need a branch.
+        return 224, 256
+    return (8, 32) if isinstance(weights.model, CifarNetwork) else (32, 128)
+
+
+def _export(module: Exported, weights: Weights, smallest: int, usual: int) -> Any:
+    example = torch.zeros(2, weights.model.in_channels, usual, usual + 32, dtype=torch.uint8)
+    dim = torch.export.Dim
+    sizes = {0: dim("n", min=1), 2: dim("h", min=smallest), 3: dim("w", min=smallest)}
+    try:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            return torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(sizes,),
+                input_names=["images"],
+                output_names=["scores"],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+    # The exporter raises errors of many kinds, all of which mean this.
+    except Exception as error:
+        name = weights.config["model"]["name"]
+        raise InputError(f"{name} cannot be exported to ONNX by this PyTorch: {first_line(error)}") from None
+
+
+def _metadata(weights: Weights) -> dict[str, str]:
+    return {
+        "classes": json.dumps(weights.classes, ensure_ascii=False),
+        "model": json.dumps(weights.config["model"]),
+        "preprocessing": json.dumps(weights.config["preprocessing"] | {"input": "uint8; done in the graph"}),
+    }
+
+
+def _largest_difference(module: Exported, file: Path, channels: int, sides: tuple[int, int]) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    # Another batch and another shape than the one that was traced: both must be free.
+    for n, height, width in ((1, sides[0], sides[0]), (3, sides[1] + 17, sides[1])):
+        images = torch.randint(256, (n, channels, height, width), generator=generator, dtype=torch.uint8)
+        with torch.inference_mode():
+            ours = module(images)
+        theirs = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        difference = float((theirs - ours).abs().max() / ours.abs().max().clamp(min=1))
+        largest = max(largest, difference)
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e}, and {TOLERANCE:.0e} is "
+                "allowed; nothing was written"
+            )
+    return largest
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its developers' warnings off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
