@@ -6,10 +6,13 @@ and a process that torchrun did not start is a world of one.
 
 import os
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,14 @@ class World:
         if self.size == 1:
             return flag
         return bool(self.sum_(torch.tensor(float(flag), device=device)))
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values that all ranks gave, in the order of the ranks, in every rank."""
+        if self.size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -14,6 +14,7 @@ class Stream(IntEnum):
     CROPS = 2
     DROPOUT = 3
     SPLIT = 4
+    REGIONS = 5
 
 
 def mix(seed: int, stream: Stream, *index: int) -> int:

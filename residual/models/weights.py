@@ -27,6 +27,8 @@ from .statedict import first_line, load_state, read_state, refuse_existing, writ
 __all__ = ["Weights", "export_weights", "import_weights", "load_state", "load_weights", "save_weights"]
 
 FORMAT = "residual weights"
+#: What detection/weights.py writes; known here to tell a detector from something foreign.
+DETECTOR_FORMAT = "residual detector"
 VERSION = 1
 
 MODEL_FILE = "model.safetensors"
@@ -255,6 +257,11 @@ def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(file, first_line(error)) from None
+    if isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT:
+        raise InputError(
+            f"{folder} holds a detector, and a classifier is expected; use it with residual detect evaluate "
+            "or residual detect predict"
+        )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{file} is not of {FORMAT}; import other libraries' weights with residual import")
     if isinstance(content.get("version"), int) and content["version"] > VERSION:

@@ -4,11 +4,22 @@ from pathlib import Path
 
 from ..errors import InputError, nearest
 from .cifar import CIFAR10
+from .detection import DETECTION, DetectionRecipe, find_detection
 from .digits import DIGITS
 from .imagenet import IMAGENET
 from .schema import Recipe, differences, override, read
 
-__all__ = ["RECIPES", "Recipe", "differences", "find", "override", "read"]
+__all__ = [
+    "DETECTION",
+    "RECIPES",
+    "DetectionRecipe",
+    "Recipe",
+    "differences",
+    "find",
+    "find_detection",
+    "override",
+    "read",
+]
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*DIGITS, *CIFAR10, *IMAGENET]}
 

@@ -5,7 +5,7 @@ change between two halves of one run. Unknown keys are errors.
 """
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -171,11 +171,19 @@ class Schedule(Part):
         return self
 
 
-class Recipe(Part):
-    """One training run."""
+class Experiment(Part):
+    """What every kind of recipe has: classification's here, detection's in detection.py."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
     description: str = ""
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class Recipe(Experiment):
+    """One training run."""
+
     model: Model
     data: Data
     batch: Batch = Batch()
@@ -191,12 +199,15 @@ class Recipe(Part):
     checkpoint_every: int = Field(1000, ge=1)
     seed: int = Field(0, ge=0)
 
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+R = TypeVar("R", bound=Experiment)
 
 
-def parse(value: Any, source: str) -> Recipe:
+def parse(value: Any, source: str, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
     """Return the recipe that plain data describe.
+
+    Args:
+        kind: of recipe.
 
     Raises:
         InputError: naming ``source``, the key and what is wrong with its value.
@@ -206,12 +217,12 @@ def parse(value: Any, source: str) -> Recipe:
     if not isinstance(value, dict):
         raise InputError(f"{source}: a recipe is a mapping of keys to values, not {type(value).__name__}")
     try:
-        return Recipe.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+        raise InputError(f"{source}: " + "; ".join(_sentence(e, kind) for e in error.errors())) from None
 
 
-def read(path: Path) -> Recipe:
+def read(path: Path, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
     """Return the recipe in a YAML file."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -221,10 +232,10 @@ def read(path: Path) -> Recipe:
         raise InputError(f"{path}: cannot read the recipe: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(value, str(path))
+    return parse(value, str(path), kind)
 
 
-def override(recipe: Recipe, settings: list[str]) -> Recipe:
+def override(recipe: R, settings: list[str]) -> R:
     """Return the recipe with ``key.subkey=value`` settings applied, values written as in YAML."""
     value = recipe.model_dump(mode="json")
     for setting in settings:
@@ -233,8 +244,8 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
             raise InputError(f"--set {setting}: write it as key=value, for example schedule.iterations=2000")
         *parents, last = key.strip().split(".")
         part: Any = value
-        if key.strip() not in _keys():
-            raise InputError(f"--set {setting}: there is no key {key!r}{nearest(key, _keys())}")
+        if key.strip() not in (keys := _keys(type(recipe))):
+            raise InputError(f"--set {setting}: there is no key {key!r}{nearest(key, keys)}")
         for parent in parents:
             # A part that is off (a warm-up, say) is switched on by setting a key of it.
             part[parent] = part.get(parent) or {}
@@ -248,13 +259,13 @@ def override(recipe: Recipe, settings: list[str]) -> Recipe:
             part[last] = number
     if not settings:
         return recipe
-    changed = parse(value, "--set " + " ".join(settings))
+    changed = parse(value, "--set " + " ".join(settings), type(recipe))
     if changes := differences(recipe, changed):
         changed = changed.model_copy(update={"description": f"{recipe.name} with {'; '.join(changes)}"})
     return changed
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def differences(old: BaseModel, new: BaseModel) -> list[str]:
     """Return what changed between two recipes, as ``key: old -> new``; descriptions decide nothing."""
     before, after = (_flatten(r.model_dump(mode="json", exclude={"description"})) for r in (old, new))
     return [
@@ -271,7 +282,7 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _keys(part: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+def _keys(part: type[BaseModel], prefix: str = "") -> list[str]:
     """Return every dotted key that a recipe can have."""
     keys: list[str] = []
     for name, field in part.model_fields.items():
@@ -290,14 +301,14 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"there is no key {key!r}{nearest(key, _keys())}"
+        return f"there is no key {key!r}{nearest(key, _keys(kind))}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "model_type" or error["type"] == "model_attributes_type":
-        return f"{key} has keys of its own; set one of those, as {_first_key(key)}"
+        return f"{key} has keys of its own; set one of those, as {_first_key(key, kind)}"
     if error["type"] == "tuple_type":
         return f"{key} = {error['input']!r}: write a list, as [0.5, 0.75]"
     if error["type"] in ("value_error", "missing"):
@@ -305,5 +316,5 @@ def _sentence(error: Any) -> str:
     return f"{key} = {error['input']!r}: {message}"
 
 
-def _first_key(part: str) -> str:
-    return next(key for key in _keys() if key.startswith(f"{part}."))
+def _first_key(part: str, kind: type[BaseModel]) -> str:
+    return next(key for key in _keys(kind) if key.startswith(f"{part}."))

@@ -1,10 +1,7 @@
 """From a recipe to a complete run folder."""
 
-import functools
 import shlex
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,8 @@ import torch
 
 from .. import distributed
 from ..distributed import World
-from ..environment import describe
-from ..errors import InputError, Interrupted
-from ..gpu import memory_ran_out, set_arithmetic
+from ..errors import InputError
+from ..gpu import set_arithmetic
 from ..memory import keep_freed_memory
 from ..models.weights import save_weights
 from ..recipes import Recipe
@@ -22,6 +18,7 @@ from ..training.folder import RunFolder, read_json
 from ..training.loop import Run
 from .checks import check_pictures, remembered_data_dir
 from .devices import pick_device
+from .session import continue_run, tell_unreadable, tensorboard_log, troubles
 from .sources import open_source
 from .start import start
 
@@ -73,7 +70,7 @@ def train(
     if schedule.epochs:
         length = -(-schedule.epochs * source.pictures["train"] // recipe.batch.size)
         schedule = schedule.model_copy(update={"iterations": length, "epochs": None})
-    log = _tensorboard(out / "tensorboard") if tensorboard and world.is_main else None
+    log = tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     again = shlex.join(
         ["residual", "train", "--resume", "--out", str(out)]
         + (["--data-dir", str(data_dir)] if data_dir else [])
@@ -82,7 +79,7 @@ def train(
     if world.is_main:
         folder.open(recipe)
     world.barrier()
-    try:
+    with troubles(recipe.name, folder, where, again):
         keep_freed_memory()
         set_arithmetic(where, recipe.precision, deterministic)
         # One rank measures the training set; the others then find what it found.
@@ -111,7 +108,7 @@ def train(
             eager,
             log,
         )
-        _continue(run, where, data_dir, resume, begin.note)
+        continue_run(run, where, data_dir, resume, begin.note, _departures(recipe, world))
         run.train()
         # Reading a large training set once more, for its error without augmentation, would take an epoch.
         measured = [part for part in source.pictures if part != "train" or not recipe.data.folder]
@@ -144,21 +141,9 @@ def train(
                 results=results,
             )
             folder.finish(results)
-            _tell_unreadable(unreadable, out)
+            tell_unreadable(unreadable, out)
         world.barrier()
         return results
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; all iterations are done and kept, continue with: {again}", signal.SIGINT
-        ) from None
-    except torch.OutOfMemoryError:
-        raise InputError(f"{recipe.name}: {memory_ran_out(where)}") from None
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot write: {error.strerror}; what was there is untouched, continue with: {again}"
-        ) from None
-    finally:
-        folder.close()
 
 
 def _check_ranks(recipe: Recipe, world: World) -> None:
@@ -171,48 +156,6 @@ def _check_ranks(recipe: Recipe, world: World) -> None:
         )
 
 
-def _continue(run: Run, device: torch.device, data_dir: Path | None, resume: bool, note: str | None) -> None:
-    """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
-    checkpoints = run.folder.checkpoints()
-    if checkpoints:
-        run.restore(checkpoints[-1])
-    # No rank writes before all have read.
-    run.world.barrier()
-    if run.world.is_main:
-        departures = _departures(run.recipe, run.world)
-        if note and not checkpoints:
-            print(f"{run.recipe.name}: starting from {note}", file=sys.stderr)
-        for departure in departures:
-            print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
-        if resume:
-            at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
-            why = "" if checkpoints else ": no checkpoint was due before it stopped"
-            print(f"{run.recipe.name}: {at}{why}", file=sys.stderr)
-        session = {
-            "iteration": run.progress.iteration,
-            "departures": departures,
-            "started_from": note,
-            "data_dir": str(data_dir.resolve()) if data_dir else None,
-        }
-        run.folder.add_session(describe(device, run.world.size) | session)
-        run.folder.cut_metrics(run.progress.iteration)
-
-
-def _tell_unreadable(unreadable: dict[str, str], out: Path) -> None:
-    """Say which pictures could not be read, and list them in the run folder."""
-    if not unreadable:
-        return
-    listing = out / "unreadable.txt"
-    listing.write_text("".join(f"{reason}\n" for reason in unreadable.values()), encoding="utf-8")
-    count = len(unreadable)
-    print(
-        f"note: {count:,} picture{'s' if count > 1 else ''} could not be read and "
-        f"{'were' if count > 1 else 'was'} skipped, listed in {listing}; the first: "
-        f"{next(iter(unreadable.values()))}",
-        file=sys.stderr,
-    )
-
-
 def _departures(recipe: Recipe, world: World) -> list[str]:
     """Return in which ways a run on these ranks differs from what the recipe says."""
     wanted = min(recipe.batch.bn_group, recipe.batch.size)
@@ -220,25 +163,3 @@ def _departures(recipe: Recipe, world: World) -> list[str]:
     if group == wanted:
         return []
     return [f"BN statistics over {group} pictures on each of {world.size} ranks, not over {wanted}"]
-
-
-def _tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
-    """Return what writes a line of metrics.jsonl as TensorBoard's events."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "--tensorboard needs the package tensorboard: pip install 'residual[tensorboard]'"
-        ) from None
-
-    # Opened by the first line: until then the run folder may not be there.
-    writer = functools.cache(lambda: SummaryWriter(str(folder)))
-
-    def log(line: dict[str, Any]) -> None:
-        for part in line.keys() & {"train", "validation", "test"}:
-            for value in ("loss", "top1_error"):
-                writer().add_scalar(f"{part}/{value}", line[part][value], line["iteration"])
-        writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
-        writer().flush()
-
-    return log

@@ -26,14 +26,19 @@ class Display:
         batch: pictures an iteration, over all ranks.
         done: iterations done in earlier sessions.
         silent: show nothing.
+        about: what the percentages are.
     """
 
-    def __init__(self, name: str, iterations: int, batch: int, done: int, silent: bool) -> None:
+    def __init__(
+        self, name: str, iterations: int, batch: int, done: int, silent: bool, about: str = "errors"
+    ) -> None:
         self.name = name
         self.iterations = iterations
         self.batch = batch
         self.silent = silent
-        self.evaluated = ""
+        self.about = about
+        #: The newest percentage of the part that is evaluated, as text.
+        self.evaluated: list[str] = []
         self._live: Live | None = None
         self._started = (time.perf_counter(), done)
         #: Where speed was last measured: time and iteration.
@@ -62,10 +67,11 @@ class Display:
         """Whether it is time for another line. Between two lines nothing is read from the device."""
         return time.perf_counter() - self._shown >= self._period
 
-    def show(self, iteration: int, loss: float, error: float, waited: float = 0.0) -> None:
+    def show(self, iteration: int, loss: float, error: float | None, waited: float = 0.0) -> None:
         """Show where the run is: training loss and error in percent since the last evaluation.
 
         Args:
+            error: None where training has only a loss.
             waited: seconds spent waiting for pictures since the run began; a part of the time worth telling
                 is shown.
         """
@@ -78,14 +84,15 @@ class Display:
         if self.silent:
             return
         place = f"{iteration:,} of {self.iterations:,}"
-        errors = f"training {error:.2f} %{self.evaluated}"
+        errors = ", ".join(([] if error is None else [f"training {error:.2f} %"]) + self.evaluated)
         data = f"  waiting for data {100 * idle:.0f} %" if idle > WORTH_TELLING else ""
         if self._live:
             self._live.update(self._line(place, errors, loss, left, data), refresh=True)
         else:
             print(
-                f"{self.name}: iteration {place}  loss {loss:.3f}  errors: {errors}  "
-                f"{self._speed:,.0f} images/s{data}  {left} left",
+                f"{self.name}: iteration {place}  loss {loss:.3f}  "
+                + (f"{self.about}: {errors}  " if errors else "")
+                + f"{self._speed:,.0f} images/s{data}  {left} left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -130,5 +137,5 @@ class Display:
         return grid
 
     def evaluation(self, part: str, error: float) -> None:
-        """Remember the newest error in percent on ``part``, shown from now on."""
-        self.evaluated = f", {part} {error:.2f} %"
+        """Remember the newest percentage on ``part``, shown from now on."""
+        self.evaluated = [f"{part} {error:.2f} %"]

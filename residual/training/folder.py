@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from ..errors import InputError
 from ..recipes import Recipe, differences, read
+from ..recipes.schema import Experiment, R
 from .checkpoint import list_checkpoints, write_atomically
 
 
@@ -32,12 +33,13 @@ class RunFolder:
         self._lock: TextIO | None = None
 
     @staticmethod
-    def check(path: Path, recipe: Recipe | None, resume: bool) -> Recipe:
+    def check(path: Path, recipe: R | None, resume: bool, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
         """Return the recipe of the run that the folder is for, without touching the folder.
 
         Args:
             recipe: what is asked for now; None, when resuming, for the folder's own.
             resume: whether the folder is to hold a run (else it must be new or empty).
+            kind: of recipe.
 
         Raises:
             InputError: when the folder holds a run or other files already, or no run, or another recipe's.
@@ -46,7 +48,7 @@ class RunFolder:
         if resume:
             if not file.is_file():
                 raise InputError(f"{path} holds no run to resume (there is no {file})")
-            stored = read(file)
+            stored = read(file, kind)
             if recipe and (changes := differences(stored, recipe)):
                 raise InputError(
                     f"{path}: the run's recipe differs from the one asked for ({'; '.join(changes)}); "
@@ -63,7 +65,7 @@ class RunFolder:
             raise InputError(f"{path} is not an empty folder; name another one with --out")
         return recipe
 
-    def open(self, recipe: Recipe) -> None:
+    def open(self, recipe: Experiment) -> None:
         """Make the folder a run's, if it is not yet, and keep other processes out until ``close``.
 
         Raises:

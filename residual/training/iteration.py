@@ -27,6 +27,7 @@ ROWS = 256
 WARM_UP = 3
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Training batches by iteration; ``len`` is the number of iterations of an epoch."""
 

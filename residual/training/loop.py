@@ -3,17 +3,24 @@
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import World
 from ..errors import InputError, Interrupted
-from ..recipes import Recipe
-from .batchnorm import AVERAGED_BATCHES, average_statistics, synchronize, tell_groups_apart
+from ..recipes import DetectionRecipe, Recipe
+from .batchnorm import (
+    AVERAGED_BATCHES,
+    average_statistics,
+    batch_norms,
+    synchronize,
+    tell_groups_apart,
+)
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .folder import RunFolder
@@ -39,27 +46,79 @@ class Diverged(InputError):
     """The loss is no longer a finite number."""
 
 
+class TrainingSums(Protocol):
+    """Sums over training pictures since the last log line, on the device (step.Meter and its like).
+
+    Attributes:
+        sums: float64, of any length.
+        broken_at: iteration of the first loss that was not finite, -1 while there is none.
+    """
+
+    sums: Tensor
+    broken_at: Tensor
+
+    def read(self, world: World) -> tuple[float, float | None, int]: ...
+
+    def line(self, world: World) -> dict[str, Any]: ...
+
+    def reset(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The number in percent that a run's curve is about.
+
+    Attributes:
+        key: in what an evaluation gives.
+        name: for people.
+        rising: whether more is better.
+    """
+
+    key: str
+    name: str
+    rising: bool
+
+
+ERRORS = Curve("top1_error", "errors", rising=False)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is learned in another way than classification.
+
+    Attributes:
+        meter: of its sums.
+        iterate: from the optimizer and the learning rate of an iteration to what does one, given its number.
+        curve: what its evaluations are about.
+    """
+
+    meter: TrainingSums
+    iterate: Callable[[SGD, Callable[[int], float]], Callable[[int], None]]
+    curve: Curve
+
+
 class Run:
     """One training run: the network and all that changes with it.
 
     Args:
         recipe: what to do.
         model: on its device, in channels-last format.
-        batches: this rank's inputs and targets by iteration.
-        evaluate: the network's metrics, ``top1_error`` among them, on the part that the curve is about.
+        batches: this rank's inputs and targets by iteration; ``len`` is the number of an epoch's iterations.
+        evaluate: the network's metrics, the curve's key among them, on the part that the curve is about.
         part: that part's name, "validation" or "test".
         folder: where rank 0 writes.
         world: the ranks that train together.
         eager: on a GPU, run PyTorch's kernels one by one, without compiling and recording them.
         resume_command: what to type to continue the run, for messages.
         log: also called with every line of metrics.jsonl (TensorBoard, say).
+        work: what is learned; None for classification.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | DetectionRecipe,
         model: nn.Module,
-        batches: Batches,
+        batches: Sized,
         evaluate: Callable[[], dict[str, Any]],
         part: str,
         folder: RunFolder,
@@ -67,6 +126,7 @@ class Run:
         resume_command: str,
         eager: bool = False,
         log: Callable[[dict[str, Any]], None] | None = None,
+        work: Work | None = None,
     ) -> None:
         self.recipe = recipe
         self.model = model
@@ -78,29 +138,45 @@ class Run:
         self.resume_command = resume_command
         self.log = log
         self.device = next(model.parameters()).device
-        self.group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
         self.progress = Progress()
-        self.meter = Meter(self.device)
+        #: The newest evaluation, of this session.
+        self.last: dict[str, Any] | None = None
         self.optimizer = SGD(
             model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form
         )
+        #: BN layers whose statistics the run moves; detection has none.
+        self.layers = batch_norms(model)
+        self.curve = work.curve if work else ERRORS
+        self.meter: TrainingSums
+        #: Does one iteration, given its number.
+        self.iterate: Callable[[int], None]
+        if work:
+            self.meter, self.iterate = work.meter, work.iterate(self.optimizer, self.rate)
+        else:
+            assert isinstance(recipe, Recipe)
+            self.group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
+            self.meter, self.iterate = self._classification(recipe, eager)
+
+    def _classification(self, recipe: Recipe, eager: bool) -> tuple[Meter, Callable[[int], None]]:
+        model, batches, world = self.model, self.batches, self.world
+        assert isinstance(batches, Batches)
+        meter = Meter(self.device)
         fast = self.device.type == "cuda" and not eager
         if fast:
             tell_groups_apart(model, self.group)
             compile_regions(model)
+            self.layers = batch_norms(model)
         at_once = recipe.batch.size // world.size if fast else self.group
-        step = Step(model, self.optimizer, at_once, world, self.meter, recipe.precision)
-        self.layers = step.layers
-        #: Does one iteration, given its number.
-        self.iterate: Callable[[int], None] = (
-            CapturedIterations(step, batches, self.rate, self.device)
-            if fast
+        step = Step(model, self.optimizer, at_once, world, meter, recipe.precision)
+        if (
+            fast
             and world.size == 1
             and isinstance(batches, PlannedBatches)
             and not has_dropout(model)
             and not recipe.schedule.plateau
-            else EagerIterations(step, batches, self.rate, recipe.seed, world.rank)
-        )
+        ):
+            return meter, CapturedIterations(step, batches, self.rate, self.device)
+        return meter, EagerIterations(step, batches, self.rate, recipe.seed, world.rank)
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of an iteration, as things stand."""
@@ -156,7 +232,7 @@ class Run:
         name, batch = self.recipe.name, self.recipe.batch.size
         with (
             StopSignals() as stop,
-            Display(name, schedule.iterations, batch, progress.iteration, silent) as display,
+            Display(name, schedule.iterations, batch, progress.iteration, silent, self.curve.name) as display,
         ):
             while progress.iteration < schedule.iterations:
                 self.iterate(progress.iteration)
@@ -174,15 +250,20 @@ class Run:
                     self._save()
                 if stopping:
                     self._stop(stop)
-            first = schedule.iterations
-            average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
-            display.measure(progress.iteration)
-            display.say(f"averaging BN statistics over {len(average)} mini-batches")
-            with without_compilation():
-                average_statistics(self.model, self.batches, average, self.group, world)
+            if self.layers:
+                self._average_statistics(display)
             if world.any(stop.received is not None, self.device):
                 self._stop(stop)
             self._log(display)
+
+    def _average_statistics(self, display: Display) -> None:
+        assert isinstance(self.batches, Batches)
+        first = self.recipe.schedule.iterations
+        average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
+        display.measure(self.progress.iteration)
+        display.say(f"averaging BN statistics over {len(average)} mini-batches")
+        with without_compilation():
+            average_statistics(self.model, self.batches, average, self.group, self.world)
 
     def _stop(self, stop: StopSignals) -> None:
         at = f"stopped at iteration {self.progress.iteration:,}"
@@ -207,23 +288,26 @@ class Run:
         # An evaluation is no training: it does not count as slow iterations.
         display.measure(self.progress.iteration)
         with without_compilation():
-            metrics = self.evaluate()
+            metrics = self.last = self.evaluate()
         display.measure(self.progress.iteration)
-        loss, error, images = self.meter.read(self.world)
+        loss, error, _ = self.meter.read(self.world)
         progress = self.progress
         line = {
             "iteration": progress.iteration,
             "learning_rate": self.rate(progress.iteration - 1),
-            "train": {"loss": loss, "top1_error": error, "images": images},
+            "train": self.meter.line(self.world),
             self.part: metrics,
             "seconds": progress.seconds,
         }
-        error_now = metrics["top1_error"]
-        if self.part == "validation" and (progress.best is None or error_now < progress.best):
-            progress.best = error_now
-        self._plateau(error_now)
+        now: float | None = metrics[self.curve.key]
+        if now is not None:
+            if self.part == "validation" and (
+                progress.best is None or (now > progress.best if self.curve.rising else now < progress.best)
+            ):
+                progress.best = now
+            self._plateau(now)
+            display.evaluation(self.part, now)
         self.meter.reset()
-        display.evaluation(self.part, error_now)
         if display.due() or progress.iteration == self.recipe.schedule.iterations:
             display.show(progress.iteration, loss, error)
         if self.world.is_main:

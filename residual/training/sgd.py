@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SGD:
-    """Momentum SGD over all parameters of a network; weight decay applies to each of them.
+    """Momentum SGD over all parameters that a network learns; weight decay applies to each of them.
 
     Args:
         model: whose parameters are updated in place.
@@ -20,7 +20,7 @@ class SGD:
     def __init__(
         self, model: nn.Module, momentum: float, weight_decay: float, form: Literal["paper", "pytorch"]
     ) -> None:
-        named = dict(model.named_parameters())
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters: list[Tensor] = list(named.values())
         self.velocities: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in named.items()}
         self.momentum = momentum

@@ -39,6 +39,11 @@ class Meter:
         loss, errors, count = world.sum_(self.sums.clone()).tolist()
         return loss / max(count, 1), 100 * errors / max(count, 1), int(count)
 
+    def line(self, world: World) -> dict[str, float]:
+        """Return what a line of metrics.jsonl says of training."""
+        loss, error, images = self.read(world)
+        return {"loss": loss, "top1_error": error, "images": images}
+
     def reset(self) -> None:
         self.sums.zero_()
 
@@ -65,7 +70,7 @@ class Step:
         meter: Meter,
         precision: str = "tf32",
     ) -> None:
-        self.model = _distributed(model) if world.size > 1 else model
+        self.model = distributed(model) if world.size > 1 else model
         self.layers = batch_norms(model)
         self.optimizer = optimizer
         self.group = group
@@ -96,7 +101,8 @@ class Step:
         return contextlib.nullcontext()
 
 
-def _distributed(model: nn.Module) -> DistributedDataParallel:
+def distributed(model: nn.Module) -> DistributedDataParallel:
+    """Return a network whose backward pass averages gradients over the ranks."""
     # Buffers are averaged where they are needed (batchnorm.synchronize), not sent with every step. PyTorch
     # has renamed the option since 2.11.
     new = "forward_sync_buffers"

@@ -1,0 +1,126 @@
+"""What a run does in an iteration of detection, and the sums that its log lines need."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ..data.photos import Loaded, PhotoBatches
+from ..distributed import World
+from ..randomness import Stream, mix
+from ..recipes import DetectionRecipe
+from ..training.loop import Curve, Work
+from ..training.sgd import SGD
+from ..training.step import distributed
+from .faster_rcnn import LOSSES, Example, FasterRCNN
+
+AP50 = Curve("ap50", "AP50", rising=True)
+
+
+class LossMeter:
+    """Sums over training pictures since the last log line, kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        #: The four losses, and the number of pictures.
+        self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)
+        #: Iteration of the first loss that was not finite, -1 while there is none.
+        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
+
+    def add(self, losses: Tensor, pictures: int, iteration: int) -> None:
+        """Count some pictures, given the sums of their losses (4,)."""
+        self.sums += torch.cat([losses, losses.new_full((1,), pictures)])
+        broken = ~torch.isfinite(losses).all() & (self.broken_at < 0)
+        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
+
+    def read(self, world: World) -> tuple[float, float | None, int]:
+        """Return the mean loss, no error, and the number of pictures, over all ranks."""
+        line = self.line(world)
+        return line["loss"], None, line["images"]
+
+    def line(self, world: World) -> dict[str, Any]:
+        """Return what a line of metrics.jsonl says of training."""
+        *losses, images = world.sum_(self.sums.clone()).tolist()
+        means = {name: value / max(images, 1) for name, value in zip(LOSSES, losses, strict=True)}
+        return {"loss": sum(means.values()), "losses": means, "images": int(images)}
+
+    def reset(self) -> None:
+        self.sums.zero_()
+
+
+class JointStep:
+    """Iterations of approximate joint training: proposals and head learn at once."""
+
+    def __init__(
+        self,
+        detector: FasterRCNN,
+        batches: PhotoBatches,
+        recipe: DetectionRecipe,
+        world: World,
+        meter: LossMeter,
+        optimizer: SGD,
+        rate: Callable[[int], float],
+    ) -> None:
+        self.detector = detector
+        self.model = distributed(detector) if world.size > 1 else detector
+        self.batches = batches
+        self.recipe = recipe
+        self.world = world
+        self.meter = meter
+        self.optimizer = optimizer
+        self.rate = rate
+
+    def __call__(self, iteration: int) -> None:
+        """Do an iteration: pictures, both passes, update."""
+        # Dropout (VGG's) draws from the global generator: a pure function of the iteration, like the rest.
+        torch.manual_seed(mix(self.recipe.seed, Stream.DROPOUT, iteration, self.world.rank))
+        loaded = self.batches(iteration)
+        device = self.meter.sums.device
+        at_once = self.recipe.batch.at_once
+        parts = [loaded[start : start + at_once] for start in range(0, len(loaded), at_once)]
+        for number, part in enumerate(parts, start=1):
+            with self._gradients_stay_here(number < len(parts)):
+                examples = prepared(self.detector, part, device)
+                with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
+                    losses = self.model(examples)
+                (losses.sum() / len(loaded)).backward()
+            self.meter.add(losses.detach(), len(part), iteration)
+        self.optimizer.step(self.rate(iteration))
+
+    def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
+        """Only the last part's backward pass exchanges gradients between the ranks."""
+        if stay and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+
+def prepared(detector: FasterRCNN, loaded: Sequence[Loaded], device: torch.device) -> list[Example]:
+    """Return pictures as examples on a device."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    return [
+        Example(
+            detector.preprocessing(move(picture.image)[None])[0],
+            move(picture.boxes),
+            move(picture.labels),
+            move(picture.crowds),
+            picture.seed,
+        )
+        for picture in loaded
+    ]
+
+
+def work(
+    detector: FasterRCNN, batches: PhotoBatches, recipe: DetectionRecipe, world: World, device: torch.device
+) -> Work:
+    """Return what a run learns, for the training loop."""
+    meter = LossMeter(device)
+    return Work(
+        meter,
+        lambda optimizer, rate: JointStep(detector, batches, recipe, world, meter, optimizer, rate),
+        AP50,
+    )

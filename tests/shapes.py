@@ -1,0 +1,61 @@
+"""A detection problem made in a second: coloured squares, discs and triangles on noisy ground, VOC's layout."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CLASSES = ("disc", "square", "triangle")
+SIDE = 64
+
+
+def write_shapes(folder: Path, train: int = 120, test: int = 40, seed: int = 0) -> Path:
+    """Write pictures of 64 x 64 with up to three shapes of 12 to 30 pixels, the splits train and test."""
+    random = np.random.default_rng(seed)
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    for split, count in (("train", train), ("test", test)):
+        names = [f"{split}{number:03d}" for number in range(count)]
+        for name in names:
+            objects = _picture(folder / "JPEGImages" / f"{name}.png", random)
+            (folder / "Annotations" / f"{name}.xml").write_text(_annotation(objects))
+        (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+def _picture(file: Path, random: np.random.Generator) -> list[tuple[str, tuple[int, int, int, int]]]:
+    ground = random.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
+    image = Image.fromarray(ground)
+    draw = ImageDraw.Draw(image)
+    objects: list[tuple[str, tuple[int, int, int, int]]] = []
+    for _ in range(random.integers(1, 4)):
+        side = int(random.integers(12, 31))
+        x, y = (int(v) for v in random.integers(0, SIDE - side, 2))
+        box = (x, y, x + side - 1, y + side - 1)
+        if any(_touch(box, other) for _, other in objects):
+            continue
+        name = CLASSES[random.integers(0, 3)]
+        colour = tuple(int(v) for v in random.integers(120, 256, 3))
+        if name == "disc":
+            draw.ellipse(box, fill=colour)
+        elif name == "square":
+            draw.rectangle(box, fill=colour)
+        else:
+            draw.polygon([(x, y + side - 1), (x + side - 1, y + side - 1), (x + side // 2, y)], fill=colour)
+        objects.append((name, box))
+    image.save(file)
+    return objects
+
+
+def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _annotation(objects: list[tuple[str, tuple[int, int, int, int]]]) -> str:
+    """Return VOC's XML; pixels are counted from 1."""
+    items = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin>"
+        f"<xmax>{x2 + 1}</xmax><ymax>{y2 + 1}</ymax></bndbox></object>"
+        for name, (x1, y1, x2, y2) in objects
+    )
+    return f"<annotation><size><width>{SIDE}</width><height>{SIDE}</height></size>{items}</annotation>"
