@@ -7,8 +7,9 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .models import build_model
     from .prediction import load
+    from .run.detection_testing import load_detector
 
-__all__ = ["InputError", "__version__", "build_model", "load"]
+__all__ = ["InputError", "__version__", "build_model", "load", "load_detector"]
 
 __version__ = "0.1.0"
 
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from .prediction import load
 
         return load
+    if name == "load_detector":
+        from .run.detection_testing import load_detector
+
+        return load_detector
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

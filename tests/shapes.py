@@ -1,4 +1,4 @@
-"""A detection problem made in a second: coloured squares, discs and triangles on noisy ground, VOC's layout."""
+"""A detection problem made in a second: coloured squares, discs and triangles on noisy ground."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CLASSES = ("disc", "square", "triangle")
-SIDE = 64
+SIDE = 48
 
 
 def write_shapes(folder: Path, train: int = 120, test: int = 40, seed: int = 0) -> Path:
-    """Write pictures of 64 x 64 with up to three shapes of 12 to 30 pixels, the splits train and test."""
+    """Write pictures of 48 x 48 with up to three shapes of 12 to 24 pixels, the splits train and test."""
     random = np.random.default_rng(seed)
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
@@ -29,7 +29,7 @@ def _picture(file: Path, random: np.random.Generator) -> list[tuple[str, tuple[i
     draw = ImageDraw.Draw(image)
     objects: list[tuple[str, tuple[int, int, int, int]]] = []
     for _ in range(random.integers(1, 4)):
-        side = int(random.integers(12, 31))
+        side = int(random.integers(12, 25))
         x, y = (int(v) for v in random.integers(0, SIDE - side, 2))
         box = (x, y, x + side - 1, y + side - 1)
         if any(_touch(box, other) for _, other in objects):

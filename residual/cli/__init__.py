@@ -10,6 +10,7 @@ from ..errors import InputError, Interrupted
 from . import (
     analyze,
     classification,
+    detect,
     ensemble,
     export,
     predict,
@@ -36,6 +37,7 @@ app.add_typer(weights.app)
 app.add_typer(statistics.app)
 app.add_typer(export.app)
 app.add_typer(analyze.app, name="analyze")
+app.add_typer(detect.app, name="detect")
 # It adds its commands to the same group.
 assert reproduce_imagenet.app is reproduce.app
 app.add_typer(reproduce.app, name="reproduce")

@@ -92,6 +92,7 @@ class FasterRCNN(nn.Module):
         anchor_sides: square roots of the anchors' areas ("3 scales").
         anchor_ratios: heights over widths ("3 ratios").
         pooling: "pool" (the paper) or "align".
+        side: regions are pooled to side x side; None for the backbone's own.
         global_context: describe each region also by the whole picture (appendix B).
         proposals: left after NMS in training and in testing.
         regions: that the head learns from in a picture.
@@ -109,6 +110,7 @@ class FasterRCNN(nn.Module):
         anchor_sides: Sequence[float] = (128, 256, 512),
         anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         pooling: Literal["pool", "align"] = "pool",
+        side: int | None = None,
         global_context: bool = False,
         proposals: tuple[int, int] = (2000, 300),
         regions: int = 128,
@@ -121,6 +123,7 @@ class FasterRCNN(nn.Module):
         self.preprocessing = preprocessing
         self.backbone = backbone
         self.pooling = pooling
+        self.side = side or backbone.side
         self.global_context = global_context
         self.proposals = {True: proposals[0], False: proposals[1]}
         self.regions = regions
@@ -196,7 +199,7 @@ class FasterRCNN(nn.Module):
 
     def pool(self, map: Tensor, boxes: Tensor) -> Tensor:
         """Return the part of a map (1, C, h, w) under each box: (R, C, side, side)."""
-        side, scale = self.backbone.side, 1 / self.backbone.stride
+        side, scale = self.side, 1 / self.backbone.stride
         # The kernels know no other memory layout, and a mixture of precisions is none.
         map = map.contiguous()
         boxes = boxes.to(map.dtype)

@@ -79,7 +79,7 @@ def pool_maxout(
     if len(maps) == 1:
         return detector.pool(maps[0], boxes * scales[0])
     lower = adjacent_scales(boxes, [float(scale[:2].mean()) for scale in scales])
-    side = detector.backbone.side
+    side = detector.side
     pooled = maps[0].new_full((len(boxes), maps[0].shape[1], side, side), -torch.inf)
     for number, (map, scale) in enumerate(zip(maps, scales, strict=True)):
         rows = ((lower == number) | (lower == number - 1)).nonzero()[:, 0]

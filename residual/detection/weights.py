@@ -21,7 +21,7 @@ from ..models.preprocessing import Preprocessing
 from ..models.statedict import first_line, load_state, read_state, write_state, written_whole
 from ..models.weights import CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked
 from ..recipes.detection import Detector
-from .backbones import Backbone, outline
+from .backbones import Backbone, VGGBackbone, outline
 from .faster_rcnn import FasterRCNN
 
 VERSION = 1
@@ -64,7 +64,13 @@ class StoredDetector:
 def build_detector(
     numbers: Detector, backbone: Backbone, classes: int, preprocessing: Preprocessing
 ) -> FasterRCNN:
-    """Return a detector as a recipe has it, its own layers freshly initialised."""
+    """Return a detector as a recipe has it, its own layers freshly initialised.
+
+    Raises:
+        InputError: for a side that the backbone cannot have.
+    """
+    if isinstance(backbone, VGGBackbone) and numbers.side not in (None, backbone.side):
+        raise InputError(f"detector.side {numbers.side}: VGG's fc6 takes {backbone.side}; set it to null")
     return FasterRCNN(
         backbone,
         classes,
@@ -72,6 +78,7 @@ def build_detector(
         anchor_sides=numbers.anchor_sides,
         anchor_ratios=numbers.anchor_ratios,
         pooling=numbers.pooling,
+        side=numbers.side,
         global_context=numbers.global_context,
         proposals=(numbers.train_proposals, numbers.proposals),
         regions=numbers.regions,

@@ -37,6 +37,8 @@ class Detector(Lists):
     #: normalised by BN statistics that are measured once at the beginning.
     backbone: Model
     pooling: Literal["pool", "align"] = "pool"
+    #: Regions are pooled to side x side; None for the network's own, 14 (7 for VGG). Less is for CPUs.
+    side: int | None = Field(None, ge=2)
     global_context: bool = False
     #: 3 scales, the square roots of the anchors' areas in pixels of the input, and 3 ratios of height to
     #: width.
