@@ -46,7 +46,7 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
             y = np.concatenate([envelope[:1], envelope, np.zeros(len(recall[-1:]))])
             style = "-" if number < len(PALETTE) else "--"
             ax.plot(
-                100 * x[: len(y)],
+                100 * x,
                 100 * y,
                 style,
                 color=PALETTE[number % len(PALETTE)],
