@@ -8,6 +8,8 @@ from PIL import Image
 
 from residual.data.boxes import BoxDataset, Photo
 from residual.data.photos import PhotoBatches, load
+from residual.detection.alternating import AlternatingRCNN, step_of
+from residual.detection.alternating import rate as alternating_rate
 from residual.detection.backbones import Affine, cut, fix_batch_norm, folded, measure_batch_norm
 from residual.detection.faster_rcnn import Example, FasterRCNN, decode
 from residual.detection.targets import judge_anchors, judge_regions, sample
@@ -15,6 +17,8 @@ from residual.detection.testing import Options, detect, input_size
 from residual.errors import InputError
 from residual.models import build_model
 from residual.models.preprocessing import Preprocessing
+from residual.recipes.schema import Schedule
+from residual.training.sgd import SGD
 
 NO_BOXES = torch.empty(0, 4)
 
@@ -214,3 +218,40 @@ def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(photo: Phot
     assert [p.seed for p in shared] == [p.seed for p in first[1]]
     assert len({p.seed for part in first for p in part}) == 12
     assert len({p.boxes[0, 0].item() for part in first for p in part}) == 2
+
+
+def test_what_learns_in_each_of_the_four_steps() -> None:
+    model = AlternatingRCNN(detector().train())
+    optimizer = SGD(model, 0.9, 5e-4, "paper")
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    changed = []
+    for step in range(4):
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        model.begin(step, True, optimizer)
+        if step == 2:
+            before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        losses = model([example(step), example(9, objects=2)])
+        assert [bool(loss) for loss in losses] == (
+            [True, True, False, False] if step in (0, 2) else [False, False, True, True]
+        )
+        losses.sum().backward()
+        optimizer.step(0.1)
+        changed.append({name for name, p in model.named_parameters() if not torch.equal(p, before[name])})
+    proposal = {"proposal_head"}
+    assert {name.split(".")[0] for name in changed[0]} == {"proposer"}
+    assert {name.split(".")[1] for name in changed[0]} == {"backbone"} | proposal
+    assert not any("layer3" in name or "layer1" in name for name in changed[0])
+    assert {name.split(".")[0] for name in changed[1]} == {"detector"}
+    assert {name.split(".")[1] for name in changed[1]} == {"backbone", "score", "box"}
+    assert {name.split(".")[1] for name in changed[2]} == proposal
+    assert {name.split(".")[1] for name in changed[3]} == {"backbone", "score", "box"}
+    assert all("layer3" in name for name in changed[3] if "backbone" in name)
+    # The second network starts where the first one did.
+    name = "backbone.network.layer2.0.conv1.weight"
+    assert torch.equal(start[f"detector.{name}"], start[f"proposer.{name}"])
+
+
+def test_each_of_the_four_steps_runs_through_the_schedule() -> None:
+    schedule = Schedule(iterations=16, learning_rate=0.5, drops=(0.75,))
+    assert [alternating_rate(schedule, i) for i in range(16)] == [0.5, 0.5, 0.5, 0.05] * 4
+    assert [step_of(i, 10)[0] for i in range(10)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]

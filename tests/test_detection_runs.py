@@ -222,6 +222,31 @@ def test_two_ranks_compute_what_one_process_computes(few: Path, tmp_path: Path) 
         assert a["test"]["ap50"] == pytest.approx(b["test"]["ap50"], abs=2)
 
 
+def test_four_step_alternating_training(few: Path, tmp_path: Path) -> None:
+    """A run that is killed in the middle of a step goes on as if it had not been."""
+    arguments = ["train", *SHORT, "--set", "training=alternating", "--data-dir", str(few)]
+    whole = tmp_path / "whole"
+    every = ["--set", "checkpoint_every=1"]
+    run(*arguments, *every, "--out", whole)
+    assert [line["learning_rate"] for line in metrics(whole)] == [0.02, 0.02, 0.002]
+    assert metrics(whole)[0]["train"]["losses"]["proposal_class"] > 0
+    # After 7 of 12 iterations the second of the third step's three is next.
+    process = subprocess.Popen(
+        command_line("detect", *arguments, *every, "--out", tmp_path / "killed"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    reached = lambda: any("0000007" in path.name for path in list_checkpoints(tmp_path / "killed"))  # noqa: E731
+    wait_for(process, reached)
+    process.kill()
+    process.communicate()
+    run("train", "--resume", "--out", tmp_path / "killed")
+    mine, theirs = (load_file(f / "weights/model.safetensors") for f in (tmp_path / "killed", whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -70,6 +70,10 @@ class Backbone(nn.Module):
         """From pooled regions (R, C, side, side) to their descriptions (R, D)."""
         raise NotImplementedError
 
+    def shared_layers(self) -> list[nn.Module]:
+        """Return the layers that ``shared`` consists of."""
+        raise NotImplementedError
+
     def freeze(self, stages: int) -> None:
         """Keep the layers of the first ``stages`` stages as they are in training."""
         for layer in [layer for stage in self.stages()[:stages] for layer in stage]:
@@ -97,6 +101,9 @@ class ResidualBackbone(Backbone):
     def stages(self) -> list[list[nn.Module]]:
         layers = [layer for layer in self.network.children() if not isinstance(layer, nn.Identity)]
         return [layers[:2], *([layer] for layer in layers[2:])]
+
+    def shared_layers(self) -> list[nn.Module]:
+        return [layer for stage in self.stages()[:-1] for layer in stage]
 
     def shared(self, x: Tensor) -> Tensor:
         x = self.network.stem(x)
@@ -131,6 +138,9 @@ class VGGBackbone(Backbone):
                 stages.append([])
             stages[-1].append(layer)
         return stages
+
+    def shared_layers(self) -> list[nn.Module]:
+        return [self.network.convolutions]
 
     def shared(self, x: Tensor) -> Tensor:
         return self.network.convolutions(x)

@@ -161,6 +161,16 @@ class FasterRCNN(nn.Module):
         (anchors,) = self.anchors.grid_anchors([[height, width]], [[stride, stride]])
         return anchors + stride / 2
 
+    def look(self, maps: Sequence[Tensor], sizes: list[tuple[int, int]]) -> "Seen":
+        """Return what the proposal head makes of the maps of pictures of these (height, width)."""
+        scores, outputs = [], []
+        for map in maps:
+            score, output = self.proposal_head(map)
+            scores.append(score[0])
+            outputs.append(output[0])
+        anchors = [self.place_anchors(map.shape[2], map.shape[3]) for map in maps]
+        return Seen(scores, outputs, anchors, self.propose(scores, outputs, anchors, sizes))
+
     @torch.no_grad()
     def propose(
         self,
@@ -240,19 +250,27 @@ class FasterRCNN(nn.Module):
     def forward(self, examples: Sequence[Example]) -> Tensor:
         """Return the sums over the pictures of the four losses (``LOSSES``), (4,)."""
         maps = self.maps([example.image for example in examples])
-        sizes = [(int(e.image.shape[1]), int(e.image.shape[2])) for e in examples]
-        outputs = [self.proposal_head(map) for map in maps]
-        anchors = [self.place_anchors(map.shape[2], map.shape[3]) for map in maps]
-        scores, boxes = [s[0] for s, _ in outputs], [b[0] for _, b in outputs]
-        detached = [score.detach() for score in scores], [box.detach() for box in boxes]
-        proposals = self.propose(*detached, anchors, sizes)
+        losses, proposals = self.learn_proposals(examples, maps)
+        return torch.cat([losses, self.learn_regions(examples, maps, proposals)])
+
+    def learn_proposals(
+        self, examples: Sequence[Example], maps: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the sums over the pictures of the proposals' two losses, (2,), and the proposals."""
+        sizes = [size_of(example) for example in examples]
+        seen = self.look(maps, sizes)
         losses = [
             torch.stack(self._proposal_losses(*each)).double()
-            for each in zip(examples, sizes, scores, boxes, anchors, strict=True)
+            for each in zip(examples, sizes, seen.scores, seen.outputs, seen.anchors, strict=True)
         ]
+        return torch.stack(losses).sum(dim=0), seen.proposals
+
+    def learn_regions(
+        self, examples: Sequence[Example], maps: Sequence[Tensor], proposals: Sequence[Tensor]
+    ) -> Tensor:
+        """Return the sums over the pictures of the head's two losses, (2,)."""
         chosen = [self.choose_regions(e, regions) for e, regions in zip(examples, proposals, strict=True)]
-        heads = self._head_losses(maps, sizes, chosen)
-        return torch.cat([torch.stack(losses).sum(dim=0), heads.double()])
+        return self._head_losses(maps, [size_of(example) for example in examples], chosen).double()
 
     def _proposal_losses(
         self, example: Example, size: tuple[int, int], scores: Tensor, outputs: Tensor, anchors: Tensor
@@ -288,7 +306,7 @@ class FasterRCNN(nn.Module):
         return Chosen(regions, labels, targets, used)
 
     def _head_losses(
-        self, maps: list[Tensor], sizes: list[tuple[int, int]], chosen: list["Chosen"]
+        self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], chosen: list["Chosen"]
     ) -> Tensor:
         pooled = [self.pool(map, part.regions) for map, part in zip(maps, chosen, strict=True)]
         contexts = None
@@ -306,6 +324,22 @@ class FasterRCNN(nn.Module):
         targets = torch.cat([part.targets for part in chosen])
         losses = F.smooth_l1_loss(own, targets, beta=REGION_BETA, reduction="none").sum(dim=1)
         return torch.stack([classified, (losses * (labels > 0) * weights).sum()])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the proposal head makes of N pictures, each entry of one.
+
+    Attributes:
+        scores, outputs: (h*w*A,) and (h*w*A, 4), for each anchor.
+        anchors: (h*w*A, 4).
+        proposals: (R, 4), the best first. No gradient goes through their corners ("approximate" training).
+    """
+
+    scores: list[Tensor]
+    outputs: list[Tensor]
+    anchors: list[Tensor]
+    proposals: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -328,6 +362,11 @@ class Chosen:
 def decode(outputs: Tensor, regions: Tensor) -> Tensor:
     """Return the boxes that the head's outputs (R, K, 4) make of regions (R, 4): (R, K, 4)."""
     return REGION_CODER.decode_single(outputs.flatten(1), regions).reshape(outputs.shape)
+
+
+def size_of(example: Example) -> tuple[int, int]:
+    """Return height and width of a picture as the network sees it."""
+    return int(example.image.shape[1]), int(example.image.shape[2])
 
 
 def _encode(coder: BoxCoder, boxes: Tensor, whose: Tensor, regions: Tensor) -> Tensor:

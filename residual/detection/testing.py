@@ -107,10 +107,7 @@ def _look(member: FasterRCNN, images: Sequence[Tensor], how: Options) -> tuple[l
         here = member.maps(inputs)
         scaled = [_scale(x, image) for x, image in zip(inputs, images, strict=True)]
         if shorter == how.shorter:
-            scores, outputs = zip(*((s[0], b[0]) for s, b in map(member.proposal_head, here)), strict=True)
-            anchors = [member.place_anchors(map.shape[2], map.shape[3]) for map in here]
-            sizes = [(int(x.shape[1]), int(x.shape[2])) for x in inputs]
-            found = member.propose(scores, outputs, anchors, sizes)
+            found = member.look(here, [(int(x.shape[1]), int(x.shape[2])) for x in inputs]).proposals
             proposals = [boxes / scale for boxes, scale in zip(found, scaled, strict=True)]
         if not how.scales or shorter in how.scales:
             for number, (map_, scale) in enumerate(zip(here, scaled, strict=True)):

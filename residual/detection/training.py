@@ -1,20 +1,25 @@
 """What a run does in an iteration of detection, and the sums that its log lines need."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.photos import Loaded, PhotoBatches
 from ..distributed import World
+from ..models.preprocessing import Preprocessing
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..training.loop import Curve, Work
 from ..training.sgd import SGD
 from ..training.step import distributed
+from .alternating import AlternatingRCNN, step_of
+from .alternating import rate as alternating_rate
 from .faster_rcnn import LOSSES, Example, FasterRCNN
 
 AP50 = Curve("ap50", "AP50", rising=True)
@@ -50,12 +55,19 @@ class LossMeter:
         self.sums.zero_()
 
 
-class JointStep:
-    """Iterations of approximate joint training: proposals and head learn at once."""
+class DetectionIterations:
+    """Iterations of training, joint or alternating.
+
+    Args:
+        model: a detector (joint training), or an ``AlternatingRCNN``.
+        batches: this rank's pictures by iteration.
+        recipe: its schedule in iterations.
+        rate: the learning rate of each iteration.
+    """
 
     def __init__(
         self,
-        detector: FasterRCNN,
+        model: FasterRCNN | AlternatingRCNN,
         batches: PhotoBatches,
         recipe: DetectionRecipe,
         world: World,
@@ -63,17 +75,21 @@ class JointStep:
         optimizer: SGD,
         rate: Callable[[int], float],
     ) -> None:
-        self.detector = detector
-        self.model = distributed(detector) if world.size > 1 else detector
+        self.own = model
         self.batches = batches
         self.recipe = recipe
         self.world = world
         self.meter = meter
         self.optimizer = optimizer
         self.rate = rate
+        self.preprocessing = (model.detector if isinstance(model, AlternatingRCNN) else model).preprocessing
+        #: The model as it is called: what exchanges gradients knows which parameters have some.
+        self.model = self._shared()
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration: pictures, both passes, update."""
+        if isinstance(self.own, AlternatingRCNN):
+            self._begin_step(self.own, iteration)
         # Dropout (VGG's) draws from the global generator: a pure function of the iteration, like the rest.
         torch.manual_seed(mix(self.recipe.seed, Stream.DROPOUT, iteration, self.world.rank))
         loaded = self.batches(iteration)
@@ -82,12 +98,21 @@ class JointStep:
         parts = [loaded[start : start + at_once] for start in range(0, len(loaded), at_once)]
         for number, part in enumerate(parts, start=1):
             with self._gradients_stay_here(number < len(parts)):
-                examples = prepared(self.detector, part, device)
+                examples = prepared(self.preprocessing, part, device)
                 with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
                     losses = self.model(examples)
                 (losses.sum() / len(loaded)).backward()
             self.meter.add(losses.detach(), len(part), iteration)
         self.optimizer.step(self.rate(iteration))
+
+    def _begin_step(self, model: AlternatingRCNN, iteration: int) -> None:
+        step, first, _ = step_of(iteration, self.recipe.schedule.iterations)
+        if step != model.step:
+            model.begin(step, iteration == first, self.optimizer)
+            self.model = self._shared()
+
+    def _shared(self) -> Module:
+        return distributed(self.own) if self.world.size > 1 else self.own
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
         """Only the last part's backward pass exchanges gradients between the ranks."""
@@ -96,7 +121,7 @@ class JointStep:
         return contextlib.nullcontext()
 
 
-def prepared(detector: FasterRCNN, loaded: Sequence[Loaded], device: torch.device) -> list[Example]:
+def prepared(preprocessing: Preprocessing, loaded: Sequence[Loaded], device: torch.device) -> list[Example]:
     """Return pictures as examples on a device."""
 
     def move(tensor: Tensor) -> Tensor:
@@ -104,7 +129,7 @@ def prepared(detector: FasterRCNN, loaded: Sequence[Loaded], device: torch.devic
 
     return [
         Example(
-            detector.preprocessing(move(picture.image)[None])[0],
+            preprocessing(move(picture.image)[None])[0],
             move(picture.boxes),
             move(picture.labels),
             move(picture.crowds),
@@ -115,12 +140,17 @@ def prepared(detector: FasterRCNN, loaded: Sequence[Loaded], device: torch.devic
 
 
 def work(
-    detector: FasterRCNN, batches: PhotoBatches, recipe: DetectionRecipe, world: World, device: torch.device
+    model: FasterRCNN | AlternatingRCNN,
+    batches: PhotoBatches,
+    recipe: DetectionRecipe,
+    world: World,
+    device: torch.device,
 ) -> Work:
     """Return what a run learns, for the training loop."""
     meter = LossMeter(device)
     return Work(
         meter,
-        lambda optimizer, rate: JointStep(detector, batches, recipe, world, meter, optimizer, rate),
+        lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),
         AP50,
+        functools.partial(alternating_rate, recipe.schedule) if isinstance(model, AlternatingRCNN) else None,
     )

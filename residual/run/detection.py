@@ -11,6 +11,7 @@ import torch
 from .. import distributed
 from ..data.boxes import BoxDataset
 from ..data.photos import PhotoBatches
+from ..detection.alternating import AlternatingRCNN
 from ..detection.backbones import cut, fix_batch_norm, folded, measure_batch_norm
 from ..detection.evaluation import Found, find_all
 from ..detection.faster_rcnn import FasterRCNN
@@ -103,6 +104,7 @@ def train_detector(
         keep_freed_memory()
         set_arithmetic(where, recipe.precision, deterministic)
         detector = detector.to(where).to(memory_format=torch.channels_last)
+        model = AlternatingRCNN(detector) if recipe.training == "alternating" else detector
         skipped: dict[str, str] = {}
 
         def measure() -> dict[str, Any]:
@@ -115,9 +117,10 @@ def train_detector(
             skipped.update(found.unusable)
             return _line(test, found, data)
 
+        lasting = recipe.model_copy(update={"schedule": schedule})
         run = Run(
-            recipe.model_copy(update={"schedule": schedule}),
-            detector,
+            lasting,
+            model,
             batches,
             measure,
             "test",
@@ -125,7 +128,7 @@ def train_detector(
             world,
             again,
             log=log,
-            work=work(detector, batches, recipe, world, where),
+            work=work(model, batches, lasting, world, where),
         )
         if world.is_main:
             tell_notes([*train.notes, *(test.notes if test else ())], out / "left-out.txt")

@@ -90,11 +90,13 @@ class Work:
         meter: of its sums.
         iterate: from the optimizer and the learning rate of an iteration to what does one, given its number.
         curve: what its evaluations are about.
+        rate: the learning rate of an iteration; None for the schedule's.
     """
 
     meter: TrainingSums
     iterate: Callable[[SGD, Callable[[int], float]], Callable[[int], None]]
     curve: Curve
+    rate: Callable[[int], float] | None = None
 
 
 class Run:
@@ -147,6 +149,7 @@ class Run:
         #: BN layers whose statistics the run moves; detection has none.
         self.layers = batch_norms(model)
         self.curve = work.curve if work else ERRORS
+        self._rate = work.rate if work else None
         self.meter: TrainingSums
         #: Does one iteration, given its number.
         self.iterate: Callable[[int], None]
@@ -180,6 +183,8 @@ class Run:
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of an iteration, as things stand."""
+        if self._rate:
+            return self._rate(iteration)
         return learning_rate(self.recipe.schedule, iteration, self.progress.plateaus)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -29,23 +29,27 @@ class SGD:
 
     @torch.no_grad()
     def step(self, learning_rate: float | Tensor) -> None:
-        """Update every parameter from its gradient, then drop the gradients.
+        """Update every parameter that learns now from its gradient, then drop the gradients.
 
         Args:
             learning_rate: a number, or a tensor () on the device, which a CUDA graph reads anew each time.
         """
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        # Those of a frozen part stay as they are: they do not even decay.
+        learning = [
+            (p, v) for p, v in zip(self.parameters, self.velocities.values(), strict=True) if p.requires_grad
+        ]
+        parameters, velocities = [p for p, _ in learning], [v for _, v in learning]
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         if self.weight_decay:
-            torch._foreach_add_(gradients, self.parameters, alpha=self.weight_decay)
-        velocities = list(self.velocities.values())
+            torch._foreach_add_(gradients, parameters, alpha=self.weight_decay)
         torch._foreach_mul_(velocities, self.momentum)
         if self.form == "paper":
             _add_scaled_(velocities, gradients, learning_rate)
-            torch._foreach_sub_(self.parameters, velocities)
+            torch._foreach_sub_(parameters, velocities)
         else:
             torch._foreach_add_(velocities, gradients)
-            _add_scaled_(self.parameters, velocities, -learning_rate)
-        for parameter in self.parameters:
+            _add_scaled_(parameters, velocities, -learning_rate)
+        for parameter in parameters:
             parameter.grad = None
 
 

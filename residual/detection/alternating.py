@@ -1,0 +1,93 @@
+"""The four steps of Faster R-CNN's alternating training (Ren et al. [32], Section 3.2).
+
+1. The proposal network learns, from the classifier's layers.
+2. A second network learns to detect in those proposals, from the classifier's layers again.
+3. The second network's shared layers stay fixed; the proposal network's own layers learn on them.
+4. They still stay fixed; the head's own layers learn, in the new proposals.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..recipes.schema import Schedule
+from ..training.schedule import learning_rate
+from ..training.sgd import SGD
+from .faster_rcnn import Example, FasterRCNN, size_of
+
+STEPS = 4
+
+
+class AlternatingRCNN(nn.Module):
+    """A detector in training, and the first step's proposal network beside it.
+
+    Args:
+        detector: as joint training would have it at its beginning; it is what the training makes.
+
+    Attributes:
+        step: 0 to 3; set by ``begin``.
+    """
+
+    def __init__(self, detector: FasterRCNN) -> None:
+        super().__init__()
+        self.proposer = copy.deepcopy(detector)
+        self.detector = detector
+        self.step = -1
+        #: What joint training would train; the steps choose from these.
+        self._learned = {name for name, p in self.named_parameters() if p.requires_grad}
+
+    def begin(self, step: int, anew: bool, optimizer: SGD) -> None:
+        """Make a step's layers the ones that learn.
+
+        Args:
+            anew: whether the step begins, not just goes on after a resumption.
+        """
+        self.step = step
+        if anew:
+            for velocity in optimizer.velocities.values():
+                velocity.zero_()
+            if step == 2:
+                self.detector.proposal_head.load_state_dict(self.proposer.proposal_head.state_dict())
+        proposing = _ids(self.detector.proposal_head)
+        learning = (
+            _ids(self.proposer.proposal_head, *self.proposer.backbone.shared_layers()),
+            _ids(self.detector) - proposing,
+            proposing,
+            _ids(self.detector) - proposing - _ids(*self.detector.backbone.shared_layers()),
+        )[step]
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in self._learned and id(parameter) in learning)
+
+    def forward(self, examples: Sequence[Example]) -> Tensor:
+        """Return the sums over the pictures of the four losses (``LOSSES``), zero where a step has none."""
+        images = [example.image for example in examples]
+        proposer = self.proposer if self.step < 2 else self.detector
+        if self.step in (0, 2):
+            losses, _ = proposer.learn_proposals(examples, proposer.maps(images))
+            return torch.cat([losses, torch.zeros_like(losses)])
+        with torch.no_grad():
+            maps = proposer.maps(images)
+            proposals = proposer.look(maps, [size_of(example) for example in examples]).proposals
+        if self.step == 1:
+            maps = self.detector.maps(images)
+        losses = self.detector.learn_regions(examples, maps, proposals)
+        return torch.cat([torch.zeros_like(losses), losses])
+
+
+def step_of(iteration: int, iterations: int) -> tuple[int, int, int]:
+    """Return the step of an iteration, the step's first iteration and its length: quarters of the run."""
+    edges = [iterations * step // STEPS for step in range(STEPS + 1)]
+    step = max(number for number in range(STEPS) if edges[number] <= iteration)
+    return step, edges[step], edges[step + 1] - edges[step]
+
+
+def rate(schedule: Schedule, iteration: int) -> float:
+    """Return the learning rate: each step runs through the schedule by itself."""
+    _, first, length = step_of(min(iteration, schedule.iterations - 1), schedule.iterations)
+    return learning_rate(schedule.model_copy(update={"iterations": max(length, 1)}), iteration - first)
+
+
+def _ids(*modules: nn.Module) -> set[int]:
+    return {id(parameter) for module in modules for parameter in module.parameters()}
