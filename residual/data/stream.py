@@ -141,7 +141,7 @@ class StreamBatches:
         for position, reason in zip(chosen.tolist(), reasons, strict=True):
             if reason is not None:
                 if self.damaged == "fatal":
-                    raise DamagedImage(f"{reason}; mend or remove it, or set data.damaged=skip")
+                    raise DamagedImage(f"{reason}; mend or remove it, or set data.folder.damaged=skip")
                 self.unreadable[self.index.ids[position]] = reason
         good = [place for place, reason in enumerate(reasons) if reason is None]
         if not good:

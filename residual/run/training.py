@@ -22,7 +22,7 @@ from ..training.folder import RunFolder, read_json
 from ..training.loop import Run
 from .checks import check_pictures, remembered_data_dir
 from .devices import pick_device
-from .sources import open_source
+from .sources import Source, open_source
 from .start import start
 
 
@@ -64,6 +64,9 @@ def train(
     # Everything that can be wrong with the input is found before the folder is made.
     source = open_source(recipe, data_dir)
     schedule = recipe.schedule
+    _check_same_data(folder, source, resume)
+    if recipe.data.mean == "weights" and recipe.model.weights is None:
+        raise InputError("data.mean=weights is for a run that starts from weights; name them with --weights")
     if schedule.plateau and "validation" not in source.pictures:
         raise InputError("schedule.plateau follows the validation error; set data.validation, as 5000")
     begin = start(recipe, source.classes, source.shape[0])
@@ -73,6 +76,11 @@ def train(
     if schedule.epochs:
         length = -(-schedule.epochs * source.pictures["train"] // recipe.batch.size)
         schedule = schedule.model_copy(update={"iterations": length, "epochs": None})
+        if schedule.warmup and schedule.warmup.iterations >= length:
+            raise InputError(
+                f"schedule.warmup.iterations ({schedule.warmup.iterations}) is not shorter than the run's "
+                f"{length} iterations"
+            )
     log = _tensorboard(out / "tensorboard") if tensorboard and world.is_main else None
     again = shlex.join(
         ["residual", "train", "--resume", "--out", str(out)]
@@ -80,7 +88,7 @@ def train(
     )
     world.barrier()
     if world.is_main:
-        folder.open(recipe)
+        folder.open(recipe, resume)
     world.barrier()
     try:
         keep_freed_memory()
@@ -111,7 +119,7 @@ def train(
             eager,
             log,
         )
-        _continue(run, where, data_dir, resume, begin.note)
+        _continue(run, where, data_dir, resume, begin.note, source.identity())
         run.train()
         # Reading a large training set once more, for its error without augmentation, would take an epoch.
         measured = [part for part in source.pictures if part != "train" or not recipe.data.folder]
@@ -149,7 +157,7 @@ def train(
         return results
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped; all iterations are done and kept, continue with: {again}", signal.SIGINT
+            f"stopped; what the last checkpoint holds is kept, continue with: {again}", signal.SIGINT
         ) from None
     except torch.OutOfMemoryError:
         raise InputError(f"{recipe.name}: {memory_ran_out(where)}") from None
@@ -171,7 +179,26 @@ def _check_ranks(recipe: Recipe, world: World) -> None:
         )
 
 
-def _continue(run: Run, device: torch.device, data_dir: Path | None, resume: bool, note: str | None) -> None:
+def _check_same_data(folder: RunFolder, source: Source, resume: bool) -> None:
+    """Raise an InputError when a run is resumed on other pictures: order and classes would not fit."""
+    if not resume or not folder.environment_file.exists():
+        return
+    before = read_json(folder.environment_file)[0].get("data")
+    if before is not None and before != source.identity():
+        raise InputError(
+            f"{folder.path} was begun on other pictures (then {before}, now {source.identity()}); put "
+            "them back, or start another run with --out"
+        )
+
+
+def _continue(
+    run: Run,
+    device: torch.device,
+    data_dir: Path | None,
+    resume: bool,
+    note: str | None,
+    data: dict[str, Any],
+) -> None:
     """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
     checkpoints = run.folder.checkpoints()
     if checkpoints:
@@ -192,10 +219,13 @@ def _continue(run: Run, device: torch.device, data_dir: Path | None, resume: boo
             "iteration": run.progress.iteration,
             "departures": departures,
             "started_from": note,
+            "data": data,
             "data_dir": str(data_dir.resolve()) if data_dir else None,
         }
         run.folder.add_session(describe(device, run.world.size) | session)
-        run.folder.cut_metrics(run.progress.iteration)
+        # The last checkpoint comes before the last evaluation, which is done again.
+        done = run.progress.iteration
+        run.folder.cut_metrics(done - (done == run.recipe.schedule.iterations))
 
 
 def _tell_unreadable(unreadable: dict[str, str], out: Path) -> None:
