@@ -260,3 +260,20 @@ def test_scaled_sizes() -> None:
     assert scaled(375, 500, 256) == (256, 341)
     assert scaled(1, 1, 256) == (256, 256)
     assert scaled(4000, 10, 224) == (math.floor(4000 * 22.4), 224)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_not_misplaced(tmp_path: Path, orientation: int) -> None:
+    """Sides that 8 does not divide: the decoder pads its last pixel, which is no part of the picture."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    x, y = np.meshgrid(np.arange(841), np.arange(353))
+    waves = [np.sin(x / 60), np.sin(y / 50), np.cos((x + y) / 80)]
+    smooth = 127 + 120 * np.stack(waves, axis=2)
+    Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "a.jpg", quality=98, exif=exif, subsampling=0)
+    Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "a.png", exif=exif)
+    for numbers in ((0.0, 0.0, 0.0), (0.0, 0.999, 0.999)):
+        crop = ScaleCrop(size=32, low=36, high=40)
+        reduced = decode_part(tmp_path / "a.jpg", crop.cut(torch.tensor(numbers))).astype(int)
+        full = decode_part(tmp_path / "a.png", crop.cut(torch.tensor(numbers))).astype(int)
+        assert abs(reduced - full).mean() < 3.5

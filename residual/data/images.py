@@ -81,17 +81,24 @@ def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None, mirrored: b
     """
 
     def part(image: Image.Image) -> np.ndarray:
-        turned = image.getexif().get(ORIENTATION) in TURNED
-        width, height = image.size[::-1] if turned else image.size
+        orientation = image.getexif().get(ORIENTATION, 1)
+        width, height = image.size[::-1] if orientation in TURNED else image.size
         box, size = cut(width, height)
         scale = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
+        reduced = 1.0
         if scale < 1:
-            stored = image.size
-            image.draft(None, (int(np.ceil(stored[0] * scale)), int(np.ceil(stored[1] * scale))))
+            wide = image.size[0]
+            least = math.ceil(image.size[0] * scale), math.ceil(image.size[1] * scale)
+            drafted = image.draft(None, least)
+            reduced = drafted[1][2] / wide if drafted else 1.0
         _check_size(image, path)
         upright = _upright_rgb(image)
-        x, y = upright.width / width, upright.height / height
-        return _resized(upright, (box[0] * x, box[1] * y, box[2] * x, box[3] * y), size, mirrored)
+        # A reduced JPEG is exactly a half, a quarter or an eighth; its last row and column are padded to
+        # whole pixels, and come first where the picture was turned about.
+        x = upright.width - width * reduced if orientation in (2, 3, 6, 7) else 0.0
+        y = upright.height - height * reduced if orientation in (3, 4, 7, 8) else 0.0
+        left, top, right, bottom = (edge * reduced for edge in box)
+        return _resized(upright, (left + x, top + y, right + x, bottom + y), size, mirrored)
 
     pixels = _open(path, part)
     if out is None:
