@@ -413,7 +413,7 @@ def test_the_variant_must_be_said(tmp_path: Path) -> None:
         "resnet50: weights do not show which variant they are for; say --variant v1.5 for those of "
         "torchvision and timm, --variant v1 for the authors' (Caffe)"
     )
-    assert "has no bottlenecks" in message_of(
+    assert "resnet18 has no option 'variant'" in message_of(
         lambda: import_weights(file, "resnet18", tmp_path / "out", variant="v1")
     )
     v1 = import_weights(file, "resnet50", tmp_path / "v1", variant="v1")

@@ -258,8 +258,7 @@ def training_statistics(index: FolderIndex, crop: CentreCrop) -> Statistics:
 
 
 def _of_weights(stored: Preprocessing | None) -> Preprocessing:
-    if stored is None:
-        raise InputError("data.mean=weights is for a run that starts from weights; name them with --weights")
+    assert stored is not None, "training refuses such a recipe without weights"
     return stored
 
 

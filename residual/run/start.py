@@ -42,8 +42,6 @@ def start(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
     """
     torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
     options = recipe.model.options() | {"in_channels": channels}
-    if recipe.model.name == "weights":
-        raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
     model = build_model(recipe.model.name, classes=len(classes), **options)
     if recipe.model.weights is None:
         return Start(model, options, None, None)

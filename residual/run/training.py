@@ -65,8 +65,8 @@ def train(
     source = open_source(recipe, data_dir)
     schedule = recipe.schedule
     _check_same_data(folder, source, resume)
-    if recipe.data.mean == "weights" and recipe.model.weights is None:
-        raise InputError("data.mean=weights is for a run that starts from weights; name them with --weights")
+    if recipe.model.weights is None and "weights" in (recipe.model.name, recipe.data.mean):
+        raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
     if schedule.plateau and "validation" not in source.pictures:
         raise InputError("schedule.plateau follows the validation error; set data.validation, as 5000")
     begin = start(recipe, source.classes, source.shape[0])
