@@ -1,7 +1,8 @@
 """How many training pictures a second one core prepares, from JPEG files to a batch, against PIL transforms.
 
 The paper's augmentation: shorter side sampled in [256, 480], a random 224 x 224 crop or its mirror image,
-mean subtracted, colour noise. One core for each side; the sides take turns. See README.md beside this file.
+mean subtracted, colour noise. One core for each side, by its own time; the sides take turns. See README.md
+beside this file.
 """
 
 import json
@@ -28,7 +29,7 @@ WANTED_RATIO = 2.5
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side, once: pictures a second, and the process's peak memory."""
+    """One side, once: pictures a second of a core's time, and the process's peak memory."""
 
     images_per_second: float
     peak_bytes: int
@@ -107,10 +108,11 @@ def measure(side: str, files: list[Path], batch: int, batches: int, crop: str) -
     prepare = {"ours": ours, "usual": usual}[side](files, batch, crop)
     for _ in range(4):  # what is decoded ahead is then as much at the beginning as at the end
         prepare()
-    started = time.perf_counter()
+    # The core's own time, of all threads: what others do on the machine meanwhile does not count.
+    started = time.process_time()
     for _ in range(batches):
         prepare()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return Measurement(batch * batches / seconds, getrusage(RUSAGE_SELF).ru_maxrss * 1024)
 
 

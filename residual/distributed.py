@@ -6,6 +6,7 @@ and a process that torchrun did not start is a world of one.
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -62,7 +63,9 @@ def join(device: torch.device) -> World:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Long: one rank measures a training set of a million pictures while the others wait.
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=12))
     return World(dist.get_rank(), dist.get_world_size())
 
 

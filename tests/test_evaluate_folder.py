@@ -22,6 +22,11 @@ from residual.run_evaluation import Options, evaluate, score_ensemble
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def picture(seed: int, width: int, height: int) -> Image.Image:
     """Broad coloured patches of random colours."""
     coarse = np.random.default_rng(seed).integers(256, size=(6, 7, 3), dtype=np.uint8)

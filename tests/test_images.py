@@ -3,6 +3,8 @@
 import io
 import math
 import resource
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +103,38 @@ def test_scale_crop_is_resizing_the_whole_picture_and_cropping(
     reference = whole[:, top : top + 28, left : left + 28].permute(1, 2, 0).numpy()
     assert part.shape == (28, 28, 3)
     assert abs(part.astype(int) - reference.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(61, 61), (97, 60), (200, 333)])
+def test_parts_of_the_sharpest_pictures_are_in_their_place(tmp_path: Path, size: tuple[int, int]) -> None:
+    # In noise, a part that is a fraction of a pixel off is another picture.
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    for numbers in torch.rand(100, 3, generator=torch.Generator().manual_seed(0)):
+        cut = ScaleCrop(size=28, low=32, high=110).cut(numbers)
+        box, shape = cut(*size)
+        expected = np.asarray(Image.fromarray(noise).resize(shape, Image.Resampling.BILINEAR, box=box))
+        difference = abs(decode_part(tmp_path / "a.png", cut).astype(int) - expected)
+        # A sixty-fourth of the contrast, and rounding.
+        assert difference.max() <= 8
+        assert difference.mean() < 2
+
+
+def test_the_mirror_image_of_a_part(tmp_path: Path) -> None:
+    photo().save(tmp_path / "a.png")
+    cut = ScaleCrop(size=28, low=32, high=60).cut(torch.tensor([0.4, 0.8, 0.3]))
+    plain, out = decode_part(tmp_path / "a.png", cut), np.empty((28, 28, 3), np.uint8)
+    decode_part(tmp_path / "a.png", cut, out, mirrored=True)
+    assert (out == plain[:, ::-1]).all()
+    assert (out != plain).any()
+
+
+def test_reading_in_threads_leaves_warnings_alone(tmp_path: Path) -> None:
+    photo(400, 300).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [tmp_path / "a.png"] * 100))
+    assert warnings.filters == before
 
 
 def test_a_jpeg_is_decoded_at_a_reduced_scale(tmp_path: Path) -> None:
@@ -226,3 +260,20 @@ def test_scaled_sizes() -> None:
     assert scaled(375, 500, 256) == (256, 341)
     assert scaled(1, 1, 256) == (256, 256)
     assert scaled(4000, 10, 224) == (math.floor(4000 * 22.4), 224)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_not_misplaced(tmp_path: Path, orientation: int) -> None:
+    """Sides that 8 does not divide: the decoder pads its last pixel, which is no part of the picture."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    x, y = np.meshgrid(np.arange(841), np.arange(353))
+    waves = [np.sin(x / 60), np.sin(y / 50), np.cos((x + y) / 80)]
+    smooth = 127 + 120 * np.stack(waves, axis=2)
+    Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "a.jpg", quality=98, exif=exif, subsampling=0)
+    Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "a.png", exif=exif)
+    for numbers in ((0.0, 0.0, 0.0), (0.0, 0.999, 0.999)):
+        crop = ScaleCrop(size=32, low=36, high=40)
+        reduced = decode_part(tmp_path / "a.jpg", crop.cut(torch.tensor(numbers))).astype(int)
+        full = decode_part(tmp_path / "a.png", crop.cut(torch.tensor(numbers))).astype(int)
+        assert abs(reduced - full).mean() < 3.5

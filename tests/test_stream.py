@@ -136,7 +136,7 @@ def test_damaged_pictures_are_replaced_named_and_counted(index: FolderIndex) -> 
     assert "is no picture that can be read" in batches.unreadable[index.ids[4]]
 
     fatal = stream(index, damaged="fatal")
-    with pytest.raises(DamagedImage, match=r"mend or remove it, or set data.damaged=skip"):
+    with pytest.raises(DamagedImage, match=r"mend or remove it, or set data.folder.damaged=skip"):
         list(map(fatal, range(3)))
 
 

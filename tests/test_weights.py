@@ -352,12 +352,12 @@ def test_resnets_of_other_libraries(
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize(("name", "variant"), [("resnet18", "v1"), ("resnet50", "v1.5")])
+@pytest.mark.parametrize(("name", "options"), [("resnet18", {}), ("resnet50", {"variant": "v1.5"})])
 def test_exports_load_into_torchvisions_networks(
-    tmp_path: Path, name: str, variant: str, suffix: str
+    tmp_path: Path, name: str, options: dict[str, str], suffix: str
 ) -> None:
     torch.manual_seed(0)
-    model = randomise(build_model(name, variant=variant, classes=11))
+    model = randomise(build_model(name, **options, classes=11))
     file = tmp_path / f"new/{name}.{suffix}"
     model.to(memory_format=torch.channels_last)
     export_weights(Weights(model, Preprocessing(torch.zeros(3)), (), {}), file)
@@ -410,10 +410,10 @@ def test_the_variant_must_be_said(tmp_path: Path) -> None:
     file = tmp_path / "resnet50.safetensors"
     save_file(theirs.state_dict(), file)
     assert message_of(lambda: import_weights(file, "resnet50", tmp_path / "out")) == (
-        "resnet50: weights do not show which variant they are for; say v1.5 for those of torchvision and "
-        "timm, v1 for the authors' (Caffe)"
+        "resnet50: weights do not show which variant they are for; say --variant v1.5 for those of "
+        "torchvision and timm, --variant v1 for the authors' (Caffe)"
     )
-    assert "has no bottlenecks" in message_of(
+    assert "resnet18 has no option 'variant'" in message_of(
         lambda: import_weights(file, "resnet18", tmp_path / "out", variant="v1")
     )
     v1 = import_weights(file, "resnet50", tmp_path / "v1", variant="v1")

@@ -14,7 +14,7 @@ from .layers import Response, Signal
 #: Plain networks dashed, residual ones solid, as in Figure 7.
 LINES: dict[bool, dict[str, Any]] = {
     True: {"linewidth": 1.4, "linestyle": (0, (4, 2))},
-    False: {"linewidth": 2.0},
+    False: {"linewidth": 1.8},
 }
 
 
@@ -83,8 +83,13 @@ def signals_figure(networks: Sequence[tuple[Named, dict[str, list[Signal]]]]) ->
                     "depth (0: first layer, 1: last)" if last else "",
                     name if column == 0 else "",
                 )
-                _logarithmic(ax)
-        grid[0][0].legend(frameon=False, labelcolor=INK, fontsize=9)
+        # The axes of a row are shared: their limits are set when both columns are drawn.
+        for row in grid:
+            _logarithmic(row[0])
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, labelcolor=INK
+        )
     return figure
 
 

@@ -4,9 +4,11 @@ Coordinates are continuous: a box (x1, y1, x2, y2) reaches from x1 to x2, the pi
 pixel column i is the stretch from i to i + 1.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +71,11 @@ class BoxDataset:
     def __len__(self) -> int:
         return len(self.photos)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these pictures from others: a resumed run has to have the same."""
+        names = hashlib.sha256("\n".join(photo.id for photo in self.photos).encode()).hexdigest()[:16]
+        return {"classes": len(self.classes), "pictures": len(self.photos), "files": names}
+
     def counts(self) -> list[int]:
         """Return the number of objects of each class; difficult ones and crowds are none."""
         if not self.photos:
@@ -125,8 +132,7 @@ def make_photo(
             notes.append(f"{what} has its corners swapped; it was left out")
             continue
         width, height = size
-        inside = [min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(y2, height)]
-        inside[3] = max(inside[3], 0)
+        inside = [min(max(x, 0), side) for x, side in zip(item.corners, (width, height) * 2, strict=True)]
         if x2 == x1 or y2 == y1:
             notes.append(f"{what} has no area; it was left out")
         elif inside[2] <= inside[0] or inside[3] <= inside[1]:

@@ -108,7 +108,10 @@ def measure(
 
 def statistics_file(index: FolderIndex, crop: CentreCrop) -> Path:
     """Return where the statistics of a part are kept, in the user's cache folder."""
-    told = "\n".join([str(index.root.resolve()), str(crop), *index.files])
+    # Files that were replaced have another size or time.
+    stats = [os.stat(index.path(position)) for position in range(len(index))]
+    files = [f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(index.files, stats, strict=True)]
+    told = "\n".join([str(index.root.resolve()), str(crop), *files])
     return cache_folder() / f"statistics-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
 
 

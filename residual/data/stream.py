@@ -1,7 +1,7 @@
 """A data set that does not fit in memory, as training batches: decoded ahead by threads.
 
-The threads read a file, decode it at a reduced scale and resize the part that was chosen; Pillow frees
-Python's lock meanwhile, so nothing has to be copied between processes. Mirror image, mean and colour noise
+The threads read a file, decode it at a reduced scale and resize the part that was chosen, or its mirror
+image; Python's lock is free meanwhile, so nothing has to be copied between processes. Mean and colour noise
 are for the whole batch, on the device.
 """
 
@@ -119,19 +119,23 @@ class StreamBatches:
         self._under_way.clear()
 
     def _begin(self, iteration: int) -> tuple[int, np.ndarray, list[Future[str | None]]]:
-        numbers = torch.rand(self.batch, self.crop.numbers, generator=self._random(iteration, 0))[self.mine]
+        random = self._random(iteration, 0)
+        numbers = torch.rand(self.batch, self.crop.numbers, generator=random)[self.mine]
+        mirrored = (torch.rand(self.batch, generator=random)[self.mine] < 0.5).tolist()
         chosen = self.indices(iteration)[self.mine].tolist()
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
         futures = [
-            self._pool.submit(self._read, position, numbers[place], pixels[place])
+            self._pool.submit(
+                self._read, position, numbers[place], self.flip and mirrored[place], pixels[place]
+            )
             for place, position in enumerate(chosen)
         ]
         return iteration, pixels, futures
 
-    def _read(self, position: int, numbers: Tensor, out: np.ndarray) -> str | None:
+    def _read(self, position: int, numbers: Tensor, mirrored: bool, out: np.ndarray) -> str | None:
         """Fill ``out`` with the part of a picture; return what is wrong with its file, if something is."""
         try:
-            decode_part(self.index.path(position), self.crop.cut(numbers), out)
+            decode_part(self.index.path(position), self.crop.cut(numbers), out, mirrored)
         except DamagedImage as error:
             return str(error)
         return None
@@ -141,7 +145,7 @@ class StreamBatches:
         for position, reason in zip(chosen.tolist(), reasons, strict=True):
             if reason is not None:
                 if self.damaged == "fatal":
-                    raise DamagedImage(f"{reason}; mend or remove it, or set data.damaged=skip")
+                    raise DamagedImage(f"{reason}; mend or remove it, or set data.folder.damaged=skip")
                 self.unreadable[self.index.ids[position]] = reason
         good = [place for place, reason in enumerate(reasons) if reason is None]
         if not good:
@@ -153,19 +157,16 @@ class StreamBatches:
         ]
 
     def _finish(self, iteration: int, images: Tensor) -> Tensor:
-        """Mirror, subtract the mean and add colour noise, on the device."""
+        """Subtract the mean and add colour noise, on the device."""
         if self.device.type == "cuda":
             images = images.pin_memory()
-        images = images.to(self.device, non_blocking=True)
-        random = self._random(iteration, 1)
-        mirrored = torch.rand(self.batch, generator=random)[self.mine] < 0.5
-        if self.flip:
-            images = torch.where(mirrored.to(self.device)[:, None, None, None], images.flip(3), images)
-        inputs = self.prepare(images)
+        inputs = self.prepare(images.to(self.device, non_blocking=True))
         if self.noise:
-            shifts = self.noise.shifts(self.batch, random)[self.mine].to(self.device)
+            shifts = self.noise.shifts(self.batch, self._random(iteration, 1))[self.mine].to(self.device)
             std = getattr(self.prepare, "std", None)
-            inputs += shifts if std is None else shifts / std
+            # A row each, in the inputs' layout: the innermost dimension, channels, is too short to loop over.
+            rows = (shifts if std is None else shifts / std).expand(-1, -1, -1, self.crop.size)
+            inputs += rows.contiguous(memory_format=torch.channels_last)
         return inputs
 
     def _random(self, iteration: int, use: int) -> torch.Generator:

@@ -11,9 +11,13 @@ from ..models.weights import Weights
 def usual_size(weights: Weights) -> tuple[int, int]:
     """Return the side of a network's input, and the shorter side of the pictures that it is cut from.
 
-    The side is that of the mean picture where there is one, else 224, or 32 for the networks of Section 4.2.
-    Those are trained on whole pictures, so theirs is the shorter side too; crops of 224 are cut from 256.
+    The side is that of the recipe for pictures in folders, else of the mean picture where there is one, else
+    224, or 32 for the networks of Section 4.2. Those are trained on whole pictures, so theirs is the shorter
+    side too; crops of 224 are cut from 256.
     """
+    folder = ((weights.config.get("recipe") or {}).get("data") or {}).get("folder")
+    if folder:
+        return folder["size"], round(folder["size"] * 256 / 224)
     small = isinstance(weights.model, CifarNetwork)
     crop = 32 if small else 224
     if weights.preprocessing.per_pixel:

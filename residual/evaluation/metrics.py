@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import World
+from ..errors import InputError
 
 #: Pictures in one forward pass, by kind of device; the result does not depend on it.
 BATCH = {"cpu": 250, "cuda": 1000}
@@ -76,13 +77,13 @@ def evaluate_batches(
     for x, y in batches:
         y = y.to(device)
         scores = model(prepare(x.to(device))).float()
-        # The rank of the right class's score among all: its place is the number of higher scores.
-        higher = (scores > scores.gather(1, y[:, None])).sum(dim=1)
+        place = places(scores, y)
         loss = F.cross_entropy(scores, y, reduction="sum").double()
-        sums += torch.stack([loss, (higher > 0).sum(), (higher > 4).sum(), loss.new_tensor(len(y))])
+        sums += torch.stack([loss, (place > 0).sum(), (place > 4).sum(), loss.new_tensor(len(y))])
     model.train(training)
     loss, top1, top5, count = world.sum_(sums).tolist()
-    count = max(count, 1)
+    if not count:
+        raise InputError("none of the pictures to test on can be read; are they still there?")
     return Metrics(
         loss=loss / count,
         top1_error=100 * top1 / count,
@@ -90,3 +91,16 @@ def evaluate_batches(
         images=int(count),
         images_per_second=count / (time.perf_counter() - start),
     )
+
+
+def places(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the place of each picture's right class among its scores, 0 for the first: int64 (n,).
+
+    Of equal scores the class with the lower number comes first, as in ``argmax``; a score that is not a
+    number is behind all others, so a broken network is never right.
+    """
+    right = scores.gather(1, targets[:, None])
+    classes = torch.arange(scores.shape[1], device=scores.device)
+    tied = (scores == right) & (classes < targets[:, None])
+    place = ((scores > right) | tied).sum(dim=1)
+    return torch.where(right[:, 0].isnan(), scores.shape[1], place)

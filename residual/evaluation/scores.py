@@ -15,7 +15,7 @@ from torch import Tensor
 from ..distributed import World
 from ..errors import InputError
 from ..models.statedict import first_line, refuse_existing, written_whole
-from .metrics import Metrics
+from .metrics import Metrics, places
 
 FORMAT = "residual scores"
 VERSION = 1
@@ -75,13 +75,11 @@ class Tally:
 
     def add(self, probabilities: Tensor, targets: Tensor) -> None:
         """Count n pictures: float32 (n, K) and int64 (n,)."""
+        place = places(probabilities, targets)
         right = probabilities.gather(1, targets[:, None])
-        higher = (probabilities > right).sum(dim=1)
-        # Nothing is higher than a score that is no number, and yet it is no right answer.
-        higher[right[:, 0].isnan()] = probabilities.shape[1]
         loss = -right.double().clamp(min=SMALLEST).log().sum()
         count = torch.tensor(len(targets), dtype=torch.float64)
-        self.sums += torch.stack([loss, (higher > 0).sum().double(), (higher > 4).sum().double(), count])
+        self.sums += torch.stack([loss, (place > 0).sum().double(), (place > 4).sum().double(), count])
 
     def metrics(self, world: World | None = None, device: torch.device | None = None) -> Metrics:
         """Return the errors over the pictures of all ranks.

@@ -11,7 +11,7 @@ from .classifier import Classifier
 from .imagenet import TABLE_1, ImageNetNetwork
 from .vgg import LAYERS, VGG
 
-__all__ = ["Classifier", "build_model", "model_names"]
+__all__ = ["Classifier", "build_model", "model_names", "resolve"]
 
 #: The depths of Table 6 and Figure 6; every other 6n+2 can be built as well.
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -42,7 +42,7 @@ def build_model(name: str, **options: Any) -> Classifier:
     Raises:
         InputError: for an unknown name, a depth that does not exist, or an option that the network has not.
     """
-    constructor, fixed = _resolve(name)
+    constructor, fixed = resolve(name)
     free = set(inspect.signature(constructor).parameters) - set(fixed)
     for option, value in options.items():
         if option not in free:
@@ -56,9 +56,9 @@ def build_model(name: str, **options: Any) -> Classifier:
     return constructor(**fixed, **options)
 
 
-def _resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
+def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
     """Return the constructor that a name stands for, and the arguments that the name fixes."""
-    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)([1-9]\d*)", name)
+    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)([1-9][0-9]*)", name)
     if match is None:
         raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
     family, depth = match[1], int(match[2])

@@ -85,15 +85,13 @@ def visible_options(state: dict[str, Tensor], name: str, network: Classifier) ->
 
 
 def check_variant(name: str, network: Classifier, variant: str | None) -> None:
-    """Raise an InputError unless a bottleneck network, and only such a one, has its variant named."""
+    """Raise an InputError for a bottleneck network whose variant is not named."""
     bottleneck = any(isinstance(module, BottleneckBlock) for module in network.modules())
     if bottleneck and variant is None:
         raise InputError(
             f"{name}: weights do not show which variant they are for; say --variant v1.5 for those of "
             "torchvision and timm, --variant v1 for the authors' (Caffe)"
         )
-    if not bottleneck and variant is not None:
-        raise InputError(f"{name} has no bottlenecks, so no variant; leave --variant out")
 
 
 def choose_preprocessing(

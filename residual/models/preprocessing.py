@@ -38,9 +38,18 @@ class Preprocessing(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(torch.float32, memory_format=torch.channels_last)
-        return x.div_(255).sub_(self._mean_for(x)).div_(self.std)
+        return x.div_(255).sub_(_rows(self._mean_for(x), x)).div_(_rows(self.std, x))
 
     def _mean_for(self, x: Tensor) -> Tensor:
         if not self.per_pixel or self.mean.shape[1:] == x.shape[2:]:
             return self.mean
         return F.interpolate(self.mean[None], size=x.shape[2:], mode="bilinear", align_corners=False)[0]
+
+
+def _rows(values: Tensor, x: Tensor) -> Tensor:
+    """Return (C, H, W) or (C, 1, 1) as whole rows in the layout of ``x``, (1, C, H or 1, W).
+
+    The innermost dimension of pictures in channels-last format is the channels: looping over three values at
+    a time costs a CPU seven times the arithmetic.
+    """
+    return values.expand(-1, -1, x.shape[3])[None].contiguous(memory_format=torch.channels_last)

@@ -161,13 +161,13 @@ def signal_sentences(measured: dict[str, dict[str, list[Signal]]]) -> list[str]:
     for label, moments in measured.items():
         for moment, values in moments.items():
             variance = min(value.variance for value in values)
-            weakest = min(value.gradient_norm for value in values)
-            kept = weakest / values[-1].gradient_norm if values[-1].gradient_norm else 0.0
+            last = values[-1].gradient_norm
+            norms = [value.gradient_norm / last if last else 0.0 for value in values]
             forwards = "non-zero variances" if variance > 0 else "a variance of zero"
-            backwards = "do not vanish" if kept >= VANISHED else "vanish"
+            backwards = "do not vanish" if min(norms) >= VANISHED else "vanish"
             said.append(
                 f"{label} {moment}: forward signals have {forwards} (at least {variance:.2g}); gradients "
-                f"{backwards} (the weakest has {kept:.2g} times the last layer's norm)"
+                f"{backwards} (norms between {min(norms):.2g} and {max(norms):.2g} times the last layer's)"
             )
     return said
 

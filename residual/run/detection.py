@@ -45,7 +45,14 @@ from ..training.loop import Run
 from .boxes import load_boxes, tell_notes
 from .checks import remembered_data_dir
 from .devices import pick_device
-from .session import continue_run, tell_unreadable, tensorboard_log, troubles
+from .session import (
+    check_same_data,
+    continue_run,
+    in_iterations,
+    tell_unreadable,
+    tensorboard_log,
+    troubles,
+)
 
 #: Pictures over which BN statistics are averaged for a network that starts from scratch.
 MEASURED = 64
@@ -84,21 +91,18 @@ def train_detector(
     data = recipe.data
     train = load_boxes(data_dir, data, data.train, data.classes or None)
     test = load_boxes(data_dir, data, data.test, train.classes) if data.test else None
+    check_same_data(folder, train.identity(), resume)
     begin = _start(recipe, train, world)
     detector, note = begin.model, begin.note
     batches = _batches(recipe, train, begin.model, world)
-    schedule = recipe.schedule
-    # A recipe in epochs is one in iterations once the data are known; the folder keeps what was asked for.
-    if schedule.epochs:
-        length = -(-schedule.epochs * len(train) // recipe.batch.size)
-        schedule = schedule.model_copy(update={"iterations": length, "epochs": None})
+    schedule = in_iterations(recipe, len(train))
     log = tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     again = shlex.join(
         ["residual", "detect", "train", "--resume", "--out", str(out), "--data-dir", str(data_dir)]
     )
     world.barrier()
     if world.is_main:
-        folder.open(recipe)
+        folder.open(recipe, resume)
     world.barrier()
     with troubles(recipe.name, folder, where, again):
         keep_freed_memory()
@@ -132,7 +136,7 @@ def train_detector(
         )
         if world.is_main:
             tell_notes([*train.notes, *(test.notes if test else ())], out / "left-out.txt")
-        continue_run(run, where, data_dir, resume, note, [])
+        continue_run(run, where, data_dir, resume, note, [], train.identity())
         run.train()
         results: dict[str, Any] = {
             "recipe": recipe.name,

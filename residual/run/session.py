@@ -13,7 +13,9 @@ import torch
 from ..environment import describe
 from ..errors import InputError, Interrupted
 from ..gpu import memory_ran_out
-from ..training.folder import RunFolder
+from ..recipes import DetectionRecipe, Recipe
+from ..recipes.schema import Schedule
+from ..training.folder import RunFolder, read_json
 from ..training.loop import Run
 
 
@@ -32,7 +34,7 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
         yield
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped; all iterations are done and kept, continue with: {again}", signal.SIGINT
+            f"stopped; what the last checkpoint holds is kept, continue with: {again}", signal.SIGINT
         ) from None
     except torch.OutOfMemoryError:
         raise InputError(f"{name}: {memory_ran_out(device)}") from None
@@ -45,6 +47,42 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
         folder.close()
 
 
+def in_iterations(recipe: Recipe | DetectionRecipe, pictures: int) -> Schedule:
+    """Return a recipe's schedule, in iterations if it is in epochs of so many ``pictures``.
+
+    The run folder keeps the recipe as it was asked for.
+
+    Raises:
+        InputError: for a warm-up that is longer than the run.
+    """
+    schedule = recipe.schedule
+    if not schedule.epochs:
+        return schedule
+    length = -(-schedule.epochs * pictures // recipe.batch.size)
+    if schedule.warmup and schedule.warmup.iterations >= length:
+        raise InputError(
+            f"schedule.warmup.iterations ({schedule.warmup.iterations}) is not shorter than the run's "
+            f"{length} iterations"
+        )
+    return schedule.model_copy(update={"iterations": length, "epochs": None})
+
+
+def check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
+    """Raise an InputError when a run is resumed on other pictures: order and classes would not fit.
+
+    Args:
+        data: what tells the pictures at hand from others.
+    """
+    if not resume or not folder.environment_file.exists():
+        return
+    before = read_json(folder.environment_file)[0].get("data")
+    if before is not None and before != data:
+        raise InputError(
+            f"{folder.path} was begun on other pictures (then {before}, now {data}); put them back, or start "
+            "another run with --out"
+        )
+
+
 def continue_run(
     run: Run,
     device: torch.device,
@@ -52,12 +90,14 @@ def continue_run(
     resume: bool,
     note: str | None,
     departures: list[str],
+    data: dict[str, Any],
 ) -> None:
     """Take up a run where its newest checkpoint left it, or at the start, and note the session.
 
     Args:
         note: what it starts from, None for scratch.
         departures: in which ways it differs from what its recipe says.
+        data: what tells its data from others, for ``check_same_data``.
     """
     checkpoints = run.folder.checkpoints()
     if checkpoints:
@@ -77,10 +117,13 @@ def continue_run(
             "iteration": run.progress.iteration,
             "departures": departures,
             "started_from": note,
+            "data": data,
             "data_dir": str(data_dir.resolve()) if data_dir else None,
         }
         run.folder.add_session(describe(device, run.world.size) | session)
-        run.folder.cut_metrics(run.progress.iteration)
+        # The last checkpoint comes before the last evaluation, which is done again.
+        done = run.progress.iteration
+        run.folder.cut_metrics(done - (done == run.recipe.schedule.iterations))
 
 
 def tell_unreadable(unreadable: dict[str, str], out: Path) -> None:

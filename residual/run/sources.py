@@ -1,5 +1,6 @@
 """What a recipe is trained and tested on: a data set in memory, or pictures in folders."""
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +58,10 @@ class Source(Protocol):
         self, model: nn.Module, preprocessing: Preprocessing, part: str, world: World
     ) -> dict[str, Any]:
         """Test the network on a part: one view of each picture."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these data from others: a resumed run has to have the same."""
         ...
 
     def colours(self) -> dict[str, Any] | None:
@@ -118,6 +123,9 @@ class Resident:
         dataset: Dataset = self.parts[part]
         return asdict(evaluate(model, preprocessing, dataset.images, dataset.targets, world))
 
+    def identity(self) -> dict[str, Any]:
+        return {"classes": len(self.classes), "pictures": self.pictures}
+
     def colours(self) -> None:
         return None
 
@@ -132,6 +140,8 @@ class Folders:
                 "data.validation holds out pictures of data sets in memory; a folder has its validation part "
                 "in val/"
             )
+        if recipe.data.pad:
+            raise InputError("data.pad is for pictures of one size; a folder's are cropped (set data.pad=0)")
         if data_dir is None:
             raise InputError("name the folder that holds train/ and val/ with --data-dir")
         self.recipe, self.folder = recipe, recipe.data.folder
@@ -141,6 +151,7 @@ class Folders:
         self.shape = (3, self.folder.size, self.folder.size)
         self.pictures = {part: len(index) for part, index in self.parts.items()}
         self.centre = centre_crop(self.folder.size)
+        self._statistics: Statistics | None = None
 
     def preprocessing(self, stored: Preprocessing | None) -> Preprocessing:
         if self.recipe.data.mean == "weights":
@@ -151,7 +162,9 @@ class Folders:
 
     def statistics(self) -> Statistics:
         """Return the training part's statistics, measured once and then kept in the user's cache folder."""
-        return training_statistics(self.parts["train"], self.centre)
+        if self._statistics is None:
+            self._statistics = training_statistics(self.parts["train"], self.centre)
+        return self._statistics
 
     def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> Batches:
         recipe, folder = self.recipe, self.folder
@@ -182,6 +195,11 @@ class Folders:
         device = next(model.parameters()).device
         stream = in_order(self.parts[part], self.centre, BATCH[device.type] // 4, world.rank, world.size)
         return asdict(evaluate_batches(model, preprocessing, self._readable(stream), world))
+
+    def identity(self) -> dict[str, Any]:
+        told = "\n".join(file for index in self.parts.values() for file in index.files)
+        names = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return {"classes": len(self.classes), "pictures": self.pictures, "files": names}
 
     def colours(self) -> dict[str, Any] | None:
         if not self.folder.colour_noise:
@@ -230,14 +248,17 @@ def training_statistics(index: FolderIndex, crop: CentreCrop) -> Statistics:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("pictures", total=len(index))
         found = measure(index, crop, progress=lambda done: progress.update(task, completed=done))
-    save_statistics(found, file)
-    print(f"  {time.perf_counter() - started:.0f} s; kept in {file}", file=sys.stderr)
+    if found.unreadable:
+        # They may be readable the next time, and then belong to the mean.
+        print(f"  {len(found.unreadable):,} of them could not be read", file=sys.stderr)
+    else:
+        save_statistics(found, file)
+    print(f"  {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return found
 
 
 def _of_weights(stored: Preprocessing | None) -> Preprocessing:
-    if stored is None:
-        raise InputError("data.mean=weights is for a run that starts from weights; name them with --weights")
+    assert stored is not None, "training refuses such a recipe without weights"
     return stored
 
 

@@ -1,5 +1,6 @@
 """The network that a run starts from: freshly initialised, or trained weights with a new classifier."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..models import build_model
+from ..models import build_model, resolve
 from ..models.classifier import Classifier
 from ..models.preprocessing import Preprocessing
 from ..models.weights import load_weights
@@ -41,8 +42,6 @@ def start(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
     """
     torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
     options = recipe.model.options() | {"in_channels": channels}
-    if recipe.model.name == "weights":
-        raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
     model = build_model(recipe.model.name, classes=len(classes), **options)
     if recipe.model.weights is None:
         return Start(model, options, None, None)
@@ -53,6 +52,17 @@ def start(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
             f"{recipe.model.weights} is a {network['name']} and the recipe is for a {recipe.model.name}; "
             "leave model.name to --weights"
         )
+    for option in ("shortcut", "variant"):
+        theirs, ours = (
+            _option(name, o, option)
+            for name, o in ((network["name"], network["options"]), (recipe.model.name, options))
+        )
+        if theirs != ours:
+            raise InputError(
+                f"{recipe.model.weights} has {option} {theirs} and the recipe {ours}; "
+                f"set model.{option}={theirs}, "
+                "or leave the network to --weights"
+            )
     if stored.model.in_channels != channels:
         raise InputError(
             f"{recipe.model.weights} takes pictures of {stored.model.in_channels} channels, and these have "
@@ -78,9 +88,16 @@ def take_model(recipe: Recipe, weights: Path) -> Recipe:
         "name": network["name"],
         "shortcut": options.get("shortcut"),
         "variant": options.get("variant"),
-        "weights": str(weights),
+        "weights": str(weights.resolve()),
     }
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=chosen)})
+
+
+def _option(name: str, options: dict[str, Any], option: str) -> Any:
+    """Return an option of a network, its default where it is not given, None where the network has none."""
+    constructor, fixed = resolve(name)
+    defaults = {k: v.default for k, v in inspect.signature(constructor).parameters.items()}
+    return (defaults | fixed | options).get(option)
 
 
 def _last_layer(model: Classifier) -> str:

@@ -18,7 +18,14 @@ from ..training.folder import RunFolder, read_json
 from ..training.loop import Run
 from .checks import check_pictures, remembered_data_dir
 from .devices import pick_device
-from .session import continue_run, tell_unreadable, tensorboard_log, troubles
+from .session import (
+    check_same_data,
+    continue_run,
+    in_iterations,
+    tell_unreadable,
+    tensorboard_log,
+    troubles,
+)
 from .sources import open_source
 from .start import start
 
@@ -60,16 +67,15 @@ def train(
         return read_json(folder.results_file)
     # Everything that can be wrong with the input is found before the folder is made.
     source = open_source(recipe, data_dir)
-    schedule = recipe.schedule
-    if schedule.plateau and "validation" not in source.pictures:
+    check_same_data(folder, source.identity(), resume)
+    if recipe.model.weights is None and "weights" in (recipe.model.name, recipe.data.mean):
+        raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
+    if recipe.schedule.plateau and "validation" not in source.pictures:
         raise InputError("schedule.plateau follows the validation error; set data.validation, as 5000")
     begin = start(recipe, source.classes, source.shape[0])
     model = begin.model
     check_pictures(model, recipe.model.name, source.shape)
-    # A recipe in epochs is one in iterations once the data are known; the folder keeps what was asked for.
-    if schedule.epochs:
-        length = -(-schedule.epochs * source.pictures["train"] // recipe.batch.size)
-        schedule = schedule.model_copy(update={"iterations": length, "epochs": None})
+    schedule = in_iterations(recipe, source.pictures["train"])
     log = tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     again = shlex.join(
         ["residual", "train", "--resume", "--out", str(out)]
@@ -77,7 +83,7 @@ def train(
     )
     world.barrier()
     if world.is_main:
-        folder.open(recipe)
+        folder.open(recipe, resume)
     world.barrier()
     with troubles(recipe.name, folder, where, again):
         keep_freed_memory()
@@ -108,7 +114,8 @@ def train(
             eager,
             log,
         )
-        continue_run(run, where, data_dir, resume, begin.note, _departures(recipe, world))
+        departures = _departures(recipe, world)
+        continue_run(run, where, data_dir, resume, begin.note, departures, source.identity())
         run.train()
         # Reading a large training set once more, for its error without augmentation, would take an epoch.
         measured = [part for part in source.pictures if part != "train" or not recipe.data.folder]

@@ -65,16 +65,19 @@ class RunFolder:
             raise InputError(f"{path} is not an empty folder; name another one with --out")
         return recipe
 
-    def open(self, recipe: Experiment) -> None:
+    def open(self, recipe: Experiment, resume: bool) -> None:
         """Make the folder a run's, if it is not yet, and keep other processes out until ``close``.
 
         Raises:
-            InputError: when it cannot be written, or another process works in it.
+            InputError: when it cannot be written, another process works in it, or one has worked in it since
+                ``check``.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Reading the data takes a while, in which another process may have begun a run here.
+            self.check(self.path, recipe, resume, type(recipe))
             for half_written in self.path.glob(".*.safetensors.*"):
                 half_written.unlink()
             if not self.recipe_file.exists():
