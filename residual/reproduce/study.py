@@ -7,22 +7,36 @@ run folders only.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
 from .. import run
 from ..errors import InputError, Interrupted
 from ..recipes import Recipe, differences, find, override, read
+from ..recipes.schema import R
 from ..training.folder import RunFolder, read_json, read_metrics
 
 IMAGENET_CLASSES = 1000
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
 INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every")
+#: Keys in which runs may depart from it each in its own way, and still be compared with each other.
+OWN = ("schedule.warmup", "detector.backbone")
+
+
+class Departing(Protocol):
+    """A complete run, of a classifier or a detector."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def departures(self) -> list[str]:
+        """In what its recipe differs from the paper's."""
 
 
 @dataclass(frozen=True)
@@ -132,29 +146,22 @@ class Study:
         return found
 
     def _train(self, wanted: list[tuple[str, int]]) -> None:
-        recipes = {(network, seed): self._recipe(network, seed) for network, seed in wanted}
-        # All folders before any training: what does not fit is said at once, not after an hour.
-        begun = {key: is_begun(self.path(*key), recipe) for key, recipe in recipes.items()}
-        missing = [key for key in wanted if not RunFolder(self.path(*key)).results_file.exists()]
-        console = Console(stderr=True)
-        for number, (network, seed) in enumerate(missing, start=1):
-            path = self.path(network, seed)
-            of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
-            state = "going on with" if begun[network, seed] else "training"
-            console.print(f"{of}: {state} {label_of(network)}, seed {seed}, in {path}", highlight=False)
-            try:
-                run.train(
-                    recipes[network, seed],
-                    path,
-                    data_dir=self.data_dir,
-                    device=self.device,
-                    resume=begun[network, seed],
-                    eager=self.eager,
-                    deterministic=self.deterministic,
-                )
-            except Interrupted as error:
-                stopped = f"stopped in {path}; give the same command again to go on"
-                raise Interrupted(stopped, error.signal) from None
+        def train(recipe: Recipe, path: Path, resume: bool) -> object:
+            return run.train(
+                recipe,
+                path,
+                data_dir=self.data_dir,
+                device=self.device,
+                resume=resume,
+                eager=self.eager,
+                deterministic=self.deterministic,
+            )
+
+        runs = [
+            (f"{label_of(network)}, seed {seed}", self.path(network, seed), self._recipe(network, seed))
+            for network, seed in wanted
+        ]
+        train_missing(runs, train)
 
     def _recipe(self, network: str, seed: int) -> Recipe:
         original = override(find(f"{self.family}-{network}"), [f"seed={seed}"])
@@ -167,6 +174,36 @@ class Study:
         return recipe
 
 
+def train_missing(runs: Sequence[tuple[str, Path, R]], train: Callable[[R, Path, bool], object]) -> None:
+    """Train those of a study's runs that are not complete, and go on with those that were begun.
+
+    Args:
+        runs: what each is called, its folder and its recipe.
+        train: trains a recipe in a folder, resuming or not.
+
+    Raises:
+        InputError: when a folder holds another run; nothing is trained then.
+        Interrupted: after SIGINT or SIGTERM; the same command goes on.
+    """
+    # All folders before any training: what does not fit is said at once, not after an hour.
+    begun = [is_begun(path, recipe) for _, path, recipe in runs]
+    missing = [
+        (name, path, recipe, again)
+        for (name, path, recipe), again in zip(runs, begun, strict=True)
+        if not RunFolder(path).results_file.exists()
+    ]
+    console = Console(stderr=True)
+    for number, (name, path, recipe, again) in enumerate(missing, start=1):
+        of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
+        state = "going on with" if again else "training"
+        console.print(f"{of}: {state} {name}, in {path}", highlight=False)
+        try:
+            train(recipe, path, again)
+        except Interrupted as error:
+            stopped = f"stopped in {path}; give the same command again to go on"
+            raise Interrupted(stopped, error.signal) from None
+
+
 def label_of(network: str) -> str:
     """Return a network's name in the paper's writing: "ResNet-20" for "resnet20", "ResNet-34 A"."""
     name, _, option = network.partition("-")
@@ -175,11 +212,11 @@ def label_of(network: str) -> str:
     return f"{name} {option.upper()}".strip()
 
 
-def is_begun(path: Path, recipe: Recipe) -> bool:
+def is_begun(path: Path, recipe: R) -> bool:
     """Say whether a folder holds a run already, which must be of this recipe."""
     begun = RunFolder(path).recipe_file.exists()
     try:
-        RunFolder.check(path, recipe, resume=begun)
+        RunFolder.check(path, recipe, begun, type(recipe))
     except InputError as error:
         raise InputError(f"{error} (another experiment: --out ANOTHER_FOLDER)") from None
     return begun
@@ -206,11 +243,14 @@ def read_finished(path: Path) -> Finished | None:
     )
 
 
-def check_alike(runs: list[Finished]) -> None:
-    """Raise an InputError when runs that are to be compared depart from the paper in different ways."""
+def check_alike(runs: Sequence[Departing]) -> None:
+    """Raise an InputError when runs that are to be compared depart from the paper in different ways.
+
+    Warm-ups are the networks' own, and so are the classifiers that detectors start from.
+    """
     for other in runs[1:]:
         one, two = (
-            "; ".join(change for change in run.departures if not change.startswith("schedule.warmup"))
+            "; ".join(change for change in run.departures if not change.startswith(OWN))
             for run in (runs[0], other)
         )
         if one != two:
@@ -221,7 +261,7 @@ def check_alike(runs: list[Finished]) -> None:
             )
 
 
-def departures_of(runs: Iterable[Finished]) -> list[str]:
+def departures_of(runs: Iterable[Departing]) -> list[str]:
     """Return in what runs differ from the paper's recipes, each change once."""
     return list(dict.fromkeys(change for finished in runs for change in finished.departures))
 
