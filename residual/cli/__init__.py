@@ -15,6 +15,7 @@ from . import (
     export,
     predict,
     reproduce,
+    reproduce_detection,
     reproduce_imagenet,
     statistics,
     weights,
@@ -38,8 +39,8 @@ app.add_typer(statistics.app)
 app.add_typer(export.app)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(detect.app, name="detect")
-# It adds its commands to the same group.
-assert reproduce_imagenet.app is reproduce.app
+# They add their commands to the same group.
+assert reproduce_imagenet.app is reproduce_detection.app is reproduce.app
 app.add_typer(reproduce.app, name="reproduce")
 
 

@@ -273,20 +273,24 @@ def recipes(
         typer.echo(f"{recipe.name:24} {recipe.description}")
 
 
+def shorter_sides(text: str) -> tuple[int, ...]:
+    """Return the shorter sides of ``--scales 400,600,800``, in pixels, rising."""
+    try:
+        sides = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        sides = ()
+    if not sides or min(sides) < 16:
+        raise InputError(f"--scales {text}: write whole numbers of at least 16, as 400,600,800")
+    return sides
+
+
 def _load(
     weights: list[Path], device: str, refine: bool, multi_scale: bool, scales: str | None
 ) -> "LoadedDetector":
     from ..detection.improvements import SCALES
     from ..run.detection_testing import load_detector
 
-    sides: tuple[int, ...] = SCALES if multi_scale else ()
-    if scales:
-        try:
-            sides = tuple(sorted({int(part) for part in scales.split(",")}))
-        except ValueError:
-            sides = ()
-        if not sides or min(sides) < 16:
-            raise InputError(f"--scales {scales}: write whole numbers of at least 16, as 400,600,800")
+    sides = shorter_sides(scales) if scales else (SCALES if multi_scale else ())
     return load_detector(*weights, device=device, refine=refine, scales=sides)
 
 

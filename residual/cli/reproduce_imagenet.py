@@ -48,9 +48,7 @@ def _table(number: int, text: str) -> None:
     ) -> None:
         from ..reproduce import imagenet
 
-        if more and not networks:
-            raise InputError(f"there is nothing to be said by {' '.join(more)!r}; did you mean --networks?")
-        chosen = [name for text in [*(networks or []), *(more or [])] for name in text.split(",")] or None
+        chosen = names_of(networks, more)
         study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
         if number == 5:
             imagenet.table5(study, chosen)
@@ -80,6 +78,13 @@ def figure4(
     from ..reproduce import imagenet
 
     imagenet.figure4(_study(out, data_dir, settings, device, eager, deterministic, no_train))
+
+
+def names_of(networks: list[str] | None, more: list[str] | None) -> list[str] | None:
+    """Return the names of ``--networks A B``, ``--networks A,B`` or ``--networks A --networks B``."""
+    if more and not networks:
+        raise InputError(f"there is nothing to be said by {' '.join(more)!r}; did you mean --networks?")
+    return [name for text in [*(networks or []), *(more or [])] for name in text.split(",")] or None
 
 
 def _study(

@@ -1,7 +1,7 @@
 """Section 4.3 and the appendices: the runs behind Tables 7, 8 and 9, and detectors for boxes of one's own.
 
 Two recipes of a data set differ only in the network. The published precisions are in
-``residual.reproduce.detection``.
+``residual.reproduce.paper``.
 """
 
 from pathlib import Path
@@ -131,7 +131,7 @@ class DetectionRecipe(Experiment):
 
 
 #: Both backbones start from classifiers that the command is given with --weights.
-BACKBONES = {"resnet101": Model(name="resnet101", variant="v1"), "vgg16": Model(name="vgg16")}
+BACKBONES = {"resnet101": Model(name="resnet101", shortcut="B", variant="v1"), "vgg16": Model(name="vgg16")}
 
 
 def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = "joint") -> DetectionRecipe:

@@ -106,3 +106,54 @@ TABLE5 = (
     Errors("BN-inception", None, None, 4.82, "on the test set"),
     Errors("ResNet (ILSVRC'15)", "ensemble", None, 3.57, "on the test set; ours on the validation set"),
 )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number of Tables 7 to 9: mean average precision (mAP) in percent, of one detector on one data set.
+
+    Attributes:
+        method: as the table calls it.
+        recipe: the detection recipe whose run is to give it.
+        tested: the data that it is on.
+        ap50: mAP@.5 (of Table 7 VOC's own mAP).
+        ap: mAP@[.5, .95], None where the table gives none.
+        refine, multi_scale: the improvements at test time (appendix B); they add up from row to row.
+        members: how many detectors it is of.
+    """
+
+    method: str
+    recipe: str
+    tested: str
+    ap50: float
+    ap: float | None = None
+    refine: bool = False
+    multi_scale: bool = False
+    members: int = 1
+
+
+#: Table 7, trained on 07+12 and on 07++12. The objects of VOC 12 test are known to its server only.
+TABLE7 = (
+    Precision("VGG-16", "voc07+12-vgg16", "VOC 07 test", 73.2),
+    Precision("ResNet-101", "voc07+12-resnet101", "VOC 07 test", 76.4),
+    Precision("VGG-16", "voc07++12-vgg16", "VOC 12 test", 70.4),
+    Precision("ResNet-101", "voc07++12-resnet101", "VOC 12 test", 73.8),
+)
+
+#: Table 8, trained on COCO train.
+TABLE8 = (
+    Precision("VGG-16", "coco-vgg16", "COCO val", 41.5, 21.2),
+    Precision("ResNet-101", "coco-resnet101", "COCO val", 48.4, 27.2),
+)
+
+#: Table 9. On val trained on COCO train, on test-dev on COCO trainval; the objects of test-dev are known to
+#: its server only. (The row "+ context" on test-dev is left out: we have no copy to read it off.)
+TABLE9 = (
+    Precision("baseline, VGG-16", "coco-vgg16", "COCO val", 41.5, 21.2),
+    Precision("baseline, ResNet-101", "coco-resnet101", "COCO val", 48.4, 27.2),
+    Precision("+ box refinement", "coco-resnet101", "COCO val", 49.9, 29.9, True),
+    Precision("+ context", "coco-resnet101-context", "COCO val", 51.1, 30.0, True),
+    Precision("+ multi-scale testing", "coco-resnet101-context", "COCO val", 53.8, 32.5, True, True),
+    Precision("+ multi-scale testing", "coco-resnet101-context", "COCO test-dev", 55.7, 34.9, True, True),
+    Precision("ensemble", "coco-resnet101-context", "COCO test-dev", 59.0, 37.4, True, True, 3),
+)
