@@ -39,7 +39,8 @@ Examples:
   residual reproduce {0} --data-dir ~/cells --out runs/cells --weights-resnet101 weights/resnet101 \\
     --set data.layout=voc --set data.train=train --set data.test=test --set schedule.iterations=2000
 
-An interrupted study goes on with the same command.
+An interrupted study goes on with the same command. Runs of residual detect train (under torchrun, say) count
+as well where they are in OUT/RECIPE/seed0, as runs/detection/coco-resnet101/seed0.
 """
 
 

@@ -4,6 +4,7 @@ A study is a folder with one run folder for each detector, ``coco-resnet101/seed
 measures on COCO, by each of the appendix's improvements, is kept in its run folder.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ BACKBONES = ("vgg16", "resnet101")
 FIXED = ("name", "seed", "detector.backbone", "detector.global_context")
 #: Where in its run folder a detector's result files for VOC's server are looked for.
 SUBMISSION = "submission"
+UNWRITTEN = "submission to be written"
 
 
 @dataclass(frozen=True)
@@ -201,16 +203,14 @@ class Row:
         return [
             row.method,
             row.tested,
-            _number(row.ap50),
-            _number(row.ap),
-            self.instead if self.ap50 is None else _number(self.ap50),
-            "" if self.ap is None else _number(self.ap),
+            _numbers(row.ap50, row.ap),
+            self.instead if self.ap50 is None else _numbers(self.ap50, self.ap),
             difference,
             self.note,
         ]
 
 
-HEADINGS = ("method", "tested on", "paper, @.5", "@[.5,.95]", "ours, @.5", "@[.5,.95]", "diff.", "")
+HEADINGS = ("method", "tested on", "paper", "ours", "diff.", "")
 
 
 def table(
@@ -253,10 +253,10 @@ def table(
             rows.append(Row(row, note=study.missing(row.recipe)))
         elif number == 7:
             rows.append(_voc(row, found[row.recipe]))
-            if not found[row.recipe].recipe.data.test:
+            if rows[-1].note == UNWRITTEN:
                 commands.append(submission_command(found[row.recipe]))
         elif row.tested == "COCO test-dev":
-            rows.append(Row(row, instead="not public", note="of a detector trained on trainval"))
+            rows.append(Row(row, instead="not public", note="for a detector trained on trainval, and the server"))
         else:
             rows.append(_coco(study, row, [found[row.recipe]], found[row.recipe].path, scales))
     departures = departures_of(runs)
@@ -268,8 +268,8 @@ def table(
 
 def submission_command(run: Trained) -> str:
     """Return the command that writes a run's result files for VOC 2012's server."""
-    to = run.path / SUBMISSION
-    return f"residual detect evaluate {run.path} --split 2012/test --no-boxes --submission {to}"
+    words = ["residual", "detect", "evaluate", str(run.path), "--split", "2012/test", "--no-boxes"]
+    return shlex.join([*words, "--submission", str(run.path / SUBMISSION)])
 
 
 def backbone_of(recipe: str) -> str:
@@ -292,7 +292,7 @@ def _voc(row: Precision, run: Trained) -> Row:
     return Row(
         row,
         instead="not public",
-        note=f"submission written: {run.name}/{SUBMISSION}" if written else "submission to be written",
+        note=f"submission written: {run.name}/{SUBMISSION}" if written else UNWRITTEN,
     )
 
 
@@ -358,7 +358,7 @@ def _members(study: Study, recipe: str) -> list[Trained]:
 
 def _ensemble(study: Study, row: Precision, runs: Sequence[Trained], scales: Sequence[int]) -> Row:
     if len(runs) < 2:
-        return Row(row, note=f"{len(runs)} of several detectors with context")
+        return Row(row, note="needs several detectors with context, as by --ensemble 3")
     ours = _coco(study, row, runs, study.out, scales)
     if ours.ap50 is None:
         return ours
@@ -384,8 +384,9 @@ def _write(
     commands: Sequence[str],
 ) -> None:
     pictures = sorted({row.pictures for row in rows if row.pictures})
-    caption = "Mean average precision in percent"
-    caption += f", ours on {' and '.join(f'{n:,}' for n in pictures)} pictures." if pictures else "."
+    caption = "VOC's mean average precision" if number == 7 else "COCO's mAP@.5 / mAP@[.5, .95]"
+    caption += " in percent; differences are of the latter" if number != 7 else " in percent"
+    caption += f"; ours on {' and '.join(f'{n:,}' for n in pictures)} pictures." if pictures else "."
     if sources:
         caption += f" Classifiers: {'; '.join(sources)}."
     if departures:
@@ -404,7 +405,7 @@ def _write(
     # Beside the numbers there is no room for them in a terminal.
     for note, methods in notes.items():
         console.print(f"{note}: {'; '.join(methods)}", highlight=False, soft_wrap=True)
-    lines = [f"# Table {number}", "", "| " + " | ".join(HEADINGS) + " |", "|---|---|--:|--:|--:|--:|--:|---|"]
+    lines = [f"# Table {number}", "", "| " + " | ".join(HEADINGS) + " |", "|---|---|--:|--:|--:|---|"]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     lines += ["", caption]
     if commands:
@@ -424,5 +425,5 @@ def _sides(scales: Sequence[int]) -> str:
     return ", ".join(map(str, scales))
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _numbers(ap50: float, ap: float | None) -> str:
+    return f"{ap50:.1f}" if ap is None else f"{ap50:.1f} / {ap:.1f}"
