@@ -80,6 +80,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def cores() -> int:
+    """Return how many cores are for this process: its share, where torchrun starts several processes."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 def local_rank() -> int:
     """Return the number of this process on its machine: the GPU it is to use."""
     return int(os.environ.get("LOCAL_RANK", 0))

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .data.images import DamagedImage, decode
+from .data.images import DamagedImage, Picture, as_pixels
 from .errors import InputError
 from .evaluation.batching import by_shape
 from .evaluation.inputs import usual_size, with_channels
@@ -28,9 +27,6 @@ from .models.inference import Precision, for_inference
 from .models.preprocessing import Preprocessing
 from .models.weights import load_weights
 from .run import pick_device
-
-#: A file, a PIL image, uint8 (H, W), (H, W, 1) or (H, W, 3) of NumPy, or uint8 (1 or 3, H, W) of PyTorch.
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 
 class Guess(NamedTuple):
@@ -105,9 +101,8 @@ class Network:
 
         def read(image: Picture) -> tuple[Picture, list[Tensor] | DamagedImage]:
             try:
-                return image, cut(
-                    with_channels(_pixels(image, self.views), self.model.in_channels), self.views
-                )
+                pixels = as_pixels(image, self.views.decoded_side)
+                return image, cut(with_channels(pixels, self.model.in_channels), self.views)
             except DamagedImage as error:
                 return image, error
 
@@ -156,32 +151,3 @@ def _many(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     if isinstance(images, np.ndarray | Tensor):
         alone = images.ndim < 4
     return [images] if alone else images  # type: ignore[list-item, return-value]
-
-
-def _pixels(image: Picture, views: Views) -> Tensor:
-    """Return a picture as uint8 (3, H, W)."""
-    if isinstance(image, str | Path):
-        return decode(Path(image), views.decoded_side)
-    if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray | Tensor):
-        raise InputError(
-            f"{type(image).__name__} is no picture; give a path, a PIL image, an array or a tensor"
-        )
-    if isinstance(image, np.ndarray):
-        form = "(H, W), (H, W, 1) or (H, W, 3)"
-        fits = image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] in ((1,), (3,)))
-        # A copy: arrays may be read-only or run backwards, which tensors cannot.
-        tensor = torch.from_numpy(image.copy()) if fits else torch.empty(0)
-        tensor = tensor[None] if image.ndim == 2 else tensor.movedim(-1, 0)
-    else:
-        form = "(1, H, W) or (3, H, W)"
-        fits = image.dtype == torch.uint8 and image.ndim == 3 and len(image) in (1, 3)
-        tensor = image.cpu()
-    if not fits or 0 in image.shape:
-        kind = "an array" if isinstance(image, np.ndarray) else "a tensor"
-        raise InputError(
-            f"a picture of {image.dtype} {tuple(image.shape)} cannot be used; give {kind} of uint8 "
-            f"(0 to 255), {form}"
-        )
-    return tensor.expand(3, -1, -1)

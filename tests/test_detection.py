@@ -172,6 +172,18 @@ def test_where_networks_are_cut(name: str, channels: int, width: int, side: int)
     assert len(frozen) == {"resnet18": 5, "resnet50": 11, "vgg16": 4, "plain18": 5}[name]
 
 
+@pytest.mark.parametrize("pooling", ["pool", "align"])
+def test_regions_keep_their_place_in_bfloat16(pooling: str) -> None:
+    model = detector(pooling=pooling)
+    # Its numbers have eight binary digits: the column 257 would be 256 or 258.
+    map = (torch.arange(512.0) % 64).expand(1, 1, 4, 512).bfloat16()
+    place = model.backbone.stride * torch.tensor([[257.0, 0, 257 + model.side, 3]])
+    exact = model.pool(map.float(), place)
+    assert torch.equal(model.pool(map, place), exact.bfloat16())
+    moved = model.pool(map.float(), place.bfloat16().float())
+    assert not torch.equal(moved, exact), "the case does not show what it is for"
+
+
 def test_outputs_of_zero_leave_a_region_as_it_is() -> None:
     regions = torch.tensor([[3.0, 4, 13, 24]])
     assert decode(torch.zeros(1, 2, 4), regions).tolist() == [[[3, 4, 13, 24]] * 2]

@@ -262,7 +262,7 @@ def test_four_step_alternating_training(few: Path, tmp_path: Path) -> None:
         (["evaluate", "nowhere"], ["there is no folder nowhere"]),
         (["evaluate", "{begun}", "--figure", "x.pdf"], [".svg or .png"]),
         (["evaluate", "{begun}", "--scales", "a"], ["--scales a", "400,600,800"]),
-        (["predict", "{begun}", "gone.jpg"], ["gone.jpg", "no such file"]),
+        (["predict", "{begun}", "gone.jpg"], ["there is no file gone.jpg"]),
         (["predict", "{begun}", "long.png"], ["10 x 4000 is too long", "cut it into parts"]),
         (["recipes", "voc-finetuned"], ["no detection recipe", "voc-finetune"]),
     ],
@@ -294,7 +294,8 @@ def test_a_classifier_is_no_detector_and_the_reverse(begun: Path, few: Path, tmp
         preprocessing=Preprocessing(torch.full((3, 32, 32), 0.5)),
         classes=["a", "b"],
     )
-    done = command("detect", "predict", tmp_path / "classifier", "x.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    done = command("detect", "predict", tmp_path / "classifier", tmp_path / "x.png")
     assert done.code == 2
     assert "holds a classifier, and a detector is expected" in done.stderr
     done = command("evaluate", begun)

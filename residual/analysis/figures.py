@@ -111,7 +111,8 @@ def colour_of(depth: int) -> str:
 
 
 def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int], top: int) -> None:
-    ax.set_title(panel.title, color=INK, loc="left")
+    # A line above the legend, so that neither is too long for the other.
+    ax.set_title(panel.title, color=INK, loc="left", pad=24)
     ax.set_xlabel("iterations", color=INK)
     ax.set_ylabel("error (%)", color=INK)
     ax.set_xlim(0, iterations)
@@ -163,9 +164,10 @@ def _name_styles(ax: Axes, panel: Panel, held_out: str) -> None:
     ]
     ax.legend(
         handles=samples,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
         borderaxespad=0.2,
+        borderpad=0,
         ncols=len(samples),
         columnspacing=1,
         frameon=False,

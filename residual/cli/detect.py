@@ -182,13 +182,15 @@ def evaluate(
     epilog="""\b
 Examples:
   residual detect predict runs/cells photo.jpg
-  residual detect predict runs/cells photos/*.jpg --score 0.7 --out drawn --refine
+  residual detect predict runs/cells photos/ --score 0.7 --out drawn --refine
   residual detect predict runs/cells photo.jpg --json
 """
 )
 def predict(
     weights: Annotated[Path, typer.Argument(help="A detector's folder or a run folder.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures.")],
+    named: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders or patterns like 'photos/*.jpg'.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the pictures with their boxes drawn, as PNG.")
     ] = None,
@@ -207,7 +209,9 @@ def predict(
     from ..detection.submission import as_json as rows
     from ..detection.submission import write_new
     from ..models.statedict import refuse_existing
+    from .predict import find_images
 
+    images = find_images(named)
     targets = {image: out / f"{image.stem}.png" for image in images} if out else {}
     if len(set(targets.values())) < len(targets):
         raise InputError(

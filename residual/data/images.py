@@ -8,6 +8,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
@@ -34,6 +35,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 #: From a picture's upright (width, height) to the part to be kept, (left, top, right, bottom) in its pixels,
 #: and the (width, height) that it is resized to.
 Cut = Callable[[int, int], tuple[tuple[float, float, float, float], tuple[int, int]]]
+
+#: A file, a PIL image, uint8 (H, W), (H, W, 1) or (H, W, 3) of NumPy, or uint8 (1 or 3, H, W) of PyTorch.
+Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 
 class DamagedImage(InputError):
@@ -63,6 +67,43 @@ def decode(path: Path, shorter_side: int | None = None) -> Tensor:
         return _upright_rgb(image)
 
     return _to_tensor(_open(path, whole))
+
+
+def as_pixels(image: Picture, shorter_side: int | None = None) -> Tensor:
+    """Return a picture as uint8 (3, H, W).
+
+    Args:
+        shorter_side: as in ``decode``, for a file.
+
+    Raises:
+        DamagedImage: for a file that cannot be read.
+        InputError: for what is no picture.
+    """
+    if isinstance(image, str | Path):
+        return decode(Path(image), shorter_side)
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray | Tensor):
+        raise InputError(
+            f"{type(image).__name__} is no picture; give a path, a PIL image, an array or a tensor"
+        )
+    if isinstance(image, np.ndarray):
+        form = "(H, W), (H, W, 1) or (H, W, 3)"
+        fits = image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] in ((1,), (3,)))
+        # A copy: arrays may be read-only or run backwards, which tensors cannot.
+        tensor = torch.from_numpy(image.copy()) if fits else torch.empty(0)
+        tensor = tensor[None] if image.ndim == 2 else tensor.movedim(-1, 0)
+    else:
+        form = "(1, H, W) or (3, H, W)"
+        fits = image.dtype == torch.uint8 and image.ndim == 3 and len(image) in (1, 3)
+        tensor = image.cpu()
+    if not fits or 0 in image.shape:
+        kind = "an array" if isinstance(image, np.ndarray) else "a tensor"
+        raise InputError(
+            f"a picture of {image.dtype} {tuple(image.shape)} cannot be used; give {kind} of uint8 "
+            f"(0 to 255), {form}"
+        )
+    return tensor.expand(3, -1, -1)
 
 
 def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None, mirrored: bool = False) -> np.ndarray:

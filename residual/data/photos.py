@@ -1,6 +1,5 @@
 """Pictures with boxes as training batches, decoded ahead by threads; and in order, for testing."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..distributed import cores
 from ..errors import InputError
 from ..randomness import Stream, generator, mix
 from .boxes import BoxDataset, Photo
@@ -81,7 +81,7 @@ class PhotoBatches:
         self.indices = Order(len(dataset), batch, seed)
         self.unreadable: dict[str, str] = {}
         self.waited = 0.0
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode")
+        self._pool = ThreadPoolExecutor(cores(), "decode")
         self._under_way: deque[tuple[int, list[Future[Loaded]]]] = deque()
 
     def __len__(self) -> int:
@@ -188,7 +188,7 @@ def in_order(
             return error
         return image
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode") as pool:
+    with ThreadPoolExecutor(cores(), "decode") as pool:
         under_way: deque[tuple[int, Future[Tensor | DamagedImage]]] = deque()
         ahead = iter(numbers)
         for number in numbers:

@@ -5,7 +5,6 @@ image; Python's lock is free meanwhile, so nothing has to be copied between proc
 are for the whole batch, on the device.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import cores
 from ..errors import InputError
 from ..randomness import Stream, generator
 from .colour import ColourNoise
@@ -81,7 +81,7 @@ class StreamBatches:
         self.indices = Order(len(index), batch, seed)
         self.unreadable: dict[str, str] = {}
         self.waited = 0.0
-        self._pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)), "decode")
+        self._pool = ThreadPoolExecutor(workers or cores(), "decode")
         #: The iterations under way, in order: number, pixels, one future a picture.
         self._under_way: deque[tuple[int, np.ndarray, list[Future[str | None]]]] = deque()
 
@@ -195,7 +195,7 @@ def in_order(
         except DamagedImage as error:
             return str(error)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode") as pool:
+    with ThreadPoolExecutor(cores(), "decode") as pool:
         ahead: deque[list[Future[np.ndarray | str]]] = deque()
         for number, stretch in enumerate(stretches):
             for positions in stretches[number + len(ahead) : number + 2]:

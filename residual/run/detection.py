@@ -48,6 +48,7 @@ from .devices import pick_device
 from .session import (
     check_same_data,
     continue_run,
+    everywhere,
     in_iterations,
     tell_unreadable,
     tensorboard_log,
@@ -138,6 +139,8 @@ def train_detector(
             tell_notes([*train.notes, *(test.notes if test else ())], out / "left-out.txt")
         continue_run(run, where, data_dir, resume, note, [], train.identity())
         run.train()
+        batches.close()
+        unreadable = everywhere(world, batches.unreadable | skipped)
         results: dict[str, Any] = {
             "recipe": recipe.name,
             "iterations": run.progress.iteration,
@@ -147,7 +150,7 @@ def train_detector(
             "train_pictures": len(train),
             "test": run.last,
             "left_out": len(train.notes) + (len(test.notes) if test else 0),
-            "unreadable_pictures": len(batches.unreadable) + len(skipped),
+            "unreadable_pictures": len(unreadable),
         }
         if world.is_main:
             folder.remove_unfinished_weights()
@@ -163,7 +166,7 @@ def train_detector(
                 results=results,
             )
             folder.finish(results)
-            tell_unreadable(batches.unreadable | skipped, out)
+            tell_unreadable(unreadable, out)
         world.barrier()
         return results
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from ..data.boxes import BoxDataset
-from ..data.images import decode
+from ..data.images import Picture, as_pixels
 from ..detection.backbones import folded
 from ..detection.evaluation import find_all
 from ..detection.faster_rcnn import FasterRCNN
@@ -97,24 +96,18 @@ class LoadedDetector:
             precision=self.precision,
         )
 
-    def predict(self, image: Path | str | Tensor, score: float = Options.score) -> Detections:
+    def predict(self, image: Picture, score: float = Options.score) -> Detections:
         """Return what is on a picture: boxes (D, 4) in its pixels, scores (D,), labels (D,), best first.
 
         Args:
-            image: a file, or uint8 RGB (3, H, W).
+            image: a path, a PIL image, an array uint8 (H, W), (H, W, 1) or (H, W, 3), a tensor uint8 (1 or
+                3, H, W).
             score: least score of a detection, in [0, 1].
 
         Raises:
-            InputError: when it cannot be read, is no such tensor, or is too long.
+            InputError: when it cannot be read, is no picture, or is too long.
         """
-        if not isinstance(image, Tensor):
-            image = decode(Path(image))
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise InputError(
-                f"a picture is a uint8 tensor of 3 x height x width, not {image.dtype} of "
-                f"{' x '.join(map(str, image.shape))}"
-            )
-        return detect(self.members, [image], self.options(score))[0].cpu()
+        return detect(self.members, [as_pixels(image)], self.options(score))[0].cpu()
 
 
 def load_detector(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted
 from ..gpu import memory_ran_out
@@ -124,6 +125,11 @@ def continue_run(
         # The last checkpoint comes before the last evaluation, which is done again.
         done = run.progress.iteration
         run.folder.cut_metrics(done - (done == run.recipe.schedule.iterations))
+
+
+def everywhere(world: World, unreadable: dict[str, str]) -> dict[str, str]:
+    """Return which pictures could not be read in any rank, and why."""
+    return {name: reason for part in world.gather(unreadable) for name, reason in part.items()}
 
 
 def tell_unreadable(unreadable: dict[str, str], out: Path) -> None:

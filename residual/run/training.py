@@ -21,6 +21,7 @@ from .devices import pick_device
 from .session import (
     check_same_data,
     continue_run,
+    everywhere,
     in_iterations,
     tell_unreadable,
     tensorboard_log,
@@ -122,7 +123,7 @@ def train(
         if world.is_main:
             count = sum(source.pictures[part] for part in measured)
             print(f"{recipe.name}: measuring the final weights on {count:,} pictures", file=sys.stderr)
-        unreadable: dict[str, str] = getattr(batches, "unreadable", {})
+        unreadable = everywhere(world, getattr(batches, "unreadable", {}))
         results: dict[str, Any] = {
             "recipe": recipe.name,
             "iterations": run.progress.iteration,

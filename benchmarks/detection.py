@@ -1,0 +1,313 @@
+"""Faster R-CNN on ResNet-101 cut at conv4, training and testing, against torchvision's own FasterRCNN.
+
+Every turn of a side has a process of its own, and the sides take turns. See README.md beside this file.
+"""
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from paired import check_new_file, in_new_process, peak_bytes, spread, write_json
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from residual.errors import InputError
+
+#: Each of ours is compared with torchvision in the same precision.
+SIDES = {
+    "torchvision": "torchvision, eager",
+    "ours": "residual",
+    "torchvision-bfloat16": "torchvision, autocast",
+    "ours-bfloat16": "residual, bfloat16",
+}
+TASKS = ("inference", "training")
+WANTED = {("cpu", "inference"): 1.2, ("cuda", "inference"): 1.3, ("cuda", "training"): 1.2}
+
+CLASSES, HEIGHT, WIDTH, PROPOSALS, REGIONS = 20, 600, 800, 300, 128
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TheirHead(nn.Module):
+    """conv5_x and global average pooling for each region, as torchvision's documentation has a box head."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage(x).mean(dim=(2, 3))
+
+
+def torchvision_detector() -> nn.Module:
+    """A FasterRCNN from a backbone, an anchor generator and a box head of one's own, as documented."""
+    import torchvision
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+    from torchvision.models.detection.rpn import AnchorGenerator
+    from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+    network = torchvision.models.resnet101(norm_layer=FrozenBatchNorm2d)
+    parts = [*list(network.children())[:4], network.layer1, network.layer2, network.layer3]
+    for part in parts[:5]:  # conv1 and conv2_x do not learn
+        part.requires_grad_(False)
+    backbone = nn.Sequential(*parts)
+    backbone.out_channels = 1024  # type: ignore[assignment]
+    return FasterRCNN(
+        backbone,
+        rpn_anchor_generator=AnchorGenerator(((128, 256, 512),), ((0.5, 1.0, 2.0),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], output_size=14, sampling_ratio=2),
+        box_head=TheirHead(network.layer4),
+        box_predictor=FastRCNNPredictor(2048, CLASSES + 1),
+        min_size=HEIGHT,
+        max_size=1000,
+        rpn_pre_nms_top_n_train=12_000,
+        rpn_pre_nms_top_n_test=6_000,
+        rpn_post_nms_top_n_train=2_000,
+        rpn_post_nms_top_n_test=PROPOSALS,
+        box_batch_size_per_image=REGIONS,
+        box_nms_thresh=0.3,
+    )
+
+
+def our_detector() -> Any:
+    from residual.detection.backbones import cut, fix_batch_norm
+    from residual.detection.weights import build_detector
+    from residual.models import build_model
+    from residual.models.preprocessing import Preprocessing
+    from residual.recipes.detection import Detector
+    from residual.recipes.schema import Model
+
+    # torchvision's variant and its way of pooling, so that both do the same work.
+    numbers = Detector(backbone=Model(name="resnet101", variant="v1.5"), pooling="align", regions=REGIONS)
+    backbone = cut(build_model("resnet101", variant="v1.5"))
+    fix_batch_norm(backbone)
+    preprocessing = Preprocessing(torch.tensor(MEAN), torch.tensor(STD))
+    return build_detector(numbers, backbone, CLASSES, preprocessing)
+
+
+def pictures(count: int, seed: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return uint8 pictures of one size, and eight objects on each: boxes and labels."""
+    random = torch.Generator().manual_seed(seed)
+    images, boxes, labels = [], [], []
+    for _ in range(count):
+        images.append(torch.randint(256, (3, HEIGHT, WIDTH), dtype=torch.uint8, generator=random))
+        corners = torch.rand(8, 2, generator=random) * torch.tensor([WIDTH - 320, HEIGHT - 320])
+        sides = 60 + 250 * torch.rand(8, 2, generator=random)
+        boxes.append(torch.cat([corners, corners + sides], dim=1))
+        labels.append(torch.randint(CLASSES, (8,), generator=random))
+    return images, boxes, labels
+
+
+def autocast(device: torch.device, side: str) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16, side.endswith("bfloat16"))
+
+
+def their_inference(side: str, device: torch.device) -> Callable[[list[Tensor]], Any]:
+    model = torchvision_detector().eval().to(device)
+
+    @torch.inference_mode()
+    def work(images: list[Tensor]) -> Any:
+        with autocast(device, side):
+            return model([image.to(device) / 255 for image in images])
+
+    return work
+
+
+def our_inference(side: str, device: torch.device) -> Callable[[list[Tensor]], Any]:
+    from residual.detection.backbones import folded
+    from residual.detection.testing import Options, detect
+
+    model: Any = folded(our_detector()).to(device).to(memory_format=torch.channels_last)
+    how = Options(precision="bfloat16" if side.endswith("bfloat16") else "tf32")
+    return lambda images: detect([model], images, how)
+
+
+def their_training(side: str, device: torch.device, count: int) -> Callable[[], Any]:
+    model = torchvision_detector().train().to(device)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=1e-5, momentum=0.9, weight_decay=5e-4)
+    images, boxes, labels = pictures(count, 1)
+
+    def work() -> Any:
+        targets = [
+            {"boxes": b.to(device), "labels": (c + 1).to(device)} for b, c in zip(boxes, labels, strict=True)
+        ]
+        with autocast(device, side):
+            losses = sum(model([image.to(device) / 255 for image in images], targets).values())
+        optimizer.zero_grad()
+        losses.backward()  # type: ignore[union-attr]
+        optimizer.step()
+        return float(losses)  # what the reference loop shows
+
+    return work
+
+
+def our_training(side: str, device: torch.device, count: int) -> Callable[[], Any]:
+    from residual.data.photos import Loaded
+    from residual.detection.training import LossMeter, prepared
+    from residual.training.sgd import SGD
+
+    model = our_detector().train().to(device).to(memory_format=torch.channels_last)
+    optimizer = SGD(model, momentum=0.9, weight_decay=5e-4, form="pytorch")
+    meter = LossMeter(device)
+    images, boxes, labels = pictures(count, 1)
+    none = torch.empty(0, 4)
+    loaded = [Loaded(*each, none, seed) for seed, each in enumerate(zip(images, boxes, labels, strict=True))]
+
+    def work() -> None:
+        examples = prepared(model.preprocessing, loaded, device)
+        with autocast(device, side):
+            losses = model(examples)
+        (losses.sum() / count).backward()
+        meter.add(losses.detach(), count, 0)
+        optimizer.step(1e-5)
+
+    return work
+
+
+def measure(side: str, task: str, device_name: str, count: int, passes: int) -> dict[str, float]:
+    """Return images/s of a side, and its peak of memory."""
+    from residual.gpu import set_arithmetic
+    from residual.memory import keep_freed_memory
+
+    device = torch.device(device_name)
+    ours = side.startswith("ours")
+    torch.manual_seed(0)
+    if ours:
+        keep_freed_memory()  # as the commands do
+        set_arithmetic(device, "bfloat16" if side.endswith("bfloat16") else "tf32", deterministic=False)
+    if task == "inference":
+        images, _, _ = pictures(count, 1)
+        function = (our_inference if ours else their_inference)(side, device)
+        work: Callable[[], Any] = partial(function, images)
+    else:
+        work = (our_training if ours else their_training)(side, device, count)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(1 if device.type == "cpu" else 5):
+        work()
+    wait()
+    start = time.perf_counter()
+    for _ in range(passes):
+        work()
+    wait()
+    seconds = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes()
+    return {"images_per_second": count * passes / seconds, "peak_bytes": peak}
+
+
+def summarize(rounds: list[dict[str, Any]], device: str) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Return medians, ratios taken within a round, and whether the targets hold."""
+    summary: dict[str, Any] = {}
+    checks: dict[str, bool] = {}
+    for task in [task for task in TASKS if task in rounds[0]]:
+        summary[task] = {}
+        for side in rounds[0][task]:
+            theirs = side.replace("ours", "torchvision")
+            turns = [r[task] for r in rounds]
+            ratio = spread([t[side]["images_per_second"] / t[theirs]["images_per_second"] for t in turns])
+            summary[task][side] = {
+                "images_per_second": median(t[side]["images_per_second"] for t in turns),
+                "peak_bytes": max(t[side]["peak_bytes"] for t in turns),
+                "ratio": ratio,
+            }
+            wanted = WANTED.get((device.split(":")[0], task))
+            if wanted and side != theirs:
+                name = f"{task}, {SIDES[side]}: at least {wanted} times torchvision"
+                checks[name] = ratio["median"] >= wanted
+    return summary, checks
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    table = Table(title=f"Faster R-CNN, ResNet-101-C4, {HEIGHT} x {WIDTH}, {PROPOSALS} proposals")
+    for heading in ("", "", "images/s", "it / torchvision", "min-max", "peak, GB"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for task, sides in result["summary"].items():
+        for side, values in sides.items():
+            ratio = values["ratio"]
+            table.add_row(
+                task,
+                SIDES[side],
+                f"{values['images_per_second']:.3g}",
+                f"{ratio['median']:.2f}",
+                f"{ratio['min']:.2f}-{ratio['max']:.2f}",
+                f"{values['peak_bytes'] / 1e9:.2f}",
+            )
+    console.print(table)
+    for name, passed in result["checks"].items():
+        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+
+
+def benchmark(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 3,
+    images: Annotated[int, typer.Option(min=1, help="Pictures in a batch.")] = 2,
+    passes: Annotated[int, typer.Option(min=1, help="Timed batches in a turn.")] = 2,
+    tasks: Annotated[str, typer.Option(help="inference, training or both.")] = "inference,training",
+    sides: Annotated[str, typer.Option(help="Sides to measure.")] = ",".join(SIDES),
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
+) -> None:
+    """Measure a ResNet-101-C4 detector in turns with torchvision's FasterRCNN around the same network."""
+    from residual.environment import describe
+
+    check_new_file(out)
+    chosen = {"tasks": tasks.split(","), "sides": sides.split(",")}
+    for option, known in (("tasks", TASKS), ("sides", tuple(SIDES))):
+        if unknown := set(chosen[option]) - set(known):
+            raise InputError(f"--{option}: {min(unknown)!r} is none of {', '.join(known)}")
+    if missing := {side.replace("ours", "torchvision") for side in chosen["sides"]} - set(chosen["sides"]):
+        raise InputError(f"--sides: ours is compared with {min(missing)}; name it as well")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: there is no CUDA device here")
+    environment = describe(torch.device(device), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    found: list[dict[str, Any]] = []
+    for number in range(1, rounds + 1):
+        turn: dict[str, Any] = {"round": number}
+        for task in chosen["tasks"]:
+            turn[task] = {
+                side: in_new_process(partial(measure, side, task, device, images, passes))
+                for side in chosen["sides"]
+            }
+        found.append(turn)
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    summary, checks = summarize(found, device)
+    result = {
+        "benchmark": "detection",
+        "environment": environment,
+        "settings": {"rounds": rounds, "images": images, "passes": passes},
+        "summary": summary,
+        "checks": checks,
+        "rounds": found,
+    }
+    show(Console(highlight=False), result)
+    write_json(result, out)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(
+    epilog="""\b
+Examples:
+  python benchmarks/detection.py --tasks inference --out results/benchmarks/detection_cpu.json
+  python benchmarks/detection.py --device cuda --images 4 --passes 30
+"""
+)(benchmark)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        print(f"detection: {error}", file=sys.stderr)
+        sys.exit(2)
