@@ -256,7 +256,9 @@ def table(
             if rows[-1].note == UNWRITTEN:
                 commands.append(submission_command(found[row.recipe]))
         elif row.tested == "COCO test-dev":
-            rows.append(Row(row, instead="not public", note="for a detector trained on trainval, and the server"))
+            rows.append(
+                Row(row, instead="not public", note="for a detector trained on trainval, and the server")
+            )
         else:
             rows.append(_coco(study, row, [found[row.recipe]], found[row.recipe].path, scales))
     departures = departures_of(runs)
