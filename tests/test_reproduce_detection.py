@@ -151,7 +151,7 @@ def test_table7_is_what_the_runs_measured(voc_study: Path, devkit: Path) -> None
     assert "schedule.iterations: 110000 -> 4" in text
     assert "detector.backbone.name: vgg16 -> cifar_resnet14" in text
     assert "3 classes, not 20" in text
-    assert "vgg16 is the cifar_resnet14 in " in text
+    assert "vgg16 from the classifier /" in text
 
 
 def test_the_command_that_table7_names_writes_the_submission(
@@ -219,6 +219,26 @@ def test_a_begun_run_goes_on_with_the_weights_that_it_began_with(
     first, second = rows_of(tmp_path, 8)
     assert first["ap"] == rows_of(coco_study, 8)[0]["ap"]
     assert (second["instead"], second["note"]) == ("not run", "no --weights-resnet101")
+
+
+def test_runs_of_detect_train_count_and_say_how_they_depart(
+    coco: Path, weights: list[str | Path], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(weights[3]).parent)
+    tiny = ["detect", "train", "coco-resnet101", *SET, "--data-dir", coco]
+    scratch = ["--set", "detector.backbone.name=cifar_resnet8", "--set", "detector.backbone.variant=null"]
+    scratch += ["--set", "detector.backbone.shortcut=null"]
+    for out, start in (("one", scratch), ("two", ["--weights", "cifar_resnet8"])):
+        assert call(*tiny, *start, "--out", tmp_path / out / "coco-resnet101" / "seed0") == 0
+        # The same weights by another path are the same.
+        named = weights[2:] if out == "two" else []
+        more = ["--networks", "coco-resnet101", *named, *SET, "--out", tmp_path / out]
+        assert call("reproduce", "table8", *more) == 0
+        assert rows_of(tmp_path / out, 8)[1]["pictures"] == 4
+    first, second = ((tmp_path / out / "table8.md").read_text() for out in ("one", "two"))
+    assert "started from scratch, not from a classifier" in first
+    assert "resnet101 from the classifier cifar_resnet8" in second
+    assert "scratch" not in second
 
 
 def test_each_row_is_tested_with_its_own_improvements(
@@ -311,6 +331,7 @@ def test_a_table_of_ones_own_pictures_and_only_one_network(
         (["table8", "{weights}", "--set", "detector.backbone.name=resnet50"], "cannot change the network"),
         (["table8", "{weights}", "--set", "seed=3"], "cannot change the network, the name or the seed"),
         (["table8", "{weights}", "--set", "schedule.iteration=3"], "there is no key 'schedule.iteration'"),
+        (["table7", "--set", "schedule.iteration=3"], "there is no key 'schedule.iteration'"),
         (["table9", "--scales", "a,b"], "--scales a,b: write whole numbers"),
     ],
 )

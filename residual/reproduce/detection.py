@@ -41,11 +41,16 @@ UNWRITTEN = "submission to be written"
 
 @dataclass(frozen=True)
 class Trained:
-    """A complete run of a detector, as its folder tells."""
+    """A complete run of a detector, as its folder tells.
+
+    Attributes:
+        start: what it started from, as "the classifier weights/resnet101"; None for scratch.
+    """
 
     path: Path
     recipe: DetectionRecipe
     results: dict[str, Any]
+    start: str | None
 
     @property
     def name(self) -> str:
@@ -61,6 +66,8 @@ class Trained:
         classes, wanted = len(self.results["classes"]), CLASSES[self.recipe.data.layout]
         if classes != wanted:
             found.append(f"{classes} classes, not {wanted}")
+        if not (self.start or "").startswith("the classifier "):
+            found.append(f"started from {self.start or 'scratch'}, not from a classifier")
         return found
 
 
@@ -107,6 +114,11 @@ class Study:
                 folders that hold other runs; nothing is trained then.
             Interrupted: after SIGINT or SIGTERM; the same command goes on.
         """
+        wanted = list(wanted)
+        if self.train:
+            # Wrong settings are wrong even where a run cannot be trained.
+            for name, _ in wanted:
+                self._changed(name)
         runs = [
             (f"{name}, seed {seed}", self.path(name, seed), self._recipe(name, seed))
             for name, seed in wanted
@@ -141,13 +153,18 @@ class Study:
         Raises:
             InputError: when its files are damaged.
         """
-        path = self.path(recipe, seed)
-        results = RunFolder(path).results_file
-        if not results.exists():
+        folder = RunFolder(self.path(recipe, seed))
+        if not folder.results_file.exists():
             return None
-        return Trained(path, read(RunFolder(path).recipe_file, DetectionRecipe), read_json(results))
+        return Trained(
+            folder.path,
+            read(folder.recipe_file, DetectionRecipe),
+            read_json(folder.results_file),
+            read_json(folder.environment_file)[0]["started_from"],
+        )
 
-    def _recipe(self, name: str, seed: int) -> DetectionRecipe:
+    def _changed(self, name: str) -> DetectionRecipe:
+        """Return a recipe with the study's settings."""
         original = find_detection(name)
         changed = override(original, self.settings)
         keys = [change.partition(":")[0] for change in differences(original, changed)]
@@ -156,14 +173,17 @@ class Study:
                 "--set cannot change the network, the name or the seed of an experiment; classifiers are "
                 "named by --weights-vgg16 and --weights-resnet101"
             )
-        recipe = override(changed, [f"seed={seed}"])
+        return changed
+
+    def _recipe(self, name: str, seed: int) -> DetectionRecipe:
+        """Return a run's recipe, its classifier included."""
+        recipe = override(self._changed(name), [f"seed={seed}"])
+        stored = read_recipe(self.path(name, seed))
         weights = self.weights.get(backbone_of(name))
-        if weights is None:
-            stored = read_recipe(self.path(name, seed))
-            assert stored is not None
-            backbone = stored.detector.backbone
-            detector = recipe.detector.model_copy(update={"backbone": backbone})
+        if stored and (weights is None or _same(weights, stored.detector.backbone.weights)):
+            detector = recipe.detector.model_copy(update={"backbone": stored.detector.backbone})
             return recipe.model_copy(update={"detector": detector})
+        assert weights is not None
         if is_detector(weights):
             raise InputError(
                 f"--weights-{backbone_of(name)} {weights} holds a detector, and a classifier is expected"
@@ -369,12 +389,14 @@ def _ensemble(study: Study, row: Precision, runs: Sequence[Trained], scales: Seq
 
 
 def _sources(runs: Sequence[Trained]) -> list[str]:
-    """Say which classifiers the detectors started from."""
-    found: dict[str, None] = {}
-    for run in runs:
-        backbone = run.recipe.detector.backbone
-        found[f"{backbone_of(run.recipe.name)} is the {backbone.name} in {backbone.weights}"] = None
-    return list(found)
+    """Say what the detectors started from, by the network that the paper has."""
+    return list(
+        dict.fromkeys(f"{backbone_of(run.recipe.name)} from {run.start}" for run in runs if run.start)
+    )
+
+
+def _same(folder: Path, other: str | None) -> bool:
+    return other is not None and Path(other).resolve() == folder.resolve()
 
 
 def _write(
@@ -390,7 +412,7 @@ def _write(
     caption += " in percent; differences are of the latter" if number != 7 else " in percent"
     caption += f"; ours on {' and '.join(f'{n:,}' for n in pictures)} pictures." if pictures else "."
     if sources:
-        caption += f" Classifiers: {'; '.join(sources)}."
+        caption += f" Started: {'; '.join(sources)}."
     if departures:
         caption += f" Not the paper's experiment, so not comparable: {'; '.join(departures)}."
     shown = Table(title=f"Table {number}", caption=caption)
@@ -417,7 +439,7 @@ def _write(
             console.print(f"  {command}", highlight=False, soft_wrap=True)
         lines += ["", said, "", *(f"    {command}" for command in commands)]
     write_text(study.out / f"table{number}.md", "\n".join(lines) + "\n")
-    content = {"table": number, "departures": list(departures), "classifiers": list(sources)}
+    content = {"table": number, "departures": list(departures), "started": list(sources)}
     write_json(study.out / f"table{number}.json", content | {"rows": [asdict(row) for row in rows]})
     written = f"written: {study.out / f'table{number}'}.md, .json"
     console.print(written, highlight=False, soft_wrap=True)
