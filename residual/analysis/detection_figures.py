@@ -13,6 +13,8 @@ from .figures import INK, STYLE
 
 #: Colours of classes, in turn: readable on white, and apart for those who see few colours.
 PALETTE = ("#2f66c8", "#e6981a", "#2a9d6f", "#c0392b", "#8a3fae", "#6b7280", "#0f8aa8", "#b0642b")
+#: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,10 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
             # The curve starts at recall 0 and falls to 0 where no more objects are found.
             x = np.concatenate([[0.0], recall, recall[-1:]])
             y = np.concatenate([envelope[:1], envelope, np.zeros(len(recall[-1:]))])
-            style = "-" if number < len(PALETTE) else "--"
             ax.plot(
                 100 * x,
                 100 * y,
-                style,
+                linestyle=DASHES[number % len(DASHES)],
                 color=PALETTE[number % len(PALETTE)],
                 linewidth=1.6,
                 label=curve.label,
