@@ -331,6 +331,19 @@ def test_tables_stand_beside_the_paper(study: Path) -> None:
     assert runs == [f"imagenet-{name}" for name in expected]
 
 
+def test_the_report_shows_the_tables(study: Path, tmp_path: Path, call: Call) -> None:
+    folders = ["--imagenet", study, "--detection", tmp_path / "nothing"]
+    assert call("reproduce", "report", "--out", tmp_path, *folders) == 0
+    text = (tmp_path / "report.html").read_text()
+    top1 = rows_of(study, 2)["plain-18"]["top1"]
+    cells = "<td>27.94</td><td>-</td>" + f"<td>{top1:.2f}</td>"
+    assert f'<th scope="row">plain-18</th>{cells}' in text
+    assert "10 classes" not in text
+    assert "3 classes, not ImageNet&#39;s 1000" in text
+    assert text.count("data:image/svg+xml;base64,") == 1
+    assert "Table 8: not run. <code>residual reproduce table8" in text
+
+
 def test_figure4(study: Path) -> None:
     text = (study / "figure4.svg").read_text(encoding="utf-8")
     for word in ("plain networks", "residual networks", "18-layer", "34-layer", "validation", "error (%)"):

@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 
 StudyFolder = Annotated[Path, typer.Option("--out", help="The study's folder: runs, tables, figures.")]
-STUDY = Path("runs/cifar10")
+STUDY, IMAGENET_STUDY, DETECTION_STUDY = Path("runs/cifar10"), Path("runs/imagenet"), Path("runs/detection")
 NoTrain = Annotated[bool, typer.Option("--no-train", help="Train nothing; show what is there.")]
 Depths = Annotated[
     list[str] | None, typer.Option("--depths", metavar="N...", help="Only these, as --depths 20 56.")
@@ -183,14 +183,22 @@ def signals(
     epilog="""\b
 Examples:
   residual reproduce report
-  residual reproduce report --out results/cifar10
+  residual reproduce report --out results/cifar10 --imagenet results/imagenette
 """
 )
-def report(out: StudyFolder = STUDY) -> None:
+def report(
+    out: StudyFolder = STUDY,
+    imagenet: Annotated[
+        Path, typer.Option(help="The study of Tables 2 to 5 and Figure 4.", show_default=True)
+    ] = IMAGENET_STUDY,
+    detection: Annotated[
+        Path, typer.Option(help="The study of Tables 7 to 9.", show_default=True)
+    ] = DETECTION_STUDY,
+) -> None:
     """Gather everything measured so far into one page, beside the paper; trains nothing."""
     from ..reproduce import report as page
 
-    page.report(out)
+    page.report(out, imagenet, detection)
 
 
 def _study(

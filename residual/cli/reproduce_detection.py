@@ -7,10 +7,10 @@ import typer
 
 from .detect import BoxesDir, Scales, shorter_sides
 from .options import Deterministic, Device, Settings
+from .reproduce import DETECTION_STUDY as STUDY
 from .reproduce import NoTrain, StudyFolder, app
 from .reproduce_imagenet import More, names_of
 
-STUDY = Path("runs/detection")
 VGG16 = Annotated[
     Path | None,
     typer.Option("--weights-vgg16", help="ImageNet's VGG-16: a weights folder or run folder to start from."),

@@ -7,12 +7,12 @@ import typer
 
 from ..errors import InputError
 from .options import Deterministic, Device, Eager, Settings
+from .reproduce import IMAGENET_STUDY as STUDY
 from .reproduce import NoTrain, StudyFolder, app
 
 if TYPE_CHECKING:
     from ..reproduce.study import Study
 
-STUDY = Path("runs/imagenet")
 Folder = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder with train/ and val/, a directory a class."),

@@ -440,6 +440,8 @@ def _write(
         lines += ["", said, "", *(f"    {command}" for command in commands)]
     write_text(study.out / f"table{number}.md", "\n".join(lines) + "\n")
     content = {"table": number, "departures": list(departures), "started": list(sources)}
+    # As it was printed, for the report.
+    content |= {"caption": caption, "headings": HEADINGS, "cells": [row.cells() for row in rows]}
     write_json(study.out / f"table{number}.json", content | {"rows": [asdict(row) for row in rows]})
     written = f"written: {study.out / f'table{number}'}.md, .json"
     console.print(written, highlight=False, soft_wrap=True)

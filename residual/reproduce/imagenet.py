@@ -184,6 +184,8 @@ def _write(study: Study, number: int, protocol: str, rows: list[Row], runs: list
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     write_text(study.out / f"table{number}.md", "\n".join([*lines, "", caption]) + "\n")
     content = {"table": number, "protocol": protocol, "departures": departures}
+    # As it was printed, for the report.
+    content |= {"caption": caption, "headings": HEADINGS, "cells": [row.cells() for row in rows]}
     write_json(study.out / f"table{number}.json", content | {"rows": [asdict(row) for row in rows]})
     written = f"written: {study.out / f'table{number}'}.md, .json"
     console.print(written, highlight=False, soft_wrap=True)
