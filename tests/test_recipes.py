@@ -1,11 +1,15 @@
 """Recipes: the paper's numbers, YAML there and back, and a sentence for everything that is wrong."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from residual import InputError
-from residual.recipes import RECIPES, differences, find, override, read
+from residual.recipes import RECIPES, DetectionRecipe, Recipe, differences, find, override, read
+from residual.recipes.schema import Part
 from residual.training.schedule import learning_rate
 
 
@@ -125,3 +129,19 @@ def test_unknown_recipe_offers_the_nearest() -> None:
         find("cifar-resnet20")
     with pytest.raises(InputError, match="there is no file"):
         find("nowhere.yaml")
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    classification, detection = text.split("## Training a detector")
+
+    def keys(part: type[BaseModel], path: str = "") -> Iterator[str]:
+        for name, field in part.model_fields.items():
+            kinds = (field.annotation, *get_args(field.annotation))
+            parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)]
+            yield from keys(parts[0], f"{path}{name}.") if parts else [path + name]
+
+    assert [key for key in keys(Recipe) if f"`{key}`" not in classification] == []
+    shared = ("optimizer.", "schedule.", "detector.backbone.")
+    own = [key for key in keys(DetectionRecipe) if not key.startswith(shared)]
+    assert [key for key in own if f"`{key}`" not in detection] == []

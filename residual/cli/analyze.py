@@ -40,7 +40,10 @@ def responses(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Standard deviation of each 3x3 layer's response, after BN and before ReLU or addition (Figure 7)."""
+    """Standard deviation of each 3x3 layer's response (Figure 7).
+
+    It is taken after BN, before ReLU or addition.
+    """
     _check(out)
     from rich.console import Console
     from rich.progress import Progress
@@ -88,7 +91,7 @@ def signals(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Variances going forwards and gradients' norms going backwards, layer by layer (Section 4.1)."""
+    """Variances and gradients' norms, layer by layer (Section 4.1)."""
     _check(out)
     from rich.console import Console
     from rich.table import Table

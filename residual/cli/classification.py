@@ -63,7 +63,7 @@ def train(
     eager: Eager = False,
     deterministic: Deterministic = False,
 ) -> None:
-    """Train a network by a recipe, into a run folder that holds everything."""
+    """Train a network by a recipe, into a run folder."""
     from .. import distributed, recipes, run
 
     if dataset:
@@ -126,7 +126,10 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Test a trained network: top-1 and top-5 error, loss, images per second."""
+    """Test a trained network.
+
+    Prints top-1 and top-5 error, loss and images per second.
+    """
     from .. import distributed, run_evaluation
     from ..evaluation.scores import check_new_file, save_scores
 
@@ -170,7 +173,10 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.")] = None,
     settings: Settings = None,
 ) -> None:
-    """List the recipes, or print one as YAML to start your own from."""
+    """List the recipes, or print one.
+
+    The YAML is to start your own from.
+    """
     from ..recipes import RECIPES, find, override
 
     if name:

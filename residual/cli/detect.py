@@ -67,7 +67,7 @@ def train(
     ] = False,
     deterministic: Deterministic = False,
 ) -> None:
-    """Train a detector by a recipe, into a run folder that holds everything."""
+    """Train a detector by a recipe, into a run folder."""
     from .. import distributed, recipes
     from ..run import detection
 
@@ -136,7 +136,7 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Test a detector: VOC's and COCO's average precision, class by class."""
+    """Test a detector: VOC's and COCO's average precision."""
     from ..detection.submission import coco_file, voc_files, write_new
     from ..models.statedict import refuse_existing
     from ..run.detection_testing import evaluate_detector
@@ -201,7 +201,10 @@ def predict(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find objects on pictures: class, score and box of each, drawn on the picture on request."""
+    """Find objects on pictures.
+
+    Gives class, score and box of each, drawn on the picture on request.
+    """
     import sys
 
     from ..analysis.detection_figures import drawn
@@ -265,7 +268,10 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.")] = None,
     settings: Settings = None,
 ) -> None:
-    """List the detection recipes, or print one as YAML to start your own from."""
+    """List the detection recipes, or print one.
+
+    The YAML is to start your own from.
+    """
     from ..recipes import DETECTION, find_detection, override
 
     if name:

@@ -51,7 +51,10 @@ def ensemble(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Average the softmax scores of networks, matched by image and by class name, and count the errors."""
+    """Average the scores of several networks.
+
+    Images and classes are matched by name.
+    """
     from .. import distributed
     from ..evaluation.scores import check_new_file, save_scores
     from ..run_evaluation import Options, score_ensemble

@@ -19,7 +19,10 @@ def export(
     weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
     onnx: Annotated[Path, typer.Option(help="The ONNX file to write.")],
 ) -> None:
-    """Write a network with its preprocessing as ONNX, for any batch and size, checked in ONNX Runtime."""
+    """Write a network as ONNX.
+
+    Preprocessing included, for any batch and size, checked in ONNX Runtime.
+    """
     from ..models.onnx import export_onnx
     from ..models.weights import load_weights
 

@@ -40,7 +40,10 @@ def predict(
     device: Device = "auto",
     precision: Precision = "float32",
 ) -> None:
-    """Name what is in images: the likeliest classes and their probabilities."""
+    """Name what is in images.
+
+    Gives the likeliest classes and their probabilities.
+    """
     if as_json and as_csv:
         raise InputError("--json and --csv are two ways of printing; choose one")
     files = find_images(images)

@@ -41,7 +41,7 @@ def degradation(
     settings: Settings = None,
     device: Device = "auto",
 ) -> None:
-    """Show degradation in plain networks and its cure, on handwritten digits, in about two minutes."""
+    """Degradation and its cure on digits, in two minutes."""
     from ..reproduce.degradation import reproduce
 
     reproduce(out, seed=seed, settings=settings or [], device=device)
@@ -70,7 +70,7 @@ def table6(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Table 6: test errors of ResNet-20 to ResNet-1202 on CIFAR-10, beside the paper's."""
+    """Table 6: test errors of ResNets on CIFAR-10."""
     from ..reproduce import table6 as experiment
 
     study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
@@ -93,7 +93,7 @@ def figure1(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Figure 1: training and test error of plain networks of 20 and 56 layers."""
+    """Figure 1: errors of plain networks of 20 and 56 layers."""
     from ..reproduce import curves
 
     curves.figure1(_study(out, data_dir, settings, device, eager, deterministic, no_train))
@@ -118,7 +118,10 @@ def figure6(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Figure 6: errors against iterations, plain networks and ResNets (default: all but 1202 layers)."""
+    """Figure 6: errors of plain networks and ResNets.
+
+    The default is all depths but 1202.
+    """
     from ..reproduce import curves
 
     study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
@@ -143,7 +146,10 @@ def figure7(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Figure 7: how strongly each layer responds, plain-20, -56 and ResNet-20, -56, -110."""
+    """Figure 7: how strongly each layer responds.
+
+    Of plain-20, -56 and ResNet-20, -56, -110.
+    """
     from ..reproduce import layer_studies
 
     study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
@@ -170,7 +176,7 @@ def signals(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Section 4.1: do signals vanish in plain networks with BN, forwards or backwards?"""
+    """Section 4.1: do signals vanish in plain networks?"""
     from ..reproduce import layer_studies
 
     study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
@@ -195,7 +201,10 @@ def report(
         Path, typer.Option(help="The study of Tables 7 to 9.", show_default=True)
     ] = DETECTION_STUDY,
 ) -> None:
-    """Gather everything measured so far into one page, beside the paper; trains nothing."""
+    """Everything measured so far on one page.
+
+    It stands beside the paper's; nothing is trained.
+    """
     from ..reproduce import report as page
 
     page.report(out, imagenet, detection)

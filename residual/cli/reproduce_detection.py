@@ -57,7 +57,7 @@ def table7(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Table 7: Faster R-CNN on PASCAL VOC 2007 and 2012 test, beside the paper's."""
+    """Table 7: detection on PASCAL VOC 2007 and 2012."""
     from ..reproduce import detection
 
     weights = _weights(weights_vgg16, weights_resnet101)
@@ -78,7 +78,7 @@ def table8(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Table 8: Faster R-CNN on COCO's validation set, beside the paper's."""
+    """Table 8: detection on COCO's validation set."""
     from ..reproduce import detection
 
     weights = _weights(weights_vgg16, weights_resnet101)
@@ -101,7 +101,10 @@ def table9(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Table 9: box refinement, global context, multi-scale testing and an ensemble on COCO."""
+    """Table 9: improvements of detection on COCO.
+
+    Box refinement, global context, multi-scale testing, ensemble.
+    """
     from ..detection.improvements import SCALES
     from ..reproduce import detection
 

@@ -58,8 +58,8 @@ def _table(number: int, text: str) -> None:
     app.command(f"table{number}", help=text, epilog=SMALLER.format(f"table{number}"))(command)
 
 
-_table(2, "Table 2: plain and residual networks of 18 and 34 layers, ten-crop testing.")
-_table(3, "Table 3: shortcut options A, B, C and deeper networks, ten-crop testing.")
+_table(2, "Table 2: 18 and 34 layers, plain and residual. Ten-crop testing.")
+_table(3, "Table 3: shortcuts A, B, C and deeper networks. Ten-crop testing.")
 _table(4, "Table 4: single models, multi-scale testing.")
 _table(5, "Table 5: the ensemble of Table 4's networks.")
 
@@ -74,7 +74,7 @@ def figure4(
     deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
-    """Figure 4: training and validation error of 18 and 34 layers, plain and residual."""
+    """Figure 4: errors of 18 and 34 layers, plain and residual."""
     from ..reproduce import imagenet
 
     imagenet.figure4(_study(out, data_dir, settings, device, eager, deterministic, no_train))

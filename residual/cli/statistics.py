@@ -22,7 +22,9 @@ def statistics(
     size: Annotated[int, typer.Option(min=1, help="Side of the network's input.")] = 224,
     as_json: Json = False,
 ) -> None:
-    """Measure a training set's mean picture and colour components; training does it by itself when needed.
+    """Measure a training set's mean and colours.
+
+    Training does it by itself when needed.
 
     They are kept in the user's cache folder, where residual train finds them, and go into the weights folder.
     """

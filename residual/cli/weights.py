@@ -30,7 +30,10 @@ def complexity(
     variant: Variant = None,
     as_json: Json = False,
 ) -> None:
-    """Count a network's layers, parameters, multiply-adds and activations, stage by stage."""
+    """Count layers, parameters and multiply-adds.
+
+    Also activations, stage by stage.
+    """
     from rich.console import Console
 
     from ..analysis.complexity import complexity as count
@@ -73,7 +76,10 @@ def import_(
     shortcut: Shortcut = None,
     variant: Variant = None,
 ) -> None:
-    """Import weights of torchvision, timm or the public CIFAR-10 ResNets into a weights folder."""
+    """Import weights of other libraries.
+
+    Those of torchvision, timm and the public CIFAR-10 ResNets, into a weights folder.
+    """
     from ..models.weights import import_weights
 
     weights = import_weights(
@@ -104,7 +110,10 @@ def export_weights(
     weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
     file: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors.")],
 ) -> None:
-    """Write a network's weights as a state dict with torchvision's names."""
+    """Write a network's weights for other libraries.
+
+    A state dict with torchvision's names.
+    """
     from ..models import weights as formats
 
     formats.export_weights(formats.load_weights(weights), file)
