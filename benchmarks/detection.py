@@ -47,6 +47,13 @@ class TheirHead(nn.Module):
         return self.stage(x).mean(dim=(2, 3))
 
 
+def quieten(network: nn.Module) -> None:
+    """Make each block's branch small: random weights with fixed BN would let the signal overflow."""
+    for name, module in network.named_modules():
+        if name.endswith("bn3"):
+            nn.init.constant_(module.weight, 0.1)  # type: ignore[arg-type]
+
+
 def torchvision_detector() -> nn.Module:
     """A FasterRCNN from a backbone, an anchor generator and a box head of one's own, as documented."""
     import torchvision
@@ -56,6 +63,7 @@ def torchvision_detector() -> nn.Module:
     from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
     network = torchvision.models.resnet101(norm_layer=FrozenBatchNorm2d)
+    quieten(network)
     parts = [*list(network.children())[:4], network.layer1, network.layer2, network.layer3]
     for part in parts[:5]:  # conv1 and conv2_x do not learn
         part.requires_grad_(False)
@@ -88,7 +96,9 @@ def our_detector() -> Any:
 
     # torchvision's variant and its way of pooling, so that both do the same work.
     numbers = Detector(backbone=Model(name="resnet101", variant="v1.5"), pooling="align", regions=REGIONS)
-    backbone = cut(build_model("resnet101", variant="v1.5"))
+    network = build_model("resnet101", variant="v1.5")
+    quieten(network)
+    backbone = cut(network)
     fix_batch_norm(backbone)
     preprocessing = Preprocessing(torch.tensor(MEAN), torch.tensor(STD))
     return build_detector(numbers, backbone, CLASSES, preprocessing)
@@ -105,6 +115,20 @@ def pictures(count: int, seed: int) -> tuple[list[Tensor], list[Tensor], list[Te
         boxes.append(torch.cat([corners, corners + sides], dim=1))
         labels.append(torch.randint(CLASSES, (8,), generator=random))
     return images, boxes, labels
+
+
+def count_regions(ours: bool, seen: list[int]) -> None:
+    """Note how many regions conv5_x sees in each pass: both sides have to do the same work."""
+    from residual.detection.backbones import ResidualBackbone
+
+    kind, method = (ResidualBackbone, "describe") if ours else (TheirHead, "forward")
+    original = getattr(kind, method)
+
+    def noted(self: nn.Module, regions: Tensor) -> Tensor:
+        seen.append(len(regions))
+        return original(self, regions)
+
+    setattr(kind, method, noted)
 
 
 def autocast(device: torch.device, side: str) -> contextlib.AbstractContextManager[Any]:
@@ -192,6 +216,9 @@ def measure(side: str, task: str, device_name: str, count: int, passes: int) -> 
     else:
         work = (our_training if ours else their_training)(side, device, count)
 
+    regions: list[int] = []
+    count_regions(ours, regions)
+
     def wait() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -199,12 +226,16 @@ def measure(side: str, task: str, device_name: str, count: int, passes: int) -> 
     for _ in range(1 if device.type == "cpu" else 5):
         work()
     wait()
+    regions.clear()
     start = time.perf_counter()
     for _ in range(passes):
         work()
     wait()
     seconds = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes()
+    each = (PROPOSALS if task == "inference" else REGIONS) * count
+    if regions != [each] * passes:
+        raise RuntimeError(f"{side}: conv5_x saw {regions} regions, not {each} in each pass")
     return {"images_per_second": count * passes / seconds, "peak_bytes": peak}
 
 
