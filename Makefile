@@ -12,8 +12,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/residual reproduce degradation
 
+# A process a core, each with one thread: several threads of several processes get in each other's way.
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout 3600
