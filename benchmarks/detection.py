@@ -208,7 +208,8 @@ def measure(side: str, task: str, device_name: str, count: int, passes: int) -> 
     torch.manual_seed(0)
     if ours:
         keep_freed_memory()  # as the commands do
-        set_arithmetic(device, "bfloat16" if side.endswith("bfloat16") else "tf32", deterministic=False)
+        precision = "bfloat16" if side.endswith("bfloat16") else "tf32"
+        set_arithmetic(device, precision, deterministic=False, one_size=False)
     if task == "inference":
         images, _, _ = pictures(count, 1)
         function = (our_inference if ours else their_inference)(side, device)

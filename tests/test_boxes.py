@@ -225,3 +225,52 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/train.txt").write_text("a")
     with pytest.raises(InputError, match=r"there is no folder .*JPEGImages"):
         load_voc(tmp_path, ["train"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["annotations"][0].update(area="much"),
+        lambda c: c["annotations"][0].update(category_id=[3]),
+        lambda c: c["annotations"][0].update(image_id=[7]),
+    ],
+)
+def test_a_json_whose_values_are_of_another_kind(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    with pytest.raises(InputError, match="annotation 1 lacks"):
+        load_coco(coco(tmp_path, change), ["train"])
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"][0].update(area=None, iscrowd="0", bbox=[float("nan"), 1, 2, 3])
+        content["images"][1].update(width=0)
+
+    data = load_coco(coco(tmp_path, change), ["train"])
+    assert len(data) == 1
+    assert any("not of four finite numbers" in note for note in data.notes)
+    assert any("has a size of 0 x" in note for note in data.notes)
+
+
+def test_cocos_test_dev_has_no_annotations_and_lies_among_the_test_pictures(tmp_path: Path) -> None:
+    folder = coco(tmp_path)
+    content = {key: value for key, value in COCO.items() if key != "annotations"}
+    (folder / "annotations" / "image_info_test-dev2015.json").write_text(json.dumps(content))
+    (folder / "train").rename(folder / "test2015")
+    data = load_coco(folder, ["test-dev2015"], boxes=False)
+    assert [len(photo.boxes) for photo in data.photos] == [0, 0]
+    with pytest.raises(InputError, match="has no list of annotations"):
+        load_coco(folder, ["test-dev2015"])
+
+
+@pytest.mark.parametrize("encoding", ["foo", "utf-8"])
+def test_an_xml_of_a_strange_encoding_or_size_is_noted(tmp_path: Path, encoding: str) -> None:
+    size = "<size><width>inf</width><height>30</height></size>"
+    text = annotation(size=size).replace(
+        "<annotation>", f'<?xml version="1.0" encoding="{encoding}"?><annotation>'
+    )
+    folder = voc(tmp_path, {"a": text, "b": annotation()})
+    data = load_voc(folder, ["train"], ["dog"])
+    # A size that is none is taken from the picture.
+    assert len(data) == (1 if encoding == "foo" else 2)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import roi_pool
 
 from residual.data.boxes import BoxDataset, Photo
 from residual.data.photos import PhotoBatches, load
@@ -170,6 +171,36 @@ def test_where_networks_are_cut(name: str, channels: int, width: int, side: int)
     # VGG: conv1_1 to conv2_2. ResNet: conv1 and conv2_x.
     assert set(frozen) <= {64, 128, 256}
     assert len(frozen) == {"resnet18": 5, "resnet50": 11, "vgg16": 4, "plain18": 5}[name]
+
+
+@pytest.mark.parametrize(("width", "height"), [(800, 600), (1000, 600), (640, 480), (801, 599), (100, 100)])
+def test_regions_at_the_edge_are_pooled_from_the_map_alone(width: int, height: int) -> None:
+    torch.manual_seed(0)
+    backbone = cut(build_model("resnet18"))
+    fix_batch_norm(backbone)
+    model = FasterRCNN(backbone, 3, Preprocessing(torch.full((3,), 0.5)))
+    # The map of ones has the size that the network gives; a bin beyond it would be zero.
+    ones = torch.ones(1, 4, -(-height // 16), -(-width // 16))
+    for x in (0.0, width - 100.0, width - 20.0, width - 1.0):
+        for y in (0.0, height - 100.0, height - 20.0, height - 1.0):
+            pooled = model.pool(ones, torch.tensor([[x, y, float(width), float(height)]]))
+            assert torch.equal(pooled, torch.ones_like(pooled)), (x, y)
+
+
+def test_the_last_pixel_of_a_region_is_its_corner_in_pooling() -> None:
+    # As in the released code: x2 and y2 are the last pixel, which belongs to the region.
+    model = detector()
+    map = torch.rand(1, 2, 64, 64)
+    box = torch.tensor([[7.0, 20, 61, 90]])
+    last = torch.tensor([[7.0, 20, 60, 89]])
+    assert torch.equal(model.pool(map, box), roi_pool(map, [last], model.side, 1 / model.backbone.stride))
+
+
+def test_vggs_map_covers_the_whole_picture() -> None:
+    backbone = cut(build_model("vgg16"))
+    with torch.device("meta"):
+        pictures = torch.empty(1, 3, 600, 810)
+    assert backbone.to("meta").shared(pictures).shape == (1, 512, 38, 51)
 
 
 @pytest.mark.parametrize("pooling", ["pool", "align"])

@@ -177,3 +177,11 @@ def test_scales_and_ensembles_of_one_change_nothing() -> None:
     for other in (twice, scaled):
         assert torch.allclose(alone.boxes, other.boxes, atol=1e-4)
         assert torch.allclose(alone.scores, other.scores, atol=1e-5)
+
+
+def test_boxes_that_clipping_leaves_without_area_are_no_detections() -> None:
+    scores = torch.tensor([[0.1, 0.9], [0.2, 0.8]])
+    boxes = torch.tensor([[[-9.0, 0, -5, 10]], [[2.0, 2, 8, 8]]])
+    for refine in (False, True):
+        (found,) = testing._choose([scores], [boxes], [(20, 20)], Options(refine=refine))
+        assert found.boxes.tolist() == [[2, 2, 8, 8]]

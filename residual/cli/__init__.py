@@ -59,6 +59,15 @@ def main() -> None:
         _fail(str(error), 2)
     except Interrupted as error:
         _fail(str(error), 128 + error.signal)
+    except RuntimeError as error:
+        # By its name: importing PyTorch for its class takes seconds, and --help needs none.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail(
+            "the GPU's memory ran out; take fewer pictures or smaller ones at a time (a lower --batch, "
+            "--scales or data.shorter_side), or --device cpu",
+            2,
+        )
     except BrokenPipeError:
         # The reader of our output (head, say) has gone; that is no error.
         sys.stderr.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import InputError
-from .options import Deterministic, Device, Json, Settings, print_json
+from .options import Device, Json, Settings, print_json
 
 if TYPE_CHECKING:
     from ..run.detection_testing import LoadedDetector, Precisions
@@ -65,7 +65,6 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
     ] = False,
-    deterministic: Deterministic = False,
 ) -> None:
     """Train a detector by a recipe, into a run folder."""
     from .. import distributed, recipes
@@ -92,7 +91,6 @@ def train(
             device=device,
             resume=resume,
             tensorboard=tensorboard,
-            deterministic=deterministic,
         )
     finally:
         distributed.leave()
@@ -145,6 +143,8 @@ def evaluate(
         if figure.suffix not in (".svg", ".png"):
             raise InputError(f"--figure {figure}: a figure is a file that ends in .svg or .png")
         refuse_existing(figure)
+    if submission and submission.is_dir() and any(submission.iterdir()):
+        raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     detector = _load(weights, device, refine, multi_scale, scales)
     with _progress(as_json) as progress:
         measured = evaluate_detector(

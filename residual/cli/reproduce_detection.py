@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .detect import BoxesDir, Scales, shorter_sides
-from .options import Deterministic, Device, Settings
+from .options import Device, Settings
 from .reproduce import DETECTION_STUDY as STUDY
 from .reproduce import NoTrain, StudyFolder, app
 from .reproduce_imagenet import More, names_of
@@ -54,14 +54,13 @@ def table7(
     data_dir: BoxesDir = None,
     settings: Settings = None,
     device: Device = "auto",
-    deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
     """Table 7: detection on PASCAL VOC 2007 and 2012."""
     from ..reproduce import detection
 
     weights = _weights(weights_vgg16, weights_resnet101)
-    study = detection.Study(out, weights, settings or [], data_dir, device, deterministic, not no_train)
+    study = detection.Study(out, weights, settings or [], data_dir, device, not no_train)
     detection.table(study, 7, names_of(networks, more))
 
 
@@ -75,14 +74,13 @@ def table8(
     data_dir: BoxesDir = None,
     settings: Settings = None,
     device: Device = "auto",
-    deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
     """Table 8: detection on COCO's validation set."""
     from ..reproduce import detection
 
     weights = _weights(weights_vgg16, weights_resnet101)
-    study = detection.Study(out, weights, settings or [], data_dir, device, deterministic, not no_train)
+    study = detection.Study(out, weights, settings or [], data_dir, device, not no_train)
     detection.table(study, 8, names_of(networks, more))
 
 
@@ -98,7 +96,6 @@ def table9(
     data_dir: BoxesDir = None,
     settings: Settings = None,
     device: Device = "auto",
-    deterministic: Deterministic = False,
     no_train: NoTrain = False,
 ) -> None:
     """Table 9: improvements of detection on COCO.
@@ -110,7 +107,7 @@ def table9(
 
     sides = shorter_sides(scales) if scales else SCALES
     weights = _weights(weights_vgg16, weights_resnet101)
-    study = detection.Study(out, weights, settings or [], data_dir, device, deterministic, not no_train)
+    study = detection.Study(out, weights, settings or [], data_dir, device, not no_train)
     detection.table(study, 9, names_of(networks, more), members=ensemble, scales=sides)
 
 

@@ -5,6 +5,7 @@ pixel column i is the stretch from i to i + 1.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,9 @@ def make_photo(
             )
         x1, y1, x2, y2 = item.corners
         what = f"{where}: the box of a {item.name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        if not all(map(math.isfinite, item.corners)):
+            notes.append(f"{what} is not of four finite numbers; it was left out")
+            continue
         if x2 < x1 or y2 < y1:
             notes.append(f"{what} has its corners swapped; it was left out")
             continue

@@ -1,6 +1,6 @@
 """Annotations in COCO's layout: instances as JSON, COCO's own or anybody's.
 
-    annotations/instances_SPLIT.json      or annotations/SPLIT.json
+    annotations/instances_SPLIT.json      or annotations/image_info_SPLIT.json or annotations/SPLIT.json
     SPLIT/FILE                            or images/SPLIT/FILE or images/FILE
 
 Crowds are kept as such: nobody has to find them, and what lies in them is no mistake (evaluation), and they
@@ -17,13 +17,16 @@ from ..errors import InputError
 from .boxes import Annotated, BoxDataset, Photo, check_not_empty, make_photo
 
 
-def load_coco(folder: Path, splits: Sequence[str], classes: Sequence[str] | None = None) -> BoxDataset:
+def load_coco(
+    folder: Path, splits: Sequence[str], classes: Sequence[str] | None = None, *, boxes: bool = True
+) -> BoxDataset:
     """Read one or more splits together.
 
     Args:
         folder: holds annotations/ and the pictures.
         splits: as "train2014".
         classes: names of the classes, None for the JSON's categories in the order of their ids.
+        boxes: whether there are annotations; test-dev has none.
 
     Raises:
         InputError: when a file is missing or damaged, ids are not unique, a category is not listed, or the
@@ -35,6 +38,8 @@ def load_coco(folder: Path, splits: Sequence[str], classes: Sequence[str] | None
     for split in splits:
         file = _annotations(folder, split)
         content = _read(file)
+        if not boxes:
+            content["annotations"] = []
         names = {
             number: str(c.get("name", number)) for number, c in _by_id(content, "categories", file).items()
         }
@@ -69,10 +74,14 @@ def _photos(
     objects: dict[int, list[Annotated]] = defaultdict(list)
     for number, item in _by_id(content, "annotations", file).items():
         try:
-            picture, category, (x, y, w, h) = item["image_id"], item["category_id"], map(float, item["bbox"])
+            picture, category = int(item["image_id"]), int(item["category_id"])
+            x, y, w, h = map(float, item["bbox"])
+            crowd, area = bool(int(item.get("iscrowd") or 0)), item.get("area")
+            area = w * h if area is None else float(area)
         except (KeyError, TypeError, ValueError):
             raise InputError(
-                f"{file}: annotation {number} lacks an image_id, a category_id or a bbox of four numbers"
+                f"{file}: annotation {number} lacks an image_id, a category_id or a bbox of four numbers, or "
+                "its area or iscrowd is no number"
             ) from None
         if category not in names:
             raise InputError(f"{file}: annotation {number} is of category {category}, which is not listed")
@@ -83,8 +92,8 @@ def _photos(
             Annotated(
                 names[category],
                 (x, y, x + w, y + h),
-                crowd=bool(item.get("iscrowd", 0)),
-                area=float(item.get("area", w * h)),
+                crowd=crowd,
+                area=area,
             )
         )
     photos = []
@@ -97,6 +106,9 @@ def _photos(
             notes.append(f"{file}: there is no file of image {number}, {name}; it is left out")
             continue
         where = f"{file}: image {number}"
+        if min(size) < 1:
+            notes.append(f"{where} has a size of {size[0]} x {size[1]}; it is left out")
+            continue
         photos.append(make_photo(str(number), pictures[name], size, objects[number], label, where, notes))
     listed = {str(image["file_name"]) for image in images.values()}
     if unlisted := sorted(pictures.keys() - listed):
@@ -110,7 +122,10 @@ def _photos(
 def _annotations(folder: Path, split: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; name the one with annotations/ with --data-dir")
-    candidates = [folder / "annotations" / f"{stem}.json" for stem in (f"instances_{split}", split)]
+    candidates = [
+        folder / "annotations" / f"{stem}.json"
+        for stem in (f"instances_{split}", f"image_info_{split}", split)
+    ]
     for file in candidates:
         if file.is_file():
             return file
@@ -121,6 +136,8 @@ def _annotations(folder: Path, split: str) -> Path:
 
 def _pictures(folder: Path, split: str) -> dict[str, Path]:
     """Return the files of a split by their name, as a JSON has it."""
+    # COCO's test-dev is a part of its test pictures, and lies among them.
+    split = split.replace("-dev", "")
     for place in (folder / split, folder / "images" / split, folder / "images", folder):
         if place.is_dir() and (files := {p.name: p for p in place.iterdir() if p.is_file()}):
             return files

@@ -127,7 +127,7 @@ def _annotation(file: Path, boxes: bool, notes: list[str]) -> _Annotation | None
     try:
         root = ElementTree.fromstring(file.read_bytes())
         objects = [_object(item) for item in root.findall("object")]
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, LookupError) as error:
         notes.append(f"{file} is damaged ({error}); its picture is left out")
         return None
     except ValueError as error:
@@ -135,7 +135,7 @@ def _annotation(file: Path, boxes: bool, notes: list[str]) -> _Annotation | None
         return None
     try:
         width, height = (int(float(root.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
-    except ValueError:
+    except (ValueError, OverflowError):
         width = height = 0
     # Some programs leave the size at 0; the picture itself knows.
     return _Annotation((width, height) if width > 0 and height > 0 else None, objects)

@@ -129,6 +129,10 @@ class VGGBackbone(Backbone):
         self.width = last.in_features
         network.classifier = nn.Sequential(*rest)
         network.convolutions = network.convolutions[:-1]
+        for layer in network.convolutions:
+            if isinstance(layer, nn.MaxPool2d):
+                # As in Caffe: the picture's last pixels have a place on the map too. The same at 224 x 224.
+                layer.ceil_mode = True
         self.network = network
 
     def stages(self) -> list[list[nn.Module]]:

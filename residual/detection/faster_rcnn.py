@@ -198,7 +198,9 @@ class FasterRCNN(nn.Module):
             tops.append(top)
             pictures.append(torch.full_like(index, number))
         box, top, picture = torch.cat(boxes), torch.cat(tops), torch.cat(pictures)
-        large = (box[:, 2:] - box[:, :2] >= self.smallest).all(dim=1).nonzero()[:, 0]
+        # What clipping leaves without area is no region, whatever ``smallest`` is.
+        sides = box[:, 2:] - box[:, :2]
+        large = ((sides >= self.smallest) & (sides > 0)).all(dim=1).nonzero()[:, 0]
         box, top, picture = box[large], top[large], picture[large]
         kept = batched_nms(box, top, picture, PROPOSAL_NMS)
         # Sorted by picture, the order of scores within each kept.
@@ -213,7 +215,8 @@ class FasterRCNN(nn.Module):
         # The kernels know no other memory layout. In bfloat16 a corner at 900 would be off by two pixels.
         values = map.contiguous().float()
         if self.pooling == "pool":
-            return roi_pool(values, [boxes], side, scale).to(map.dtype)
+            whole = _whole_pixels(boxes, map, self.backbone.stride)
+            return roi_pool(values, [whole], side, scale).to(map.dtype)
         return roi_align(values, [boxes], side, scale, sampling_ratio=2, aligned=True).to(map.dtype)
 
     def describe(self, pooled: Tensor) -> Tensor:
@@ -322,7 +325,7 @@ class FasterRCNN(nn.Module):
         own = outputs[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(min=0)]
         targets = torch.cat([part.targets for part in chosen])
         losses = F.smooth_l1_loss(own, targets, beta=REGION_BETA, reduction="none").sum(dim=1)
-        return torch.stack([classified, (losses * (labels > 0) * weights).sum()])
+        return torch.stack([classified, (torch.where(labels > 0, losses, 0) * weights).sum()])
 
 
 @dataclass(frozen=True)
@@ -366,6 +369,19 @@ def decode(outputs: Tensor, regions: Tensor) -> Tensor:
 def size_of(example: Example) -> tuple[int, int]:
     """Return height and width of a picture as the network sees it."""
     return int(example.image.shape[1]), int(example.image.shape[2])
+
+
+def _whole_pixels(boxes: Tensor, map: Tensor, stride: int) -> Tensor:
+    """Return boxes (R, 4) as RoI pooling has them: x2 and y2 are the last pixel, on the map at any rate.
+
+    Its kernel rounds each corner to a cell and takes the last cell too; bins beyond the map would be zeros.
+    """
+    height, width = map.shape[2:]
+    # The largest coordinate that is rounded to the last cell, whatever is done with halves.
+    edge = boxes.new_tensor([width, height]) * stride - stride / 2 - 1
+    first = torch.minimum(boxes[:, :2], edge)
+    last = torch.maximum(torch.minimum(boxes[:, 2:] - 1, edge), first)
+    return torch.cat([first, last], dim=1)
 
 
 def _encode(coder: BoxCoder, boxes: Tensor, whose: Tensor, regions: Tensor) -> Tensor:

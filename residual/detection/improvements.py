@@ -44,9 +44,10 @@ def vote(kept: Detections, candidates: Detections) -> Detections:
         return kept
     overlaps = box_iou(kept.boxes, candidates.boxes) >= VOTES
     votes = overlaps & (kept.labels[:, None] == candidates.labels)
-    weights = votes * candidates.scores
-    boxes = (weights @ candidates.boxes) / weights.sum(dim=1, keepdim=True)
-    return Detections(boxes, kept.scores, kept.labels)
+    # In double: a GPU may shorten float32 factors, and coordinates go up to thousands.
+    weights = votes * candidates.scores.double()
+    boxes = (weights @ candidates.boxes.double()) / weights.sum(dim=1, keepdim=True)
+    return Detections(boxes.to(kept.boxes.dtype), kept.scores, kept.labels)
 
 
 def adjacent_scales(boxes: Tensor, factors: Sequence[float]) -> Tensor:

@@ -158,6 +158,12 @@ def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> np.ndarray:
     return torch.cat([torch.empty(0, dtype=dtype), *parts]).numpy()
 
 
+def check_pycocotools() -> None:
+    """Raise an InputError where pycocotools is not installed: better before hours of testing than after."""
+    if importlib.util.find_spec("pycocotools") is None:
+        raise InputError("COCO AP is computed by pycocotools: pip install 'residual[detection]'")
+
+
 def coco_precision(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
     """Return COCO's average precision, computed by pycocotools.
 
@@ -170,8 +176,7 @@ def coco_precision(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str
     Raises:
         InputError: when pycocotools is not installed.
     """
-    if importlib.util.find_spec("pycocotools") is None:
-        raise InputError("COCO AP is computed by pycocotools: pip install 'residual[detection]'")
+    check_pycocotools()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -86,7 +86,7 @@ def sample(
 def smooth_l1(values: Tensor, targets: Tensor, chosen: Tensor, beta: float) -> Tensor:
     """Return the sum over the chosen rows of (S, 4): quadratic below ``beta``, then linear."""
     losses = F.smooth_l1_loss(values, targets, beta=beta, reduction="none").sum(dim=1)
-    return (losses * chosen).sum()
+    return torch.where(chosen, losses, 0).sum()
 
 
 def _highest(keys: Tensor, count: int, length: int) -> Tensor:

@@ -103,14 +103,17 @@ def _look(member: FasterRCNN, images: Sequence[Tensor], how: Options) -> tuple[l
     proposals: list[Tensor] = []
     for shorter in scales:
         longer = round(how.longer * shorter / how.shorter)
-        inputs = [_resized(image, shorter, longer, member) for image in images]
+        # A long picture is left with nothing at a small scale, which is then not one of its scales.
+        fits = [shorter == how.shorter or _fits(image, shorter, longer, member) for image in images]
+        numbers = [number for number, fit in enumerate(fits) if fit]
+        inputs = [_resized(images[number], shorter, longer, member) for number in numbers]
         here = member.maps(inputs)
-        scaled = [_scale(x, image) for x, image in zip(inputs, images, strict=True)]
+        scaled = [_scale(x, images[number]) for x, number in zip(inputs, numbers, strict=True)]
         if shorter == how.shorter:
             found = member.look(here, [(int(x.shape[1]), int(x.shape[2])) for x in inputs]).proposals
             proposals = [boxes / scale for boxes, scale in zip(found, scaled, strict=True)]
         if not how.scales or shorter in how.scales:
-            for number, (map_, scale) in enumerate(zip(here, scaled, strict=True)):
+            for number, map_, scale in zip(numbers, here, scaled, strict=True):
                 maps[number].append(map_)
                 factors[number].append(scale)
     return [_View(m, f) for m, f in zip(maps, factors, strict=True)], proposals
@@ -153,11 +156,23 @@ def _choose(
         region, label = (score[:, 1:] > how.score).nonzero().unbind(dim=1)
         values = score[region, label + 1]
         places = clip_boxes_to_image(box[region, label], size)
+        # A box that was outside the picture has no area left, and overlaps nothing, not even itself.
+        there = (places[:, 2:] > places[:, :2]).all(dim=1)
+        places, values, label = places[there], values[there], label[there]
         every = Detections(places, values, label)
         kept = batched_nms(places, values, label, how.nms)[: how.most]
         chosen = Detections(places[kept], values[kept], label[kept])
         results.append(vote(chosen, every) if how.refine else chosen)
     return results
+
+
+def _fits(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> bool:
+    height, width = image.shape[1:]
+    try:
+        input_size(width, height, shorter, longer, member.backbone.stride)
+    except InputError:
+        return False
+    return True
 
 
 def _resized(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> Tensor:

@@ -79,7 +79,7 @@ class Study:
         out: the study's folder.
         weights: the folders of the classifiers that they start from, by the names in ``BACKBONES``.
         settings: changes to all recipes, as ``schedule.iterations=2000``.
-        data_dir, device, deterministic: as in ``run.detection.train_detector``.
+        data_dir, device: as in ``run.detection.train_detector``.
         train: whether to train what is missing; else run folders are only read, whatever their settings.
     """
 
@@ -88,7 +88,6 @@ class Study:
     settings: list[str] = field(default_factory=list)
     data_dir: Path | None = None
     device: str = "auto"
-    deterministic: bool = False
     train: bool = True
 
     def path(self, recipe: str, seed: int = 0) -> Path:
@@ -142,7 +141,6 @@ class Study:
                 data_dir=self.data_dir,
                 device=self.device,
                 resume=resume,
-                deterministic=self.deterministic,
             )
 
         train_missing(runs, train_one)

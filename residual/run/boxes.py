@@ -25,7 +25,7 @@ def load_boxes(
     if data.layout == "voc":
         found = load_voc(folder, splits, classes, boxes=boxes)
     else:
-        found = load_coco(folder, splits, classes)
+        found = load_coco(folder, splits, classes, boxes=boxes)
     size = functools.partial(input_size, shorter=data.shorter_side, longer=data.longer_side, stride=16)
     kept, notes = [], list(found.notes)
     for photo in found.photos:

@@ -69,7 +69,6 @@ def train_detector(
     device: str = "auto",
     resume: bool = False,
     tensorboard: bool = False,
-    deterministic: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe's detector in the run folder ``out``, and return the final numbers (results.json).
 
@@ -107,7 +106,8 @@ def train_detector(
     world.barrier()
     with troubles(recipe.name, folder, where, again):
         keep_freed_memory()
-        set_arithmetic(where, recipe.precision, deterministic)
+        # RoI pooling has no kernel on a GPU that gives the same bits each time.
+        set_arithmetic(where, recipe.precision, deterministic=False, one_size=False)
         detector = detector.to(where).to(memory_format=torch.channels_last)
         model = AlternatingRCNN(detector) if recipe.training == "alternating" else detector
         skipped: dict[str, str] = {}
@@ -242,14 +242,24 @@ def _classifier(
 def take_backbone(recipe: DetectionRecipe, weights: Path) -> DetectionRecipe:
     """Return a recipe that starts from a folder with a classifier or a detector, with its network.
 
-    A detector brings its anchors and its other numbers as well: its layers are of these.
+    A detector brings what its layers and its pictures are made for: anchors, pooling, proposals at test time.
+    How it is to learn stays the recipe's.
+
+    Raises:
+        InputError: when there are no weights, or the recipe has global context and the detector has none.
     """
     if is_detector(weights):
         numbers = Detector.model_validate(read_detector(weights).config.detector)
+        wanted = recipe.detector
+        if wanted.global_context and not numbers.global_context:
+            raise InputError(
+                f"{recipe.name} has global context and {weights} was trained without; start it from a "
+                "classifier"
+            )
         kept = numbers.model_copy(
             update={
                 "backbone": numbers.backbone.model_copy(update={"weights": str(weights)}),
-                "freeze": recipe.detector.freeze,
+                **{key: getattr(wanted, key) for key in ("freeze", "regions", "train_proposals")},
             }
         )
         return recipe.model_copy(update={"detector": kept})

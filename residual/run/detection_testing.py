@@ -15,6 +15,7 @@ from ..detection.faster_rcnn import FasterRCNN
 from ..detection.precision import (
     ClassPrecision,
     Detections,
+    check_pycocotools,
     coco_precision,
     mean_precision,
     voc_precision,
@@ -22,6 +23,7 @@ from ..detection.precision import (
 from ..detection.testing import Options, detect
 from ..detection.weights import Config, read_detector
 from ..errors import InputError
+from ..gpu import set_arithmetic
 from ..memory import keep_freed_memory
 from ..recipes.detection import Boxes
 from .boxes import load_boxes
@@ -133,6 +135,7 @@ def load_detector(
     """
     where = pick_device(device)
     keep_freed_memory()
+    set_arithmetic(where, precision, deterministic=False, one_size=False)
     stored = [read_detector(Path(path)) for path in (folder, *others)]
     for path, other in zip(others, stored[1:], strict=True):
         if other.classes != stored[0].classes:
@@ -167,6 +170,8 @@ def evaluate_detector(
     Raises:
         InputError: when the data are missing, or of other classes.
     """
+    if coco and boxes:
+        check_pycocotools()
     recipe = (detector.config.recipe or {}).get("data") or {}
     layout = layout or recipe.get("layout") or "voc"
     splits = tuple(splits) or tuple(recipe.get("test") or ())
