@@ -369,3 +369,10 @@ def test_the_papers_numbers() -> None:
     assert single["ResNet-152"] == (19.38, 4.49)
     assert single["BN-inception"] == (21.99, 5.81)
     assert TABLE5[-1].top5 == 3.57
+
+
+def test_layers_of_a_network_of_folders_are_measured_on_a_data_set(
+    trained: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("analyze", "responses", trained) == 2
+    assert "was trained on a folder of pictures" in capsys.readouterr().err

@@ -145,3 +145,12 @@ def test_every_key_is_documented() -> None:
     shared = ("optimizer.", "schedule.", "detector.backbone.")
     own = [key for key in keys(DetectionRecipe) if not key.startswith(shared)]
     assert [key for key in own if f"`{key}`" not in detection] == []
+
+
+def test_iterations_that_are_asked_for_take_the_place_of_epochs() -> None:
+    recipe = find("imagenet-resnet50-90epochs")
+    assert recipe.schedule.epochs == 90
+    shorter = override(recipe, ["schedule.iterations=20"])
+    assert (shorter.schedule.iterations, shorter.schedule.epochs) == (20, None)
+    both = override(recipe, ["schedule.iterations=20", "schedule.epochs=2"])
+    assert both.schedule.epochs == 2

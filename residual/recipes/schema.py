@@ -238,6 +238,10 @@ def read(path: Path, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
 def override(recipe: R, settings: list[str]) -> R:
     """Return the recipe with ``key.subkey=value`` settings applied, values written as in YAML."""
     value = recipe.model_dump(mode="json")
+    named = {setting.partition("=")[0].strip() for setting in settings}
+    if "schedule.iterations" in named and "schedule.epochs" not in named:
+        # Who says how many iterations does not want the recipe's epochs.
+        value["schedule"]["epochs"] = None
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

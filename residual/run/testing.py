@@ -128,6 +128,11 @@ def _weights_and_pictures(
     dataset = dataset or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
     if dataset is None:
         raise InputError(f"{path} does not say what it was trained on; name the data with --dataset")
+    if dataset == "folder":
+        raise InputError(
+            f"{path} was trained on a folder of pictures, and here the pictures are those of a data set in "
+            "memory; name one of the network's size with --dataset (cifar10, digits)"
+        )
     pictures = load_dataset(dataset, split, data_dir)
     if weights.model.classes != len(pictures.classes):
         raise InputError(

@@ -92,7 +92,7 @@ class Display:
             print(
                 f"{self.name}: iteration {place}  loss {loss:.3f}  "
                 + (f"{self.about}: {errors}  " if errors else "")
-                + f"{self._speed:,.0f} images/s{data}  {left} left",
+                + f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s{data}  {left} left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -119,7 +119,7 @@ class Display:
             errors,
             data.strip(),
             f"loss {loss:.3f}",
-            f"{self._speed:,.0f} images/s",
+            f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s",
         ):
             if not cell:
                 continue
