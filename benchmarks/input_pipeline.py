@@ -5,7 +5,6 @@ mean subtracted, colour noise. One core for each side, by its own time; the side
 beside this file.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -18,9 +17,9 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Annotated, Any
 
 import typer
+from paired import check_new_file, in_new_process, spread, write_json
 from rich.console import Console
 from rich.table import Table
-from train_cpu import check_out, in_new_process, spread
 
 from residual.errors import InputError
 
@@ -128,7 +127,7 @@ def benchmark(
 
     from residual.environment import describe
 
-    check_out(out)
+    check_new_file(out)
     files = sorted(p.resolve() for p in pictures.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise InputError(f"{pictures} holds no JPEG files")
@@ -150,22 +149,16 @@ def benchmark(
             "rounds": {s: [asdict(m) for m in t] for s, t in turns.items()},
         }
     show(found)
-    if out:
-        environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
-        with out.open("x", encoding="utf-8") as file:
-            json.dump(
-                {
-                    "benchmark": "input_pipeline",
-                    "environment": environment,
-                    "pictures": len(files),
-                    "bytes_per_picture": sum(f.stat().st_size for f in files) // len(files),
-                    "settings": {"rounds": rounds, "batch": batch, "batches": batches},
-                    "augmentations": found,
-                },
-                file,
-                indent=2,
-            )
-            file.write("\n")
+    environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    result = {
+        "benchmark": "input_pipeline",
+        "environment": environment,
+        "pictures": len(files),
+        "bytes_per_picture": sum(f.stat().st_size for f in files) // len(files),
+        "settings": {"rounds": rounds, "batch": batch, "batches": batches},
+        "augmentations": found,
+    }
+    write_json(result, out)
 
 
 def show(found: dict[str, Any]) -> None:

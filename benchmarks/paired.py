@@ -1,6 +1,7 @@
 """What the paired benchmarks share: processes of their own for each turn, spreads, and a new JSON file."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -45,6 +46,8 @@ def check_new_file(out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot make the folder: {error.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: cannot write to {out.parent}")
 
 
 def write_json(result: dict[str, Any], out: Path | None) -> None:

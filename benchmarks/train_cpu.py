@@ -5,26 +5,23 @@ that threads, memory and caches do not mix, and the sides take turns, so that a 
 users, heat) slows down all of them. See README.md beside this file.
 """
 
-import json
 import os
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, repeat
-from multiprocessing import get_context
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 import typer
+from paired import check_new_file, in_new_process, spread, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -290,12 +287,6 @@ def flop_per_image() -> int:
     return 3 * 2 * complexity(build_model(name, classes=10), (3, 32, 32)).multiply_adds
 
 
-def in_new_process(function: Callable[[], T]) -> T:
-    """Return what a function returns in a process that shares nothing with this one or an earlier one."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(function).result()
-
-
 def run_round(number: int, sides: list[str], settings: Settings, flop: int) -> dict[str, Any]:
     """Measure the ceiling and each side once, in turn."""
     ceiling = in_new_process(matrix_product_rate) / flop
@@ -311,10 +302,6 @@ def run_round(number: int, sides: list[str], settings: Settings, flop: int) -> d
 
 
 # Reporting
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def summarize(rounds: list[dict[str, Any]], sides: list[str]) -> dict[str, Any]:
@@ -416,17 +403,14 @@ def benchmark(
         "rounds": found,
     }
     show(Console(highlight=False), result)
-    if out:
-        with out.open("x", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
-            file.write("\n")
+    write_json(result, out)
 
 
 def _check(sides: list[str], rounds: int, iterations: int, out: Path | None) -> None:
     """Find what is wrong with the input before minutes are spent on measuring.
 
     Raises:
-        InputError: for unknown sides, a missing compiler, and as ``check_out``.
+        InputError: for unknown sides, a missing compiler, and as ``check_new_file``.
     """
     for side in sides:
         if side not in SIDES:
@@ -436,21 +420,7 @@ def _check(sides: list[str], rounds: int, iterations: int, out: Path | None) -> 
         raise InputError(f"--sides {named}: name each side once, and ours, which the others are held against")
     if "compiled" in sides and not shutil.which(os.environ.get("CXX", "g++")):
         raise InputError("--sides compiled: torch.compile needs a C++ compiler; install g++ or leave it out")
-    check_out(out)
-
-
-def check_out(out: Path | None) -> None:
-    """Raise an InputError for a file to write that is there already or cannot be."""
-    if out is None:
-        return
-    if out.exists():
-        raise InputError(f"--out {out}: the file is there already; name another, or remove it")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot make the folder: {error.strerror}") from None
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"--out {out}: cannot write to {out.parent}")
+    check_new_file(out)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

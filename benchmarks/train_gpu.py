@@ -4,7 +4,6 @@ CIFAR-10 networks, pictures of CIFAR-10's size, batches of 128. Every measuremen
 own, and the sides take turns. See README.md beside this file.
 """
 
-import json
 import shlex
 import sys
 import time
@@ -17,16 +16,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from paired import check_new_file, in_new_process, spread, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from train_cpu import (
     Settings,
     UsualResNet,
-    check_out,
-    in_new_process,
     pictures,
-    spread,
     usual_loader,
 )
 
@@ -212,8 +209,8 @@ def benchmark(
         raise InputError(f"--sides: there is no side {unknown[0]!r}; known are {', '.join(SIDES)}")
     if not torch.cuda.is_available():
         raise InputError("there is no GPU that PyTorch sees; on a CPU use benchmarks/train_cpu.py")
-    check_out(out)
-    check_out(profile_to)
+    check_new_file(out)
+    check_new_file(profile_to)
     settings = Settings(10, iterations, workers, data_dir)
     progress = Console(stderr=True, highlight=False)
     rates = in_new_process(ceilings)
@@ -240,10 +237,7 @@ def benchmark(
             f"ResNet-{d}, {side}\n{in_new_process(partial(profile, side, int(d), settings))}" for d in found
         ]
         profile_to.write_text("\n\n".join(parts), encoding="utf-8")
-    if out:
-        with out.open("x", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
-            file.write("\n")
+    write_json(result, out)
 
 
 def summarize(depth: int, turns: dict[str, list[Measurement]], rates: dict[str, float]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from residual.cli import main
+
 #: A residual network of 8 layers on the digits: a whole run takes a second once PyTorch is loaded.
 TINY = [
     "digits-resnet20",
@@ -19,6 +21,7 @@ TINY = [
     *("--set", "checkpoint_every=25"),
 ]
 
+Call = Callable[..., int]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -47,6 +50,22 @@ def residual(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def call() -> Call:
+    """Run the command in this process and return its exit status; it prints where capsys sees it."""
+
+    def run_main(*arguments: str | Path) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["residual", *map(str, arguments)])
+            try:
+                main()
+            except SystemExit as exit:
+                return int(exit.code or 0)
+        return 0
+
+    return run_main
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:

@@ -3,18 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import environment, metrics_of
+from conftest import Call, environment, metrics_of
 from PIL import Image
 
 from residual import InputError, recipes, run
-from residual.cli import main
 from residual.data.stream import StreamBatches
 from residual.models.weights import load_weights
 from residual.recipes import find, override
@@ -35,7 +33,6 @@ SETTINGS = [
     "checkpoint_every=3",
 ]
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-Call = Callable[..., int]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,20 +40,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(scope="module")
-def call() -> Call:
-    def run_main(*arguments: str | Path) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["residual", *map(str, arguments)])
-            try:
-                main()
-            except SystemExit as exit:
-                return int(exit.code or 0)
-        return 0
-
-    return run_main
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Call
 from shapes import write_shapes
 
 from residual import build_model
-from residual.cli import main
 from residual.data.voc import load_voc
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import save_weights
@@ -39,21 +38,6 @@ SETTINGS = [
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
 #: A little longer: Table 9's rows are to differ.
 LONGER = [*SET, "--set", "schedule.iterations=12", "--set", "evaluate_every=12"]
-Call = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def call() -> Call:
-    def run_main(*arguments: str | Path) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["residual", *map(str, arguments)])
-            try:
-                main()
-            except SystemExit as exit:
-                return int(exit.code or 0)
-        return 0
-
-    return run_main
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,14 @@ import re
 import shutil
 import statistics
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Call
 from PIL import Image
 
 from residual import InputError, run
-from residual.cli import main
 from residual.errors import Interrupted
 from residual.recipes import find
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
@@ -29,24 +28,6 @@ SETTINGS = [
     "evaluate_every=2",
 ]
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-
-Call = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def call() -> Call:
-    """Run the command in this process and return its exit status; it prints where capsys sees it."""
-
-    def run_main(*arguments: str | Path) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["residual", *map(str, arguments)])
-            try:
-                main()
-            except SystemExit as exit:
-                return int(exit.code or 0)
-        return 0
-
-    return run_main  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")

@@ -44,44 +44,30 @@ as well where they are in OUT/RECIPE/seed0, as runs/detection/coco-resnet101/see
 """
 
 
-@app.command(epilog=EXAMPLES.format("table7", "VOCdevkit", "voc07+12-resnet101"))
-def table7(
-    more: More = None,
-    networks: Networks = None,
-    weights_vgg16: VGG16 = None,
-    weights_resnet101: ResNet101 = None,
-    out: StudyFolder = STUDY,
-    data_dir: BoxesDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    no_train: NoTrain = False,
-) -> None:
-    """Table 7: detection on PASCAL VOC 2007 and 2012."""
-    from ..reproduce import detection
+def _table(number: int, text: str, folder: str, recipe: str) -> None:
+    def command(
+        more: More = None,
+        networks: Networks = None,
+        weights_vgg16: VGG16 = None,
+        weights_resnet101: ResNet101 = None,
+        out: StudyFolder = STUDY,
+        data_dir: BoxesDir = None,
+        settings: Settings = None,
+        device: Device = "auto",
+        no_train: NoTrain = False,
+    ) -> None:
+        from ..reproduce import detection
 
-    weights = _weights(weights_vgg16, weights_resnet101)
-    study = detection.Study(out, weights, settings or [], data_dir, device, not no_train)
-    detection.table(study, 7, names_of(networks, more))
+        weights = _weights(weights_vgg16, weights_resnet101)
+        study = detection.Study(out, weights, settings or [], data_dir, device, not no_train)
+        detection.table(study, number, names_of(networks, more))
+
+    name = f"table{number}"
+    app.command(name, help=text, epilog=EXAMPLES.format(name, folder, recipe))(command)
 
 
-@app.command(epilog=EXAMPLES.format("table8", "coco", "coco-resnet101"))
-def table8(
-    more: More = None,
-    networks: Networks = None,
-    weights_vgg16: VGG16 = None,
-    weights_resnet101: ResNet101 = None,
-    out: StudyFolder = STUDY,
-    data_dir: BoxesDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    no_train: NoTrain = False,
-) -> None:
-    """Table 8: detection on COCO's validation set."""
-    from ..reproduce import detection
-
-    weights = _weights(weights_vgg16, weights_resnet101)
-    study = detection.Study(out, weights, settings or [], data_dir, device, not no_train)
-    detection.table(study, 8, names_of(networks, more))
+_table(7, "Table 7: detection on PASCAL VOC 2007 and 2012.", "VOCdevkit", "voc07+12-resnet101")
+_table(8, "Table 8: detection on COCO's validation set.", "coco", "coco-resnet101")
 
 
 @app.command(epilog=EXAMPLES.format("table9", "coco", "coco-resnet101-context"))

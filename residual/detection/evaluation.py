@@ -37,7 +37,6 @@ def find_all(
     how: Options,
     world: World | None = None,
     *,
-    at_once: int = 1,
     damaged: Literal["skip", "fatal"] = "skip",
     progress: Callable[[int], None] | None = None,
 ) -> Found:
@@ -45,7 +44,6 @@ def find_all(
 
     Args:
         members: one detector, or several as an ensemble.
-        at_once: pictures whose regions go through the head together; the result does not depend on it.
         damaged: "skip": nothing is found on a picture that cannot be used, and it is named.
         progress: called with the number of pictures done by this rank.
 
@@ -56,40 +54,20 @@ def find_all(
     start = time.perf_counter()
     mine: dict[int, Detections] = {}
     unusable: dict[str, str] = {}
-    waiting: list[tuple[int, str, torch.Tensor]] = []
-
-    def empty_waiting() -> None:
-        try:
-            found = detect(members, [image for _, _, image in waiting], how)
-            mine.update((n, d.cpu()) for (n, _, _), d in zip(waiting, found, strict=True))
-        except InputError:
-            # One of them is too long: each by itself tells which.
-            for number, name, image in waiting:
-                try:
-                    mine[number] = detect(members, [image], how)[0].cpu()
-                except InputError as error:
-                    skip(name, error)
-        waiting.clear()
-
-    def skip(name: str, error: InputError) -> None:
-        if damaged == "fatal":
-            raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None
-        unusable[name] = f"{name}: {error}"
-
     modes = [member.training for member in members]
     for member in members:
         member.eval()
     for done, (number, photo, image) in enumerate(in_order(dataset, world.rank, world.size), start=1):
-        if isinstance(image, InputError):
-            skip(photo.id, image)
-        else:
-            waiting.append((number, photo.id, image))
-        if len(waiting) == at_once:
-            empty_waiting()
+        try:
+            if isinstance(image, InputError):
+                raise image
+            mine[number] = detect(members, [image], how)[0].cpu()
+        except InputError as error:
+            if damaged == "fatal":
+                raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None
+            unusable[photo.id] = f"{photo.id}: {error}"
         if progress:
             progress(done)
-    if waiting:
-        empty_waiting()
     for member, mode in zip(members, modes, strict=True):
         member.train(mode)
     nothing = Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0, dtype=torch.int64))
