@@ -15,9 +15,17 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from paired import check_new_file, in_new_process, peak_bytes, spread, write_json
+from paired import (
+    check_new_file,
+    in_new_process,
+    peak_bytes,
+    print_checks,
+    print_table,
+    run,
+    spread,
+    write_json,
+)
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from residual.errors import InputError
@@ -87,9 +95,10 @@ def torchvision_detector() -> nn.Module:
 
 
 def our_detector() -> Any:
-    from residual.detection.backbones import cut, fix_batch_norm
+    from residual.detection.backbones import make_backbone
     from residual.detection.weights import build_detector
     from residual.models import build_model
+    from residual.models.frozen import freeze_batch_norm
     from residual.models.preprocessing import Preprocessing
     from residual.recipes.detection import Detector
     from residual.recipes.schema import Model
@@ -98,14 +107,14 @@ def our_detector() -> Any:
     numbers = Detector(backbone=Model(name="resnet101", variant="v1.5"), pooling="align", regions=REGIONS)
     network = build_model("resnet101", variant="v1.5")
     quieten(network)
-    backbone = cut(network)
-    fix_batch_norm(backbone)
+    backbone = make_backbone(network)
+    freeze_batch_norm(backbone)
     preprocessing = Preprocessing(torch.tensor(MEAN), torch.tensor(STD))
     return build_detector(numbers, backbone, CLASSES, preprocessing)
 
 
-def pictures(count: int, seed: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return uint8 pictures of one size, and eight objects on each: boxes and labels."""
+def random_images(count: int, seed: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return uint8 images of one size, and eight objects on each: boxes and labels."""
     random = torch.Generator().manual_seed(seed)
     images, boxes, labels = [], [], []
     for _ in range(count):
@@ -121,7 +130,7 @@ def count_regions(ours: bool, seen: list[int]) -> None:
     """Note how many regions conv5_x sees in each pass: both sides have to do the same work."""
     from residual.detection.backbones import ResidualBackbone
 
-    kind, method = (ResidualBackbone, "describe") if ours else (TheirHead, "forward")
+    kind, method = (ResidualBackbone, "box_head") if ours else (TheirHead, "forward")
     original = getattr(kind, method)
 
     def noted(self: nn.Module, regions: Tensor) -> Tensor:
@@ -147,11 +156,11 @@ def their_inference(side: str, device: torch.device) -> Callable[[list[Tensor]],
 
 
 def our_inference(side: str, device: torch.device) -> Callable[[list[Tensor]], Any]:
-    from residual.detection.backbones import folded
-    from residual.detection.testing import Options, detect
+    from residual.detection.testing import DetectionOptions, detect
+    from residual.models.inference import fold_batchnorm
 
-    model: Any = folded(our_detector()).to(device).to(memory_format=torch.channels_last)
-    how = Options(precision="bfloat16" if side.endswith("bfloat16") else "tf32")
+    model: Any = fold_batchnorm(our_detector()).to(device).to(memory_format=torch.channels_last)
+    how = DetectionOptions(precision="bfloat16" if side.endswith("bfloat16") else "tf32")
     return lambda images: detect([model], images, how)
 
 
@@ -159,7 +168,7 @@ def their_training(side: str, device: torch.device, count: int) -> Callable[[], 
     model = torchvision_detector().train().to(device)
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=1e-5, momentum=0.9, weight_decay=5e-4)
-    images, boxes, labels = pictures(count, 1)
+    images, boxes, labels = random_images(count, 1)
 
     def work() -> Any:
         targets = [
@@ -176,21 +185,22 @@ def their_training(side: str, device: torch.device, count: int) -> Callable[[], 
 
 
 def our_training(side: str, device: torch.device, count: int) -> Callable[[], Any]:
-    from residual.data.photos import Loaded
-    from residual.detection.training import LossMeter, prepared
+    from residual.data.box_batches import TrainingImage
+    from residual.detection.training import LossMeter
     from residual.training.sgd import SGD
 
     model = our_detector().train().to(device).to(memory_format=torch.channels_last)
     optimizer = SGD(model, momentum=0.9, weight_decay=5e-4, form="pytorch")
     meter = LossMeter(device)
-    images, boxes, labels = pictures(count, 1)
+    images, boxes, labels = random_images(count, 1)
     none = torch.empty(0, 4)
-    loaded = [Loaded(*each, none, seed) for seed, each in enumerate(zip(images, boxes, labels, strict=True))]
+    loaded = [
+        TrainingImage(*each, none, seed) for seed, each in enumerate(zip(images, boxes, labels, strict=True))
+    ]
 
     def work() -> None:
-        examples = prepared(model.preprocessing, loaded, device)
         with autocast(device, side):
-            losses = model(examples)
+            losses = model([image.to(device) for image in loaded])
         (losses.sum() / count).backward()
         meter.add(losses.detach(), count, 0)
         optimizer.step(1e-5)
@@ -200,8 +210,7 @@ def our_training(side: str, device: torch.device, count: int) -> Callable[[], An
 
 def measure(side: str, task: str, device_name: str, count: int, passes: int) -> dict[str, float]:
     """Return images/s of a side, and its peak of memory."""
-    from residual.gpu import set_arithmetic
-    from residual.memory import keep_freed_memory
+    from residual.device import keep_freed_memory, set_arithmetic
 
     device = torch.device(device_name)
     ours = side.startswith("ours")
@@ -211,7 +220,7 @@ def measure(side: str, task: str, device_name: str, count: int, passes: int) -> 
         precision = "bfloat16" if side.endswith("bfloat16") else "tf32"
         set_arithmetic(device, precision, deterministic=False, one_size=False)
     if task == "inference":
-        images, _, _ = pictures(count, 1)
+        images, _, _ = random_images(count, 1)
         function = (our_inference if ours else their_inference)(side, device)
         work: Callable[[], Any] = partial(function, images)
     else:
@@ -263,29 +272,27 @@ def summarize(rounds: list[dict[str, Any]], device: str) -> tuple[dict[str, Any]
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    table = Table(title=f"Faster R-CNN, ResNet-101-C4, {HEIGHT} x {WIDTH}, {PROPOSALS} proposals")
-    for heading in ("", "", "images/s", "it / torchvision", "min-max", "peak, GB"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for task, sides in result["summary"].items():
-        for side, values in sides.items():
-            ratio = values["ratio"]
-            table.add_row(
-                task,
-                SIDES[side],
-                f"{values['images_per_second']:.3g}",
-                f"{ratio['median']:.2f}",
-                f"{ratio['min']:.2f}-{ratio['max']:.2f}",
-                f"{values['peak_bytes'] / 1e9:.2f}",
-            )
-    console.print(table)
-    for name, passed in result["checks"].items():
-        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+    rows = [
+        (
+            task,
+            SIDES[side],
+            f"{values['images_per_second']:.3g}",
+            f"{values['ratio']['median']:.2f}",
+            f"{values['ratio']['min']:.2f}-{values['ratio']['max']:.2f}",
+            f"{values['peak_bytes'] / 1e9:.2f}",
+        )
+        for task, sides in result["summary"].items()
+        for side, values in sides.items()
+    ]
+    title = f"Faster R-CNN, ResNet-101-C4, {HEIGHT} x {WIDTH}, {PROPOSALS} proposals"
+    print_table(console, title, "torchvision", "", rows)
+    print_checks(console, result["checks"])
 
 
 def benchmark(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 3,
-    images: Annotated[int, typer.Option(min=1, help="Pictures in a batch.")] = 2,
+    images: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 2,
     passes: Annotated[int, typer.Option(min=1, help="Timed batches in a turn.")] = 2,
     tasks: Annotated[str, typer.Option(help="inference, training or both.")] = "inference,training",
     sides: Annotated[str, typer.Option(help="Sides to measure.")] = ",".join(SIDES),
@@ -327,19 +334,12 @@ def benchmark(
     write_json(result, out)
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command(
-    epilog="""\b
+if __name__ == "__main__":
+    run(
+        benchmark,
+        """\b
 Examples:
   python benchmarks/detection.py --tasks inference --out results/benchmarks/detection_cpu.json
   python benchmarks/detection.py --device cuda --images 4 --passes 30
-"""
-)(benchmark)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except InputError as error:
-        print(f"detection: {error}", file=sys.stderr)
-        sys.exit(2)
+""",
+    )

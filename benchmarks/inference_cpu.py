@@ -1,10 +1,8 @@
-"""ResNet-50 on a CPU, from uint8 pictures to probabilities, against torchvision's model in eager mode.
+"""ResNet-50 on a CPU, from uint8 images to probabilities, against torchvision's model in eager mode.
 
 Every turn of a side has a process of its own, and the sides take turns. See README.md beside this file.
 """
 
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +12,21 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from paired import check_new_file, in_new_process, peak_bytes, percentiles, spread, write_json
+from paired import (
+    check_new_file,
+    environment,
+    in_new_process,
+    in_rounds,
+    peak_bytes,
+    percentiles,
+    print_checks,
+    run,
+    spread,
+    write_json,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-
-from residual.errors import InputError
 
 SIDES = {"torchvision": "torchvision, eager", "ours": "residual, float32", "bfloat16": "residual, bfloat16"}
 
@@ -32,7 +39,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def torchvision_side() -> Callable[[Tensor], Tensor]:
-    """What people write: the model in evaluation mode, pictures normalised, no gradients."""
+    """What people write: the model in evaluation mode, images normalised, no gradients."""
     import torchvision
 
     model = torchvision.models.resnet50().eval()
@@ -41,8 +48,8 @@ def torchvision_side() -> Callable[[Tensor], Tensor]:
 
 
 def our_side(precision: Any) -> Callable[[Tensor], Tensor]:
+    from residual.device import keep_freed_memory
     from residual.evaluation.views import make_views, probabilities
-    from residual.memory import keep_freed_memory
     from residual.models import build_model
     from residual.models.inference import for_inference
     from residual.models.preprocessing import Preprocessing
@@ -75,7 +82,7 @@ def measure(side: str, batch: int, passes: int) -> dict[str, Any]:
 def run_round(number: int, passes: int) -> dict[str, Any]:
     found: dict[str, Any] = {"round": number}
     for batch in BATCHES:
-        # A batch of 16 takes as long as many single pictures.
+        # A batch of 16 takes as long as many single images.
         count = max(3, passes // batch)
         found[f"batch {batch}"] = {s: in_new_process(partial(measure, s, batch, count)) for s in SIDES}
     return found
@@ -108,7 +115,7 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    table = Table(title="ResNet-50, 224 x 224, uint8 pictures to probabilities", show_lines=True)
+    table = Table(title="ResNet-50, 224 x 224, uint8 images to probabilities", show_lines=True)
     for heading in ("", "batch", "p50, ms", "p90, ms", "p99, ms", "torchvision / it", "peak, GB"):
         table.add_column(heading, justify="right" if heading else "left")
     for batch, sides in result["summary"].items():
@@ -122,28 +129,21 @@ def show(console: Console, result: dict[str, Any]) -> None:
                 f"{values['peak_bytes'] / 1e9:.2f}",
             )
     console.print(table)
-    for name, passed in result["checks"].items():
-        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+    print_checks(console, result["checks"])
 
 
 def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 5,
-    passes: Annotated[int, typer.Option(min=16, help="Timed passes of one picture in a turn.")] = 48,
+    passes: Annotated[int, typer.Option(min=16, help="Timed passes of one image in a turn.")] = 48,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
     """Measure the latency of ResNet-50 on the CPU, in turns with torchvision's model."""
-    from residual.environment import describe
-
     check_new_file(out)
-    environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
-    found = []
-    for number in range(1, rounds + 1):
-        found.append(run_round(number, passes))
-        print(f"round {number} of {rounds}", file=sys.stderr)
+    found = in_rounds(rounds, lambda number: run_round(number, passes))
     summary = summarize(found)
     result = {
         "benchmark": "inference_cpu",
-        "environment": environment,
+        "environment": environment("cpu"),
         "settings": {"rounds": rounds, "passes": passes},
         "summary": summary,
         "checks": checks(summary),
@@ -153,19 +153,12 @@ def benchmark(
     write_json(result, out)
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command(
-    epilog="""\b
+if __name__ == "__main__":
+    run(
+        benchmark,
+        """\b
 Examples:
   python benchmarks/inference_cpu.py
   python benchmarks/inference_cpu.py --out results/benchmarks/inference_cpu.json
-"""
-)(benchmark)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except InputError as error:
-        print(f"inference_cpu: {error}", file=sys.stderr)
-        sys.exit(2)
+""",
+    )

@@ -1,6 +1,6 @@
-"""How many training pictures a second one core prepares, from JPEG files to a batch, against PIL transforms.
+"""How many training images a second one core prepares, from JPEG files to a batch, against PIL transforms.
 
-The paper's augmentation: shorter side sampled in [256, 480], a random 224 x 224 crop or its mirror image,
+The paper's augmentation: shorter side sampled in [256, 480], a random 224 x 224 crop or its flip,
 mean subtracted, colour noise. One core for each side, by its own time; the sides take turns. See README.md
 beside this file.
 """
@@ -17,7 +17,7 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Annotated, Any
 
 import typer
-from paired import check_new_file, in_new_process, spread, write_json
+from paired import check_new_file, in_new_process, run, spread, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +28,7 @@ WANTED_RATIO = 2.5
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side, once: pictures a second of a core's time, and the process's peak memory."""
+    """One side, once: images a second of a core's time, and the process's peak memory."""
 
     images_per_second: float
     peak_bytes: int
@@ -42,7 +42,7 @@ def ours(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
     from residual.data.crops import ResizedCrop, ScaleCrop
     from residual.data.folder import FolderIndex
     from residual.data.stream import StreamBatches
-    from residual.memory import keep_freed_memory
+    from residual.device import keep_freed_memory
     from residual.models.preprocessing import Preprocessing
 
     keep_freed_memory()
@@ -88,11 +88,11 @@ def usual(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
 
     def prepare() -> None:
         chosen = random.choices(files, k=batch)
-        pictures = []
+        images = []
         for file in chosen:
             with file.open("rb") as opened:
-                pictures.append(transform(Image.open(opened).convert("RGB")))
-        torch.stack(pictures)
+                images.append(transform(Image.open(opened).convert("RGB")))
+        torch.stack(images)
 
     return prepare
 
@@ -116,21 +116,21 @@ def measure(side: str, files: list[Path], batch: int, batches: int, crop: str) -
 
 
 def benchmark(
-    pictures: Annotated[Path, typer.Argument(help="Folder with JPEG photos, at any depth.")],
+    images: Annotated[Path, typer.Argument(help="Folder with JPEG images, at any depth.")],
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 5,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures of a batch.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
     batches: Annotated[int, typer.Option(min=1, help="Timed batches in a turn.")] = 12,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
-    """Measure the preparation of training pictures on one core, in turns with PIL transforms."""
+    """Measure the preparation of training images on one core, in turns with PIL transforms."""
     import torch
 
     from residual.environment import describe
 
     check_new_file(out)
-    files = sorted(p.resolve() for p in pictures.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    files = sorted(p.resolve() for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
-        raise InputError(f"{pictures} holds no JPEG files")
+        raise InputError(f"{images} holds no JPEG files")
     found: dict[str, Any] = {}
     progress = Console(stderr=True, highlight=False)
     for crop in ("scale", "resized"):
@@ -153,8 +153,8 @@ def benchmark(
     result = {
         "benchmark": "input_pipeline",
         "environment": environment,
-        "pictures": len(files),
-        "bytes_per_picture": sum(f.stat().st_size for f in files) // len(files),
+        "images": len(files),
+        "bytes_per_image": sum(f.stat().st_size for f in files) // len(files),
         "settings": {"rounds": rounds, "batch": batch, "batches": batches},
         "augmentations": found,
     }
@@ -163,7 +163,7 @@ def benchmark(
 
 def show(found: dict[str, Any]) -> None:
     """Print medians and ratios, and whether the target holds."""
-    table = Table(title="training pictures from JPEG files, one core: median")
+    table = Table(title="training images from JPEG files, one core: median")
     for heading in (
         "augmentation",
         "ours, images/s",
@@ -191,19 +191,12 @@ def show(found: dict[str, Any]) -> None:
     console.print(f"{'yes' if reached else 'NO '}  at least {WANTED_RATIO} times the usual transforms")
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command(
-    epilog="""\b
+if __name__ == "__main__":
+    run(
+        benchmark,
+        """\b
 Examples:
   python benchmarks/input_pipeline.py ~/imagenet/val
   python benchmarks/input_pipeline.py ~/imagenet/val --out results/benchmarks/input_pipeline.json
-"""
-)(benchmark)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except InputError as error:
-        print(f"input_pipeline: {error}", file=sys.stderr)
-        sys.exit(2)
+""",
+    )

@@ -1,7 +1,9 @@
-"""What the paired benchmarks share: processes of their own for each turn, spreads, and a new JSON file."""
+"""What the paired benchmarks share: a process for each turn, spreads, tables, a new JSON file, a command."""
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,6 +11,10 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import median, quantiles
 from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
 
 from residual.errors import InputError
 
@@ -50,8 +56,55 @@ def check_new_file(out: Path | None) -> None:
         raise InputError(f"--out {out}: cannot write to {out.parent}")
 
 
+def environment(device: str) -> dict[str, Any]:
+    """Return what stands beside a benchmark's result."""
+    import torch
+
+    from residual.environment import describe
+
+    return describe(torch.device(device), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+
+
+def in_rounds(rounds: int, turn: Callable[[int], T]) -> list[T]:
+    """Return what each round's turns gave, given its number from 1 on."""
+    found = []
+    for number in range(1, rounds + 1):
+        found.append(turn(number))
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    return found
+
+
 def write_json(result: dict[str, Any], out: Path | None) -> None:
     if out:
         with out.open("x", encoding="utf-8") as file:
             json.dump(result, file, indent=2)
             file.write("\n")
+
+
+def print_table(
+    console: Console, title: str, against: str, last: str, rows: Sequence[Sequence[str]], **options: Any
+) -> None:
+    """Print what sides reached: images/s, the ratio to the side that they are held against, peak memory."""
+    table = Table(title=title, **options)
+    for heading in ("", "", "images/s", f"it / {against}", "min-max", "peak, GB", *([last] if last else [])):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_checks(console: Console, checks: dict[str, bool]) -> None:
+    """Print which targets are reached."""
+    for name, passed in checks.items():
+        console.print(f"{'yes' if passed else 'NO '}  {name}")
+
+
+def run(benchmark: Callable[..., None], epilog: str) -> None:
+    """Run a benchmark as a command of its file's name; a wrong input ends with a sentence and code 2."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(epilog=epilog)(benchmark)
+    try:
+        app()
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,11 +1,9 @@
-"""Ten-crop and multi-scale testing from picture files, against a loop that takes one picture at a time.
+"""Ten-crop and multi-scale testing from image files, against a loop that takes one image at a time.
 
 Both sides have the same weights and files, and their probabilities are compared. Every turn of a side has a
 process of its own, and the sides take turns. See README.md beside this file.
 """
 
-import shlex
-import sys
 import tempfile
 import time
 from functools import partial
@@ -15,34 +13,43 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from paired import check_new_file, in_new_process, peak_bytes, spread, write_json
+from paired import (
+    check_new_file,
+    environment,
+    in_new_process,
+    in_rounds,
+    peak_bytes,
+    print_checks,
+    print_table,
+    run,
+    spread,
+    write_json,
+)
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from residual.errors import InputError
-from residual.evaluation.views import SCALES, Protocol
+from residual.evaluation.views import SCALES, ViewsName
 
-SIDES = {"usual": "one picture at a time", "ours": "residual evaluate", "bfloat16": "the same, bfloat16"}
+SIDES = {"usual": "one image at a time", "ours": "residual evaluate", "bfloat16": "the same, bfloat16"}
 
-PROTOCOLS: tuple[Protocol, ...] = ("ten-crop", "multi-scale")
+PROTOCOLS: tuple[ViewsName, ...] = ("ten-crop", "multi-scale")
 
 WANTED_RATIO = 3.0
 
-#: Width and height of ImageNet's photos: the most frequent shapes, and some that few others have.
+#: Width and height of ImageNet's images: the most frequent shapes, and some that few others have.
 SHAPES = ((500, 375), (500, 375), (500, 333), (375, 500), (500, 375), (640, 427), (500, 333), (480, 500))
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """Write JPEGs of smooth random colours in folders of two classes."""
     generator = np.random.default_rng(0)
     for n in range(count):
         coarse = generator.integers(256, size=(12, 16, 3), dtype=np.uint8)
         file = folder / "val" / f"class{n % 2}" / f"{n:05}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(coarse).resize(SHAPES[n % len(SHAPES)], Image.Resampling.BICUBIC)
-        picture.save(file, quality=92)
+        image = Image.fromarray(coarse).resize(SHAPES[n % len(SHAPES)], Image.Resampling.BICUBIC)
+        image.save(file, quality=92)
 
 
 def write_weights(folder: Path, model: str) -> None:
@@ -63,8 +70,10 @@ def write_weights(folder: Path, model: str) -> None:
 
 
 @torch.inference_mode()
-def usual(protocol: Protocol, weights: Path, files: list[Path], device: torch.device) -> tuple[Tensor, float]:
-    """What people write: PIL, torchvision's transforms, the views of one picture, then the next picture."""
+def usual(
+    protocol: ViewsName, weights: Path, files: list[Path], device: torch.device
+) -> tuple[Tensor, float]:
+    """What people write: PIL, torchvision's transforms, the views of one image, then the next image."""
     from torchvision import transforms
 
     from residual.models.weights import load_weights
@@ -90,18 +99,18 @@ def usual(protocol: Protocol, weights: Path, files: list[Path], device: torch.de
     return torch.stack(rows), len(files) / (time.perf_counter() - start)
 
 
-def measure(side: str, protocol: Protocol, weights: Path, data: Path, device: str) -> dict[str, Any]:
+def measure(side: str, protocol: ViewsName, weights: Path, data: Path, device: str) -> dict[str, Any]:
     """Return the images/s of a side, its probabilities in the files' order, and its peak of memory."""
-    from residual.run import pick_device
-    from residual.run_evaluation import Options, score_pictures
+    from residual.device import pick_device
+    from residual.inference.evaluation import EvaluationOptions, evaluate
 
     where = pick_device(device)
     if side == "usual":
         rows, speed = usual(protocol, weights, sorted(data.rglob("*.jpg")), where)
     else:
         precision: Any = "bfloat16" if side == "bfloat16" else "float32"
-        options = Options("folder", "test", data, protocol, precision=precision)
-        found = score_pictures(weights, options, device=device, keep_scores=True)
+        options = EvaluationOptions("folder", "test", data, protocol, precision=precision)
+        found = evaluate(weights, options, device=device, keep_scores=True)
         assert found.scores is not None
         rows, speed = found.scores.probabilities, found.metrics.images_per_second
     peak = torch.cuda.max_memory_allocated() if where.type == "cuda" else peak_bytes()
@@ -140,53 +149,46 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    table = Table(
-        title=f"{result['settings']['model']}, {result['settings']['images']} JPEGs", show_lines=True
-    )
-    for heading in ("", "", "images/s", "it / loop", "peak, GB", "largest difference"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for protocol, sides in result["summary"].items():
-        for side, values in sides.items():
-            ratio = values["ratio"]
-            table.add_row(
-                protocol,
-                SIDES[side],
-                f"{values['images_per_second']['median']:.2f}",
-                f"{ratio['median']:.2f}\n{ratio['min']:.2f}-{ratio['max']:.2f}",
-                f"{values['peak_bytes']['max'] / 1e9:.2f}",
-                f"{values['largest_difference']['max']:.1e}",
-            )
-    console.print(table)
-    for name, passed in result["checks"].items():
-        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+    rows = [
+        (
+            protocol,
+            SIDES[side],
+            f"{values['images_per_second']['median']:.2f}",
+            f"{values['ratio']['median']:.2f}",
+            f"{values['ratio']['min']:.2f}-{values['ratio']['max']:.2f}",
+            f"{values['peak_bytes']['max'] / 1e9:.2f}",
+            f"{values['largest_difference']['max']:.1e}",
+        )
+        for protocol, sides in result["summary"].items()
+        for side, values in sides.items()
+    ]
+    settings = result["settings"]
+    title = f"{settings['model']}, {settings['images']} JPEGs"
+    print_table(console, title, "loop", "largest difference", rows, show_lines=True)
+    print_checks(console, result["checks"])
 
 
 def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 3,
-    images: Annotated[int, typer.Option(min=1, help="Pictures, which are generated.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="Images, which are generated.")] = 16,
     model: Annotated[str, typer.Option(help="The network.")] = "resnet50",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
     """Measure testing with many views, in turns with the usual loop."""
-    from residual.environment import describe
-    from residual.run import pick_device
+    from residual.device import pick_device
 
     check_new_file(out)
-    where = pick_device(device)
-    environment = describe(where, ranks=1) | {"command": shlex.join(["python", *sys.argv])}
-    found = []
+    where = str(pick_device(device))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_weights(folder / "weights", model)
-        write_pictures(folder / "data", images)
-        for number in range(1, rounds + 1):
-            found.append(run_round(number, folder / "weights", folder / "data", device))
-            print(f"round {number} of {rounds}", file=sys.stderr)
+        write_images(folder / "data", images)
+        found = in_rounds(rounds, lambda n: run_round(n, folder / "weights", folder / "data", device))
     summary = summarize(found)
     result = {
         "benchmark": "testing",
-        "environment": environment,
+        "environment": environment(where),
         "settings": {"rounds": rounds, "model": model, "images": images},
         "summary": summary,
         "checks": checks(summary),
@@ -196,19 +198,12 @@ def benchmark(
     write_json(result, out)
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command(
-    epilog="""\b
+if __name__ == "__main__":
+    run(
+        benchmark,
+        """\b
 Examples:
   python benchmarks/testing.py
   python benchmarks/testing.py --device cuda --images 2000 --out results/benchmarks/testing_gpu.json
-"""
-)(benchmark)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except InputError as error:
-        print(f"testing: {error}", file=sys.stderr)
-        sys.exit(2)
+""",
+    )

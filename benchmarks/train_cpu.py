@@ -1,6 +1,6 @@
 """Training throughput on a CPU, against the loop that people use and against the machine's ceiling.
 
-ResNet-20, pictures of CIFAR-10's size, batches of 128. Every measurement has a fresh process of its own, so
+ResNet-20, images of CIFAR-10's size, batches of 128. Every measurement has a fresh process of its own, so
 that threads, memory and caches do not mix, and the sides take turns, so that a machine that slows down (other
 users, heat) slows down all of them. See README.md beside this file.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import torch
 import torch.nn.functional as F
 import typer
-from paired import check_new_file, in_new_process, spread, write_json
+from paired import check_new_file, in_new_process, print_checks, run, spread, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ ALLOWED_BYTES = 1.5e9
 
 @dataclass(frozen=True)
 class Settings:
-    """How long to measure, and on which pictures: random ones where ``data_dir`` is None."""
+    """How long to measure, and on which images: random ones where ``data_dir`` is None."""
 
     warmup: int
     iterations: int
@@ -65,9 +65,9 @@ class Measurement:
     """One side, once.
 
     Attributes:
-        images_per_second: over the timed iterations, from the stored pictures to the updated weights.
+        images_per_second: over the timed iterations, from the stored images to the updated weights.
         first_step_seconds: from the start of the process to the end of its first step: imports, reading the
-            pictures, starting the workers, compiling.
+            images, starting the workers, compiling.
         peak_bytes: of the process that trains.
         worker_peak_bytes: of the largest of its child processes (shared pages counted), 0 without any.
     """
@@ -82,22 +82,23 @@ class Measurement:
 
 
 def ours(settings: Settings) -> Iterator[int]:
-    """Train as ``residual.run.train`` does, and give the number of pictures after each step."""
+    """Train as ``residual.run.train`` does, and give the number of images after each step."""
     # A side imports what it needs when it runs: start-up and memory are each side's own.
     from residual import recipes
     from residual.data.resident import ResidentBatches
+    from residual.device import keep_freed_memory
     from residual.distributed import World
-    from residual.memory import keep_freed_memory
     from residual.models import build_model
     from residual.models.preprocessing import Preprocessing
     from residual.randomness import Stream, mix
+    from residual.training.classification import ErrorMeter
     from residual.training.schedule import learning_rate
     from residual.training.sgd import SGD
-    from residual.training.step import Meter, Step
+    from residual.training.step import Step
 
     recipe = recipes.find(RECIPE)
     device, world = torch.device("cpu"), World()
-    dataset = pictures(settings.data_dir)
+    dataset = dataset_of(settings.data_dir)
     keep_freed_memory()
     model = build_model(recipe.model.name, classes=len(dataset.classes), **recipe.model.options())
     model = model.to(memory_format=torch.channels_last).train()
@@ -107,7 +108,7 @@ def ours(settings: Settings) -> Iterator[int]:
         dataset, preprocessing, recipe.batch.size, recipe.data.pad, recipe.data.flip, recipe.seed, device
     )
     optimizer = SGD(model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form)
-    step = Step(model, optimizer, recipe.batch.bn_group, world, Meter(device))
+    step = Step(model, optimizer, recipe.batch.bn_group, world, ErrorMeter(device))
     for iteration in range(recipe.schedule.iterations):
         torch.manual_seed(mix(recipe.seed, Stream.DROPOUT, iteration, world.rank))
         inputs, targets = batches(iteration)
@@ -158,7 +159,7 @@ class UsualResNet(nn.Module):
 
 
 class UsualDataset(torch.utils.data.Dataset[Any]):
-    """As torchvision.datasets.CIFAR10: an array in memory, from which each item becomes a PIL picture."""
+    """As torchvision.datasets.CIFAR10: an array in memory, from which each item becomes a PIL image."""
 
     def __init__(self, images: Tensor, targets: Tensor, transform: Callable[[Any], Tensor]) -> None:
         self.data = images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -185,7 +186,7 @@ def usual_loader(settings: Settings, pin_memory: bool = False) -> "DataLoader[tu
             transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         ]
     )
-    dataset = pictures(settings.data_dir)
+    dataset = dataset_of(settings.data_dir)
     return torch.utils.data.DataLoader(
         UsualDataset(dataset.images, dataset.targets, transform),
         batch_size=128,
@@ -198,7 +199,7 @@ def usual_loader(settings: Settings, pin_memory: bool = False) -> "DataLoader[tu
 
 
 def usual(settings: Settings, compiled: bool = False) -> Iterator[int]:
-    """Train as popular repositories do, and give the number of pictures after each step."""
+    """Train as popular repositories do, and give the number of images after each step."""
     layout = torch.channels_last if compiled else torch.contiguous_format
     loader = usual_loader(settings)
     network = UsualResNet().to(memory_format=layout).train()
@@ -227,8 +228,8 @@ def compiled(settings: Settings) -> Iterator[int]:
 # Measuring
 
 
-def pictures(data_dir: Path | None) -> "Dataset":
-    """Return the training part of CIFAR-10, or as many random pictures of its size."""
+def dataset_of(data_dir: Path | None) -> "Dataset":
+    """Return the training part of CIFAR-10, or as many random images of its size."""
     from residual.data import load_dataset
     from residual.data.dataset import Dataset
 
@@ -274,7 +275,7 @@ def matrix_product_rate(size: int = 2048, products: int = 20) -> float:
 
 
 def flop_per_image() -> int:
-    """Return what a training step computes per picture.
+    """Return what a training step computes per image.
 
     A multiply-add is two operations; the backward pass is two products of the forward pass's size, one for
     the weights' gradients and one for the inputs'.
@@ -340,7 +341,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
         middle, low, high = (f"{values[k] / unit:,.{digits}f}" for k in ("median", "min", "max"))
         return f"{middle}\n{low}-{high}"
 
-    table = Table(title=f"ResNet-20, batch 128, {result['pictures']}: median, min-max", show_lines=True)
+    table = Table(title=f"ResNet-20, batch 128, {result['images']}: median, min-max", show_lines=True)
     table.add_column("")
     for heading in ("images/s", "ours / it", "first step, s", "peak, GB", "worker, GB"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -356,8 +357,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
     ceiling, fraction = summary["ceiling_images_per_second"], summary["fraction_of_ceiling"]
     table.add_row("ceiling", cell(ceiling), cell(fraction, digits=2), "", "", "")
     console.print(table)
-    for name, passed in result["checks"].items():
-        console.print(f"{'yes' if passed else 'NO ':3}  {name}")
+    print_checks(console, result["checks"])
 
 
 def benchmark(
@@ -367,7 +367,7 @@ def benchmark(
     warmup: Annotated[int, typer.Option(min=1, help="Iterations before those.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="The usual loop's DataLoader workers.")] = 2,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with CIFAR-10 (default: random pictures of that size).")
+        Path | None, typer.Option(help="Folder with CIFAR-10 (default: random images of that size).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
@@ -378,7 +378,7 @@ def benchmark(
     chosen = [side.strip() for side in sides.split(",")]
     _check(chosen, rounds, iterations + warmup, out)
     settings = Settings(warmup, iterations, workers, data_dir)
-    name = pictures(data_dir).name  # also finds out whether they can be read
+    name = dataset_of(data_dir).name  # also finds out whether they can be read
     environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
     flop = flop_per_image()
     progress = Console(stderr=True, highlight=False)
@@ -395,7 +395,7 @@ def benchmark(
         "benchmark": "train_cpu",
         "environment": environment,
         "recipe": recipes.find(RECIPE).model_dump(mode="json"),
-        "pictures": f"{name} pictures" if data_dir is None else name,
+        "images": f"{name} images" if data_dir is None else name,
         "settings": asdict(settings) | {"data_dir": data_dir and str(data_dir), "rounds": rounds},
         "flop_per_image": flop,
         "summary": summary,
@@ -423,21 +423,14 @@ def _check(sides: list[str], rounds: int, iterations: int, out: Path | None) -> 
     check_new_file(out)
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command(
-    epilog="""\b
+if __name__ == "__main__":
+    run(
+        benchmark,
+        """\b
 Examples:
   python benchmarks/train_cpu.py
   python benchmarks/train_cpu.py --out results/benchmarks/train_cpu.json
   python benchmarks/train_cpu.py --sides ours,usual,compiled --rounds 3
   python benchmarks/train_cpu.py --data-dir ~/data --workers 4
-"""
-)(benchmark)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except InputError as error:
-        print(f"train_cpu: {error}", file=sys.stderr)
-        sys.exit(2)
+""",
+    )

@@ -1,6 +1,6 @@
 """Training throughput on a GPU, against the loop that people use, and against what the GPU could do.
 
-CIFAR-10 networks, pictures of CIFAR-10's size, batches of 128. Every measurement has a fresh process of its
+CIFAR-10 networks, images of CIFAR-10's size, batches of 128. Every measurement has a fresh process of its
 own, and the sides take turns. See README.md beside this file.
 """
 
@@ -16,14 +16,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from paired import check_new_file, in_new_process, spread, write_json
+from paired import check_new_file, in_new_process, run, spread, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from train_cpu import (
     Settings,
     UsualResNet,
-    pictures,
+    dataset_of,
     usual_loader,
 )
 
@@ -41,9 +41,9 @@ class Measurement:
     """One side, once.
 
     Attributes:
-        images_per_second: over the timed iterations, from the stored pictures to the updated weights.
+        images_per_second: over the timed iterations, from the stored images to the updated weights.
         first_step_seconds: from the start of the process until iterations run at full speed: imports,
-            reading the pictures, starting workers, compiling, recording.
+            reading the images, starting workers, compiling, recording.
         peak_bytes: of the GPU's memory.
     """
 
@@ -53,20 +53,21 @@ class Measurement:
 
 
 def ours(depth: int, precision: str, eager: bool, settings: Settings) -> Iterator[int]:
-    """Iterate as ``residual train`` does, and give the number of pictures of each iteration."""
+    """Iterate as ``residual train`` does, and give the number of images of each iteration."""
     from residual import recipes
     from residual.data.resident import ResidentBatches
+    from residual.device import set_arithmetic
     from residual.distributed import World
-    from residual.gpu import set_arithmetic
     from residual.models import build_model
     from residual.models.preprocessing import Preprocessing
-    from residual.training.folder import RunFolder
-    from residual.training.loop import Run
+    from residual.training.classification import classification_work
+    from residual.training.schedule import learning_rate
+    from residual.training.sgd import SGD
 
     recipe = recipes.override(recipes.find(f"cifar10-resnet{depth}"), [f"precision={precision}"])
     device = torch.device("cuda")
     set_arithmetic(device, recipe.precision, deterministic=False)
-    dataset = pictures(settings.data_dir).to(device)
+    dataset = dataset_of(settings.data_dir).to(device)
     model = (
         build_model(recipe.model.name, classes=10).to(device).to(memory_format=torch.channels_last).train()
     )
@@ -74,11 +75,11 @@ def ours(depth: int, precision: str, eager: bool, settings: Settings) -> Iterato
     batches = ResidentBatches(
         dataset, preprocessing, recipe.batch.size, recipe.data.pad, recipe.data.flip, recipe.seed, device
     )
-    # The folder is never opened: nothing is written.
-    folder = RunFolder(Path("unused"))
-    run = Run(recipe, model, batches, dict, "test", folder, World(), "", eager=eager)
+    work = classification_work(model, batches, recipe, World(), device, eager)
+    optimizer = SGD(model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form)
+    iterate = work.begin(optimizer, lambda iteration: learning_rate(recipe.schedule, iteration))
     for iteration in range(recipe.schedule.iterations):
-        run.iterate(iteration)
+        iterate(iteration)
         yield recipe.batch.size
 
 
@@ -170,7 +171,7 @@ def ceilings() -> dict[str, float]:
 
 
 def floor_seconds(depth: int, precision: str, rates: dict[str, float]) -> dict[str, float]:
-    """Return the least time of a step of 128 pictures: its arithmetic, and its traffic with memory.
+    """Return the least time of a step of 128 images: its arithmetic, and its traffic with memory.
 
     Traffic: each convolution reads its input and writes its output forwards, and backwards reads both and
     their gradients' counterparts: six passes over an activation, the least when BN, ReLU and addition are
@@ -194,7 +195,7 @@ def benchmark(
     iterations: Annotated[int, typer.Option(min=1, help="Timed iterations in a turn.")] = 400,
     workers: Annotated[int, typer.Option(min=0, help="The usual loop's DataLoader workers.")] = 8,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with CIFAR-10 (default: random pictures of that size).")
+        Path | None, typer.Option(help="Folder with CIFAR-10 (default: random images of that size).")
     ] = None,
     profile_to: Annotated[
         Path | None, typer.Option("--profile", help="Text file for each depth's longest kernels; new.")
@@ -296,20 +297,13 @@ def show(console: Console, found: dict[str, Any]) -> None:
             console.print(f"{'yes' if passed else 'NO '}  64,000 iterations in {WANTED_SECONDS[depth]:g} s")
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command(
-    epilog="""\b
+if __name__ == "__main__":
+    run(
+        benchmark,
+        """\b
 Examples:
   python benchmarks/train_gpu.py
   python benchmarks/train_gpu.py --out results/benchmarks/train_gpu.json --profile profile.txt
   python benchmarks/train_gpu.py --depths 1202 --sides ours-tf32,ours-bfloat16 --rounds 1 --iterations 50
-"""
-)(benchmark)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except InputError as error:
-        print(f"train_gpu: {error}", file=sys.stderr)
-        sys.exit(2)
+""",
+    )

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from .inference.classifier import load
+    from .inference.detector import load_detector
     from .models import build_model
-    from .prediction import load
-    from .run.detection_testing import load_detector
 
 __all__ = ["InputError", "__version__", "build_model", "load", "load_detector"]
 
@@ -21,11 +21,11 @@ def __getattr__(name: str) -> Any:
 
         return build_model
     if name == "load":
-        from .prediction import load
+        from .inference.classifier import load
 
         return load
     if name == "load_detector":
-        from .run.detection_testing import load_detector
+        from .inference.detector import load_detector
 
         return load_detector
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,8 @@ and a process that torchrun did not start is a world of one.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -63,16 +65,20 @@ def join(device: torch.device) -> World:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return World()
     if not dist.is_initialized():
-        # Long: one rank measures a training set of a million pictures while the others wait.
+        # Long: one rank measures a training set of a million images while the others wait.
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(hours=12))
     return World(dist.get_rank(), dist.get_world_size())
 
 
-def leave() -> None:
-    """Leave the process group, if one was joined."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+@contextmanager
+def left() -> Iterator[None]:
+    """Leave the process group at the end, if one was joined."""
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def rank() -> int:

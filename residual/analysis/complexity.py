@@ -1,6 +1,6 @@
 """A network's depth, parameters, multiply-adds and activations, counted stage by stage (Tables 1 and 6).
 
-The count reads one pass of the network itself over a picture without memory (PyTorch's meta device), so it
+The count reads one pass of the network itself over an image without memory (PyTorch's meta device), so it
 knows no architecture, and a network of 1202 layers or of 144 million parameters takes a second or two.
 """
 
@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -32,9 +31,9 @@ class StageComplexity:
         output_size: (C, H, W).
         layers: weighted layers: convolutions and fully connected layers, without projection shortcuts.
         parameters: weights and biases, BN's scales and shifts, projections included.
-        multiply_adds: of one picture, in convolutions and fully connected layers, projections included;
+        multiply_adds: of one image, in convolutions and fully connected layers, projections included;
             the zeros around a map count like pixels; biases, BN, ReLU, addition and pooling do not count.
-        activations: elements that those convolutions and fully connected layers put out for one picture.
+        activations: elements that those convolutions and fully connected layers put out for one image.
     """
 
     name: str
@@ -47,7 +46,7 @@ class StageComplexity:
 
 @dataclass(frozen=True)
 class Complexity:
-    """A network's stages in order, for pictures of ``input_size`` (C, H, W); the totals are their sums."""
+    """A network's stages in order, for images of ``input_size`` (C, H, W); the totals are their sums."""
 
     input_size: tuple[int, int, int]
     stages: tuple[StageComplexity, ...]
@@ -74,10 +73,10 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
 
     Args:
         model: left as it is; stages followed by fully connected layers.
-        input_size: (C, H, W) of the pictures.
+        input_size: (C, H, W) of the images.
 
     Raises:
-        InputError: when the network cannot take pictures of this size.
+        InputError: when the network cannot take images of this size.
     """
     network = _without_memory(model)
     layers = {m: name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
@@ -105,13 +104,13 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
             maps = network.features(torch.empty(1, *input_size, device="meta"))
     except RuntimeError as error:
         size = " x ".join(map(str, input_size))
-        raise InputError(f"the network cannot take pictures of {size} (C x H x W): {error}") from None
+        raise InputError(f"the network cannot take images of {size} (C x H x W): {error}") from None
 
     # A parameter belongs to the first stage whose output depends on it.
     seen: set[Any] = set()
     stages = [stage(name, tuple(x.shape[1:]), set(_dependencies(x, seen))) for name, x in maps.items()]
 
-    # What features() leaves out is the classifier: fully connected, it sees one position of any picture.
+    # What features() leaves out is the classifier: fully connected, it sees one position of any image.
     classifier = [layer for layer in layers if layer not in activations]
     for number, layer in enumerate(classifier, start=len(stages) + 1):
         name = "fc" if len(classifier) == 1 else f"fc{number}"
@@ -153,19 +152,18 @@ def to_json(counted: Complexity) -> dict[str, Any]:
     return {"input_size": counted.input_size, **totals, "stages": [asdict(stage) for stage in counted.stages]}
 
 
-def table(counted: Complexity) -> Table:
-    """Return the counts as a table for the terminal, a row for each stage and one for the network."""
-    size = " x ".join(map(str, counted.input_size))
-    result = Table(title=f"One picture of {size} (C x H x W)", show_footer=True)
-    result.add_column("stage", footer="total")
-    result.add_column("output", justify="right")
-    for quantity in QUANTITIES:
-        footer = _cell(quantity, getattr(counted, quantity))
-        result.add_column(quantity.replace("_", "-"), footer, justify="right", no_wrap=True)
-    for stage in counted.stages:
-        cells = [_cell(quantity, getattr(stage, quantity)) for quantity in QUANTITIES]
-        result.add_row(stage.name, " x ".join(map(str, stage.output_size)), *cells)
-    return result
+def headings() -> list[str]:
+    """Return what stands above the columns of ``rows``."""
+    return ["stage", "output", *(quantity.replace("_", "-") for quantity in QUANTITIES)]
+
+
+def rows(counted: Complexity) -> list[list[str]]:
+    """Return the counts as text: a row for each stage, and the last one for the network."""
+    stages = [(stage.name, " x ".join(map(str, stage.output_size)), stage) for stage in counted.stages]
+    return [
+        [name, output, *(_cell(quantity, getattr(part, quantity)) for quantity in QUANTITIES)]
+        for name, output, part in [*stages, ("total", "", counted)]
+    ]
 
 
 def _cell(quantity: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""Precision-recall curves, and detections drawn on their picture."""
+"""Precision-recall curves, and detections drawn on their image."""
 
 import io
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def drawn(
     labels: Sequence[int],
     captions: Sequence[str],
 ) -> bytes:
-    """Return a picture with boxes on it as a PNG.
+    """Return an image with boxes on it as a PNG.
 
     Args:
         image: uint8 (H, W, 3).
@@ -85,7 +85,7 @@ def drawn(
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
         left, top, right, bottom = draw.textbbox((0, 0), caption, font=font)
         height = bottom - top + 4
-        # Above the box, or inside it at the picture's upper edge; never over the right edge.
+        # Above the box, or inside it at the image's upper edge; never over the right edge.
         x = max(0.0, min(x1, canvas.width - (right - left) - 4))
         y = y1 - height if y1 >= height else y1
         draw.rectangle((x, y, x + right - left + 4, y + height), fill=colour)

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -31,7 +32,7 @@ LABEL_GAP = 6.5
 
 
 @dataclass(frozen=True)
-class Curve:
+class ErrorCurve:
     """The errors of a network of some depth, in percent, an entry an iteration listed."""
 
     depth: int
@@ -49,12 +50,12 @@ class Panel:
     """
 
     title: str
-    curves: tuple[Curve, ...]
+    curves: tuple[ErrorCurve, ...]
     show: tuple[Literal["training", "held_out"], ...] = ("training", "held_out")
 
 
 def error_curves(
-    panels: list[Panel], *, iterations: int, drops: list[int], held_out: str, top: int = 100
+    panels: Sequence[Panel], *, iterations: int, drops: list[int], held_out: str, top: int = 100
 ) -> Figure:
     """Draw error (%) against iterations: dashed for training, bold for the held-out part, as in Figure 6.
 

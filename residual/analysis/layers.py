@@ -40,7 +40,7 @@ class Response:
 
     Attributes:
         layer: its name.
-        std: standard deviation over pictures, channels and positions.
+        std: standard deviation over images, channels and positions.
     """
 
     layer: str
@@ -55,8 +55,8 @@ class Signal:
         layer: its name.
         variance_before: of the convolution's output, before BN.
         variance: of the response, after BN.
-        gradient_norm: L2 norm of the gradient of one picture's loss with respect to the response, root mean
-            square over the pictures.
+        gradient_norm: L2 norm of the gradient of one image's loss with respect to the response, root mean
+            square over the images.
     """
 
     layer: str
@@ -112,7 +112,7 @@ def responses(
     Args:
         model: is left in its mode.
         batches: prepared inputs, float (n, C, H, W), on the model's device.
-        progress: called with the number of pictures done after each batch.
+        progress: called with the number of images done after each batch.
     """
     layers = layers_of(model)
     moments = [Moments() for _ in layers]
@@ -160,7 +160,7 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
         return hook
 
     def add(number: int, gradient: Tensor) -> None:
-        # The loss is a mean over n pictures: one picture's own gradient is n times as large.
+        # The loss is a mean over n images: one image's own gradient is n times as large.
         squares[number] += float((gradient.double() * len(gradient)).square().sum())
 
     handles = []
@@ -169,16 +169,16 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
             layer.convolution.register_forward_hook(lambda _m, _i, output, m=before[number]: m.add(output)),
             layer.response.register_forward_hook(follow(number)),
         ]
-    pictures = 0
+    images = 0
     try:
         for x, y in batches:
             F.cross_entropy(model(x), y).backward()
             model.zero_grad()
-            pictures += len(y)
+            images += len(y)
     finally:
         for handle in handles:
             handle.remove()
     return [
-        Signal(layer.name, before[i].variance, after[i].variance, (squares[i] / pictures) ** 0.5)
+        Signal(layer.name, before[i].variance, after[i].variance, (squares[i] / images) ** 0.5)
         for i, layer in enumerate(layers)
     ]

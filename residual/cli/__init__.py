@@ -11,12 +11,9 @@ from . import (
     analyze,
     classification,
     detect,
-    ensemble,
     export,
     predict,
     reproduce,
-    reproduce_detection,
-    reproduce_imagenet,
     statistics,
     weights,
 )
@@ -33,14 +30,11 @@ app = typer.Typer(
 )
 app.add_typer(classification.app)
 app.add_typer(predict.app)
-app.add_typer(ensemble.app)
 app.add_typer(weights.app)
 app.add_typer(statistics.app)
 app.add_typer(export.app)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(detect.app, name="detect")
-# They add their commands to the same group.
-assert reproduce_imagenet.app is reproduce_detection.app is reproduce.app
 app.add_typer(reproduce.app, name="reproduce")
 
 
@@ -64,7 +58,7 @@ def main() -> None:
         if type(error).__name__ != "OutOfMemoryError":
             raise
         _fail(
-            "the GPU's memory ran out; take fewer pictures or smaller ones at a time (a lower --batch, "
+            "the GPU's memory ran out; take fewer images or smaller ones at a time (a lower --batch, "
             "--scales or data.shorter_side), or --device cpu",
             2,
         )

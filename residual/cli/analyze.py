@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
-from .options import DataDir, Device, Json, print_json
+from .options import (
+    DataDir,
+    DatasetName,
+    Device,
+    Json,
+    WeightsFolder,
+    check_figure_file,
+    print_json,
+    progress_bar,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look inside a trained network.")
 
-Weights = Annotated[Path, typer.Argument(help="A weights folder or a run folder.")]
-DatasetName = Annotated[
-    str | None, typer.Option("--dataset", help="Data set (default: the one that the network was trained on).")
-]
 FigureFile = Annotated[
     Path | None, typer.Option("--out", help="Also draw a figure: a new file ending in .svg or .png.")
 ]
@@ -32,10 +37,10 @@ Examples:
 """
 )
 def responses(
-    weights: Weights,
+    weights: WeightsFolder,
     dataset: DatasetName = None,
     data_dir: DataDir = None,
-    images: Annotated[int, typer.Option(min=1, help="Training pictures to measure on.")] = 10_000,
+    images: Annotated[int, typer.Option(min=1, help="Training images to measure on.")] = 10_000,
     out: FigureFile = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -44,35 +49,21 @@ def responses(
 
     It is taken after BN, before ReLU or addition.
     """
-    _check(out)
-    from rich.console import Console
-    from rich.progress import Progress
-    from rich.table import Table
-
-    from .. import run
+    check_figure_file("--out", out)
     from ..analysis.layer_figures import responses_figure
+    from ..inference import layers
+    from ..reproduce.table import Table, TableRow
 
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task("measuring")
-        measured, count = run.layer_responses(
-            weights,
-            dataset,
-            data_dir,
-            images,
-            device,
-            lambda total, done: progress.update(task, total=total, completed=done),
-        )
+    with progress_bar() as progress:
+        measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
     if out:
-        _write(out, responses_figure([(run.named(weights), measured)]))
+        _write(out, responses_figure([(layers.named(weights), measured)]))
     if as_json:
-        layers = [asdict(response) for response in measured]
-        print_json({"weights": str(weights), "images": count, "layers": layers})
+        plain = [asdict(response) for response in measured]
+        print_json({"weights": str(weights), "images": count, "layers": plain})
         return
-    table = Table("layer", title=f"Responses of {weights} on {count:,} training pictures")
-    table.add_column("std", justify="right")
-    for response in measured:
-        table.add_row(response.layer, f"{response.std:.3f}")
-    Console().print(table)
+    rows = [TableRow((response.layer, f"{response.std:.3f}")) for response in measured]
+    Table(f"Responses of {weights} on {count:,} training images", ("layer", "std"), rows).print()
 
 
 @app.command(
@@ -83,55 +74,36 @@ Examples:
 """
 )
 def signals(
-    weights: Weights,
+    weights: WeightsFolder,
     dataset: DatasetName = None,
     data_dir: DataDir = None,
-    groups: Annotated[int, typer.Option(min=1, help="BN groups of training pictures to measure on.")] = 4,
+    groups: Annotated[int, typer.Option(min=1, help="BN groups of training images to measure on.")] = 4,
     out: FigureFile = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Variances and gradients' norms, layer by layer (Section 4.1)."""
-    _check(out)
-    from rich.console import Console
-    from rich.table import Table
-
-    from .. import run
+    check_figure_file("--out", out)
     from ..analysis.layer_figures import signals_figure
+    from ..inference import layers
+    from ..reproduce.table import Table, TableRow
 
-    measured = run.layer_signals(weights, dataset, data_dir, groups, device)
+    measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
     if out:
-        _write(out, signals_figure([(run.named(weights), measured)]))
+        _write(out, signals_figure([(layers.named(weights), measured)]))
     if as_json:
-        moments = {moment: [asdict(signal) for signal in layers] for moment, layers in measured.items()}
+        moments = {moment: [asdict(signal) for signal in values] for moment, values in measured.items()}
         print_json({"weights": str(weights), "bn_groups": groups, "moments": moments})
         return
-    for moment, layers in measured.items():
-        table = Table("layer", title=f"Signals of {weights} {moment}")
-        for heading in ("variance before BN", "after BN", "gradient's norm"):
-            table.add_column(heading, justify="right")
-        for s in layers:
-            numbers = (s.variance_before, s.variance, s.gradient_norm)
-            table.add_row(s.layer, *(f"{number:.3g}" for number in numbers))
-        Console().print(table)
-
-
-def _check(out: Path | None) -> None:
-    """Raise an InputError for a figure's file that cannot be made, before anything is measured."""
-    if out is None:
-        return
-    if out.suffix not in (".svg", ".png"):
-        raise InputError(f"--out {out}: a figure is a file ending in .svg or .png")
-    if out.exists():
-        raise InputError(f"{out} exists already; name another file with --out")
+    for moment, values in measured.items():
+        headings = ("layer", "variance before BN", "after BN", "gradient's norm")
+        rows = [
+            TableRow((s.layer, f"{s.variance_before:.3g}", f"{s.variance:.3g}", f"{s.gradient_norm:.3g}"))
+            for s in values
+        ]
+        Table(f"Signals of {weights} {moment}", headings, rows).print()
 
 
 def _write(out: Path, figure: "Figure") -> None:
-    from ..analysis.figures import file_content
-
-    try:
-        with out.open("xb") as file:
-            file.write(file_content(figure, "svg" if out.suffix == ".svg" else "png"))
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
+    write_figure(figure, out)
     typer.echo(f"wrote {out}", err=True)

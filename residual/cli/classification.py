@@ -1,28 +1,22 @@
-"""``residual train``, ``evaluate`` and ``recipes``."""
+"""``residual train``, ``evaluate``, ``ensemble`` and ``recipes``."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
 from .options import (
-    Crop,
-    DataDir,
     Deterministic,
-    Device,
     Eager,
-    Json,
-    Precision,
-    Protocol,
-    SaveScores,
-    Scales,
+    EvaluationAsked,
     Settings,
+    WeightsFolder,
     print_errors,
     print_json,
+    takes,
     warn,
-    whole_numbers,
 )
+from .training import RunAsked, show_recipes, train_run
 
 app = typer.Typer()
 
@@ -40,62 +34,20 @@ Examples:
   torchrun --nproc-per-node=2 -m residual train cifar10-resnet20
 """
 )
+@takes(RunAsked)
 def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name (see residual recipes) or a YAML file.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder (default: runs/ and the recipe's name).")
-    ] = None,
-    data_dir: DataDir = None,
+    asked: RunAsked,
     dataset: Annotated[
-        str | None, typer.Option(help="Data set (default: the recipe's), as --set data.dataset.")
+        str | None, typer.Option(help="Dataset (default: the recipe's), as --set data.dataset.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Start from this weights folder (or run folder): fine-tuning.")
-    ] = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")
-    ] = False,
     eager: Eager = False,
     deterministic: Deterministic = False,
 ) -> None:
     """Train a network by a recipe, into a run folder."""
-    from .. import distributed, recipes, run
+    from ..recipes import Recipe
 
-    if dataset:
-        settings = [f"data.dataset={dataset}", *(settings or [])]
-    chosen = recipes.override(recipes.find(recipe), settings or []) if recipe else None
-    if (settings or weights) and chosen is None:
-        raise InputError("--set, --dataset and --weights change a recipe; name the recipe as well")
-    if weights and chosen:
-        chosen = run.take_model(chosen, weights)
-    if out is None:
-        if resume and chosen is None:
-            raise InputError("--resume needs the run's folder: --resume --out FOLDER")
-        if chosen is None:
-            raise InputError(
-                "name a recipe to train (residual recipes lists them), or a run: --resume --out FOLDER"
-            )
-        out = Path("runs") / chosen.name
-    try:
-        results = run.train(
-            chosen,
-            out,
-            data_dir=data_dir,
-            device=device,
-            resume=resume,
-            tensorboard=tensorboard,
-            eager=eager,
-            deterministic=deterministic,
-        )
-    finally:
-        distributed.leave()
-    if distributed.rank() == 0:
-        _print_results(results, out)
+    settings = [f"data.dataset={dataset}"] if dataset else []
+    train_run(asked, Recipe, _print_results, settings, eager=eager, deterministic=deterministic)
 
 
 @app.command(
@@ -108,49 +60,26 @@ Examples:
     --scales 224,256,384 --save-scores resnet50.safetensors
 """
 )
-def evaluate(
-    weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Data set, or folder (default: the one that the network was trained on)."),
-    ] = None,
-    split: Annotated[
-        Literal["test", "train"], typer.Option(help="Part of the data set; test is a folder's val.")
-    ] = "test",
-    data_dir: DataDir = None,
-    views: Protocol = None,
-    crop: Crop = None,
-    scales: Scales = None,
-    scores_file: SaveScores = None,
-    precision: Precision = "float32",
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
+@takes(EvaluationAsked)
+def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     """Test a trained network.
 
     Prints top-1 and top-5 error, loss and images per second.
     """
-    from .. import distributed, run_evaluation
-    from ..evaluation.scores import check_new_file, save_scores
+    from .. import distributed
+    from ..evaluation.scores import save_scores
+    from ..inference.evaluation import evaluate as evaluate_weights
 
-    if scores_file:
-        check_new_file(scores_file)  # before hours are spent
-    options = run_evaluation.Options(
-        dataset, split, data_dir, views, crop, whole_numbers("--scales", scales), precision
-    )
-    try:
-        found = run_evaluation.evaluate(
-            weights, options, device=device, keep_scores=scores_file is not None, tell=warn
-        )
-    finally:
-        distributed.leave()
+    options, keep = asked.options(), asked.save_scores is not None
+    with distributed.left():
+        found = evaluate_weights(weights, options, device=asked.device, keep_scores=keep, tell=warn)
     if distributed.rank() != 0:
         return
-    if scores_file and found.scores:
-        save_scores(found.scores, scores_file)
+    if asked.save_scores and found.scores:
+        save_scores(found.scores, asked.save_scores)
     if found.matched:
         warn(found.matched)
-    if as_json:
+    if asked.as_json:
         print_json({"weights": str(weights)} | found.summary())
         return
     typer.echo(f"{weights} on {found.data}, {found.metrics.images:,} images, {found.views}")
@@ -158,8 +87,50 @@ def evaluate(
     typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
     if found.skipped:
         typer.echo(f"  skipped      {found.skipped:,} damaged images")
-    if scores_file:
-        typer.echo(f"  scores are in {scores_file}")
+    if asked.save_scores:
+        typer.echo(f"  scores are in {asked.save_scores}")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual ensemble resnet50.safetensors resnet101.safetensors
+  residual ensemble runs/a runs/b --dataset folder --data-dir ~/images --views ten-crop
+  residual ensemble runs/a resnet101.safetensors --dataset folder --data-dir ~/imagenet --json
+"""
+)
+@takes(EvaluationAsked)
+def ensemble(
+    members: Annotated[
+        list[Path], typer.Argument(help="Files of saved scores, run folders or weights folders.")
+    ],
+    asked: EvaluationAsked,
+) -> None:
+    """Average the scores of several networks.
+
+    Images and classes are matched by name.
+    """
+    from .. import distributed
+    from ..evaluation.scores import save_scores
+    from ..inference.ensemble import evaluate_ensemble
+
+    options = asked.options()
+    with distributed.left():
+        found, together = evaluate_ensemble(members, options, device=asked.device, tell=warn)
+    if distributed.rank() != 0:
+        return
+    if asked.save_scores:
+        save_scores(together, asked.save_scores)
+    metrics = together.metrics()
+    if asked.as_json:
+        each = [{"member": name} | _errors(one.plain()) for name, one in found]
+        print_json({"members": each, "ensemble": _errors(metrics.plain())})
+        return
+    for name, one in found:
+        typer.echo(f"{name}, {one.images:,} images")
+        print_errors(one)
+    typer.echo(f"ensemble of {len(found)}, {metrics.images:,} images")
+    print_errors(metrics)
 
 
 @app.command(
@@ -177,15 +148,9 @@ def recipes(
 
     The YAML is to start your own from.
     """
-    from ..recipes import RECIPES, find, override
+    from ..recipes import Recipe
 
-    if name:
-        typer.echo(override(find(name), settings or []).to_yaml(), nl=False)
-        return
-    if settings:
-        raise InputError("--set changes a recipe; name the recipe as well")
-    for recipe in RECIPES.values():
-        typer.echo(f"{recipe.name:22} {recipe.description}")
+    show_recipes(name, settings or [], Recipe)
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
@@ -197,3 +162,8 @@ def _print_results(results: dict[str, Any], out: Path) -> None:
                 f"{metrics['images']:,} images"
             )
     typer.echo(f"  everything is in {out}")
+
+
+def _errors(metrics: dict[str, float]) -> dict[str, float]:
+    """Leave out the speed, which here is only that of counting."""
+    return {name: value for name, value in metrics.items() if name != "images_per_second"}

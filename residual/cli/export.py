@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import WeightsFolder
+
 app = typer.Typer()
 
 
@@ -16,7 +18,7 @@ Examples:
 """
 )
 def export(
-    weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
+    weights: WeightsFolder,
     onnx: Annotated[Path, typer.Option(help="The ONNX file to write.")],
 ) -> None:
     """Write a network as ONNX.

@@ -1,18 +1,26 @@
 """What several commands share: options, printing, and reading an option's text."""
 
+import glob
+import inspect
 import json
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..evaluation.metrics import Metrics
+    from ..inference.evaluation import EvaluationOptions
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="Where the data set lies, or is downloaded to (default: data).")
+    Path | None, typer.Option(help="Where the dataset lies, or is downloaded to (default: data).")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Eager = Annotated[
@@ -36,30 +44,98 @@ Variant = Annotated[
     typer.Option(help="Stride of a bottleneck on its first 1x1 (v1, the paper) or its 3x3 (v1.5)."),
 ]
 
-
-Protocol = Annotated[
-    Literal["center", "ten-crop", "multi-scale"] | None,
-    typer.Option("--views", help="What of a folder's pictures is looked at (default: center)."),
-]
-Crop = Annotated[
-    int | None,
-    typer.Option(min=1, help="Side of the crops (default: what the network was trained on, as 224)."),
-]
-Scales = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIDE,...",
-        help="Shorter sides that pictures are resized to (default: 256; multi-scale 224,256,384,480,640).",
-    ),
+WeightsFolder = Annotated[Path, typer.Argument(help="A weights folder or a run folder.")]
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", help="Dataset (default: what the network was trained on).")
 ]
 Precision = Annotated[
     Literal["float32", "bfloat16"],
     typer.Option(help="bfloat16 is about twice as fast where there are instructions for it, and less exact."),
 ]
-SaveScores = Annotated[
-    Path | None,
-    typer.Option("--save-scores", help="Keep the softmax scores in this new .safetensors file."),
-]
+
+
+@dataclass(frozen=True)
+class EvaluationAsked:
+    """What a classifier is to be tested on, and how, as it was asked for."""
+
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset, or folder (default: what the network was trained on).")
+    ] = None
+    split: Annotated[
+        Literal["test", "train"], typer.Option(help="Split of the dataset; test is a folder's val.")
+    ] = "test"
+    data_dir: DataDir = None
+    views: Annotated[
+        Literal["center", "ten-crop", "multi-scale"] | None,
+        typer.Option(help="What of a folder's images is looked at (default: center)."),
+    ] = None
+    crop: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the crops (default: what the network was trained on, as 224)."),
+    ] = None
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE,...",
+            help="Shorter sides that images are resized to (default: 256; multi-scale 224,256,384,480,640).",
+        ),
+    ] = None
+    save_scores: Annotated[
+        Path | None, typer.Option(help="Keep the softmax scores in this new .safetensors file.")
+    ] = None
+    precision: Precision = "float32"
+    device: Device = "auto"
+    as_json: Json = False
+
+    def options(self) -> "EvaluationOptions":
+        """Return the options of an evaluation, after a look at where scores are to be saved."""
+        from ..evaluation.scores import SUFFIX
+        from ..files import check_new
+        from ..inference.evaluation import EvaluationOptions
+
+        if self.save_scores:
+            check_new(self.save_scores, "scores", SUFFIX)
+        scales = whole_numbers("--scales", self.scales)
+        return EvaluationOptions(
+            self.dataset, self.split, self.data_dir, self.views, self.crop, scales, self.precision
+        )
+
+
+def takes(
+    kind: type[Any], names: Collection[str] = (), **changed: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that a dataclass declares, gathered in its argument ``asked``.
+
+    Args:
+        names: which of the options; all where none is named.
+        changed: what typer is to read of an option in place of the dataclass's annotation, or its default.
+    """
+    known = inspect.signature(kind).parameters.values()
+    options = [_changed(p, changed) for p in known if not names or p.name in names]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**given: Any) -> None:
+            asked = kind(**{p.name: given.pop(p.name) for p in options})
+            function(**given, asked=asked)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        shown: list[inspect.Parameter] = []
+        for parameter in inspect.signature(function).parameters.values():
+            shown += options if parameter.name == "asked" else [parameter]
+        # What typer reads the options from.
+        signature = inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shown])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _changed(parameter: inspect.Parameter, changed: dict[str, Any]) -> inspect.Parameter:
+    if parameter.name not in changed:
+        return parameter
+    new = changed[parameter.name]
+    typed = get_origin(new) is Annotated
+    return parameter.replace(annotation=new) if typed else parameter.replace(default=new)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -84,6 +160,63 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
         raise InputError(f"{option} {text}: write whole numbers with commas between, as 224,256") from None
 
 
+def check_figure_file(option: str, file: Path | None) -> None:
+    """Raise an InputError where a figure cannot be written: before anything is measured."""
+    from ..files import check_new
+
+    if file:
+        check_new(file, f"{option}: a figure", ".svg", ".png")
+
+
+def write_figure(figure: "Figure", file: Path) -> None:
+    """Write a figure into a new file, in the format of its suffix."""
+    from ..analysis.figures import file_content
+    from ..files import write_new
+
+    write_new(file, file_content(figure, "svg" if file.suffix.lower() == ".svg" else "png"))
+
+
+def find_images(named: list[str]) -> list[Path]:
+    """Return the files that arguments name: each itself, those in a folder at any depth, those of a pattern.
+
+    Raises:
+        InputError: for an argument that names nothing, or a folder without images.
+    """
+    # A file that is named is tried whatever its name is.
+    from ..data.folder import SUFFIXES
+
+    files: dict[Path, None] = {}
+    for name in named:
+        path = Path(name)
+        if path.is_dir():
+            # rglob does not follow links to folders, so a loop of them ends.
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise InputError(
+                    f"there is no image in the folder {path}; images end in {', '.join(SUFFIXES)}"
+                )
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = [p for p in map(Path, sorted(glob.glob(name, recursive=True))) if p.is_file()]
+            if not inside:
+                raise InputError(f"there is no file {name}")
+        files |= dict.fromkeys(inside)
+    return list(files)
+
+
+@contextmanager
+def progress_bar(silent: bool = False) -> "Iterator[Callable[[int, int], None]]":
+    """Give what shows how many images are done, and the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as progress:
+        task = progress.add_task("images", total=None)
+        yield lambda total, done: progress.update(task, total=total, completed=done)
+
+
 def print_errors(metrics: "Metrics") -> None:
     typer.echo(f"  top-1 error  {metrics.top1_error:6.2f} %")
     typer.echo(f"  top-5 error  {metrics.top5_error:6.2f} %")
@@ -91,7 +224,6 @@ def print_errors(metrics: "Metrics") -> None:
 
 
 def lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {path}: cannot be read: {error}") from None
+    from ..files import read_text
+
+    return read_text(path, "name another with --classes").split("\n")[:-1]

@@ -1,237 +1,313 @@
-"""``residual reproduce``: the paper's experiments."""
+"""``residual reproduce``: the paper's experiments, all from one table."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from .options import DataDir, Deterministic, Device, Eager, Settings
+from .detect import BoxesDir, Scales, shorter_sides
+from .options import DataDir, Deterministic, Device, Eager, Settings, takes
 
 if TYPE_CHECKING:
-    from ..reproduce.study import Study
+    from ..reproduce.study import Family, Study, T
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Run the paper's experiments and draw their figures."
 )
 
-StudyFolder = Annotated[Path, typer.Option("--out", help="The study's folder: runs, tables, figures.")]
-STUDY, IMAGENET_STUDY, DETECTION_STUDY = Path("runs/cifar10"), Path("runs/imagenet"), Path("runs/detection")
-NoTrain = Annotated[bool, typer.Option("--no-train", help="Train nothing; show what is there.")]
-Depths = Annotated[
-    list[str] | None, typer.Option("--depths", metavar="N...", help="Only these, as --depths 20 56.")
-]
-#: A command line's options have one value each: the depths after the first one arrive as arguments.
-MoreDepths = Annotated[list[str] | None, typer.Argument(hidden=True)]
-Seeds = Annotated[int, typer.Option(min=1, help="Runs of each network, seeds 0 to N-1.")]
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce degradation
-  residual reproduce degradation --seed 1 --out runs/degradation-1
-"""
+CIFAR10_OUT, IMAGENET_OUT, DETECTION_OUT = (
+    Path("runs") / name for name in ("cifar10", "imagenet", "detection")
 )
-def degradation(
-    out: Annotated[Path, typer.Option(help="Folder of the four runs and the page.")] = Path(
-        "runs/degradation"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the four runs.")] = 0,
-    settings: Settings = None,
-    device: Device = "auto",
-) -> None:
+
+ClassesDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with train/ and val/, a directory a class.")
+]
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """The options of all experiments, each of which has some of them; what --help says stands here."""
+
+    #: A command line's options have one value each: the words after the first one arrive as arguments.
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None
+    depths: Annotated[
+        list[str] | None, typer.Option(metavar="N...", help="Only these, as --depths 20 56.")
+    ] = None
+    networks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME...", help="Train only these, as --networks NAME NAME."),
+    ] = None
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network, seeds 0 to N-1.")] = 1
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the four runs.")] = 0
+    weights_vgg16: Annotated[
+        Path | None, typer.Option(help="ImageNet's VGG-16: a weights folder or run folder to start from.")
+    ] = None
+    weights_resnet101: Annotated[
+        Path | None, typer.Option(help="ImageNet's ResNet-101: a weights folder or run folder to start from.")
+    ] = None
+    ensemble: Annotated[
+        int, typer.Option(min=1, help="Detectors with context to train for the ensemble (the paper: 3).")
+    ] = 1
+    scales: Scales = None
+    out: Annotated[Path, typer.Option(help="Folder of the experiment: its runs, tables, figures, page.")] = (
+        Path("runs")
+    )
+    imagenet: Annotated[Path, typer.Option(help="The study of Tables 2 to 5 and Figure 4.")] = IMAGENET_OUT
+    detection: Annotated[Path, typer.Option(help="The study of Tables 7 to 9.")] = DETECTION_OUT
+    data_dir: DataDir = None
+    settings: Settings = None
+    device: Device = "auto"
+    eager: Eager = False
+    deterministic: Deterministic = False
+    no_train: Annotated[bool, typer.Option("--no-train", help="Train nothing; show what is there.")] = False
+
+    def study(self, family: "Family[T]") -> "Study[T]":
+        from ..reproduce.study import Study
+
+        return Study(
+            self.out,
+            family,
+            self.settings or [],
+            self.data_dir,
+            self.device,
+            self.eager,
+            self.deterministic,
+            not self.no_train,
+        )
+
+    def words(self, option: str) -> list[str]:
+        """Return the words of ``--depths 20 56``, ``--depths 20,56`` or ``--depths 20 --depths 56``."""
+        first: list[str] | None = getattr(self, option)
+        if self.more and not first:
+            said = " ".join(self.more)
+            raise InputError(f"there is nothing to be said by {said!r}; did you mean --{option}?")
+        return [word for text in [*(first or []), *(self.more or [])] for word in text.split(",") if word]
+
+    def chosen_depths(self) -> list[int]:
+        """Return the depths of ``--depths``, rising; none for the experiment's own."""
+        depths = set()
+        for word in self.words("depths"):
+            if not word.isdecimal() or (depth := int(word)) < 8 or depth % 6 != 2:
+                raise InputError(f"--depths {word}: a CIFAR network has 6n+2 layers, as 20, 32, 44 or 56")
+            depths.add(depth)
+        return sorted(depths)
+
+
+def degradation(asked: ExperimentOptions) -> None:
     """Degradation and its cure on digits, in two minutes."""
     from ..reproduce.degradation import reproduce
 
-    reproduce(out, seed=seed, settings=settings or [], device=device)
+    reproduce(asked.out, seed=asked.seed, settings=asked.settings or [], device=asked.device)
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce table6 --data-dir ~/data
-  residual reproduce table6 --depths 20 56 --seeds 5
-  residual reproduce table6 --depths 20 --set schedule.iterations=2000 --out runs/short
-  residual reproduce table6 --no-train
-
-An interrupted study goes on with the same command.
-"""
-)
-def table6(
-    more: MoreDepths = None,
-    depths: Depths = None,
-    seeds: Seeds = 1,
-    out: StudyFolder = STUDY,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    eager: Eager = False,
-    deterministic: Deterministic = False,
-    no_train: NoTrain = False,
-) -> None:
-    """Table 6: test errors of ResNets on CIFAR-10."""
-    from ..reproduce import table6 as experiment
-
-    study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
-    experiment.table6(study, _depths(depths, more, experiment.DEPTHS), seeds)
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce figure1 --data-dir ~/data
-  residual reproduce figure1 --set schedule.iterations=2000 --out runs/short
-"""
-)
-def figure1(
-    out: StudyFolder = STUDY,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    eager: Eager = False,
-    deterministic: Deterministic = False,
-    no_train: NoTrain = False,
-) -> None:
+def figure1(asked: ExperimentOptions) -> None:
     """Figure 1: errors of plain networks of 20 and 56 layers."""
-    from ..reproduce import curves
+    from ..reproduce import curves, study
 
-    curves.figure1(_study(out, data_dir, settings, device, eager, deterministic, no_train))
+    curves.figure1(asked.study(study.CIFAR10))
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce figure6 --data-dir ~/data
-  residual reproduce figure6 --depths 20 56 --set schedule.iterations=2000 --out runs/short
-  residual reproduce figure6 --depths 20 32 44 56 110 1202
-"""
-)
-def figure6(
-    more: MoreDepths = None,
-    depths: Depths = None,
-    out: StudyFolder = STUDY,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    eager: Eager = False,
-    deterministic: Deterministic = False,
-    no_train: NoTrain = False,
-) -> None:
+def figure4(asked: ExperimentOptions) -> None:
+    """Figure 4: errors of 18 and 34 layers, plain and residual."""
+    from ..reproduce import imagenet
+
+    imagenet.figure4(asked.study(imagenet.IMAGENET))
+
+
+def signals(asked: ExperimentOptions) -> None:
+    """Section 4.1: do signals vanish in plain networks?"""
+    from ..reproduce import layer_studies, study
+
+    depths = asked.chosen_depths() or layer_studies.SIGNAL_DEPTHS
+    layer_studies.signals(asked.study(study.CIFAR10), depths)
+
+
+def table6(asked: ExperimentOptions) -> None:
+    """Table 6: test errors of ResNets on CIFAR-10."""
+    from ..reproduce import study, table6
+
+    table6.table6(asked.study(study.CIFAR10), asked.chosen_depths() or table6.DEPTHS, asked.seeds)
+
+
+def figure6(asked: ExperimentOptions) -> None:
     """Figure 6: errors of plain networks and ResNets.
 
     The default is all depths but 1202.
     """
-    from ..reproduce import curves
+    from ..reproduce import curves, study
 
-    study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
-    curves.figure6(study, _depths(depths, more, (20, 32, 44, 56, 110)))
+    curves.figure6(asked.study(study.CIFAR10), asked.chosen_depths() or curves.DEPTHS)
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce figure7 --data-dir ~/data
-  residual reproduce figure7 --depths 20 56 --set schedule.iterations=2000 --out runs/short
-"""
-)
-def figure7(
-    more: MoreDepths = None,
-    depths: Depths = None,
-    out: StudyFolder = STUDY,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    eager: Eager = False,
-    deterministic: Deterministic = False,
-    no_train: NoTrain = False,
-) -> None:
+def figure7(asked: ExperimentOptions) -> None:
     """Figure 7: how strongly each layer responds.
 
     Of plain-20, -56 and ResNet-20, -56, -110.
     """
-    from ..reproduce import layer_studies
+    from ..reproduce import layer_studies, study
 
-    study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
-    chosen = _depths(depths, more, (20, 56, 110))
-    plain = [f"plain{depth}" for depth in chosen if depth < 110]
-    layer_studies.figure7(study, (*plain, *(f"resnet{depth}" for depth in chosen)))
+    depths = asked.chosen_depths() or layer_studies.FIGURE7_DEPTHS
+    layer_studies.figure7(asked.study(study.CIFAR10), depths)
 
 
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce signals --data-dir ~/data
-  residual reproduce signals --depths 20 --set schedule.iterations=2000 --out runs/short
-"""
-)
-def signals(
-    more: MoreDepths = None,
-    depths: Depths = None,
-    out: StudyFolder = STUDY,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    eager: Eager = False,
-    deterministic: Deterministic = False,
-    no_train: NoTrain = False,
-) -> None:
-    """Section 4.1: do signals vanish in plain networks?"""
-    from ..reproduce import layer_studies
-
-    study = _study(out, data_dir, settings, device, eager, deterministic, no_train)
-    chosen = _depths(depths, more, (20, 56))
-    networks = (f"{kind}{depth}" for kind in ("plain", "resnet") for depth in chosen)
-    layer_studies.signals(study, tuple(networks))
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  residual reproduce report
-  residual reproduce report --out results/cifar10 --imagenet results/imagenette
-"""
-)
-def report(
-    out: StudyFolder = STUDY,
-    imagenet: Annotated[
-        Path, typer.Option(help="The study of Tables 2 to 5 and Figure 4.", show_default=True)
-    ] = IMAGENET_STUDY,
-    detection: Annotated[
-        Path, typer.Option(help="The study of Tables 7 to 9.", show_default=True)
-    ] = DETECTION_STUDY,
-) -> None:
+def report(asked: ExperimentOptions) -> None:
     """Everything measured so far on one page.
 
     It stands beside the paper's; nothing is trained.
     """
-    from ..reproduce import report as page
+    from ..reproduce.report import report
 
-    page.report(out, imagenet, detection)
-
-
-def _study(
-    out: Path,
-    data_dir: Path | None,
-    settings: list[str] | None,
-    device: str,
-    eager: bool,
-    deterministic: bool,
-    no_train: bool,
-) -> "Study":
-    from ..reproduce.study import Study
-
-    return Study(out, settings or [], data_dir, device, eager, deterministic, not no_train)
+    report(asked.out, asked.imagenet, asked.detection)
 
 
-def _depths(first: list[str] | None, more: list[str] | None, default: tuple[int, ...]) -> list[int]:
-    """Return the depths of ``--depths 20 56``, ``--depths 20,56`` or ``--depths 20 --depths 56``."""
-    if more and not first:
-        raise InputError(f"there is nothing to be said by {' '.join(more)!r}; did you mean --depths?")
-    words = [word for text in [*(first or []), *(more or [])] for word in text.split(",") if word]
-    depths = []
-    for word in words:
-        if not word.isdecimal() or (depth := int(word)) < 8 or depth % 6 != 2:
-            raise InputError(f"--depths {word}: a CIFAR network has 6n+2 layers, as 20, 32, 44 or 56")
-        depths.append(depth)
-    return sorted(set(depths)) or list(default)
+@dataclass(frozen=True)
+class Group:
+    """What the experiments of one study have in common.
+
+    Attributes:
+        out: the study's folder where none is named.
+        options: of ``ExperimentOptions``, those that all have.
+        examples: what is written after ``residual reproduce NAME``, below each one's own.
+        remark: what stands below the examples.
+        data_dir: how --data-dir is read, and what --help says of it.
+    """
+
+    out: Path
+    options: tuple[str, ...]
+    examples: tuple[str, ...] = ()
+    remark: str = "An interrupted study goes on with the same command."
+    data_dir: Any = DataDir
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A command: its name and what --help says of it are the function's.
+
+    Attributes:
+        options, examples: its own, besides the group's.
+    """
+
+    call: Callable[[ExperimentOptions], None]
+    group: Group
+    options: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+    def add_to(self, app: typer.Typer) -> None:
+        name, group = self.call.__name__, self.group
+
+        changed = {"out": group.out, "data_dir": group.data_dir}
+        command = takes(ExperimentOptions, self.options + group.options, **changed)(self.call)
+        lines = [f"  residual reproduce {name} {words}".rstrip() for words in self.examples + group.examples]
+        epilog = "\n".join(["\b", "Examples:", *lines, "", group.remark])
+        app.command(name, help=self.call.__doc__, epilog=epilog)(command)
+
+
+TRAINING = ("out", "data_dir", "settings", "device", "no_train")
+#: Of networks whose inputs have one size.
+GPU = ("eager", "deterministic")
+DEPTHS, NETWORKS = ("more", "depths"), ("more", "networks")
+NEXT = " \\\n    "
+DATA, SHORT = "--data-dir ~/data", "--set schedule.iterations=2000 --out runs/short"
+FOLDERS, RESNET101 = "--data-dir ~/imagenet", "--weights-resnet101 weights/resnet101"
+
+DEGRADATION = Group(Path("runs/degradation"), ("seed", "out", "settings", "device"))
+CIFAR10 = Group(CIFAR10_OUT, TRAINING + GPU)
+IMAGENET = Group(
+    IMAGENET_OUT,
+    TRAINING + GPU,
+    (
+        "--no-train",
+        f"--data-dir ~/imagenette --out runs/imagenette --set data.folder.size=64{NEXT}"
+        f"--set 'data.folder.shorter_side=[72,128]' --set schedule.epochs=8 --set schedule.plateau=null{NEXT}"
+        "--set 'schedule.drops=[0.5,0.8]' --set schedule.learning_rate=0.05 --set batch.size=64",
+    ),
+    data_dir=ClassesDir,
+)
+DETECTION = Group(
+    DETECTION_OUT,
+    (*NETWORKS, "weights_vgg16", "weights_resnet101", *TRAINING),
+    (
+        "--no-train",
+        f"--data-dir ~/cells --out runs/cells {RESNET101}{NEXT}--set data.layout=voc "
+        "--set data.train=train --set data.test=test --set schedule.iterations=2000",
+    ),
+    f"{CIFAR10.remark} Runs of residual detect train (under torchrun, say) count as well where they are in "
+    "OUT/RECIPE/seed0, as runs/detection/coco-resnet101/seed0.",
+    BoxesDir,
+)
+REPORT = Group(CIFAR10_OUT, ("out", "imagenet", "detection"), remark="")
+
+
+def _imagenet_table(number: int, help: str, example: str) -> Experiment:
+    def call(asked: ExperimentOptions) -> None:
+        from ..reproduce import imagenet
+
+        imagenet.table(asked.study(imagenet.IMAGENET), number, asked.words("networks"))
+
+    call.__name__, call.__doc__ = f"table{number}", help
+    return Experiment(call, IMAGENET, NETWORKS, (FOLDERS, f"{FOLDERS} --networks {example}"))
+
+
+def _detection_table(number: int, help: str, data: str, example: str, *options: str) -> Experiment:
+    def call(asked: ExperimentOptions) -> None:
+        from ..detection.improvements import SCALES
+        from ..reproduce import detection
+
+        weights = {"vgg16": asked.weights_vgg16, "resnet101": asked.weights_resnet101}
+        detection.table(
+            asked.study(detection.DETECTION),
+            number,
+            asked.words("networks"),
+            weights={network: path for network, path in weights.items() if path},
+            members=asked.ensemble,
+            scales=shorter_sides(asked.scales) if asked.scales else SCALES,
+        )
+
+    call.__name__, call.__doc__ = f"table{number}", help
+    examples = (
+        f"--data-dir ~/{data}{NEXT}--weights-vgg16 weights/vgg16 {RESNET101}",
+        f"--data-dir ~/{data} --networks {example}{NEXT}{RESNET101}",
+    )
+    return Experiment(call, DETECTION, options, examples)
+
+
+#: In the paper's order.
+EXPERIMENTS = (
+    Experiment(degradation, DEGRADATION, (), ("", "--seed 1 --out runs/degradation-1")),
+    Experiment(figure1, CIFAR10, (), (DATA, SHORT)),
+    Experiment(figure4, IMAGENET, (), (FOLDERS,)),
+    _imagenet_table(
+        2, "Table 2: 18 and 34 layers, plain and residual. Ten-crop testing.", "plain18 resnet18"
+    ),
+    Experiment(signals, CIFAR10, DEPTHS, (DATA, f"--depths 20 {SHORT}")),
+    _imagenet_table(
+        3, "Table 3: shortcuts A, B, C and deeper networks. Ten-crop testing.", "plain34 resnet34-a"
+    ),
+    _imagenet_table(4, "Table 4: single models, multi-scale testing.", "resnet34-b resnet50"),
+    _imagenet_table(5, "Table 5: the ensemble of Table 4's networks.", "resnet34-b resnet50"),
+    Experiment(
+        table6,
+        CIFAR10,
+        (*DEPTHS, "seeds"),
+        (DATA, "--depths 20 56 --seeds 5", f"--depths 20 {SHORT}", "--no-train"),
+    ),
+    Experiment(figure6, CIFAR10, DEPTHS, (DATA, f"--depths 20 56 {SHORT}", "--depths 20 32 44 56 110 1202")),
+    Experiment(figure7, CIFAR10, DEPTHS, (DATA, f"--depths 20 56 {SHORT}")),
+    _detection_table(7, "Table 7: detection on PASCAL VOC 2007 and 2012.", "VOCdevkit", "voc07+12-resnet101"),
+    _detection_table(8, "Table 8: detection on COCO's validation set.", "coco", "coco-resnet101"),
+    _detection_table(
+        9,
+        "Table 9: improvements of detection on COCO.\n\n"
+        "Box refinement, global context, multi-scale testing, ensemble.",
+        "coco",
+        "coco-resnet101-context",
+        "ensemble",
+        "scales",
+    ),
+    Experiment(report, REPORT, (), ("", "--out results/cifar10 --imagenet results/imagenette")),
+)
+for experiment in EXPERIMENTS:
+    experiment.add_to(app)

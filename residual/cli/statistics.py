@@ -1,4 +1,4 @@
-"""``residual statistics``: the mean picture and the colours of a training set."""
+"""``residual statistics``: the mean image and the colours of a training set."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +36,7 @@ def statistics(
         print_json(
             {
                 "data": index.name,
-                "pictures": found.pictures,
+                "images": found.images,
                 "unreadable": found.unreadable,
                 "channel_mean": found.channel_mean.tolist(),
                 "channel_std": found.channel_std.tolist(),
@@ -45,7 +45,7 @@ def statistics(
             }
         )
         return
-    typer.echo(f"{index.name}: {found.pictures:,} pictures, {len(index.classes):,} classes")
+    typer.echo(f"{index.name}: {found.images:,} images, {len(index.classes):,} classes")
     if found.unreadable:
         typer.echo(
             f"  unreadable   {len(found.unreadable):,}; the first: {next(iter(found.unreadable.values()))}"

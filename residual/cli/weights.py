@@ -1,11 +1,12 @@
 """``residual complexity``, ``import`` and ``export-weights``: networks and their weights."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .options import Classes, Json, Shortcut, Variant, lines, numbers, print_json
+from .options import Classes, Json, Shortcut, Variant, WeightsFolder, lines, numbers, print_json
 
 app = typer.Typer()
 
@@ -22,9 +23,9 @@ Examples:
 def complexity(
     model: Annotated[str, typer.Argument(help="A network's name, as resnet50 or cifar_resnet110.")],
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the pictures (default: 224; 32 for CIFAR networks).")
+        int | None, typer.Option(min=1, help="Side of the images (default: 224; 32 for CIFAR networks).")
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of the pictures.")] = 3,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the images.")] = 3,
     classes: Classes = None,
     shortcut: Shortcut = None,
     variant: Variant = None,
@@ -34,11 +35,10 @@ def complexity(
 
     Also activations, stage by stage.
     """
-    from rich.console import Console
-
     from ..analysis.complexity import complexity as count
-    from ..analysis.complexity import default_input_size, table, to_json
+    from ..analysis.complexity import default_input_size, headings, rows, to_json
     from ..models import build_model
+    from ..reproduce.table import Table, TableRow
 
     chosen: dict[str, Any] = {"classes": classes, "shortcut": shortcut, "variant": variant}
     options = {name: value for name, value in chosen.items() if value is not None}
@@ -48,7 +48,9 @@ def complexity(
     if as_json:
         print_json({"model": model, "options": options} | to_json(counted))
     else:
-        Console().print(table(counted))
+        *stages, total = map(TableRow, rows(counted))
+        title = f"One image of {' x '.join(map(str, shape))} (C x H x W)"
+        Table(title, headings(), [*stages, replace(total, rule=True)]).print()
 
 
 @app.command(
@@ -107,7 +109,7 @@ Examples:
 """,
 )
 def export_weights(
-    weights: Annotated[Path, typer.Argument(help="A weights folder or a run folder.")],
+    weights: WeightsFolder,
     file: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors.")],
 ) -> None:
     """Write a network's weights for other libraries.

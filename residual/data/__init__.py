@@ -1,4 +1,4 @@
-"""Data sets by name, and the split that holds some pictures out for choosing."""
+"""Datasets by name, and the split that holds some images out for choosing."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,38 +16,38 @@ SPLITS = ("train", "test")
 
 
 def load_dataset(name: str, split: Literal["train", "test"], data_dir: Path | None = None) -> Dataset:
-    """Return one part of a data set.
+    """Return one part of a dataset.
 
     Args:
         name: one of DATASETS.
         split: the official part; see ``split_validation`` for one to choose by.
-        data_dir: where the data set lies, or is downloaded to; None for the folder ``data``. The digits
+        data_dir: where the dataset lies, or is downloaded to; None for the folder ``data``. The digits
             need none.
 
     Raises:
         InputError: for an unknown name or part, and for files that are missing, wrong or unreachable.
     """
     if split not in SPLITS:
-        raise InputError(f"there is no part {split!r} of a data set{nearest(split, SPLITS)}")
+        raise InputError(f"there is no part {split!r} of a dataset{nearest(split, SPLITS)}")
     if name == "digits":
         return load_digits(split)
     if name == "cifar10":
         return load_cifar10(split, data_dir)
-    raise InputError(f"there is no data set {name!r}{nearest(name, DATASETS)}")
+    raise InputError(f"there is no dataset {name!r}{nearest(name, DATASETS)}")
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Return what remains for training and ``count`` random pictures for validation (45k/5k in Section 4.2).
+    """Return what remains for training and ``count`` random images for validation (45k/5k in Section 4.2).
 
-    A pure function of the seed; both parts keep the pictures' order and their ids.
+    A pure function of the seed; both parts keep the images' order and their ids.
 
     Raises:
-        InputError: unless both parts have a picture.
+        InputError: unless both parts have an image.
     """
     total = len(dataset)
     if not 0 < count < total:
         raise InputError(
-            f"cannot hold {count:,} of the {total:,} pictures of {dataset.name} out for validation; "
+            f"cannot hold {count:,} of the {total:,} images of {dataset.name} out for validation; "
             f"hold out 1 to {total - 1:,}"
         )
     order = torch.randperm(total, generator=generator(seed, Stream.SPLIT))

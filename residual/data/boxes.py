@@ -1,6 +1,6 @@
-"""Pictures with boxes: what every detection data set is here, whatever it was read from.
+"""Images with boxes: what every detection dataset is here, whatever it was read from.
 
-Coordinates are continuous: a box (x1, y1, x2, y2) reaches from x1 to x2, the picture from 0 to its width. The
+Coordinates are continuous: a box (x1, y1, x2, y2) reaches from x1 to x2, the image from 0 to its width. The
 pixel column i is the stretch from i to i + 1.
 """
 
@@ -9,24 +9,24 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 
-#: A box may reach so many pixels over the picture's edge before it is worth telling: programs that annotate
+#: A box may reach so many pixels over the image's edge before it is worth telling: programs that annotate
 #: count pixels from 0 or from 1.
 TOLERANCE = 2.0
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A picture and what is known to be on it.
+class AnnotatedImage:
+    """An image and what is known to be on it.
 
     Attributes:
-        id: its name in the data set.
+        id: its name in the dataset.
         path: of its file.
         size: width and height in pixels as annotated, upright.
         boxes: float32 (M, 4).
@@ -53,40 +53,47 @@ class Photo:
 
 @dataclass(frozen=True)
 class BoxDataset:
-    """Pictures with boxes in files.
+    """Images with boxes in files.
 
     Attributes:
-        name: of the data set and its part, as "voc 2007/test".
+        layout: "voc" or "coco".
+        splits: of the dataset that were read together, as "2007/test".
         classes: names of the K classes, in the order of the labels.
-        photos: each a valid example, those without boxes too.
+        images: each a valid example, those without boxes too.
         notes: one sentence for everything that was left out or cut.
         categories: the number of each class in the annotations' own counting, for submissions.
     """
 
-    name: str
+    layout: Literal["voc", "coco"]
+    splits: tuple[str, ...]
     classes: tuple[str, ...]
-    photos: tuple[Photo, ...]
+    images: tuple[AnnotatedImage, ...]
     notes: tuple[str, ...]
     categories: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.images)
+
+    @property
+    def name(self) -> str:
+        """Of the dataset and its splits, as "voc 2007/test"."""
+        return f"{self.layout} {'+'.join(self.splits)}"
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these pictures from others: a resumed run has to have the same."""
-        names = hashlib.sha256("\n".join(photo.id for photo in self.photos).encode()).hexdigest()[:16]
-        return {"classes": len(self.classes), "pictures": len(self.photos), "files": names}
+        """Return what tells these images from others: a resumed run has to have the same."""
+        names = hashlib.sha256("\n".join(annotated.id for annotated in self.images).encode()).hexdigest()[:16]
+        return {"classes": len(self.classes), "images": len(self.images), "files": names}
 
     def counts(self) -> list[int]:
         """Return the number of objects of each class; difficult ones and crowds are none."""
-        if not self.photos:
+        if not self.images:
             return [0] * len(self.classes)
-        labels = torch.cat([photo.labels[photo.wanted] for photo in self.photos])
+        labels = torch.cat([annotated.labels[annotated.wanted] for annotated in self.images])
         return torch.bincount(labels, minlength=len(self.classes)).tolist()
 
 
 @dataclass(frozen=True)
-class Annotated:
+class Annotation:
     """One object as its annotation has it, before it is checked.
 
     Attributes:
@@ -101,16 +108,16 @@ class Annotated:
     area: float | None = None
 
 
-def make_photo(
+def make_annotated_image(
     id: str,
     path: Path,
     size: tuple[int, int],
-    objects: Iterable[Annotated],
+    objects: Iterable[Annotation],
     label: dict[str, int],
     where: str,
     notes: list[str],
-) -> Photo:
-    """Return a picture with those objects that have a part on it; what is wrong with the others is noted.
+) -> AnnotatedImage:
+    """Return an image with those objects that have a part on it; what is wrong with the others is noted.
 
     Args:
         label: number of each class.
@@ -120,7 +127,7 @@ def make_photo(
     Raises:
         InputError: for a class without a number.
     """
-    kept: list[tuple[list[float], Annotated]] = []
+    kept: list[tuple[list[float], Annotation]] = []
     for item in objects:
         if item.name not in label:
             raise InputError(
@@ -140,11 +147,11 @@ def make_photo(
         if x2 == x1 or y2 == y1:
             notes.append(f"{what} has no area; it was left out")
         elif inside[2] <= inside[0] or inside[3] <= inside[1]:
-            notes.append(f"{what} is outside the picture of {width} x {height}; it was left out")
+            notes.append(f"{what} is outside the image of {width} x {height}; it was left out")
         else:
             over = max(abs(a - b) for a, b in zip(inside, item.corners, strict=True))
             if over > TOLERANCE:
-                notes.append(f"{what} reaches over the edge of the picture of {width} x {height}; it was cut")
+                notes.append(f"{what} reaches over the edge of the image of {width} x {height}; it was cut")
             kept.append((inside, item))
     boxes = torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -152,7 +159,7 @@ def make_photo(
         float(side.prod()) if item.area is None else item.area
         for side, (_, item) in zip(sides, kept, strict=True)
     ]
-    return Photo(
+    return AnnotatedImage(
         id,
         path,
         size,
@@ -164,8 +171,8 @@ def make_photo(
     )
 
 
-def check_not_empty(photos: list[Photo], where: str, notes: list[str]) -> None:
-    """Raise an InputError where no picture is left."""
-    if not photos:
+def check_not_empty(images: list[AnnotatedImage], where: str, notes: list[str]) -> None:
+    """Raise an InputError where no image is left."""
+    if not images:
         first = f"; the first fault: {notes[0]}" if notes else ""
-        raise InputError(f"{where} holds no picture that can be used{first}")
+        raise InputError(f"{where} holds no image that can be used{first}")

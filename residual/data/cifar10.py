@@ -1,4 +1,4 @@
-"""CIFAR-10 (A. Krizhevsky, 2009): 60,000 colour pictures of 32x32 in ten classes.
+"""CIFAR-10 (A. Krizhevsky, 2009): 60,000 colour images of 32x32 in ten classes.
 
 Read from either official layout; where there is none, the binary one is downloaded.
 
@@ -30,14 +30,14 @@ from .dataset import Dataset
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-#: Pictures in each file, and bytes of a picture.
+#: Images in each file, and bytes of an image.
 RECORDS, PIXELS = 10_000, 3 * 32 * 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 
 
 def load_cifar10(split: Literal["train", "test"], data_dir: Path | None = None) -> Dataset:
-    """Return the 50,000 training or 10,000 test pictures, uint8 (N, 3, 32, 32), in the order of the files.
+    """Return the 50,000 training or 10,000 test images, uint8 (N, 3, 32, 32), in the order of the files.
 
     Ids count from 0 in each part.
 
@@ -74,7 +74,7 @@ def load_cifar10(split: Literal["train", "test"], data_dir: Path | None = None) 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How an official archive stores the data set.
+    """How an official archive stores the dataset.
 
     Attributes:
         folder: its name.
@@ -108,7 +108,7 @@ def _read_batch(layout: _Layout, path: Path) -> tuple[np.ndarray, list[int]]:
     for record, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < len(CLASSES):
             raise InputError(
-                f"{path} is not a file of CIFAR-10: the label of its picture {record:,} is none of "
+                f"{path} is not a file of CIFAR-10: the label of its image {record:,} is none of "
                 f"0 to {len(CLASSES) - 1}; {remedy}"
             )
     return pixels, labels

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .boxes import Annotated, BoxDataset, Photo, check_not_empty, make_photo
+from .boxes import AnnotatedImage, Annotation, BoxDataset, check_not_empty, make_annotated_image
 
 
 def load_coco(
@@ -23,7 +23,7 @@ def load_coco(
     """Read one or more splits together.
 
     Args:
-        folder: holds annotations/ and the pictures.
+        folder: holds annotations/ and the images.
         splits: as "train2014".
         classes: names of the classes, None for the JSON's categories in the order of their ids.
         boxes: whether there are annotations; test-dev has none.
@@ -33,7 +33,7 @@ def load_coco(
             splits or ``classes`` do not agree.
     """
     notes: list[str] = []
-    photos: list[Photo] = []
+    images: list[AnnotatedImage] = []
     categories: dict[str, int] = {}
     for split in splits:
         file = _annotations(folder, split)
@@ -53,28 +53,28 @@ def load_coco(
         if other := sorted(set(listed) - set(chosen)):
             raise InputError(f"{file}: there is no class {other[0]!r} among {', '.join(chosen)}")
         label = {name: number for number, name in enumerate(chosen)}
-        photos += _photos(file, content, names, label, _pictures(folder, split), notes)
+        images += _annotated_images(file, content, names, label, _image_files(folder, split), notes)
     if not categories:
         raise InputError(f"{folder}: no category is listed; a JSON lists the classes under 'categories'")
-    check_not_empty(photos, f"{folder}: {' and '.join(splits)}", notes)
+    check_not_empty(images, f"{folder}: {' and '.join(splits)}", notes)
     named = tuple(classes) if classes is not None else tuple(categories)
     numbers = tuple(categories.get(name, 0) for name in named)
-    return BoxDataset(f"coco {'+'.join(splits)}", named, tuple(photos), tuple(notes), numbers)
+    return BoxDataset("coco", tuple(splits), named, tuple(images), tuple(notes), numbers)
 
 
-def _photos(
+def _annotated_images(
     file: Path,
     content: dict[str, Any],
     names: dict[int, str],
     label: dict[str, int],
-    pictures: dict[str, Path],
+    files: dict[str, Path],
     notes: list[str],
-) -> list[Photo]:
+) -> list[AnnotatedImage]:
     images = _by_id(content, "images", file)
-    objects: dict[int, list[Annotated]] = defaultdict(list)
+    objects: dict[int, list[Annotation]] = defaultdict(list)
     for number, item in _by_id(content, "annotations", file).items():
         try:
-            picture, category = int(item["image_id"]), int(item["category_id"])
+            image_id, category = int(item["image_id"]), int(item["category_id"])
             x, y, w, h = map(float, item["bbox"])
             crowd, area = bool(int(item.get("iscrowd") or 0)), item.get("area")
             area = w * h if area is None else float(area)
@@ -85,38 +85,40 @@ def _photos(
             ) from None
         if category not in names:
             raise InputError(f"{file}: annotation {number} is of category {category}, which is not listed")
-        if picture not in images:
-            notes.append(f"{file}: annotation {number} is of image {picture}, which is not listed; left out")
+        if image_id not in images:
+            notes.append(f"{file}: annotation {number} is of image {image_id}, which is not listed; left out")
             continue
-        objects[picture].append(
-            Annotated(
+        objects[image_id].append(
+            Annotation(
                 names[category],
                 (x, y, x + w, y + h),
                 crowd=crowd,
                 area=area,
             )
         )
-    photos = []
+    kept = []
     for number, image in images.items():
         try:
             name, size = str(image["file_name"]), (int(image["width"]), int(image["height"]))
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{file}: image {number} lacks a file_name, a width or a height") from None
-        if name not in pictures:
+        if name not in files:
             notes.append(f"{file}: there is no file of image {number}, {name}; it is left out")
             continue
         where = f"{file}: image {number}"
         if min(size) < 1:
             notes.append(f"{where} has a size of {size[0]} x {size[1]}; it is left out")
             continue
-        photos.append(make_photo(str(number), pictures[name], size, objects[number], label, where, notes))
+        kept.append(
+            make_annotated_image(str(number), files[name], size, objects[number], label, where, notes)
+        )
     listed = {str(image["file_name"]) for image in images.values()}
-    if unlisted := sorted(pictures.keys() - listed):
+    if unlisted := sorted(files.keys() - listed):
         notes.append(
-            f"{file}: {len(unlisted):,} pictures beside it are not listed and are left out, the first is "
+            f"{file}: {len(unlisted):,} images beside it are not listed and are left out, the first is "
             f"{unlisted[0]}"
         )
-    return photos
+    return kept
 
 
 def _annotations(folder: Path, split: str) -> Path:
@@ -134,14 +136,14 @@ def _annotations(folder: Path, split: str) -> Path:
     raise InputError(f"there is no file {candidates[0]}{have}")
 
 
-def _pictures(folder: Path, split: str) -> dict[str, Path]:
+def _image_files(folder: Path, split: str) -> dict[str, Path]:
     """Return the files of a split by their name, as a JSON has it."""
-    # COCO's test-dev is a part of its test pictures, and lies among them.
+    # COCO's test-dev is a part of its test images, and lies among them.
     split = split.replace("-dev", "")
     for place in (folder / split, folder / "images" / split, folder / "images", folder):
         if place.is_dir() and (files := {p.name: p for p in place.iterdir() if p.is_file()}):
             return files
-    raise InputError(f"there are no pictures in {folder / split} or {folder / 'images'}")
+    raise InputError(f"there are no images in {folder / split} or {folder / 'images'}")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ColourNoise:
-    """AlexNet's noise: each pixel of a picture gets ``P (a * l)``, one draw of a ~ N(0, std) a picture.
+    """AlexNet's noise: each pixel of an image gets ``P (a * l)``, one draw of a ~ N(0, std) an image.
 
     Attributes:
         values: eigenvalues l of the RGB covariance over the training set, (3,), in units of [0, 1] squared.
@@ -21,6 +21,6 @@ class ColourNoise:
     std: float = 0.1
 
     def shifts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw what is added to each of ``count`` pictures: (count, 3, 1, 1), in units of [0, 1]."""
+        """Draw what is added to each of ``count`` images: (count, 3, 1, 1), in units of [0, 1]."""
         a = torch.randn(count, 3, generator=generator) * self.std
         return ((a * self.values.cpu()) @ self.vectors.cpu().T)[:, :, None, None]

@@ -1,6 +1,6 @@
-"""Random parts of large pictures: the paper's scale augmentation, and the crops that came later.
+"""Random parts of large images: the paper's scale augmentation, and the crops that came later.
 
-Each is given uniform random numbers, drawn beforehand as a pure function of the iteration, and the picture's
+Each is given uniform random numbers, drawn beforehand as a pure function of the iteration, and the image's
 size, which is known only when its file is open.
 """
 
@@ -10,15 +10,15 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .images import Cut
+from .images import CropFunction
 
 
 class Crop(Protocol):
-    """A way to choose a part of a picture.
+    """A way to choose a part of an image.
 
     Attributes:
         size: side of the square that the part is resized to.
-        numbers: how many uniform random numbers a picture needs.
+        numbers: how many uniform random numbers an image needs.
     """
 
     @property
@@ -27,7 +27,7 @@ class Crop(Protocol):
     @property
     def numbers(self) -> int: ...
 
-    def cut(self, numbers: Tensor) -> Cut:
+    def at(self, numbers: Tensor) -> CropFunction:
         """Return the part that ``numbers``, float (self.numbers,) in [0, 1), choose."""
         ...
 
@@ -36,7 +36,7 @@ class Crop(Protocol):
 class ScaleCrop:
     """Section 3.4: the shorter side is sampled in [low, high], then a square of ``size`` is cropped anywhere.
 
-    A picture smaller than the crop at its scale cannot be, since low >= size.
+    An image smaller than the crop at its scale cannot be, since low >= size.
     """
 
     size: int = 224
@@ -44,13 +44,13 @@ class ScaleCrop:
     high: int = 480
     numbers: int = 3
 
-    def cut(self, numbers: Tensor) -> Cut:
+    def at(self, numbers: Tensor) -> CropFunction:
         scale, across, down = numbers.tolist()
         # Whole sides, low and high among them.
         side = self.low + int(scale * (self.high - self.low + 1))
 
         def part(width: int, height: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-            # The size of the whole picture at this scale, in whole pixels, as a resized picture has it.
+            # The size of the whole image at this scale, in whole pixels, as a resized image has it.
             wide, high = scaled(width, height, side)
             left, top = int(across * (wide - self.size + 1)), int(down * (high - self.size + 1))
             x, y = width / wide, height / high
@@ -76,7 +76,7 @@ class ResizedCrop:
     def numbers(self) -> int:
         return 2 * self.tries + 2
 
-    def cut(self, numbers: Tensor) -> Cut:
+    def at(self, numbers: Tensor) -> CropFunction:
         values = numbers.tolist()
         across, down = values[-2:]
 
@@ -99,27 +99,8 @@ class ResizedCrop:
         return part
 
 
-@dataclass(frozen=True)
-class CentreCrop:
-    """The square of ``size`` in the middle of the picture with shorter side ``side``: no random numbers."""
-
-    size: int = 224
-    side: int = 256
-    numbers: int = 0
-
-    def cut(self, numbers: Tensor | None = None) -> Cut:
-        def part(width: int, height: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-            wide, high = scaled(width, height, self.side)
-            left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
-            x, y = width / wide, height / high
-            box = (left * x, top * y, (left + self.size) * x, (top + self.size) * y)
-            return box, (self.size, self.size)
-
-        return part
-
-
 def scaled(width: int, height: int, side: int) -> tuple[int, int]:
-    """Return the size of a picture whose shorter side becomes ``side``, the longer one rounded down."""
+    """Return the size of an image whose shorter side becomes ``side``, the longer one rounded down."""
     if width <= height:
         return side, max(side, int(side * height / width))
     return max(side, int(side * width / height)), side

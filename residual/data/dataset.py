@@ -1,7 +1,7 @@
-"""What every data set is here, whatever it was read from."""
+"""What every dataset is here, whatever it was read from."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures that fit in memory.
+    """Images that fit in memory.
 
     Attributes:
-        name: of the data set and its part, as "cifar10 train".
+        name: of the dataset and its part, as "cifar10 train".
         classes: names of the K classes, in the order of the targets.
         images: uint8 (N, C, H, W).
         targets: int64 (N,), each in [0, K).
-        ids: int64 (N,), a picture's number in the data set's own order; a subset keeps them.
+        ids: int64 (N,), an image's number in the dataset's own order; a subset keeps them.
     """
 
     name: str
@@ -28,14 +28,24 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: (C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def __iter__(self) -> Iterator[tuple[Tensor, int, int]]:
-        for image, target, picture in zip(self.images, self.targets, self.ids, strict=True):
-            yield image, int(target), int(picture)
+        for image, target, number in zip(self.images, self.targets, self.ids, strict=True):
+            yield image, int(target), int(number)
 
     def to(self, device: torch.device) -> "Dataset":
-        """Return the data set with pictures and targets on a device."""
+        """Return the dataset with images and targets on a device."""
         return Dataset(self.name, self.classes, self.images.to(device), self.targets.to(device), self.ids)
 
     def subset(self, indices: Tensor, name: str) -> "Dataset":
-        """Return the pictures at ``indices``, int64 (M,)."""
+        """Return the images at ``indices``, int64 (M,)."""
         return Dataset(name, self.classes, self.images[indices], self.targets[indices], self.ids[indices])
+
+    def with_classes(self, classes: tuple[str, ...]) -> "Dataset":
+        """Return the dataset with other names for its K classes."""
+        return replace(self, classes=classes)

@@ -1,4 +1,4 @@
-"""The handwritten digits inside scikit-learn: a data set that needs no download."""
+"""The handwritten digits inside scikit-learn: a dataset that needs no download."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ from .dataset import Dataset
 
 
 def load_digits(split: Literal["train", "test"]) -> Dataset:
-    """Return 1,438 pictures to train on or 359 to test on, uint8 (N, 1, 8, 8), of the digits 0 to 9.
+    """Return 1,438 images to train on or 359 to test on, uint8 (N, 1, 8, 8), of the digits 0 to 9.
 
-    The data set has no official split; here every fifth picture is a test picture.
+    The dataset has no official split; here every fifth image is a test image.
 
     Source: the test part of "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI
     Machine Learning Repository, 1998, as scikit-learn holds it.

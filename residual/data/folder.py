@@ -1,15 +1,14 @@
-"""Pictures in folders, one directory a class, as torchvision's ImageFolder and ImageNet have them.
+"""Images in folders, one directory a class, as torchvision's ImageFolder and ImageNet have them.
 
-    DIR/train/CLASS/picture.jpg         the training part
-    DIR/val/CLASS/picture.jpg           the validation part, or
-    DIR/val/picture.jpg                 ImageNet's flat one, with a file that names each picture's class:
+    DIR/train/CLASS/image.jpg         the training part
+    DIR/val/CLASS/image.jpg           the validation part, or
+    DIR/val/image.jpg                 ImageNet's flat one, with a file that names each image's class:
                                         LOC_val_solution.csv, val.txt, or the devkit's ground truth
 
 An index of the files is kept in the user's cache folder: reading the directories of 1.28 million files takes
 minutes on a slow disk, and checking that they have not changed takes seconds.
 """
 
-import contextlib
 import csv
 import hashlib
 import json
@@ -18,12 +17,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, nearest
+from ..files import cache_folder, keep
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 #: Where the classes of a flat validation folder stand, beside it or in it.
@@ -36,12 +36,12 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """Which pictures there are, and of what class; none of them is opened for it.
+    """Which images there are, and of what class; none of them is opened for it.
 
     Attributes:
-        name: of the data set and its part.
+        name: of the dataset and its part.
         classes: names of the K classes, sorted.
-        files: paths of the N pictures below ``root``.
+        files: paths of the N images below ``root``.
         targets: int64 (N,), each in [0, K).
         root: the folder that the paths are relative to.
     """
@@ -54,7 +54,7 @@ class FolderIndex:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Names of the pictures: their paths."""
+        """Names of the images: their paths."""
         return self.files
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class FolderIndex:
 
 
 def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None = None) -> FolderIndex:
-    """Return the index of a part of a folder of pictures.
+    """Return the index of a part of a folder of images.
 
     Args:
         data_dir: the folder that holds ``train`` and ``val``; for validation also one that holds the classes.
@@ -73,7 +73,7 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
         classes: those of the training part, in whose order targets count; None for the part's own.
 
     Raises:
-        InputError: when there is no such folder, a class has no pictures or is not among ``classes``, or the
+        InputError: when there is no such folder, a class has no images or is not among ``classes``, or the
             classes of a flat validation folder are not known.
     """
     if not data_dir.is_dir():
@@ -105,40 +105,40 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
 
 
 def _sorted(root: Path, folders: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return each class's pictures, of a folder with a directory for each class."""
+    """Return each class's images, of a folder with a directory for each class."""
     if not folders:
-        raise InputError(f"{root} is empty; put a folder with pictures for each class there")
+        raise InputError(f"{root} is empty; put a folder with images for each class there")
     found = {name: [f"{name}/{file}" for file in files] for name, files in folders.items()}
     empty = [name for name, files in found.items() if not files]
     if len(empty) == len(found):
         raise InputError(
-            f"{root} has no pictures in its {len(found)} folders (known are {', '.join(SUFFIXES)}); is it "
+            f"{root} has no images in its {len(found)} folders (known are {', '.join(SUFFIXES)}); is it "
             "the folder that holds the classes?"
         )
     if empty:
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
         raise InputError(
-            f"{root / empty[0]}{more}: a class without pictures; put pictures there or remove the folder"
+            f"{root / empty[0]}{more}: a class without images; put images there or remove the folder"
         )
     return found
 
 
-def _flat(root: Path, data_dir: Path, pictures: list[str]) -> dict[str, list[str]]:
-    """Return each class's pictures, of ImageNet's validation folder without directories."""
+def _flat(root: Path, data_dir: Path, images: list[str]) -> dict[str, list[str]]:
+    """Return each class's images, of ImageNet's validation folder without directories."""
     places = (root, data_dir, data_dir / "ILSVRC2012_devkit_t12" / "data")
     known: dict[str, str] = {}
     source = next((p / n for p in places for n in GROUND_TRUTH if (p / n).is_file()), None)
     if source:
         known = _read_pairs(source)
     elif source := next((p / DEVKIT for p in places if (p / DEVKIT).is_file()), None):
-        known = _read_devkit(source, sorted(pictures))
+        known = _read_devkit(source, sorted(images))
     else:
         raise InputError(
-            f"{root} has pictures but no folders for classes, and no file says what they show; put beside it "
+            f"{root} has images but no folders for classes, and no file says what they show; put beside it "
             f"LOC_val_solution.csv, a val.txt (lines of FILE CLASS), or the devkit's {DEVKIT} and meta.mat"
         )
     found: dict[str, list[str]] = {}
-    for file in sorted(pictures):
+    for file in sorted(images):
         name = known.get(Path(file).stem)
         if name is None:
             raise InputError(f"{source} does not say which class {file} is of")
@@ -147,7 +147,7 @@ def _flat(root: Path, data_dir: Path, pictures: list[str]) -> dict[str, list[str
 
 
 def _read_pairs(path: Path) -> dict[str, str]:
-    """Return the class of each picture by the file's name without suffix, from lines of FILE CLASS."""
+    """Return the class of each image by the file's name without suffix, from lines of FILE CLASS."""
     pairs = {}
     with path.open(encoding="utf-8", newline="") as file:
         rows: Iterable[list[str]] = csv.reader(file) if path.suffix == ".csv" else (x.split() for x in file)
@@ -157,13 +157,13 @@ def _read_pairs(path: Path) -> dict[str, str]:
             # Kaggle's file has boxes after the class: "n01751748 111 108 230 366".
             words = row[1].split() if len(row) > 1 else []
             if not words:
-                raise InputError(f"{path}, line {number}: write the picture's file and its class")
+                raise InputError(f"{path}, line {number}: write the image's file and its class")
             pairs[Path(row[0]).stem] = words[0]
     return pairs
 
 
-def _read_devkit(path: Path, pictures: list[str]) -> dict[str, str]:
-    """Return the class of each picture from the devkit: a number a line, and meta.mat, which names them."""
+def _read_devkit(path: Path, images: list[str]) -> dict[str, str]:
+    """Return the class of each image from the devkit: a number a line, and meta.mat, which names them."""
     # scipy comes with scikit-learn; importing it takes a while.
     from scipy.io import loadmat
 
@@ -177,13 +177,13 @@ def _read_devkit(path: Path, pictures: list[str]) -> dict[str, str]:
         classes = [names[number] for number in numbers]
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path} or {meta} is damaged ({error})") from None
-    if len(classes) != len(pictures):
-        raise InputError(f"{path} has {len(classes):,} lines, and there are {len(pictures):,} pictures")
-    return {Path(file).stem: name for file, name in zip(pictures, classes, strict=True)}
+    if len(classes) != len(images):
+        raise InputError(f"{path} has {len(classes):,} lines, and there are {len(images):,} images")
+    return {Path(file).stem: name for file, name in zip(images, classes, strict=True)}
 
 
 def _cached(root: Path) -> dict[str, list[str]]:
-    """Return the pictures of each class's folder, from the cache where no directory has changed since."""
+    """Return the images of each class's folder, from the cache where no directory has changed since."""
     file = _cache_file(root)
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -195,12 +195,13 @@ def _cached(root: Path) -> dict[str, list[str]]:
         pass  # none yet, or a damaged one: it is made again
     directories: dict[str, int] = {}
     files = _scan(root, directories)
-    _keep(file, {"version": VERSION, "root": str(root), "directories": directories, "files": files})
+    content = {"version": VERSION, "root": str(root), "directories": directories, "files": files}
+    keep(file, json.dumps(content).encode())
     return files
 
 
 def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
-    """Return the pictures directly in ``root`` (under "") and below each of its folders, sorted.
+    """Return the images directly in ``root`` (under "") and below each of its folders, sorted.
 
     Args:
         directories: is filled with when each directory was changed last.
@@ -228,7 +229,7 @@ def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
         folder, slash, rest = file.partition("/")
         found.setdefault(folder if slash else "", []).append(rest if slash else file)
     for name in directories:
-        # A folder without files is a class too, one without pictures.
+        # A folder without files is a class too, one without images.
         if name != "." and "/" not in name:
             found.setdefault(name, [])
     return found
@@ -248,24 +249,7 @@ def _modified(folder: Path) -> int:
         return -1
 
 
-def cache_folder() -> Path:
-    """Return the user's folder for what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
-
-
 def _cache_file(root: Path) -> Path:
     resolved = str(root.resolve())
     name = re.sub(r"\W+", "-", resolved)[-60:].strip("-")
     return cache_folder() / f"index-{name}-{hashlib.sha256(resolved.encode()).hexdigest()[:12]}.json"
-
-
-def _keep(file: Path, content: dict[str, Any]) -> None:
-    """Write the cache, whole or not at all; without it everything works, only slower."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

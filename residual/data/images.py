@@ -1,4 +1,4 @@
-"""Pictures from files: whatever the format, RGB and upright; and only as much of them as is needed."""
+"""Images from files: whatever the format, RGB and upright; and only as much of them as is needed."""
 
 import math
 import warnings
@@ -18,44 +18,46 @@ from ..errors import InputError
 
 T = TypeVar("T")
 
-#: Decoded pictures have at most so many pixels (512 MB as RGB); a JPEG may be larger in its file.
+#: Decoded images have at most so many pixels (512 MB as RGB); a JPEG may be larger in its file.
 MAX_PIXELS = 178_956_970
 #: The EXIF tag of the orientation, and its values for which width and height change places.
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 #: How a JPEG begins.
 JPEG = b"\xff\xd8\xff"
 
+#: An image longer than this many shorter sides is seen in its middle: memory stays bounded.
+LONGEST = 8
 #: Pixels by which a part may lie off its place: less than rounding to whole brightnesses shows.
 OFF = 1 / 64
 
-# Pillow warns of large pictures, and of EXIF data and palettes that it repairs by itself. Said once for all:
+# Pillow warns of large images, and of EXIF data and palettes that it repairs by itself. Said once for all:
 # threads that each set and restore the filters end up with everybody's warnings ignored.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-#: From a picture's upright (width, height) to the part to be kept, (left, top, right, bottom) in its pixels,
+#: From an image's upright (width, height) to the part to be kept, (left, top, right, bottom) in its pixels,
 #: and the (width, height) that it is resized to.
-Cut = Callable[[int, int], tuple[tuple[float, float, float, float], tuple[int, int]]]
+CropFunction = Callable[[int, int], tuple[tuple[float, float, float, float], tuple[int, int]]]
 
 #: A file, a PIL image, uint8 (H, W), (H, W, 1) or (H, W, 3) of NumPy, or uint8 (1 or 3, H, W) of PyTorch.
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+ImageLike = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 
 class DamagedImage(InputError):
-    """A file that is no whole picture."""
+    """A file that is no whole image."""
 
 
 def decode(path: Path, shorter_side: int | None = None) -> Tensor:
-    """Return a picture as uint8 RGB (3, H, W), upright.
+    """Return an image as uint8 RGB (3, H, W), upright.
 
-    Grey, CMYK, palette and 16-bit pictures become 8-bit RGB; transparent ones are laid on white.
+    Grey, CMYK, palette and 16-bit images become 8-bit RGB; transparent ones are laid on white.
 
     Args:
         path: a JPEG, PNG, WebP or whatever else Pillow reads.
-        shorter_side: let a JPEG's decoder halve the picture as long as its shorter side stays that long: much
-            faster for large photos. None: full size.
+        shorter_side: let a JPEG's decoder halve the image as long as its shorter side stays that long: much
+            faster for large images. None: full size.
 
     Raises:
-        DamagedImage: when the file is missing, unreadable, truncated, no picture, or too large.
+        DamagedImage: when the file is missing, unreadable, truncated, no image, or too large.
     """
 
     def whole(image: Image.Image) -> Image.Image:
@@ -69,15 +71,15 @@ def decode(path: Path, shorter_side: int | None = None) -> Tensor:
     return _to_tensor(_open(path, whole))
 
 
-def as_pixels(image: Picture, shorter_side: int | None = None) -> Tensor:
-    """Return a picture as uint8 (3, H, W).
+def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
+    """Return an image as uint8 (3, H, W).
 
     Args:
         shorter_side: as in ``decode``, for a file.
 
     Raises:
         DamagedImage: for a file that cannot be read.
-        InputError: for what is no picture.
+        InputError: for what is no image.
     """
     if isinstance(image, str | Path):
         return decode(Path(image), shorter_side)
@@ -85,7 +87,7 @@ def as_pixels(image: Picture, shorter_side: int | None = None) -> Tensor:
         image = np.asarray(image.convert("RGB"))
     if not isinstance(image, np.ndarray | Tensor):
         raise InputError(
-            f"{type(image).__name__} is no picture; give a path, a PIL image, an array or a tensor"
+            f"{type(image).__name__} is no image; give a path, a PIL image, an array or a tensor"
         )
     if isinstance(image, np.ndarray):
         form = "(H, W), (H, W, 1) or (H, W, 3)"
@@ -100,22 +102,24 @@ def as_pixels(image: Picture, shorter_side: int | None = None) -> Tensor:
     if not fits or 0 in image.shape:
         kind = "an array" if isinstance(image, np.ndarray) else "a tensor"
         raise InputError(
-            f"a picture of {image.dtype} {tuple(image.shape)} cannot be used; give {kind} of uint8 "
+            f"an image of {image.dtype} {tuple(image.shape)} cannot be used; give {kind} of uint8 "
             f"(0 to 255), {form}"
         )
     return tensor.expand(3, -1, -1)
 
 
-def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None, mirrored: bool = False) -> np.ndarray:
-    """Return a part of a picture, resized with antialiasing: uint8 (h, w, 3).
+def decode_part(
+    path: Path, crop: CropFunction, out: np.ndarray | None = None, flipped: bool = False
+) -> np.ndarray:
+    """Return a part of an image, resized with antialiasing: uint8 (h, w, 3).
 
     The same as decoding, resizing all of it and cropping, to rounding, without the work on what is cropped
     away; a JPEG is decoded at the smallest power-of-two scale that is no smaller than the result.
 
     Args:
-        cut: from the picture's upright size to the part and the size that it gets.
+        crop: from the image's upright size to the part and the size that it gets.
         out: where to write the result.
-        mirrored: give the part's mirror image.
+        flipped: give the part's flip.
 
     Raises:
         DamagedImage: as ``decode``.
@@ -124,7 +128,7 @@ def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None, mirrored: b
     def part(image: Image.Image) -> np.ndarray:
         orientation = image.getexif().get(ORIENTATION, 1)
         width, height = image.size[::-1] if orientation in TURNED else image.size
-        box, size = cut(width, height)
+        box, size = crop(width, height)
         scale = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
         reduced = 1.0
         if scale < 1:
@@ -135,11 +139,11 @@ def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None, mirrored: b
         _check_size(image, path)
         upright = _upright_rgb(image)
         # A reduced JPEG is exactly a half, a quarter or an eighth; its last row and column are padded to
-        # whole pixels, and come first where the picture was turned about.
+        # whole pixels, and come first where the image was turned about.
         x = upright.width - width * reduced if orientation in (2, 3, 6, 7) else 0.0
         y = upright.height - height * reduced if orientation in (3, 4, 7, 8) else 0.0
         left, top, right, bottom = (edge * reduced for edge in box)
-        return _resized(upright, (left + x, top + y, right + x, bottom + y), size, mirrored)
+        return _resized(upright, (left + x, top + y, right + x, bottom + y), size, flipped)
 
     pixels = _open(path, part)
     if out is None:
@@ -148,8 +152,8 @@ def decode_part(path: Path, cut: Cut, out: np.ndarray | None = None, mirrored: b
     return out
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Return a picture's upright width and height in pixels, from the beginning of its file.
+def image_size(path: Path) -> tuple[int, int]:
+    """Return an image's upright width and height in pixels, from the beginning of its file.
 
     Raises:
         DamagedImage: as ``decode``.
@@ -165,9 +169,48 @@ def picture_size(path: Path) -> tuple[int, int]:
     return size
 
 
+def decode_centre(path: Path, size: int, side: int) -> Tensor:
+    """Return the view of one-crop testing: the centre square of the image with shorter side ``side``.
+
+    Shapes: uint8 (3, size, size). What testing sees of an image is what a training set's mean is taken of.
+
+    Raises:
+        DamagedImage: as ``decode``.
+    """
+    image = resize_shorter(middle(decode(path, decoded_side(side))), side)
+    return square(image, size, *centre(image, size))
+
+
+def decoded_side(side: int) -> int:
+    """Return the shorter side below which a decoder does not halve an image that testing looks at.
+
+    Twice the side that is looked at: resizing from there gives what resizing from the full size gives, but
+    for noise, and an image of 100 million pixels takes little memory.
+    """
+    return 2 * side
+
+
 def resize_shorter(image: Tensor, side: int) -> Tensor:
     """Return uint8 (..., 3, H, W) resized with antialiasing, so that its shorter side is ``side``."""
     return resize(image, [side], antialias=True)
+
+
+def middle(images: Tensor) -> Tensor:
+    """Return the middle of images (..., C, H, W) that are very long or very tall, others as they are."""
+    height, width = images.shape[-2:]
+    keep = LONGEST * min(height, width)
+    y, x = max(0, height - keep) // 2, max(0, width - keep) // 2
+    return images[..., y : y + keep, x : x + keep]
+
+
+def centre(images: Tensor, size: int) -> tuple[int, int]:
+    """Return the top and left of the centre square; half pixels go to the even side, as in torchvision."""
+    return round((images.shape[-2] - size) / 2), round((images.shape[-1] - size) / 2)
+
+
+def square(images: Tensor, size: int, top: int, left: int) -> Tensor:
+    """Return the square (..., C, size, size) of images (..., C, H, W)."""
+    return images[..., top : top + size, left : left + size]
 
 
 def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
@@ -181,7 +224,7 @@ def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except Image.UnidentifiedImageError:
-        raise DamagedImage(f"{path} is no picture that can be read, or its beginning is damaged") from None
+        raise DamagedImage(f"{path} is no image that can be read, or its beginning is damaged") from None
     # Decoders stumble over damaged files in many ways.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -189,7 +232,7 @@ def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
 
 
 def _reader(file: BinaryIO, path: Path) -> Image.Image:
-    """Return the opened picture. Pillow's own limit holds for what is decoded, not for a JPEG's full size."""
+    """Return the opened image. Pillow's own limit holds for what is decoded, not for a JPEG's full size."""
     start = file.read(3)
     file.seek(0)
     if start != JPEG:
@@ -231,12 +274,12 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _resized(
-    image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int], mirrored: bool
+    image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int], flipped: bool
 ) -> np.ndarray:
-    """Return a box, in pixels, of an RGB picture, resized to (width, height): uint8 (height, width, 3).
+    """Return a box, in pixels, of an RGB image, resized to (width, height): uint8 (height, width, 3).
 
     PyTorch's kernel gives what Pillow's does in half the time, but begins at a whole pixel. So it begins some
-    pixels of the result before the box, where one of them falls on a whole pixel of the picture; the box's
+    pixels of the result before the box, where one of them falls on a whole pixel of the image; the box's
     neighbours, which antialiasing reaches into, are then in it as well.
     """
     across, down = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
@@ -246,7 +289,7 @@ def _resized(
     right, bottom = (math.ceil(edge + more) for edge, more in zip(box[2:], reach, strict=True))
     cropped = image.crop((left, top, min(right, image.width), min(bottom, image.height)))
     # To the kernel equal sizes mean that nothing is to be done, whatever the scale: it is asked for one more
-    # pixel then, which still lies in the picture, as steps are shorter than pixels where sizes can be equal.
+    # pixel then, which still lies in the image, as steps are shorter than pixels where sizes can be equal.
     wide, high = before + size[0], above + size[1]
     wide += wide == cropped.width and across < 1 - 1e-6
     high += high == cropped.height and down < 1 - 1e-6
@@ -259,13 +302,13 @@ def _resized(
         1 / across,
     )
     pixels = result[0].permute(1, 2, 0)[above : above + size[1], before : before + size[0]]
-    return (pixels.flip(1) if mirrored else pixels).numpy()
+    return (pixels.flip(1) if flipped else pixels).numpy()
 
 
 def _start(edge: float, step: float) -> tuple[int, int]:
-    """Return a whole pixel of the picture before ``edge``, and how many steps lead from it to the edge.
+    """Return a whole pixel of the image before ``edge``, and how many steps lead from it to the edge.
 
-    Part of a resized picture whose edge is at a whole pixel of that: the picture's own edge is such a pixel.
+    Part of a resized image whose edge is at a whole pixel of that: the image's own edge is such a pixel.
     """
     # Antialiasing reaches so far beyond the edge; all of it should be in the part that is read.
     reach = max(1.0, 1 / step)
@@ -281,5 +324,5 @@ def _start(edge: float, step: float) -> tuple[int, int]:
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
-    # A copy: the picture's own memory may not be written to.
+    # A copy: the image's own memory may not be written to.
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,20 +1,23 @@
-"""The order of the training pictures: an endless row of epochs, each a new permutation of the data set."""
+"""The order of the training images: an endless row of epochs, each a new permutation of the dataset."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..randomness import Stream, generator
+from .threads import Prefetch
 
 
 class Order:
-    """Which pictures make up the batch of an iteration: a pure function of the seed and the iteration.
+    """Which images make up the batch of an iteration: a pure function of the seed and the iteration.
 
-    Batch i is the i-th stretch of the row of epochs, so every picture is seen once an epoch and no batch is
+    Batch i is the i-th stretch of the row of epochs, so every image is seen once an epoch and no batch is
     short; nothing depends on what came before, so a resumed run and any number of ranks agree.
 
     Args:
-        size: of the data set.
-        batch: pictures of one iteration over all ranks.
+        size: of the dataset.
+        batch: images of one iteration over all ranks.
         seed: of the permutations.
     """
 
@@ -29,7 +32,7 @@ class Order:
         return -(-self.size // self.batch)
 
     def __call__(self, iteration: int) -> Tensor:
-        """Return the positions in the data set of an iteration's whole batch, int64 (batch,)."""
+        """Return the positions in the dataset of an iteration's whole batch, int64 (batch,)."""
         positions = torch.arange(iteration * self.batch, (iteration + 1) * self.batch)
         epochs = positions // self.size
         return torch.cat(
@@ -38,9 +41,53 @@ class Order:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            # A batch may reach over the end of an epoch; a small data set's over several.
+            # A batch may reach over the end of an epoch; a small dataset's over several.
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = torch.randperm(
                 self.size, generator=generator(self.seed, Stream.ORDER, epoch)
             )
         return self._orders[epoch]
+
+
+class OrderedBatches:
+    """What all training batches have: each is a pure function of the seed and the iteration.
+
+    A resumed run and any number of ranks see what one uninterrupted process sees (see ``Order``).
+
+    Args:
+        images: of the training split.
+        batch: images of one iteration over all ranks.
+        flip: whether half of the images are flipped.
+        seed: of order and augmentation.
+        rank, ranks: this process takes the rank-th of ``ranks`` equal stretches of each batch.
+
+    Attributes:
+        indices: from an iteration to the positions of its whole batch in the split, int64 (batch,).
+        mine: this rank's stretch of the batch.
+        unreadable: what is wrong with each image that was left out, by its id.
+        prefetch: what reads ahead; None where the images are in memory.
+    """
+
+    prefetch: Prefetch[Any, Any] | None = None
+
+    def __init__(self, images: int, batch: int, flip: bool, seed: int, rank: int, ranks: int) -> None:
+        self.batch = batch
+        self.flip = flip
+        self.seed = seed
+        self.indices = Order(images, batch, seed)
+        self.mine = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
+        self.unreadable: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Batches of an epoch, rounded up."""
+        return len(self.indices)
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent waiting for images."""
+        return self.prefetch.waited if self.prefetch else 0.0
+
+    def close(self) -> None:
+        """Drop what is under way; the next call starts anew."""
+        if self.prefetch:
+            self.prefetch.close()

@@ -1,24 +1,25 @@
-"""What is known of a training set before training: the mean picture, and the principal components of RGB."""
+"""What is known of a training set before training: the mean image, and the principal components of RGB.
 
-import contextlib
+Of a training set in files they are measured once, and kept in the user's cache folder.
+"""
+
 import hashlib
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
-from .crops import CentreCrop
-from .folder import FolderIndex, cache_folder
-from .images import DamagedImage, decode_part
+from ..files import cache_folder, keep
+from .folder import FolderIndex
+from .images import DamagedImage, decode_centre
+from .threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,15 @@ class Statistics:
     """Sums over a training set, in units of [0, 1].
 
     Attributes:
-        mean: of each pixel over the pictures' centre crops, (3, S, S).
-        covariance: of RGB over pixels and pictures, (3, 3).
-        pictures: how many were read.
+        mean: of each pixel over the images' centre crops, (3, S, S).
+        covariance: of RGB over pixels and images, (3, 3).
+        images: how many were read.
         unreadable: what is wrong with those that were not, by id.
     """
 
     mean: Tensor
     covariance: Tensor
-    pictures: int
+    images: int
     unreadable: dict[str, str]
 
     @property
@@ -44,7 +45,7 @@ class Statistics:
 
     @property
     def channel_std(self) -> Tensor:
-        """Over all pixels of all pictures, (3,)."""
+        """Over all pixels of all images, (3,)."""
         return self.covariance.diagonal().sqrt()
 
     @property
@@ -54,65 +55,94 @@ class Statistics:
         return values.clamp(min=0), vectors
 
 
-def measure(
+def training_statistics(
     index: FolderIndex,
-    crop: CentreCrop,
-    workers: int | None = None,
+    size: int,
+    side: int,
     progress: Callable[[int], None] | None = None,
+    workers: int | None = None,
 ) -> Statistics:
-    """Read every picture once and return the statistics; exact, whatever the number of workers.
+    """Return a training set's statistics, from the user's cache folder or by reading every image once.
 
     Args:
-        crop: what of each picture counts.
+        size, side: the centre square of ``size`` of images with shorter side ``side`` is what counts.
+        progress: called with the number of images done; not where the cache has them.
         workers: threads; None for as many as there are cores for this process.
-        progress: called with the number of pictures done.
 
     Raises:
-        InputError: when no picture can be read.
+        InputError: when no image can be read.
     """
-    size = crop.size
-    total = torch.zeros(size, size, 3, dtype=torch.int64)
+    file = _statistics_file(index, size, side)
+    if kept := load_statistics(file):
+        return kept
+    found = measure(index, size, side, progress, workers)
+    # Images that cannot be read now may be readable the next time, and then belong to the mean.
+    if not found.unreadable:
+        save_statistics(found, file)
+    return found
+
+
+def measure(
+    index: FolderIndex,
+    size: int,
+    side: int,
+    progress: Callable[[int], None] | None = None,
+    workers: int | None = None,
+) -> Statistics:
+    """Read every image once and return the statistics; exact, whatever the number of workers.
+
+    Args, errors: as of ``training_statistics``.
+    """
+    total = torch.zeros(3, size, size, dtype=torch.int64)
     products = torch.zeros(3, 3, dtype=torch.float64)
     unreadable: dict[str, str] = {}
 
-    def read(position: int) -> tuple[int, np.ndarray | str]:
+    def read(position: int) -> Tensor | str:
         try:
-            return position, decode_part(index.path(position), crop.cut())
+            return decode_centre(index.path(position), size, side)
         except DamagedImage as error:
-            return position, str(error)
+            return str(error)
 
-    workers = workers or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(workers) as pool:
-        # A stretch at a time, so that memory is bounded.
-        stretch = 64 * workers
-        for start in range(0, len(index), stretch):
-            for position, pixels in pool.map(read, range(start, min(start + stretch, len(index)))):
-                if isinstance(pixels, str):
-                    unreadable[index.ids[position]] = pixels
-                    continue
-                values = torch.from_numpy(np.array(pixels, dtype=np.int64))
-                # Whole numbers add up exactly, in any order.
-                total += values
-                flat = values.view(-1, 3).double()
-                products += flat.T @ flat
-            if progress:
-                progress(min(start + stretch, len(index)))
-    pictures = len(index) - len(unreadable)
-    if not pictures:
-        raise InputError(f"none of the {len(index):,} pictures of {index.name} can be read")
-    mean = total.double() / (255 * pictures)
-    rgb = mean.mean(dim=(0, 1))
-    covariance = products / (255**2 * pictures * size**2) - rgb[:, None] * rgb
-    return Statistics(mean.permute(2, 0, 1).float(), covariance.float(), pictures, unreadable)
+    for position, pixels in enumerate(in_threads(read, range(len(index)), workers)):
+        if isinstance(pixels, str):
+            unreadable[index.ids[position]] = pixels
+        else:
+            values = pixels.long()
+            # Whole numbers add up exactly, in any order.
+            total += values
+            flat = values.flatten(1).double()
+            products += flat @ flat.T
+        if progress:
+            progress(position + 1)
+    images = len(index) - len(unreadable)
+    if not images:
+        raise InputError(f"none of the {len(index):,} images of {index.name} can be read")
+    mean = total.double() / (255 * images)
+    rgb = mean.mean(dim=(1, 2))
+    covariance = products / (255**2 * images * size**2) - rgb[:, None] * rgb
+    # Contiguous, as it comes back from the cache: sums over another layout differ in the last digit.
+    return Statistics(mean.float().contiguous(), covariance.float().contiguous(), images, unreadable)
 
 
-def statistics_file(index: FolderIndex, crop: CentreCrop) -> Path:
-    """Return where the statistics of a part are kept, in the user's cache folder."""
-    # Files that were replaced have another size or time.
-    stats = [os.stat(index.path(position)) for position in range(len(index))]
-    files = [f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(index.files, stats, strict=True)]
-    told = "\n".join([str(index.root.resolve()), str(crop), *files])
-    return cache_folder() / f"statistics-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
+def mean_of(images: Tensor, kind: str) -> Tensor:
+    """Return the mean of uint8 (N, C, H, W) over the images, (C, H, W), or over the pixels too, (C,).
+
+    Args:
+        kind: "per-pixel" or "per-channel".
+    """
+    # Whole numbers add up exactly, in any order; a thousand images at a time take little memory.
+    total = torch.stack([part.sum(dim=0, dtype=torch.int64) for part in images.split(1000)]).sum(dim=0)
+    mean = total.double() / (255 * len(images))
+    return (mean if kind == "per-pixel" else mean.mean(dim=(1, 2))).float()
+
+
+def std_of(images: Tensor) -> Tensor:
+    """Return the channels' deviations over all pixels of uint8 (N, C, H, W): (C,)."""
+    values = [part.double().div(255) for part in images.split(1000)]
+    count = images[:, 0].numel()
+    mean = sum((v.sum(dim=(0, 2, 3)) for v in values), torch.zeros(images.shape[1]).double()) / count
+    squares = sum((v.square().sum(dim=(0, 2, 3)) for v in values), torch.zeros(images.shape[1]).double())
+    return (squares / count - mean.square()).sqrt().float()
 
 
 def load_statistics(file: Path) -> Statistics | None:
@@ -121,17 +151,22 @@ def load_statistics(file: Path) -> Statistics | None:
         with safe_open(file, framework="pt") as stored:
             about = json.loads(stored.metadata()["about"])
             mean, covariance = stored.get_tensor("mean"), stored.get_tensor("covariance")
-        return Statistics(mean, covariance, about["pictures"], about["unreadable"])
+        return Statistics(mean, covariance, about["images"], about["unreadable"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
 
 
 def save_statistics(statistics: Statistics, file: Path) -> None:
-    """Write statistics to a file, whole or not at all; a folder that cannot be written is no error."""
-    about = {"pictures": statistics.pictures, "unreadable": statistics.unreadable}
+    """Keep statistics in a file; a folder that cannot be written is no error."""
+    about = {"images": statistics.images, "unreadable": statistics.unreadable}
     tensors = {"mean": statistics.mean.contiguous(), "covariance": statistics.covariance.contiguous()}
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, {"about": json.dumps(about)}))
-        temporary.replace(file)
+    keep(file, save(tensors, {"about": json.dumps(about)}))
+
+
+def _statistics_file(index: FolderIndex, size: int, side: int) -> Path:
+    """Return where the statistics of a training set are kept, in the user's cache folder."""
+    # Files that were replaced have another size or time.
+    stats = [os.stat(index.path(position)) for position in range(len(index))]
+    files = [f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(index.files, stats, strict=True)]
+    told = "\n".join([str(index.root.resolve()), f"centre {size} of {side}", *files])
+    return cache_folder() / f"statistics-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"

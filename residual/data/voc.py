@@ -1,6 +1,6 @@
-"""Annotations in PASCAL VOC's layout: the devkit's own years, and anybody's pictures laid out like them.
+"""Annotations in PASCAL VOC's layout: the devkit's own years, and anybody's images laid out like them.
 
-    VOC2007/                        or the folder itself, for one's own pictures
+    VOC2007/                        or the folder itself, for one's own images
       JPEGImages/ID.jpg
       Annotations/ID.xml
       ImageSets/Main/SPLIT.txt      one ID a line
@@ -15,8 +15,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import InputError
-from .boxes import Annotated, BoxDataset, Photo, check_not_empty, make_photo
-from .images import DamagedImage, picture_size
+from .boxes import AnnotatedImage, Annotation, BoxDataset, check_not_empty, make_annotated_image
+from .images import DamagedImage, image_size
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -26,7 +26,7 @@ class _Annotation:
     """What an XML file says: (width, height), None where it does not say, and the objects."""
 
     size: tuple[int, int] | None
-    objects: list[Annotated]
+    objects: list[Annotation]
 
 
 def load_voc(
@@ -53,40 +53,39 @@ def load_voc(
     seen: set[Path] = set()
     for split in splits:
         root, listing = _locate(folder, split)
-        pictures = _pictures(root)
+        files = _image_files(root)
         ids = [line.strip() for line in _read(listing).splitlines() if line.strip()]
         if not ids:
-            raise InputError(f"{listing} is empty; write one picture's name a line")
+            raise InputError(f"{listing} is empty; write one image's name a line")
         for name in ids:
-            picture = pictures.get(name)
+            file = files.get(name)
             annotation = root / "Annotations" / f"{name}.xml"
-            if picture is None:
-                notes.append(
-                    f"{listing}: there is no picture {name} in {root / 'JPEGImages'}; it is left out"
-                )
-            elif picture in seen:
+            if file is None:
+                notes.append(f"{listing}: there is no image {name} in {root / 'JPEGImages'}; it is left out")
+            elif file in seen:
                 notes.append(f"{listing}: {name} is listed twice; it counts once")
             elif content := _annotation(annotation, boxes, notes):
-                seen.add(picture)
-                found.append((name, picture, content, annotation))
+                seen.add(file)
+                found.append((name, file, content, annotation))
     if classes is None:
         classes = sorted({item.name for _, _, content, _ in found for item in content.objects})
         if not classes and boxes:
             raise InputError(f"{folder}: the annotations of {', '.join(splits)} name no object at all")
     label = {name: number for number, name in enumerate(classes)}
-    photos: list[Photo] = []
-    for name, picture, content, annotation in found:
+    images: list[AnnotatedImage] = []
+    for name, file, content, annotation in found:
         try:
-            size = content.size or picture_size(picture)
+            size = content.size or image_size(file)
         except DamagedImage as error:
             notes.append(f"{error}; it is left out")
             continue
-        photos.append(make_photo(name, picture, size, content.objects, label, str(annotation), notes))
-    check_not_empty(photos, f"{folder}: {' and '.join(splits)}", notes)
+        images.append(make_annotated_image(name, file, size, content.objects, label, str(annotation), notes))
+    check_not_empty(images, f"{folder}: {' and '.join(splits)}", notes)
     return BoxDataset(
-        f"voc {'+'.join(splits)}",
+        "voc",
+        tuple(splits),
         tuple(classes),
-        tuple(photos),
+        tuple(images),
         tuple(notes),
         tuple(range(1, len(classes) + 1)),
     )
@@ -107,10 +106,10 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path]:
     return root, listing
 
 
-def _pictures(root: Path) -> dict[str, Path]:
+def _image_files(root: Path) -> dict[str, Path]:
     folder = root / "JPEGImages"
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; VOC's layout has the pictures there")
+        raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
     return {path.stem: path for path in sorted(folder.iterdir())}
 
 
@@ -120,7 +119,7 @@ def _annotation(file: Path, boxes: bool, notes: list[str]) -> _Annotation | None
         return _Annotation(None, [])
     if not file.is_file():
         notes.append(
-            f"{file} is missing; its picture is left out (a picture without objects has an annotation "
+            f"{file} is missing; its image is left out (an image without objects has an annotation "
             "without objects)"
         )
         return None
@@ -128,20 +127,20 @@ def _annotation(file: Path, boxes: bool, notes: list[str]) -> _Annotation | None
         root = ElementTree.fromstring(file.read_bytes())
         objects = [_object(item) for item in root.findall("object")]
     except (ElementTree.ParseError, OSError, LookupError) as error:
-        notes.append(f"{file} is damaged ({error}); its picture is left out")
+        notes.append(f"{file} is damaged ({error}); its image is left out")
         return None
     except ValueError as error:
-        notes.append(f"{file}: {error}; its picture is left out")
+        notes.append(f"{file}: {error}; its image is left out")
         return None
     try:
         width, height = (int(float(root.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
     except (ValueError, OverflowError):
         width = height = 0
-    # Some programs leave the size at 0; the picture itself knows.
+    # Some programs leave the size at 0; the image itself knows.
     return _Annotation((width, height) if width > 0 and height > 0 else None, objects)
 
 
-def _object(element: ElementTree.Element) -> Annotated:
+def _object(element: ElementTree.Element) -> Annotation:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("an object has no name")
@@ -155,7 +154,7 @@ def _object(element: ElementTree.Element) -> Annotated:
     # are corners.
     first = (x1 - (x2 != x1), y1 - (y2 != y1))
     difficult = (element.findtext("difficult") or "0").strip() == "1"
-    return Annotated(name, (*first, x2, y2), difficult=difficult)
+    return Annotation(name, (*first, x2, y2), difficult=difficult)
 
 
 def _read(file: Path) -> str:

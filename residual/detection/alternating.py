@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..data.box_batches import TrainingImage
 from ..recipes.schema import Schedule
 from ..training.schedule import learning_rate
 from ..training.sgd import SGD
-from .faster_rcnn import Example, FasterRCNN, size_of
+from .faster_rcnn import FasterRCNN
 
 STEPS = 4
 
@@ -49,10 +50,10 @@ class AlternatingRCNN(nn.Module):
             for velocity in optimizer.velocities.values():
                 velocity.zero_()
             if step == 2:
-                self.detector.proposal_head.load_state_dict(self.proposer.proposal_head.state_dict())
-        proposing = _ids(self.detector.proposal_head)
+                self.detector.rpn_head.load_state_dict(self.proposer.rpn_head.state_dict())
+        proposing = _ids(self.detector.rpn_head)
         learning = (
-            _ids(self.proposer.proposal_head, *self.proposer.backbone.shared_layers()),
+            _ids(self.proposer.rpn_head, *self.proposer.backbone.shared_layers()),
             _ids(self.detector) - proposing,
             proposing,
             _ids(self.detector) - proposing - _ids(*self.detector.backbone.shared_layers()),
@@ -60,19 +61,18 @@ class AlternatingRCNN(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in self._learned and id(parameter) in learning)
 
-    def forward(self, examples: Sequence[Example]) -> Tensor:
-        """Return the sums over the pictures of the four losses (``LOSSES``), zero where a step has none."""
-        images = [example.image for example in examples]
+    def forward(self, images: Sequence[TrainingImage]) -> Tensor:
+        """Return the sums over the images of the four losses (``LOSSES``), zero where a step has none."""
         proposer = self.proposer if self.step < 2 else self.detector
         if self.step in (0, 2):
-            losses, _ = proposer.learn_proposals(examples, proposer.maps(images))
+            losses, _ = proposer.learn_proposals(images, proposer.training_maps(images))
             return torch.cat([losses, torch.zeros_like(losses)])
         with torch.no_grad():
-            maps = proposer.maps(images)
-            proposals = proposer.look(maps, [size_of(example) for example in examples]).proposals
+            maps = proposer.training_maps(images)
+            proposals = proposer.run_rpn(maps, [image.size for image in images]).proposals
         if self.step == 1:
-            maps = self.detector.maps(images)
-        losses = self.detector.learn_regions(examples, maps, proposals)
+            maps = self.detector.training_maps(images)
+        losses = self.detector.learn_regions(images, maps, proposals)
         return torch.cat([torch.zeros_like(losses), losses])
 
 

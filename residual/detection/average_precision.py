@@ -1,6 +1,6 @@
 """Average precision as PASCAL VOC and COCO define it.
 
-Shapes: M objects of a picture, D detections of it, K classes. Boxes are (x1, y1, x2, y2) in the picture's
+Shapes: M objects of an image, D detections of it, K classes. Boxes are (x1, y1, x2, y2) in the image's
 pixels, continuous coordinates (data/boxes.py).
 """
 
@@ -22,16 +22,16 @@ from ..errors import InputError
 
 #: Intersection over union from which on a detection is of an object.
 OVERLAP = 0.5
-#: Detections of a picture that COCO counts.
+#: Detections of an image that COCO counts.
 COCO_DETECTIONS = 100
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found on a picture.
+    """What a detector found on an image.
 
     Attributes:
-        boxes: float32 (D, 4), in the picture's pixels.
+        boxes: float32 (D, 4), in the image's pixels.
         scores: float32 (D,), falling.
         labels: int64 (D,), in [0, K).
     """
@@ -43,17 +43,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def above(self, score: float) -> "Detections":
-        """Return those with at least this score."""
-        keep = self.scores >= score
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
-
     def cpu(self) -> "Detections":
         return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
 
 
 @dataclass(frozen=True)
-class ClassPrecision:
+class ClassAP:
     """How well one class was found.
 
     Attributes:
@@ -72,60 +67,60 @@ class ClassPrecision:
     scores: np.ndarray
 
 
-def voc_precision(
+def voc_ap(
     dataset: BoxDataset,
     found: Sequence[Detections],
-    rule: Literal["11 points", "area"],
+    ap_rule: Literal["11 points", "area"],
     overlap: float = OVERLAP,
-) -> list[ClassPrecision]:
+) -> list[ClassAP]:
     """Return VOC's average precision of each class.
 
     A detection is of the object of its class that it overlaps most. It is right when the overlap reaches
     ``overlap`` and no detection of a higher score is of that object; of a difficult object (or a crowd) it is
-    neither right nor wrong; else it is wrong. Equal scores are taken in the order of the pictures.
+    neither right nor wrong; else it is wrong. Equal scores are taken in the order of the images.
 
     Args:
-        found: the detections of each picture of the data set.
+        found: the detections of each image of the dataset.
         rule: "11 points" for VOC 2007: the mean of the highest precisions at recalls of at least 0, 0.1, ...,
             1. "area" for 2010 and later: under the precision made monotonous.
     """
-    # The object of each detection, numbered through the data set, -1 for none. For one picture at a time, all
+    # The object of each detection, numbered through the dataset, -1 for none. For one image at a time, all
     # classes together; what follows is one pass over all detections of a class.
     owners, first = [], 0
-    for photo, detections in zip(dataset.photos, found, strict=True):
+    for annotated, detections in zip(dataset.images, found, strict=True):
         owner = torch.full((len(detections),), -1)
-        if len(photo.boxes) and len(detections):
-            iou = box_iou(detections.boxes.double(), photo.boxes.double())
-            iou = iou.masked_fill(detections.labels[:, None] != photo.labels, -1.0)
+        if len(annotated.boxes) and len(detections):
+            iou = box_iou(detections.boxes.double(), annotated.boxes.double())
+            iou = iou.masked_fill(detections.labels[:, None] != annotated.labels, -1.0)
             best, index = iou.max(dim=1)
             owner = torch.where(best >= overlap, first + index, owner)
         owners.append(owner)
-        first += len(photo.boxes)
+        first += len(annotated.boxes)
     owned = _joined(owners, torch.int64)
     scores = _joined([d.scores for d in found], torch.float32)
     labels = _joined([d.labels for d in found], torch.int64)
-    wanted = _joined([photo.wanted for photo in dataset.photos], torch.bool)
+    wanted = _joined([annotated.wanted for annotated in dataset.images], torch.bool)
     counts = dataset.counts()
     results = []
     for number, name in enumerate(dataset.classes):
         mine = labels == number
         order = np.argsort(-scores[mine], kind="stable")
-        whose = owned[mine][order]
-        ignored = (whose >= 0) & ~np.append(wanted, True)[whose]
-        right = np.zeros(len(whose), dtype=bool)
+        matched = owned[mine][order]
+        ignored = (matched >= 0) & ~np.append(wanted, True)[matched]
+        right = np.zeros(len(matched), dtype=bool)
         # The first detection of each object, in the order of the scores.
-        _, earliest = np.unique(whose, return_index=True)
+        _, earliest = np.unique(matched, return_index=True)
         right[earliest] = True
-        right &= (whose >= 0) & ~ignored
+        right &= (matched >= 0) & ~ignored
         counted = ~ignored
         hits = np.cumsum(right[counted])
         precision = hits / np.arange(1, len(hits) + 1)
         objects = counts[number]
         results.append(
-            ClassPrecision(
+            ClassAP(
                 name,
                 objects,
-                _average(hits, precision, objects, rule),
+                _average(hits, precision, objects, ap_rule),
                 precision,
                 hits / max(objects, 1),
                 scores[mine][order][counted],
@@ -134,20 +129,20 @@ def voc_precision(
     return results
 
 
-def mean_precision(classes: Sequence[ClassPrecision]) -> float:
+def mean_ap(classes: Sequence[ClassAP]) -> float:
     """Return the mean over the classes that have objects (mAP), nan where none has."""
     values = [c.average_precision for c in classes if c.objects]
     return sum(values) / len(values) if values else math.nan
 
 
-def _average(hits: np.ndarray, precision: np.ndarray, objects: int, rule: str) -> float:
+def _average(hits: np.ndarray, precision: np.ndarray, objects: int, ap_rule: str) -> float:
     if objects == 0:
         return math.nan
     if not len(hits):
         return 0.0
     # The highest precision at this recall or any higher one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    if rule == "11 points":
+    if ap_rule == "11 points":
         # Whole numbers: hits/objects >= 3/10 in floating point would depend on how 0.3 is rounded.
         reached = [np.flatnonzero(10 * hits >= tenth * objects) for tenth in range(11)]
         return float(sum(envelope[places[0]] for places in reached if len(places)) / 11)
@@ -164,7 +159,7 @@ def check_pycocotools() -> None:
         raise InputError("COCO AP is computed by pycocotools: pip install 'residual[detection]'")
 
 
-def coco_precision(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
+def coco_ap(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
     """Return COCO's average precision, computed by pycocotools.
 
     Difficult objects of VOC count as crowds: nobody has to find them.
@@ -188,12 +183,12 @@ def coco_precision(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str
             "area": area,
             "iscrowd": int(not wanted),
         }
-        for number, photo in enumerate(dataset.photos)
+        for number, annotated in enumerate(dataset.images)
         for (x1, y1, x2, y2), label, area, wanted in zip(
-            photo.boxes.tolist(),
-            photo.labels.tolist(),
-            photo.areas.tolist(),
-            photo.wanted.tolist(),
+            annotated.boxes.tolist(),
+            annotated.labels.tolist(),
+            annotated.areas.tolist(),
+            annotated.wanted.tolist(),
             strict=True,
         )
     ]

@@ -1,45 +1,21 @@
-"""The paper's networks cut in two: what is computed once for a picture, and what runs for each region.
+"""The paper's networks cut in two: what is computed once for an image, and what runs for each region.
 
 "conv1..conv4_x are shared; RoI pooling comes before conv5_1; conv5_x and up run for each region, in the role
 of VGG-16's fc6 and fc7" (appendix A). BN layers are constant affine maps during fine-tuning.
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import InputError
 from ..models import build_model
 from ..models.cifar import CifarNetwork
 from ..models.classifier import Classifier, StagedNetwork
+from ..models.frozen import freeze_batch_norm
 from ..models.vgg import SIDE, VGG
-
-
-class Affine(nn.Module):
-    """A BN layer with fixed statistics, and fixed itself: scale * x + shift for each channel.
-
-    Shapes: (N, C, H, W) to the same; ``scale`` and ``shift`` are buffers (C, 1, 1).
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, layer: nn.BatchNorm2d) -> None:
-        super().__init__()
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        scale = layer.weight.detach() * torch.rsqrt(layer.running_var + layer.eps)
-        shift = layer.bias.detach() - layer.running_mean * scale
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", shift[:, None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        # One pass over the map, and nothing of it is kept for the backward pass.
-        return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
 
 
 class Backbone(nn.Module):
@@ -47,14 +23,14 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: C of the shared map.
-        stride: pixels of the picture for one step on the shared map.
-        side: regions are pooled to side x side.
+        stride: pixels of the image for one step on the shared map.
+        roi_size: regions are pooled to roi_size x roi_size.
         width: D, the numbers that describe a region.
     """
 
     channels: int
     stride: int
-    side: int
+    roi_size: int
     width: int
     network: Classifier
 
@@ -63,11 +39,11 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def shared(self, x: Tensor) -> Tensor:
-        """From pictures, float (N, 3, H, W), to their map (N, C, ceil(H/stride), ceil(W/stride))."""
+        """From images, float (N, 3, H, W), to their map (N, C, ceil(H/stride), ceil(W/stride))."""
         raise NotImplementedError
 
-    def describe(self, regions: Tensor) -> Tensor:
-        """From pooled regions (R, C, side, side) to their descriptions (R, D)."""
+    def box_head(self, regions: Tensor) -> Tensor:
+        """From pooled regions (R, C, roi_size, roi_size) to their descriptions (R, D)."""
         raise NotImplementedError
 
     def shared_layers(self) -> list[nn.Module]:
@@ -84,7 +60,7 @@ class ResidualBackbone(Backbone):
     """Shared up to the last stage but one; the last stage and global average pooling run for each region.
 
     The last stage halves the map, so a region is pooled to twice the side that the stage gives in
-    classification: 14 for the networks of Table 1. Those of Section 4.2 are for small pictures; 8 is enough.
+    classification: 14 for the networks of Table 1. Those of Section 4.2 are for small images; 8 is enough.
     """
 
     network: StagedNetwork
@@ -92,7 +68,7 @@ class ResidualBackbone(Backbone):
     def __init__(self, network: StagedNetwork) -> None:
         super().__init__()
         self.width = network.classifier().in_features
-        self.stride, self.side = (2, 8) if isinstance(network, CifarNetwork) else (16, 14)
+        self.stride, self.roi_size = (2, 8) if isinstance(network, CifarNetwork) else (16, 14)
         setattr(network, network.head, nn.Identity())
         self.network = network
         first = next(m for m in self.stages()[-1][0].modules() if isinstance(m, nn.Conv2d))
@@ -111,7 +87,7 @@ class ResidualBackbone(Backbone):
             x = stage(x)
         return x
 
-    def describe(self, regions: Tensor) -> Tensor:
+    def box_head(self, regions: Tensor) -> Tensor:
         last = list(self.network.stages().values())[-1]
         return last(regions).mean(dim=(2, 3))
 
@@ -120,7 +96,7 @@ class VGGBackbone(Backbone):
     """Shared: the 13 (16) convolutions without the last pooling; fc6 and fc7 run for each region."""
 
     network: VGG
-    channels, stride, side = 512, 16, SIDE
+    channels, stride, roi_size = 512, 16, SIDE
 
     def __init__(self, network: VGG) -> None:
         super().__init__()
@@ -131,7 +107,7 @@ class VGGBackbone(Backbone):
         network.convolutions = network.convolutions[:-1]
         for layer in network.convolutions:
             if isinstance(layer, nn.MaxPool2d):
-                # As in Caffe: the picture's last pixels have a place on the map too. The same at 224 x 224.
+                # As in Caffe: the image's last pixels have a place on the map too. The same at 224 x 224.
                 layer.ceil_mode = True
         self.network = network
 
@@ -149,12 +125,12 @@ class VGGBackbone(Backbone):
     def shared(self, x: Tensor) -> Tensor:
         return self.network.convolutions(x)
 
-    def describe(self, regions: Tensor) -> Tensor:
+    def box_head(self, regions: Tensor) -> Tensor:
         # The fully connected layers take channels first, whatever the map's layout in memory.
         return self.network.classifier(regions.contiguous().flatten(1))
 
 
-def cut(network: Classifier) -> Backbone:
+def make_backbone(network: Classifier) -> Backbone:
     """Return a classifier as a backbone; its BN layers stay as they are."""
     if isinstance(network, VGG):
         return VGGBackbone(network)
@@ -163,25 +139,17 @@ def cut(network: Classifier) -> Backbone:
     raise InputError(f"{type(network).__name__} cannot be a detector's backbone")
 
 
-def outline(name: str, options: dict[str, Any]) -> Backbone:
+def outline_backbone(name: str, options: dict[str, Any]) -> Backbone:
     """Return a network as a backbone with fixed BN, its tensors without content, for weights to be loaded."""
     with torch.device("meta"):
-        backbone = cut(build_model(name, **options))
-        fix_batch_norm(backbone)
+        backbone = make_backbone(build_model(name, **options))
+        freeze_batch_norm(backbone)
     return backbone
-
-
-def fix_batch_norm(model: nn.Module) -> None:
-    """Replace every BN layer by the affine map that it is in evaluation, in place."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, Affine(child))
 
 
 @torch.no_grad()
 def measure_batch_norm(network: Classifier, batches: Iterable[Tensor]) -> None:
-    """Set the BN statistics of a network that starts from scratch to exact averages over some pictures.
+    """Set the BN statistics of a network that starts from scratch to exact averages over some images.
 
     A trained network brings its own. Without any, fixed BN would be no normalisation at all, and the signal
     would grow with every block.
@@ -196,22 +164,3 @@ def measure_batch_norm(network: Classifier, batches: Iterable[Tensor]) -> None:
     network.train()
     for batch in batches:
         network.features(batch)
-
-
-def folded(model: nn.Module) -> nn.Module:
-    """Return a copy for testing, in which every fixed BN is a part of the convolution before it.
-
-    The same function to rounding, without a pass over each map: about a quarter of the time on a CPU.
-    """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(model.modules()):
-        before: nn.Module | None = None
-        for name, child in list(module.named_children()):
-            if isinstance(child, Affine) and isinstance(before, nn.Conv2d):
-                zeros, ones = torch.zeros_like(child.scale.flatten()), torch.ones_like(child.scale.flatten())
-                before.weight, before.bias = fuse_conv_bn_weights(
-                    before.weight, before.bias, zeros, ones, 0.0, child.scale.flatten(), child.shift.flatten()
-                )
-                setattr(module, name, nn.Identity())
-            before = child
-    return model

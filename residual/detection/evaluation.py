@@ -1,4 +1,4 @@
-"""From a detector and annotated pictures to average precisions, over exactly the data set."""
+"""From a detector and annotated images to average precisions, over exactly the dataset."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,21 +7,21 @@ from typing import Literal
 
 import torch
 
+from ..data.box_batches import in_order
 from ..data.boxes import BoxDataset
-from ..data.photos import in_order
 from ..distributed import World
 from ..errors import InputError
+from .average_precision import Detections
 from .faster_rcnn import FasterRCNN
-from .precision import Detections
-from .testing import Options, detect
+from .testing import DetectionOptions, detect
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found on every picture of a data set.
+class DatasetDetections:
+    """What was found on every image of a dataset.
 
     Attributes:
-        detections: of each picture, on the CPU; none for those that could not be used.
+        detections: of each image, on the CPU; none for those that could not be used.
         unusable: what is wrong with each of those, by its id.
         images_per_second: over all ranks, decoding included.
     """
@@ -31,24 +31,24 @@ class Found:
     images_per_second: float
 
 
-def find_all(
+def detect_dataset(
     members: Sequence[FasterRCNN],
     dataset: BoxDataset,
-    how: Options,
+    how: DetectionOptions,
     world: World | None = None,
     *,
     damaged: Literal["skip", "fatal"] = "skip",
     progress: Callable[[int], None] | None = None,
-) -> Found:
-    """Look at every picture of a data set, each rank at every size-th of them.
+) -> DatasetDetections:
+    """Look at every image of a dataset, each rank at every size-th of them.
 
     Args:
         members: one detector, or several as an ensemble.
-        damaged: "skip": nothing is found on a picture that cannot be used, and it is named.
-        progress: called with the number of pictures done by this rank.
+        damaged: "skip": nothing is found on an image that cannot be used, and it is named.
+        progress: called with the number of images done by this rank.
 
     Raises:
-        InputError: for a picture that cannot be used, if those are fatal.
+        InputError: for an image that cannot be used, if those are fatal.
     """
     world = world or World()
     start = time.perf_counter()
@@ -57,7 +57,7 @@ def find_all(
     modes = [member.training for member in members]
     for member in members:
         member.eval()
-    for done, (number, photo, image) in enumerate(in_order(dataset, world.rank, world.size), start=1):
+    for done, (number, annotated, image) in enumerate(in_order(dataset, world.rank, world.size), start=1):
         try:
             if isinstance(image, InputError):
                 raise image
@@ -65,7 +65,7 @@ def find_all(
         except InputError as error:
             if damaged == "fatal":
                 raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None
-            unusable[photo.id] = f"{photo.id}: {error}"
+            unusable[annotated.id] = f"{annotated.id}: {error}"
         if progress:
             progress(done)
     for member, mode in zip(members, modes, strict=True):
@@ -75,7 +75,7 @@ def find_all(
     for theirs, names in world.gather((mine, unusable)):
         found |= theirs
         unusable = unusable | names
-    return Found(
+    return DatasetDetections(
         [found.get(number, nothing) for number in range(len(dataset))],
         unusable,
         len(dataset) / (time.perf_counter() - start),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from .average_precision import Detections
 from .faster_rcnn import FasterRCNN
-from .precision import Detections
 
 #: A kept box becomes the mean of the boxes of its class that overlap it by at least so much.
 VOTES = 0.5
@@ -56,8 +56,8 @@ def adjacent_scales(boxes: Tensor, factors: Sequence[float]) -> Tensor:
     Those two whose sides of the box, square roots of its area, together are nearest to 224 pixels.
 
     Args:
-        boxes: in the picture's pixels, (R, 4).
-        factors: pixels at each scale for one of the picture, rising; two or more.
+        boxes: in the image's pixels, (R, 4).
+        factors: pixels at each scale for one of the image, rising; two or more.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).clamp(min=0).sqrt()
     far = (sides[:, None] * torch.tensor(factors, device=boxes.device) - REGION_SIDE).abs()
@@ -70,18 +70,18 @@ def pool_maxout(
     """Return regions pooled from the maps of two adjacent scales, the larger value of each pair.
 
     Args:
-        maps: of one picture at rising scales, each (1, C, h, w).
-        scales: from the picture's pixels to each map's input, (4,): x, y, x, y.
-        boxes: in the picture's pixels, (R, 4).
+        maps: of one image at rising scales, each (1, C, h, w).
+        scales: from the image's pixels to each map's input, (4,): x, y, x, y.
+        boxes: in the image's pixels, (R, 4).
 
     Returns:
-        (R, C, side, side).
+        (R, C, roi_size, roi_size).
     """
     if len(maps) == 1:
         return detector.pool(maps[0], boxes * scales[0])
     lower = adjacent_scales(boxes, [float(scale[:2].mean()) for scale in scales])
-    side = detector.side
-    pooled = maps[0].new_full((len(boxes), maps[0].shape[1], side, side), -torch.inf)
+    size = detector.roi_size
+    pooled = maps[0].new_full((len(boxes), maps[0].shape[1], size, size), -torch.inf)
     for number, (map, scale) in enumerate(zip(maps, scales, strict=True)):
         rows = ((lower == number) | (lower == number - 1)).nonzero()[:, 0]
         if len(rows):

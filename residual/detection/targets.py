@@ -1,9 +1,9 @@
-"""What anchors and regions are to learn: which are objects, which are background, and which are sampled.
+"""What anchors and regions are to learn: which are positive, which negative, and which are sampled.
 
 All of it has shapes that the host knows, so on a GPU nothing waits for an answer. Sampling is by random
-numbers that the caller draws: a pure function of the picture and the iteration, on any device and any rank.
+numbers that the caller draws: a pure function of the image and the iteration, on any device and any rank.
 
-Shapes: M objects of a picture, B boxes (anchors or proposals) to be judged.
+Shapes: M objects of an image, B boxes (anchors or proposals) to be matched.
 """
 
 import torch
@@ -20,10 +20,10 @@ REGION_OBJECT = 0.5
 CROWD = 0.7
 
 
-def judge_anchors(
+def match_anchors(
     anchors: Tensor, boxes: Tensor, crowds: Tensor, size: tuple[int, int] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which anchors are objects, bool (B,), which background, bool (B,), and whose, int64 (B,).
+    """Return which anchors are positive, bool (B,), which negative, bool (B,), and their objects, int64 (B,).
 
     Args:
         anchors: (B, 4).
@@ -35,50 +35,50 @@ def judge_anchors(
         usable = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
     else:
         usable = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= size[0]) & (anchors[:, 3] <= size[1])
-    background = usable & ~_crowded(anchors, crowds)
+    negative = usable & ~_crowded(anchors, crowds)
     if not len(boxes):
         return (
             torch.zeros_like(usable),
-            background,
+            negative,
             torch.zeros(len(anchors), dtype=torch.int64).to(boxes.device),
         )
     iou = box_iou(boxes, anchors) * usable
-    best, whose = iou.max(dim=0)
+    best, matched = iou.max(dim=0)
     most = iou.max(dim=1, keepdim=True).values
     nearest = ((iou == most) & (most > 0)).any(dim=0)
-    objects = usable & ((best >= ANCHOR_OBJECT) | nearest)
-    return objects, background & (best < ANCHOR_BACKGROUND) & ~objects, whose
+    positive = usable & ((best >= ANCHOR_OBJECT) | nearest)
+    return positive, negative & (best < ANCHOR_BACKGROUND) & ~positive, matched
 
 
-def judge_regions(regions: Tensor, boxes: Tensor, crowds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As ``judge_anchors``, for the proposals of a picture."""
-    background = ~_crowded(regions, crowds)
+def match_regions(regions: Tensor, boxes: Tensor, crowds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``match_anchors``, for the proposals of an image."""
+    negative = ~_crowded(regions, crowds)
     if not len(boxes):
-        none = torch.zeros_like(background)
-        return none, background, none.long()
-    best, whose = box_iou(boxes, regions).max(dim=0)
-    objects = best >= REGION_OBJECT
-    return objects, background & ~objects, whose
+        none = torch.zeros_like(negative)
+        return none, negative, none.long()
+    best, matched = box_iou(boxes, regions).max(dim=0)
+    positive = best >= REGION_OBJECT
+    return positive, negative & ~positive, matched
 
 
 def sample(
-    objects: Tensor, background: Tensor, random: Tensor, count: int, most: int
+    positive: Tensor, negative: Tensor, random: Tensor, count: int, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose ``count`` boxes, at most ``most`` of them objects, the others background.
+    """Choose ``count`` boxes, at most ``most`` of them positive, the others negative.
 
     Args:
-        objects, background: bool (B,).
+        positive, negative: bool (B,).
         random: (B,), in [0, 1): the boxes with the highest numbers are chosen.
 
     Returns:
-        Positions, int64 (count,); which of them are objects, bool (count,); which are chosen at all, bool
+        Positions, int64 (count,); which of them are positive, bool (count,); which are chosen at all, bool
         (count,): there may be fewer boxes than asked for.
     """
-    first = _highest(random.masked_fill(~objects, -1), most, count)
-    second = _highest(random.masked_fill(~background, -1), count, count)
+    first = _highest(random.masked_fill(~positive, -1), most, count)
+    second = _highest(random.masked_fill(~negative, -1), count, count)
     slots = torch.arange(count, device=random.device)
-    picked = objects.sum().clamp(max=most)
-    filled = background.sum().clamp(max=count - picked)
+    picked = positive.sum().clamp(max=most)
+    filled = negative.sum().clamp(max=count - picked)
     chosen = torch.where(slots < picked, first, second[(slots - picked).clamp(min=0)])
     return chosen, slots < picked, slots < picked + filled
 

@@ -1,6 +1,6 @@
-"""From pictures and one or several detectors to detections, with the appendix's improvements as switches.
+"""From images and one or several detectors to detections, with the appendix's improvements as switches.
 
-Boxes are in the pixels of the pictures as they are given, from the proposals on: members of an ensemble and
+Boxes are in the pixels of the images as they are given, from the proposals on: members of an ensemble and
 scales then need no translation.
 """
 
@@ -13,30 +13,30 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.transforms.v2.functional import resize
 
 from ..errors import InputError
+from .average_precision import Detections
 from .faster_rcnn import FasterRCNN, decode
 from .improvements import mean_outputs, most_likely_boxes, pool_maxout, vote
-from .precision import Detections
 
 
 @dataclass(frozen=True)
-class Options:
+class DetectionOptions:
     """How a detector is used.
 
     Attributes:
-        shorter, longer: the picture's shorter side becomes ``shorter``, its longer one at most ``longer``.
-        score: least score of a detection.
-        nms: of two detections of a class that overlap more, the one with the lower score goes.
-        most: detections of a picture at most.
+        shorter_side, longer_side: what the image's shorter side becomes, and its longer one at most.
+        score_threshold: least score of a detection (the box score threshold).
+        nms_threshold: of two detections of a class that overlap more, the one with the lower score goes.
+        max_detections: of an image.
         refine: box refinement and voting.
         scales: shorter sides for multi-scale testing; empty for none.
         precision: "bfloat16" autocasts convolutions and products.
     """
 
-    shorter: int = 600
-    longer: int = 1000
-    score: float = 0.05
-    nms: float = 0.3
-    most: int = 100
+    shorter_side: int = 600
+    longer_side: int = 1000
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.3
+    max_detections: int = 100
     refine: bool = False
     scales: tuple[int, ...] = ()
     precision: str = "tf32"
@@ -44,40 +44,42 @@ class Options:
 
 @dataclass(frozen=True)
 class _View:
-    """A picture's maps at rising scales as one member sees it, and their scales (4,)."""
+    """An image's maps at rising scales as one member sees it, and their scales (4,)."""
 
     maps: list[Tensor]
     scales: list[Tensor]
 
 
 def input_size(width: int, height: int, shorter: int, longer: int, stride: int) -> tuple[int, int]:
-    """Return the width and height that a picture has in the network.
+    """Return the width and height that an image has in the network.
 
     Raises:
-        InputError: for a picture so long that nothing is left of its shorter side.
+        InputError: for an image so long that nothing is left of its shorter side.
     """
     factor = min(shorter / min(width, height), longer / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))
     if min(size) < stride:
         raise InputError(
-            f"a picture of {width} x {height} is too long: with {longer} pixels on its longer side, "
+            f"an image of {width} x {height} is too long: with {longer} pixels on its longer side, "
             f"{min(size)} are left on the other, and the network needs {stride}; cut it into parts"
         )
     return size
 
 
 @torch.inference_mode()
-def detect(members: Sequence[FasterRCNN], images: Sequence[Tensor], how: Options) -> list[Detections]:
-    """Return what one detector, or several together, find on each picture.
+def detect(
+    members: Sequence[FasterRCNN], images: Sequence[Tensor], how: DetectionOptions
+) -> list[Detections]:
+    """Return what one detector, or several together, find on each image.
 
     Args:
         members: of the same classes, in evaluation mode, on one device.
         images: uint8 (3, H, W), of any sizes.
 
     Raises:
-        InputError: for a picture that is too long.
+        InputError: for an image that is too long.
     """
-    device = members[0].score.weight.device
+    device = members[0].cls_score.weight.device
     images = [image.to(device) for image in images]
     sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
     with torch.autocast(device.type, torch.bfloat16, how.precision == "bfloat16"):
@@ -95,22 +97,24 @@ def detect(members: Sequence[FasterRCNN], images: Sequence[Tensor], how: Options
     return _choose(scores, boxes, sizes, how)
 
 
-def _look(member: FasterRCNN, images: Sequence[Tensor], how: Options) -> tuple[list[_View], list[Tensor]]:
-    """Return a member's maps of each picture, and its proposals."""
-    scales = sorted({how.shorter, *how.scales}) if how.scales else [how.shorter]
+def _look(
+    member: FasterRCNN, images: Sequence[Tensor], how: DetectionOptions
+) -> tuple[list[_View], list[Tensor]]:
+    """Return a member's maps of each image, and its proposals."""
+    scales = sorted({how.shorter_side, *how.scales}) if how.scales else [how.shorter_side]
     maps: list[list[Tensor]] = [[] for _ in images]
     factors: list[list[Tensor]] = [[] for _ in images]
     proposals: list[Tensor] = []
     for shorter in scales:
-        longer = round(how.longer * shorter / how.shorter)
-        # A long picture is left with nothing at a small scale, which is then not one of its scales.
-        fits = [shorter == how.shorter or _fits(image, shorter, longer, member) for image in images]
+        longer = round(how.longer_side * shorter / how.shorter_side)
+        # A long image is left with nothing at a small scale, which is then not one of its scales.
+        fits = [shorter == how.shorter_side or _fits(image, shorter, longer, member) for image in images]
         numbers = [number for number, fit in enumerate(fits) if fit]
         inputs = [_resized(images[number], shorter, longer, member) for number in numbers]
         here = member.maps(inputs)
         scaled = [_scale(x, images[number]) for x, number in zip(inputs, numbers, strict=True)]
-        if shorter == how.shorter:
-            found = member.look(here, [(int(x.shape[1]), int(x.shape[2])) for x in inputs]).proposals
+        if shorter == how.shorter_side:
+            found = member.run_rpn(here, [(int(x.shape[1]), int(x.shape[2])) for x in inputs]).proposals
             proposals = [boxes / scale for boxes, scale in zip(found, scaled, strict=True)]
         if not how.scales or shorter in how.scales:
             for number, map_, scale in zip(numbers, here, scaled, strict=True):
@@ -125,7 +129,7 @@ def _outputs(
     regions: Sequence[Tensor],
     sizes: Sequence[tuple[int, int]],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return each picture's probabilities (R, K+1) and boxes (R, K, 4) of its regions (R, 4)."""
+    """Return each image's probabilities (R, K+1) and boxes (R, K, 4) of its regions (R, 4)."""
     every = torch.cat(list(regions))
     outputs = []
     for member, seen in zip(members, views, strict=True):
@@ -140,7 +144,7 @@ def _outputs(
                 pool_maxout(member, view.maps, view.scales, box)
                 for view, box in zip(seen, whole, strict=True)
             ]
-        logits, deltas = member.assess(pooled, contexts)
+        logits, deltas = member.predict_regions(pooled, contexts)
         outputs.append((logits.softmax(dim=1), decode(deltas, every)))
     scores, boxes = mean_outputs(outputs)
     counts = [len(part) for part in regions]
@@ -148,19 +152,19 @@ def _outputs(
 
 
 def _choose(
-    scores: Sequence[Tensor], boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]], how: Options
+    scores: Sequence[Tensor], boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]], how: DetectionOptions
 ) -> list[Detections]:
     """Return what is left after the least score, NMS within each class, and voting."""
     results = []
     for score, box, size in zip(scores, boxes, sizes, strict=True):
-        region, label = (score[:, 1:] > how.score).nonzero().unbind(dim=1)
+        region, label = (score[:, 1:] > how.score_threshold).nonzero().unbind(dim=1)
         values = score[region, label + 1]
         places = clip_boxes_to_image(box[region, label], size)
-        # A box that was outside the picture has no area left, and overlaps nothing, not even itself.
+        # A box that was outside the image has no area left, and overlaps nothing, not even itself.
         there = (places[:, 2:] > places[:, :2]).all(dim=1)
         places, values, label = places[there], values[there], label[there]
         every = Detections(places, values, label)
-        kept = batched_nms(places, values, label, how.nms)[: how.most]
+        kept = batched_nms(places, values, label, how.nms_threshold)[: how.max_detections]
         chosen = Detections(places[kept], values[kept], label[kept])
         results.append(vote(chosen, every) if how.refine else chosen)
     return results

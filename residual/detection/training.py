@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.photos import Loaded, PhotoBatches
+from ..data.box_batches import BoxBatches
 from ..distributed import World
-from ..models.preprocessing import Preprocessing
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..training.loop import Curve, Work
@@ -20,28 +19,28 @@ from ..training.sgd import SGD
 from ..training.step import distributed
 from .alternating import AlternatingRCNN, step_of
 from .alternating import rate as alternating_rate
-from .faster_rcnn import LOSSES, Example, FasterRCNN
+from .faster_rcnn import LOSSES, FasterRCNN
 
 AP50 = Curve("ap50", "AP50", rising=True)
 
 
 class LossMeter:
-    """Sums over training pictures since the last log line, kept on the device."""
+    """Sums over training images since the last log line, kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
-        #: The four losses, and the number of pictures.
+        #: The four losses, and the number of images.
         self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)
         #: Iteration of the first loss that was not finite, -1 while there is none.
         self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
 
-    def add(self, losses: Tensor, pictures: int, iteration: int) -> None:
-        """Count some pictures, given the sums of their losses (4,)."""
-        self.sums += torch.cat([losses, losses.new_full((1,), pictures)])
+    def add(self, losses: Tensor, count: int, iteration: int) -> None:
+        """Count some images, given the sums of their losses (4,)."""
+        self.sums += torch.cat([losses, losses.new_full((1,), count)])
         broken = ~torch.isfinite(losses).all() & (self.broken_at < 0)
         self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
 
     def read(self, world: World) -> tuple[float, float | None, int]:
-        """Return the mean loss, no error, and the number of pictures, over all ranks."""
+        """Return the mean loss, no error, and the number of images, over all ranks."""
         line = self.line(world)
         return line["loss"], None, line["images"]
 
@@ -60,7 +59,7 @@ class DetectionIterations:
 
     Args:
         model: a detector (joint training), or an ``AlternatingRCNN``.
-        batches: this rank's pictures by iteration.
+        batches: this rank's images by iteration.
         recipe: its schedule in iterations.
         rate: the learning rate of each iteration.
     """
@@ -68,7 +67,7 @@ class DetectionIterations:
     def __init__(
         self,
         model: FasterRCNN | AlternatingRCNN,
-        batches: PhotoBatches,
+        batches: BoxBatches,
         recipe: DetectionRecipe,
         world: World,
         meter: LossMeter,
@@ -82,12 +81,11 @@ class DetectionIterations:
         self.meter = meter
         self.optimizer = optimizer
         self.rate = rate
-        self.preprocessing = (model.detector if isinstance(model, AlternatingRCNN) else model).preprocessing
         #: The model as it is called: what exchanges gradients knows which parameters have some.
         self.model = self._shared()
 
     def __call__(self, iteration: int) -> None:
-        """Do an iteration: pictures, both passes, update."""
+        """Do an iteration: images, both passes, update."""
         if isinstance(self.own, AlternatingRCNN):
             self._begin_step(self.own, iteration)
         # Dropout (VGG's) draws from the global generator: a pure function of the iteration, like the rest.
@@ -98,9 +96,8 @@ class DetectionIterations:
         parts = [loaded[start : start + at_once] for start in range(0, len(loaded), at_once)]
         for number, part in enumerate(parts, start=1):
             with self._gradients_stay_here(number < len(parts)):
-                examples = prepared(self.preprocessing, part, device)
                 with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
-                    losses = self.model(examples)
+                    losses = self.model([image.to(device) for image in part])
                 (losses.sum() / len(loaded)).backward()
             self.meter.add(losses.detach(), len(part), iteration)
         self.optimizer.step(self.rate(iteration))
@@ -121,36 +118,19 @@ class DetectionIterations:
         return contextlib.nullcontext()
 
 
-def prepared(preprocessing: Preprocessing, loaded: Sequence[Loaded], device: torch.device) -> list[Example]:
-    """Return pictures as examples on a device."""
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    return [
-        Example(
-            preprocessing(move(picture.image)[None])[0],
-            move(picture.boxes),
-            move(picture.labels),
-            move(picture.crowds),
-            picture.seed,
-        )
-        for picture in loaded
-    ]
-
-
-def work(
+def detection_work(
     model: FasterRCNN | AlternatingRCNN,
-    batches: PhotoBatches,
+    batches: BoxBatches,
     recipe: DetectionRecipe,
     world: World,
     device: torch.device,
 ) -> Work:
     """Return what a run learns, for the training loop."""
     meter = LossMeter(device)
+    alternating = isinstance(model, AlternatingRCNN)
     return Work(
         meter,
         lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),
         AP50,
-        functools.partial(alternating_rate, recipe.schedule) if isinstance(model, AlternatingRCNN) else None,
+        rate=functools.partial(alternating_rate, recipe.schedule) if alternating else None,
     )

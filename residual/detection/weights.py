@@ -1,4 +1,4 @@
-"""Detectors on disk: a folder that says what the detector is made of and how pictures are prepared for it.
+"""Detectors on disk: a folder that says what the detector is made of and how images are prepared for it.
 
 model.safetensors   the detector's tensors, fixed BN as affine maps, the preprocessing's mean included
 config.json         backbone, numbers, classes, and the recipe and results that they come from
@@ -6,7 +6,6 @@ config.json         backbone, numbers, classes, and the recipe and results that 
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,18 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import as_json, damaged, first_line, read_json, written_whole
 from ..models.preprocessing import Preprocessing
-from ..models.statedict import first_line, load_state, read_state, write_state, written_whole
-from ..models.weights import CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked
+from ..models.statedict import load_state, read_state, write_state
+from ..models.weights import ANEW, CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked
 from ..recipes.detection import Detector
-from .backbones import Backbone, VGGBackbone, outline
+from .backbones import Backbone, VGGBackbone, outline_backbone
 from .faster_rcnn import FasterRCNN
 
 VERSION = 1
 
 
-class Config(Checked):
+class DetectorWeightsConfig(Checked):
     """The content of config.json."""
 
     format: str = DETECTOR_FORMAT
@@ -54,7 +54,7 @@ class StoredDetector:
     """
 
     model: FasterRCNN
-    config: Config
+    config: DetectorWeightsConfig
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,29 +62,31 @@ class StoredDetector:
 
 
 def build_detector(
-    numbers: Detector, backbone: Backbone, classes: int, preprocessing: Preprocessing
+    config: Detector, backbone: Backbone, classes: int, preprocessing: Preprocessing
 ) -> FasterRCNN:
     """Return a detector as a recipe has it, its own layers freshly initialised.
 
     Raises:
         InputError: for a side that the backbone cannot have.
     """
-    if isinstance(backbone, VGGBackbone) and numbers.side not in (None, backbone.side):
-        raise InputError(f"detector.side {numbers.side}: VGG's fc6 takes {backbone.side}; set it to null")
+    if isinstance(backbone, VGGBackbone) and config.roi_size not in (None, backbone.roi_size):
+        raise InputError(
+            f"detector.roi_size {config.roi_size}: VGG's fc6 takes {backbone.roi_size}; set it to null"
+        )
     return FasterRCNN(
         backbone,
         classes,
         preprocessing,
-        anchor_sides=numbers.anchor_sides,
-        anchor_ratios=numbers.anchor_ratios,
-        pooling=numbers.pooling,
-        side=numbers.side,
-        global_context=numbers.global_context,
-        proposals=(numbers.train_proposals, numbers.proposals),
-        regions=numbers.regions,
-        smallest=numbers.smallest,
-        whole_anchors=numbers.whole_anchors,
-        freeze=numbers.freeze,
+        anchor_sizes=config.anchor_sizes,
+        aspect_ratios=config.aspect_ratios,
+        pooling=config.pooling,
+        roi_size=config.roi_size,
+        global_context=config.global_context,
+        proposals=(config.train_proposals, config.proposals),
+        regions=config.regions,
+        min_size=config.min_size,
+        ignore_cross_boundary_anchors=config.ignore_cross_boundary_anchors,
+        freeze=config.freeze,
     )
 
 
@@ -92,7 +94,7 @@ def save_detector(
     folder: Path,
     model: FasterRCNN,
     *,
-    numbers: Detector,
+    detector: Detector,
     options: dict[str, Any],
     classes: Sequence[str],
     categories: Sequence[int],
@@ -104,16 +106,16 @@ def save_detector(
 
     Args:
         folder: where nothing is yet.
-        numbers: what it was built by, the backbone's name included.
+        detector: what it was built by, the backbone's name included.
         options: of the backbone in ``build_model``.
-        sides: shorter and longer side of its pictures.
+        sides: shorter and longer side of its images.
 
     Raises:
         InputError: when ``folder`` exists or cannot be written.
     """
-    config = Config(
+    config = DetectorWeightsConfig(
         options=options,
-        detector=numbers.model_dump(mode="json"),
+        detector=detector.model_dump(mode="json"),
         classes=list(classes),
         categories=list(categories),
         shorter_side=sides[0],
@@ -121,18 +123,17 @@ def save_detector(
         recipe=recipe,
         results=results,
     )
-    text = json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n"
     with written_whole(folder) as temporary:
         temporary.mkdir()
         write_state(model, temporary / MODEL_FILE)
-        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        (temporary / CONFIG_FILE).write_text(as_json(config.model_dump()), encoding="utf-8")
 
 
 def is_detector(folder: Path) -> bool:
     """Whether a folder (or the weights folder in it) holds a detector; False where it holds nothing."""
     try:
-        content = json.loads((_weights_in(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(_weights_in(folder) / CONFIG_FILE)
+    except InputError:
         return False
     return isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT
 
@@ -150,12 +151,12 @@ def read_detector(folder: Path) -> StoredDetector:
     file = folder / CONFIG_FILE
     config = _config(folder, file)
     try:
-        numbers = Detector.model_validate(config.detector)
-        backbone = outline(numbers.backbone.name, config.options)
+        detector = Detector.model_validate(config.detector)
+        backbone = outline_backbone(detector.backbone.name, config.options)
     except (ValidationError, InputError) as error:
-        raise _damaged(file, first_line(error)) from None
+        raise damaged(file, first_line(error), ANEW) from None
     with torch.device("meta"):
-        model = build_detector(numbers, backbone, len(config.classes), Preprocessing(torch.zeros(3)))
+        model = build_detector(detector, backbone, len(config.classes), Preprocessing(torch.zeros(3)))
     model.to_empty(device="cpu")
     load_state(model, read_state(folder / MODEL_FILE), str(folder / MODEL_FILE))
     return StoredDetector(model.eval(), config)
@@ -173,7 +174,7 @@ def take_over(detector: FasterRCNN, stored: dict[str, Tensor], same_classes: boo
     kept = {
         name: tensor
         for name, tensor in stored.items()
-        if same_classes or name.split(".")[0] not in ("score", "box")
+        if same_classes or name.split(".")[0] not in ("cls_score", "bbox_pred")
     }
     own = detector.state_dict()
     load_state(detector, {**own, **kept} if not same_classes else kept, "the detector to start from")
@@ -184,7 +185,7 @@ def _weights_in(folder: Path) -> Path:
     return inner if not (folder / CONFIG_FILE).exists() and inner.is_dir() else folder
 
 
-def _config(folder: Path, file: Path) -> Config:
+def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
     if not file.is_file():
         if (folder / "recipe.yaml").is_file():
             raise InputError(
@@ -192,10 +193,7 @@ def _config(folder: Path, file: Path) -> Config:
                 f"residual detect train --resume --out {folder}"
             )
         raise InputError(f"{folder} holds no detector (it has no {CONFIG_FILE})")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(file, first_line(error)) from None
+    content = read_json(file, ANEW)
     form = content.get("format") if isinstance(content, dict) else None
     if form == FORMAT:
         raise InputError(
@@ -209,11 +207,7 @@ def _config(folder: Path, file: Path) -> Config:
             f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
         )
     try:
-        return Config.model_validate(content)
+        return DetectorWeightsConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _damaged(file: Path, reason: str) -> InputError:
-    return InputError(f"{file} is damaged ({reason}); get the folder anew")
+        raise damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", ANEW) from None

@@ -1,1 +1,1 @@
-"""From a network and pictures to numbers."""
+"""From a network and images to numbers."""

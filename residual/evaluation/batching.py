@@ -1,4 +1,4 @@
-"""Pictures of many shapes as batches of one shape each, with bounded memory."""
+"""Images of many shapes as batches of one shape each, with bounded memory."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

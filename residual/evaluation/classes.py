@@ -1,4 +1,4 @@
-"""Classes of pictures and classes of a network, matched by name and never by position."""
+"""Classes of images and classes of a network, matched by name and never by position."""
 
 import functools
 import re
@@ -12,16 +12,16 @@ from ..data.synsets import imagenet_classes
 from ..errors import InputError, nearest
 
 
-def match_classes(pictures: Sequence[str], network: Sequence[str], source: str) -> Tensor:
-    """Return which of a network's K classes each of the M classes of some pictures is: int64 (M,).
+def match_classes(images: Sequence[str], network: Sequence[str], source: str) -> Tensor:
+    """Return which of a network's K classes each of the M classes of some images is: int64 (M,).
 
     Two names mean one class when they are equal, or begin with one WordNet id, or when one is an ImageNet
     class's name and the other its WordNet id.
 
     Args:
-        pictures: names of the pictures' classes, usually those of folders.
+        images: names of the images' classes, usually those of folders.
         network: names of the network's classes.
-        source: where the pictures are, for messages.
+        source: where the images are, for messages.
 
     Raises:
         InputError: for a class that the network has not, or two of the network's mean.
@@ -31,7 +31,7 @@ def match_classes(pictures: Sequence[str], network: Sequence[str], source: str) 
     times = Counter(meanings)
     meant = {meaning: k for k, meaning in enumerate(meanings)}
     found = []
-    for name in pictures:
+    for name in images:
         meaning = _meaning(name)
         if name in exact:
             found.append(exact[name])
@@ -45,28 +45,33 @@ def match_classes(pictures: Sequence[str], network: Sequence[str], source: str) 
             raise InputError(_unknown(name, network, source))
     twice = [k for k, times in Counter(found).items() if times > 1]
     if twice:
-        both = " and ".join(repr(name) for name, k in zip(pictures, found, strict=True) if k == twice[0])
+        both = " and ".join(repr(name) for name, k in zip(images, found, strict=True) if k == twice[0])
         raise InputError(f"{source}: {both} both mean the network's class {network[twice[0]]!r}; merge them")
     return torch.tensor(found, dtype=torch.int64)
 
 
-def how_matched(pictures: Sequence[str], network: Sequence[str], found: Tensor) -> str | None:
+def unnamed(classes: Sequence[str]) -> bool:
+    """Whether the classes have no names but their numbers, as in weights imported without --classes."""
+    return list(classes) == [str(k) for k in range(len(classes))]
+
+
+def how_matched(images: Sequence[str], network: Sequence[str], found: Tensor) -> str | None:
     """Return a sentence on how classes were matched, or None where they are the same in the same order."""
-    if tuple(pictures) == tuple(network):
+    if tuple(images) == tuple(network):
         return None
     same = found.tolist() == list(range(len(network)))
     if same:
         return f"the {len(network):,} classes are the network's, by other names"
-    if len(pictures) == len(network):
+    if len(images) == len(network):
         return f"the {len(network):,} classes are the network's in another order; they were matched by name"
     return (
-        f"the pictures are of {len(pictures):,} of the network's {len(network):,} classes, matched by name; "
+        f"the images are of {len(images):,} of the network's {len(network):,} classes, matched by name; "
         f"the network chooses among all {len(network):,}"
     )
 
 
 def _unknown(name: str, network: Sequence[str], source: str) -> str:
-    if list(network) == [str(k) for k in range(len(network))]:
+    if unnamed(network):
         return (
             f"{source}: the network's classes have no names but 0 to {len(network) - 1}, and classes such as "
             f"{name!r} are matched by name; import the weights anew with --classes FILE (imagenet for the "

@@ -10,15 +10,15 @@ from .scores import Scores
 
 
 def average(members: Sequence[tuple[str, Scores]]) -> Scores:
-    """Average the scores of networks on the same pictures, in the first member's order.
+    """Average the scores of networks on the same images, in the first member's order.
 
-    Pictures are matched by id and classes by name, whatever their order.
+    Images are matched by id and classes by name, whatever their order.
 
     Args:
         members: what each is called in messages, and its scores.
 
     Raises:
-        InputError: when there is no member, or the members differ in pictures, classes or right answers; it
+        InputError: when there is no member, or the members differ in images, classes or right answers; it
             names the first difference.
     """
     if not members:
@@ -27,16 +27,16 @@ def average(members: Sequence[tuple[str, Scores]]) -> Scores:
     total = first.probabilities.double()
     for name, scores in members[1:]:
         _same(first.classes, scores.classes, "class", first_name, name)
-        _same(first.ids, scores.ids, "picture", first_name, name)
-        place = {picture: n for n, picture in enumerate(scores.ids)}
-        order = torch.tensor([place[picture] for picture in first.ids], dtype=torch.int64)
+        _same(first.ids, scores.ids, "image", first_name, name)
+        place = {image: n for n, image in enumerate(scores.ids)}
+        order = torch.tensor([place[image] for image in first.ids], dtype=torch.int64)
         scores = scores.in_order_of(first.classes)
         differ = (scores.targets[order] != first.targets).nonzero()
         if len(differ):
             n = int(differ[0])
             theirs = first.classes[int(scores.targets[order[n]])]
             raise InputError(
-                f"the picture {first.ids[n]!r} is of class {first.classes[int(first.targets[n])]!r} in "
+                f"the image {first.ids[n]!r} is of class {first.classes[int(first.targets[n])]!r} in "
                 f"{first_name} and of class {theirs!r} in {name}; test both on the same data"
             )
         total += scores.probabilities[order]
@@ -53,5 +53,5 @@ def _same(ours: tuple[str, ...], theirs: tuple[str, ...], what: str, first_name:
             more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
             raise InputError(
                 f"{lacking} lacks the {what} {missing[0]!r}{more}, which {holder} has; average scores of "
-                "networks with the same classes on the same pictures"
+                "networks with the same classes on the same images"
             )

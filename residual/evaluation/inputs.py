@@ -1,38 +1,59 @@
-"""The size and the channels of the pictures that a network was trained on."""
+"""The size and the channels of the images that a network was trained on."""
 
+import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from ..errors import InputError
 from ..models.cifar import CifarNetwork
+from ..models.classifier import Classifier
 from ..models.weights import Weights
+from .views import side_for
 
 
 def usual_size(weights: Weights) -> tuple[int, int]:
-    """Return the side of a network's input, and the shorter side of the pictures that it is cut from.
+    """Return the side of a network's input, and the shorter side of the images that it is cut from.
 
-    The side is that of the recipe for pictures in folders, else of the mean picture where there is one, else
-    224, or 32 for the networks of Section 4.2. Those are trained on whole pictures, so theirs is the shorter
+    The side is that of the recipe for images in folders, else of the mean image where there is one, else
+    224, or 32 for the networks of Section 4.2. Those are trained on whole images, so theirs is the shorter
     side too; crops of 224 are cut from 256.
     """
     folder = ((weights.config.get("recipe") or {}).get("data") or {}).get("folder")
     if folder:
-        return folder["size"], round(folder["size"] * 256 / 224)
+        return folder["size"], side_for(folder["size"])
     small = isinstance(weights.model, CifarNetwork)
     crop = 32 if small else 224
     if weights.preprocessing.per_pixel:
         crop = min(weights.preprocessing.mean.shape[1:])
-    return crop, crop if small else round(crop * 256 / 224)
+    return crop, crop if small else side_for(crop)
 
 
 def with_channels(image: Tensor, channels: int) -> Tensor:
     """Return uint8 (..., 3, H, W) as a network of 1 (luma) or 3 channels takes it.
 
     Raises:
-        InputError: for other numbers of channels, which pictures in files have not.
+        InputError: for other numbers of channels, which images in files have not.
     """
     if channels == 3:
         return image
     if channels == 1:
         return rgb_to_grayscale(image)
-    raise InputError(f"the network takes {channels} channels; pictures have 3, or 1 when they are made grey")
+    raise InputError(f"the network takes {channels} channels; images have 3, or 1 when they are made grey")
+
+
+@torch.inference_mode()
+def check_input(model: Classifier, name: str, shape: tuple[int, ...]) -> None:
+    """Raise an InputError when a network's last map would be empty: VGG halves images five times.
+
+    Args:
+        model: on the CPU; it is left in its mode.
+        name: of it, for the message.
+        shape: of the images, (C, H, W).
+    """
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, *shape))
+    except RuntimeError:
+        size = " x ".join(map(str, shape[1:]))
+        raise InputError(f"{name} cannot take images of {size} pixels; they are too small for it") from None
+    model.train(training)

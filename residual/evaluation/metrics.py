@@ -1,29 +1,28 @@
-"""Errors and loss as sums and counts over exactly the data set."""
+"""Errors and loss as sums and counts over exactly the dataset."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..distributed import World
 from ..errors import InputError
 
-#: Pictures in one forward pass, by kind of device; the result does not depend on it.
-BATCH = {"cpu": 250, "cuda": 1000}
+#: The smallest score that the loss knows: an averaged softmax in float32 may be 0, its logarithm is not.
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a network does on a set of pictures.
+    """What a network does on a set of images.
 
     Attributes:
         loss: mean cross-entropy.
-        top1_error, top5_error: in percent; top-5 counts a picture right when its class is among the five
+        top1_error, top5_error: in percent; top-5 counts an image right when its class is among the five
             highest scores (all classes where there are fewer).
-        images: number of pictures, each counted once.
+        images: number of images, each counted once.
         images_per_second: over all ranks, preprocessing included.
     """
 
@@ -33,68 +32,13 @@ class Metrics:
     images: int
     images_per_second: float
 
-
-def evaluate(
-    model: nn.Module,
-    prepare: Callable[[Tensor], Tensor],
-    images: Tensor,
-    targets: Tensor,
-    world: World | None = None,
-) -> Metrics:
-    """Test one view of each picture, the original (Section 4.2), and leave the network in its mode.
-
-    Args:
-        model: gives scores (n, K); its device is where the work is done.
-        prepare: from uint8 (n, C, H, W) to the network's input.
-        images: uint8 (N, C, H, W).
-        targets: int64 (N,).
-        world: each rank takes every size-th picture; none is padded, so none is counted twice.
-    """
-    world = world or World()
-    batch = BATCH[next(model.parameters()).device.type]
-    images, targets = images[world.rank :: world.size], targets[world.rank :: world.size]
-    parts = zip(images.split(batch), targets.split(batch), strict=True)
-    return evaluate_batches(model, prepare, parts, world)
-
-
-@torch.inference_mode()
-def evaluate_batches(
-    model: nn.Module,
-    prepare: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    world: World,
-) -> Metrics:
-    """Test pictures that come in batches; as ``evaluate``.
-
-    Args:
-        batches: this rank's pictures, uint8 (n, C, H, W), and targets, int64 (n,).
-    """
-    start = time.perf_counter()
-    device = next(model.parameters()).device
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
-    training = model.training
-    model.eval()
-    for x, y in batches:
-        y = y.to(device)
-        scores = model(prepare(x.to(device))).float()
-        place = places(scores, y)
-        loss = F.cross_entropy(scores, y, reduction="sum").double()
-        sums += torch.stack([loss, (place > 0).sum(), (place > 4).sum(), loss.new_tensor(len(y))])
-    model.train(training)
-    loss, top1, top5, count = world.sum_(sums).tolist()
-    if not count:
-        raise InputError("none of the pictures to test on can be read; are they still there?")
-    return Metrics(
-        loss=loss / count,
-        top1_error=100 * top1 / count,
-        top5_error=100 * top5 / count,
-        images=int(count),
-        images_per_second=count / (time.perf_counter() - start),
-    )
+    def plain(self) -> dict[str, Any]:
+        """Return the numbers as plain data."""
+        return asdict(self)
 
 
 def places(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the place of each picture's right class among its scores, 0 for the first: int64 (n,).
+    """Return the place of each image's right class among its scores, 0 for the first: int64 (n,).
 
     Of equal scores the class with the lower number comes first, as in ``argmax``; a score that is not a
     number is behind all others, so a broken network is never right.
@@ -104,3 +48,40 @@ def places(scores: Tensor, targets: Tensor) -> Tensor:
     tied = (scores == right) & (classes < targets[:, None])
     place = ((scores > right) | tied).sum(dim=1)
     return torch.where(right[:, 0].isnan(), scores.shape[1], place)
+
+
+class Tally:
+    """Counts and sums of batches of softmax scores, exact over any number of ranks, kept on their device.
+
+    The loss is -log(p) of the right class; top-5 counts an image right when its class is among the five
+    highest scores.
+    """
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+        self.start = time.perf_counter()
+
+    def add(self, probabilities: Tensor, targets: Tensor) -> None:
+        """Count n images: float32 (n, K) and int64 (n,), on one device."""
+        place = places(probabilities, targets)
+        right = probabilities.gather(1, targets[:, None])
+        loss = -right.double().clamp(min=SMALLEST).log().sum()
+        count = torch.full_like(loss, len(targets))
+        sums = torch.stack([loss, (place > 0).sum().double(), (place > 4).sum().double(), count])
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def metrics(self, world: World | None = None, device: torch.device | None = None) -> Metrics:
+        """Return the errors over the images of all ranks.
+
+        Args:
+            device: of this rank, which may have seen no image.
+
+        Raises:
+            InputError: when there is no image.
+        """
+        sums = torch.zeros(4, dtype=torch.float64, device=device) if self.sums is None else self.sums.clone()
+        loss, top1, top5, count = (world or World()).sum_(sums).tolist()
+        if not count:
+            raise InputError("there is no image to count the errors of; none was there, or none can be read")
+        seconds = time.perf_counter() - self.start
+        return Metrics(loss / count, 100 * top1 / count, 100 * top5 / count, int(count), count / seconds)

@@ -1,7 +1,6 @@
-"""Softmax scores of a set of pictures: their errors, and a file that keeps them for an ensemble."""
+"""Softmax scores of a set of images: their errors, and a file that keeps them for an ensemble."""
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,27 +11,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..distributed import World
 from ..errors import InputError
-from ..models.statedict import first_line, refuse_existing, written_whole
-from .metrics import Metrics, places
+from ..files import check_new, damaged, first_line, written_whole
+from .metrics import Metrics, Tally
 
 FORMAT = "residual scores"
 VERSION = 1
-
-#: The smallest score that the loss knows: an averaged softmax in float32 may be 0, its logarithm is not.
-SMALLEST = torch.finfo(torch.float32).tiny
+SUFFIX = ".safetensors"
+#: What to do about a damaged file.
+ANEW = "save the scores anew"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network, or several together, say about a set of pictures.
+    """What a network, or several together, say about a set of images.
 
     Attributes:
-        ids: a name for each of the N pictures, which is the same whichever network looks at it.
+        ids: a name for each of the N images, which is the same whichever network looks at it.
         classes: the names of the K classes.
         probabilities: float32 (N, K), rows that sum to 1.
-        targets: int64 (N,), the right class of each picture.
+        targets: int64 (N,), the right class of each image.
         about: where the scores come from, as plain data.
     """
 
@@ -62,48 +60,13 @@ class Scores:
         )
 
 
-class Tally:
-    """Counts and sums of batches of scores, exact over any number of ranks.
-
-    A loss from probabilities is -log(p) of the right class; top-5 counts a picture right when its class is
-    among the five highest scores.
-    """
-
-    def __init__(self) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64)
-        self.start = time.perf_counter()
-
-    def add(self, probabilities: Tensor, targets: Tensor) -> None:
-        """Count n pictures: float32 (n, K) and int64 (n,)."""
-        place = places(probabilities, targets)
-        right = probabilities.gather(1, targets[:, None])
-        loss = -right.double().clamp(min=SMALLEST).log().sum()
-        count = torch.tensor(len(targets), dtype=torch.float64)
-        self.sums += torch.stack([loss, (place > 0).sum().double(), (place > 4).sum().double(), count])
-
-    def metrics(self, world: World | None = None, device: torch.device | None = None) -> Metrics:
-        """Return the errors over the pictures of all ranks.
-
-        Raises:
-            InputError: when there is no picture.
-        """
-        sums = (world or World()).sum_(self.sums.to(device or "cpu", copy=True))
-        loss, top1, top5, count = sums.tolist()
-        if not count:
-            raise InputError(
-                "there is no picture to count the errors of; every one was skipped or none was there"
-            )
-        seconds = time.perf_counter() - self.start
-        return Metrics(loss / count, 100 * top1 / count, 100 * top5 / count, int(count), count / seconds)
-
-
 def save_scores(scores: Scores, file: Path) -> None:
     """Write scores as a .safetensors file: ``probabilities``, ``targets``, and the names as metadata.
 
     Raises:
         InputError: when the file exists, has another suffix or cannot be written.
     """
-    check_new_file(file)
+    check_new(file, "scores", SUFFIX)
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -114,13 +77,6 @@ def save_scores(scores: Scores, file: Path) -> None:
     tensors = {"probabilities": scores.probabilities.contiguous(), "targets": scores.targets.contiguous()}
     with written_whole(file) as temporary:
         save_file(tensors, temporary, metadata)
-
-
-def check_new_file(file: Path) -> None:
-    """Raise an InputError unless scores can be saved to a file of this name."""
-    if file.suffix != ".safetensors":
-        raise InputError(f"{file}: scores are saved to a file that ends in .safetensors; name it so")
-    refuse_existing(file)
 
 
 def load_scores(file: Path) -> Scores:
@@ -146,7 +102,7 @@ def load_scores(file: Path) -> Scores:
                 about=json.loads(metadata["about"]),
             )
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise _damaged(file, first_line(error)) from None
+        raise damaged(file, first_line(error), ANEW, "scores") from None
     _check(scores, file)
     return scores
 
@@ -161,14 +117,13 @@ def _names(text: str) -> tuple[str, ...]:
 def _check(scores: Scores, file: Path) -> None:
     shape = (len(scores.ids), len(scores.classes))
     if scores.probabilities.shape != shape or scores.targets.shape != shape[:1]:
-        raise _damaged(
-            file, f"{tuple(scores.probabilities.shape)} scores for {shape[0]} ids, {shape[1]} classes"
-        )
+        reason = f"{tuple(scores.probabilities.shape)} scores for {shape[0]} ids, {shape[1]} classes"
+        raise damaged(file, reason, ANEW, "scores")
     for what, names in (("id", scores.ids), ("class", scores.classes)):
         if twice := first_twice(names):
-            raise _damaged(file, f"the {what} {twice!r} is there twice")
+            raise damaged(file, f"the {what} {twice!r} is there twice", ANEW, "scores")
     if len(scores) and not 0 <= int(scores.targets.min()) <= int(scores.targets.max()) < shape[1]:
-        raise _damaged(file, "a target that is no class")
+        raise damaged(file, "a target that is no class", ANEW, "scores")
 
 
 def first_twice(names: Iterable[str]) -> str | None:
@@ -179,7 +134,3 @@ def first_twice(names: Iterable[str]) -> str | None:
             return name
         seen.add(name)
     return None
-
-
-def _damaged(file: Path, reason: str) -> InputError:
-    return InputError(f"{file} is damaged or no file of scores ({reason}); save the scores anew")

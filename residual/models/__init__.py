@@ -4,6 +4,8 @@ import inspect
 import re
 from typing import Any
 
+from torch import nn
+
 from ..errors import InputError, nearest
 from .blocks import BasicBlock
 from .cifar import CifarNetwork
@@ -11,7 +13,7 @@ from .classifier import Classifier
 from .imagenet import TABLE_1, ImageNetNetwork
 from .vgg import LAYERS, VGG
 
-__all__ = ["Classifier", "build_model", "model_names", "resolve"]
+__all__ = ["Classifier", "build_model", "depth_of", "is_plain", "last_layer", "model_names", "resolve"]
 
 #: The depths of Table 6 and Figure 6; every other 6n+2 can be built as well.
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -56,12 +58,24 @@ def build_model(name: str, **options: Any) -> Classifier:
     return constructor(**fixed, **options)
 
 
+def depth_of(name: str) -> int:
+    """Return how many weighted layers a network has, by its name: "cifar_resnet56" has 56."""
+    return _parse(name)[1]
+
+
+def is_plain(name: str) -> bool:
+    """Whether a network has no shortcuts, by its name: the paper's plain networks and VGG."""
+    return not _parse(name)[0].endswith("resnet")
+
+
+def last_layer(model: Classifier) -> str:
+    """Return the name of the layer that gives the scores: the last one with weights."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
 def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
     """Return the constructor that a name stands for, and the arguments that the name fixes."""
-    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)([1-9][0-9]*)", name)
-    if match is None:
-        raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
-    family, depth = match[1], int(match[2])
+    family, depth = _parse(name)
     if family.startswith("cifar"):
         if depth < 8 or depth % 6 != 2:
             n = max(1, (depth - 2) // 6)
@@ -87,3 +101,11 @@ def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
     if family != "vgg" and TABLE_1[depth][0] is BasicBlock:
         chosen["variant"] = "v1"
     return constructor, chosen
+
+
+def _parse(name: str) -> tuple[str, int]:
+    """Return the family and the depth in a network's name."""
+    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)([1-9][0-9]*)", name)
+    if match is None:
+        raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
+    return match[1], int(match[2])

@@ -105,7 +105,8 @@ def make_shortcut(option: Shortcut, in_channels: int, out_channels: int, stride:
 class Block(nn.Module):
     """What the two kinds of block share: ``y = relu(F(x) + shortcut(x))``, or ``relu(F(x))`` if plain.
 
-    The shortcut's attribute is called ``downsample`` because torchvision's weights call it so.
+    The shortcut's attribute is called ``downsample`` because torchvision's weights call it so, and F is this
+    class's own method, not a ``Residual`` around another module, because they have its layers here.
     """
 
     expansion = 1

@@ -11,13 +11,17 @@ class Classifier(nn.Module):
 
     Attributes:
         classes: number of classes K.
-        in_channels: channels of the input pictures.
+        in_channels: channels of the input images.
+        depth: weighted layers, projections aside.
+        plain: whether it has no shortcuts.
 
     Shapes: x is a float tensor (N, in_channels, H, W), already preprocessed.
     """
 
     classes: int
     in_channels: int
+    depth: int
+    plain: bool
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by its name in Table 1, each (N, C, h, w), first stage first."""
@@ -31,7 +35,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the scores (logits) of each picture: (N, K)."""
+        """Return the scores (logits) of each image: (N, K)."""
         raise NotImplementedError
 
 

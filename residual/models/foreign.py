@@ -31,7 +31,7 @@ RENAMED: dict[type[Classifier], dict[str, str]] = {
     },
 }
 
-#: The weights whose shapes tell the channels of the pictures and the number of classes.
+#: The weights whose shapes tell the channels of the images and the number of classes.
 FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
     CifarNetwork: ("conv1.weight", "linear.weight"),
     ImageNetNetwork: ("conv1.weight", "fc.weight"),

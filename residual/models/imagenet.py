@@ -22,7 +22,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class ImageNetNetwork(StagedNetwork):
-    """A network of Table 1, for pictures of any size.
+    """A network of Table 1, for images of any size.
 
     Args:
         depth: a key of ``TABLE_1``.
@@ -32,7 +32,7 @@ class ImageNetNetwork(StagedNetwork):
         variant: the stride of a bottleneck on its first 1x1 ("v1", the paper) or its 3x3 ("v1.5").
             Blocks of two 3x3 layers have no such choice.
         classes: number of classes.
-        in_channels: channels of the pictures.
+        in_channels: channels of the images.
     """
 
     head = "fc"
@@ -47,6 +47,7 @@ class ImageNetNetwork(StagedNetwork):
     ) -> None:
         super().__init__()
         block, blocks = TABLE_1[depth]
+        self.depth, self.plain = depth, shortcut is None
         self.classes = classes
         self.in_channels = in_channels
         self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)

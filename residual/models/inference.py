@@ -10,7 +10,9 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
+
+from .frozen import FrozenBatchNorm2d
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -26,22 +28,26 @@ def fold_batchnorm(model: M) -> M:
     the copy computes the same function within rounding, with half of the layers. It is not for training.
 
     Args:
-        model: in which every BN is the module after its convolution, as in all networks here.
+        model: in which every BN, frozen or not, is the module after its convolution, as in all networks here.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
-    _fold(folded)
+    for module in list(folded.modules()):
+        before: tuple[str, nn.Module] = ("", module)
+        for name, child in list(module.named_children()):
+            if isinstance(before[1], nn.Conv2d) and isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d):
+                setattr(module, before[0], _fused(before[1], child))
+                setattr(module, name, nn.Identity())
+            before = (name, child)
     return folded
 
 
-def _fold(module: nn.Module) -> None:
-    before: tuple[str, nn.Module] = ("", module)
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
-            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
-            setattr(module, name, nn.Identity())
-        else:
-            _fold(child)
-        before = (name, child)
+def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> nn.Conv2d:
+    if isinstance(norm, nn.BatchNorm2d):
+        return fuse_conv_bn_eval(conv, norm)
+    scale, shift = norm.scale.flatten(), norm.shift.flatten()
+    zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+    conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, zeros, ones, 0.0, scale, shift)
+    return conv
 
 
 def for_inference(model: M, device: torch.device | None = None, precision: Precision = "float32") -> M:

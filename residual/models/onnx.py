@@ -6,7 +6,7 @@ metadata classes (JSON), preprocessing and model (JSON), as in config.json
 
 Scaling, mean and deviation are in the graph, so that nobody has to repeat them; resizing and cropping are
 not, since every program has its own. The network is exported in its fully convolutional form (Section 3.4):
-for pictures larger than those trained on, the scores are the average over the positions of the last map.
+for images larger than those trained on, the scores are the average over the positions of the last map.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import check_new, first_line, written_whole
 from .cifar import CifarNetwork
 from .classifier import Classifier
 from .inference import fold_batchnorm
 from .preprocessing import Preprocessing
-from .statedict import first_line, refuse_existing, written_whole
 from .vgg import VGG
 from .weights import Weights
 
@@ -45,7 +45,7 @@ class Exported(nn.Module):
         self.preprocessing = preprocessing
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model.score_map(self.preprocessing(images)).mean(dim=(2, 3))
+        return self.model.score_map(self.preprocessing.at_any_size(images)).mean(dim=(2, 3))
 
 
 def export_onnx(weights: Weights, file: Path) -> float:
@@ -61,9 +61,7 @@ def export_onnx(weights: Weights, file: Path) -> float:
         InputError: when the file exists or cannot be written, a package is missing, or the network cannot be
             exported or gives other scores there.
     """
-    if file.suffix != ".onnx":
-        raise InputError(f"{file}: ONNX is written to a file that ends in .onnx; name it so")
-    refuse_existing(file)
+    check_new(file, "a network as ONNX", ".onnx")
     _need_packages()
     module = Exported(weights.model, weights.preprocessing).eval()
     smallest, usual = _sizes(weights)
@@ -88,7 +86,7 @@ def _need_packages() -> None:
 
 
 def _sizes(weights: Weights) -> tuple[int, int]:
-    """Return the smallest side of pictures that the graph takes, and a side to check it at."""
+    """Return the smallest side of images that the graph takes, and a side to check it at."""
     if isinstance(weights.model, VGG):
         # On maps smaller than 7 x 7 VGG repeats positions, for which the graph would need a branch.
         return 224, 256

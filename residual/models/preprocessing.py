@@ -1,4 +1,4 @@
-"""From stored pictures to a network's input: the part of the preprocessing that belongs to the weights."""
+"""From stored images to a network's input: the part of the preprocessing that belongs to the weights."""
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,8 @@ class Preprocessing(nn.Module):
 
     Shapes: uint8 (N, C, H, W) to float32 (N, C, H, W) in channels-last memory format.
 
-    Pictures of another size than the mean picture's (multi-scale testing, say) have it stretched to theirs,
-    bilinearly: at its own size it is exact, and near it nearly so. A mean over many pictures is smooth, so
+    Images of another size than the mean image's (multi-scale testing, say) have it stretched to theirs,
+    bilinearly: at its own size it is exact, and near it nearly so. A mean over many images is smooth, so
     nothing of it is lost by that.
     """
 
@@ -33,23 +33,30 @@ class Preprocessing(nn.Module):
 
     @property
     def per_pixel(self) -> bool:
-        """Whether the mean is a picture."""
+        """Whether the mean is an image."""
         return self.mean.shape[1:] != (1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.to(torch.float32, memory_format=torch.channels_last)
-        return x.div_(255).sub_(_rows(self._mean_for(x), x)).div_(_rows(self.std, x))
+        fits = not self.per_pixel or self.mean.shape[1:] == images.shape[2:]
+        return self._normalise(images, self.mean if fits else self._stretched(images))
 
-    def _mean_for(self, x: Tensor) -> Tensor:
-        if not self.per_pixel or self.mean.shape[1:] == x.shape[2:]:
-            return self.mean
-        return F.interpolate(self.mean[None], size=x.shape[2:], mode="bilinear", align_corners=False)[0]
+    def at_any_size(self, images: Tensor) -> Tensor:
+        """As ``forward``, without asking for the size: for a graph in which it is free (ONNX)."""
+        return self._normalise(images, self._stretched(images) if self.per_pixel else self.mean)
+
+    def _normalise(self, images: Tensor, mean: Tensor) -> Tensor:
+        x = images.to(torch.float32, memory_format=torch.channels_last)
+        return x.div_(255).sub_(_rows(mean, x)).div_(_rows(self.std, x))
+
+    def _stretched(self, images: Tensor) -> Tensor:
+        size = images.shape[2:]
+        return F.interpolate(self.mean[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _rows(values: Tensor, x: Tensor) -> Tensor:
     """Return (C, H, W) or (C, 1, 1) as whole rows in the layout of ``x``, (1, C, H or 1, W).
 
-    The innermost dimension of pictures in channels-last format is the channels: looping over three values at
+    The innermost dimension of images in channels-last format is the channels: looping over three values at
     a time costs a CPU seven times the arithmetic.
     """
     return values.expand(-1, -1, x.shape[3])[None].contiguous(memory_format=torch.channels_last)

@@ -1,11 +1,7 @@
-"""State dicts in files: read without executing code, checked before they are loaded, written atomically."""
+"""State dicts in files: read without executing code, checked before they are loaded."""
 
-import os
 import pickle
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeGuard
 
@@ -15,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import damaged, first_line
 
 #: Keys under which training scripts keep the state dict among other things.
 WRAPPING_KEYS = ("state_dict", "model", "net")
@@ -22,6 +19,8 @@ WRAPPING_KEYS = ("state_dict", "model", "net")
 #: What DistributedDataParallel and torch.compile put before every name.
 WRAPPING_PREFIXES = ("module.", "_orig_mod.")
 
+#: What to do about a damaged file.
+SOURCE = "get it anew from its source"
 #: How many names of tensors an error gives; a foreign network has hundreds.
 NAMED = 3
 
@@ -83,48 +82,11 @@ def write_state(model: nn.Module, file: Path) -> None:
             raise OSError("PyTorch could not write all of it; is the disk full?") from None
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path for a file or folder that becomes ``path`` if all goes well, else nothing.
-
-    Raises:
-        InputError: when ``path`` exists or cannot be written.
-    """
-    refuse_existing(path)
-    # Beside it, so that renaming is atomic, and with its suffix, which tells the format.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.rename(path)
-    except (OSError, SafetensorError) as error:
-        reason = isinstance(error, OSError) and error.strerror
-        raise InputError(f"{path} cannot be written: {reason or first_line(error)}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def refuse_existing(path: Path) -> None:
-    """Raise an InputError where there is something already."""
-    if os.path.lexists(path):
-        raise InputError(f"{path} exists already and nothing is overwritten; name another one or remove it")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the error's name where it has none."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(file, "safetensors", first_line(error)) from None
+        raise damaged(file, first_line(error), SOURCE, "safetensors") from None
 
 
 def _read_torch(file: Path) -> object:
@@ -137,10 +99,10 @@ def _read_torch(file: Path) -> object:
                 f"{file} holds pickled code ({code[1]}), which is never executed here; if you trust the "
                 "file, load it elsewhere and save its state dict as safetensors"
             ) from None
-        raise _damaged(file, "torch.save", "its pickle is not of tensors alone") from None
+        raise damaged(file, "its pickle is not of tensors alone", SOURCE, "torch.save") from None
     # A damaged file makes the reader stumble over anything.
     except Exception as error:
-        raise _damaged(file, "torch.save", first_line(error)) from None
+        raise damaged(file, first_line(error), SOURCE, "torch.save") from None
 
 
 def _unwrap(content: object, file: Path) -> dict[str, Tensor]:
@@ -166,10 +128,6 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
         and len(content) > 0
         and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
     )
-
-
-def _damaged(file: Path, kind: str, reason: str) -> InputError:
-    return InputError(f"{file} is damaged or no file of {kind} ({reason}); get it anew from its source")
 
 
 def _first(names: list[str]) -> str:

@@ -12,7 +12,7 @@ LAYERS: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 FILTERS = (64, 128, 256, 512, 512)
 
-#: Side of the map that the first fully connected layer takes (224 x 224 pictures give just this).
+#: Side of the map that the first fully connected layer takes (224 x 224 images give just this).
 SIDE = 7
 
 
@@ -22,7 +22,7 @@ class VGG(Classifier):
     Args:
         depth: 16 or 19.
         classes: number of classes.
-        in_channels: channels of the pictures.
+        in_channels: channels of the images.
 
     A last map that is not 7x7 is pooled (or repeated) to 7x7 by ``forward``; ``score_map`` moves the fully
     connected layers over a larger map instead, as [40] does.
@@ -30,6 +30,7 @@ class VGG(Classifier):
 
     def __init__(self, depth: int, classes: int = 1000, in_channels: int = 3) -> None:
         super().__init__()
+        self.depth, self.plain = depth, True
         self.classes = classes
         self.in_channels = in_channels
         layers: list[nn.Module] = []

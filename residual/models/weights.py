@@ -1,13 +1,12 @@
-"""Weights on disk: a folder that says which network it is for and how pictures are prepared for it.
+"""Weights on disk: a folder that says which network it is for and how images are prepared for it.
 
 model.safetensors           the network's tensors, under torchvision's names
 config.json                 network, classes, preprocessing, and the recipe and results they come from
-preprocessing.safetensors   the mean picture, ``mean`` (C, H, W), where the mean is one
+preprocessing.safetensors   the mean image, ``mean`` (C, H, W), where the mean is one
 
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import as_json, check_new, damaged, read_json, refuse_existing, written_whole
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
 from .preprocessing import Preprocessing
-from .statedict import first_line, load_state, read_state, refuse_existing, write_state, written_whole
-
-__all__ = ["Weights", "export_weights", "import_weights", "load_state", "load_weights", "save_weights"]
+from .statedict import load_state, read_state, write_state
 
 FORMAT = "residual weights"
 #: What detection/weights.py writes; known here to tell a detector from something foreign.
@@ -35,6 +33,9 @@ MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 PREPROCESSING_FILE = "preprocessing.safetensors"
 
+#: What to do about a damaged file of a weights folder.
+ANEW = "get the folder anew"
+
 
 @dataclass
 class Weights:
@@ -42,7 +43,7 @@ class Weights:
 
     Attributes:
         model: on the CPU, in evaluation mode.
-        preprocessing: from uint8 pictures to the model's input.
+        preprocessing: from uint8 images to the model's input.
         classes: the names of the model's K classes.
         config: the content of config.json.
     """
@@ -68,7 +69,7 @@ class ModelConfig(Checked):
 
 
 class PreprocessingConfig(Checked):
-    """In units of [0, 1]; ``size``: (C, H, W) of a mean picture; ``source``: whose numbers they are."""
+    """In units of [0, 1]; ``size``: (C, H, W) of a mean image; ``source``: whose numbers they are."""
 
     mean: Literal["per-pixel"] | list[float]
     std: list[float]
@@ -76,7 +77,7 @@ class PreprocessingConfig(Checked):
     source: str | None
 
 
-class Config(Checked):
+class WeightsConfig(Checked):
     """The content of config.json."""
 
     format: str = FORMAT
@@ -88,7 +89,7 @@ class Config(Checked):
     results: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _names_every_class(self) -> "Config":
+    def _names_every_class(self) -> "WeightsConfig":
         if len(self.classes) != self.model.classes:
             raise ValueError(f"{len(self.classes)} names for a classifier of {self.model.classes} classes")
         return self
@@ -200,8 +201,7 @@ def export_weights(weights: Weights, file: Path) -> None:
     Raises:
         InputError: when ``file`` exists, has another suffix or cannot be written.
     """
-    if file.suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"{file}: weights are exported to a file that ends in .safetensors, .pth or .pt")
+    check_new(file, "a state dict", ".safetensors", ".pth", ".pt")
     with written_whole(file) as temporary:
         write_state(weights.model, temporary)
 
@@ -218,7 +218,7 @@ def _describe(
     if len(classes) != model.classes:
         raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
     per_pixel = preprocessing.per_pixel
-    return Config(
+    return WeightsConfig(
         model=ModelConfig(name=name, options=options, classes=model.classes),
         classes=list(classes),
         preprocessing=PreprocessingConfig(
@@ -231,17 +231,16 @@ def _describe(
 
 
 def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config: dict[str, Any]) -> None:
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     with written_whole(folder) as temporary:
         temporary.mkdir()
         write_state(model, temporary / MODEL_FILE)
-        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        (temporary / CONFIG_FILE).write_text(as_json(config), encoding="utf-8")
         if preprocessing.per_pixel:
             mean = {"mean": preprocessing.mean.cpu().contiguous()}
             (temporary / PREPROCESSING_FILE).write_bytes(save(mean))
 
 
-def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
     """Return config.json, checked and as it stands."""
     file = folder / CONFIG_FILE
     if not file.is_file():
@@ -253,10 +252,7 @@ def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         raise InputError(
             f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(file, first_line(error)) from None
+    content = read_json(file, ANEW)
     if isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT:
         raise InputError(
             f"{folder} holds a detector, and a classifier is expected; use it with residual detect evaluate "
@@ -269,11 +265,12 @@ def _read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
             f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
         )
     try:
-        return Config.model_validate(content), content
+        return WeightsConfig.model_validate(content), content
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise _damaged(file, f"{where}: {first['msg']}" if where else first["msg"]) from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise damaged(file, f"{where}: {reason}" if where else reason, ANEW) from None
 
 
 def _read_preprocessing(folder: Path, config: PreprocessingConfig, channels: int) -> Preprocessing:
@@ -281,19 +278,18 @@ def _read_preprocessing(folder: Path, config: PreprocessingConfig, channels: int
         file = folder / PREPROCESSING_FILE
         mean = read_state(file).get("mean", torch.empty(0))
         if list(mean.shape) != config.size:
-            raise _damaged(file, f"a mean of {tuple(mean.shape)}, where {CONFIG_FILE} says {config.size}")
+            raise damaged(
+                file, f"a mean of {tuple(mean.shape)}, where {CONFIG_FILE} says {config.size}", ANEW
+            )
     else:
         mean = torch.tensor(config.mean)
     if not len(mean) == len(config.std) == channels:
-        raise _damaged(
+        raise damaged(
             folder / CONFIG_FILE,
             f"means of {len(mean)} and deviations of {len(config.std)} channels, for {channels}",
+            ANEW,
         )
     return Preprocessing(mean, torch.tensor(config.std))
-
-
-def _damaged(file: Path, reason: str) -> InputError:
-    return InputError(f"{file} is damaged ({reason.removeprefix('Value error, ')}); get the folder anew")
 
 
 def _decimals(values: Tensor) -> list[float]:

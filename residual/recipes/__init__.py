@@ -1,37 +1,83 @@
 """Experiments as data: the built-in recipes, and the user's own."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, overload
 
 from ..errors import InputError, nearest
 from .cifar import CIFAR10
-from .detection import DETECTION, DetectionRecipe, find_detection
+from .detection import DETECTION, DetectionRecipe
 from .digits import DIGITS
 from .imagenet import IMAGENET
-from .schema import Recipe, differences, override, read
+from .schema import R, Recipe, TrainingRecipe, differences, override, parse, read_yaml
 
 __all__ = [
     "DETECTION",
     "RECIPES",
     "DetectionRecipe",
     "Recipe",
+    "TrainingRecipe",
     "differences",
     "find",
-    "find_detection",
     "override",
     "read",
 ]
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*DIGITS, *CIFAR10, *IMAGENET]}
 
+#: The built-in recipes of each kind, and the commands that are about them.
+KINDS: dict[type[TrainingRecipe], tuple[Mapping[str, Any], str]] = {
+    Recipe: (RECIPES, "residual"),
+    DetectionRecipe: (DETECTION, "residual detect"),
+}
 
-def find(name: str) -> Recipe:
+
+@overload
+def find(name: str) -> Recipe: ...
+
+
+@overload
+def find(name: str, kind: type[R]) -> R: ...
+
+
+def find(name: str, kind: type[Any] = Recipe) -> Any:
     """Return a built-in recipe by its name, or the recipe in a YAML file by its path.
+
+    Args:
+        kind: ``Recipe`` or ``DetectionRecipe``.
 
     Raises:
         InputError: when there is neither.
     """
-    if name in RECIPES:
-        return RECIPES[name]
+    known, command = KINDS[kind]
+    if name in known:
+        return known[name]
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return read(Path(name))
-    raise InputError(f"there is no recipe {name!r}{nearest(name, RECIPES)} (residual recipes lists all)")
+        return read(Path(name), kind)
+    for others, other in KINDS.values():
+        if name in others:
+            raise InputError(f"{name} is a recipe of {other}: {other} train {name}")
+    what = "recipe" if kind is Recipe else "detection recipe"
+    raise InputError(f"there is no {what} {name!r}{nearest(name, known)} ({command} recipes lists all)")
+
+
+@overload
+def read(path: Path) -> TrainingRecipe: ...
+
+
+@overload
+def read(path: Path, kind: type[R]) -> R: ...
+
+
+def read(path: Path, kind: type[Any] | None = None) -> Any:
+    """Return the recipe in a YAML file.
+
+    Args:
+        kind: that it is to be of; None for the kind that it is.
+
+    Raises:
+        InputError: when it cannot be read, or naming the key that is wrong.
+    """
+    value = read_yaml(path)
+    found: Any = DetectionRecipe if isinstance(value, dict) and "detector" in value else Recipe
+    return parse(value, str(path), kind or found)

@@ -12,7 +12,7 @@ DEPTHS = (20, 32, 44, 56, 110, 1202)
 def _cifar10(kind: str, depth: int) -> Recipe:
     return Recipe(
         name=f"cifar10-{kind}{depth}",
-        description=f"{kind}-{depth} on CIFAR-10 as in Section 4.2: 64k iterations, 128 pictures each",
+        description=f"{kind}-{depth} on CIFAR-10 as in Section 4.2: 64k iterations, 128 images each",
         model=Model(name=f"cifar_{kind}{depth}"),
         data=Data(dataset="cifar10"),
         # "In this case [110 layers], we find that the initial learning rate of 0.1 is slightly too large to

@@ -1,16 +1,14 @@
 """Section 4.3 and the appendices: the runs behind Tables 7, 8 and 9, and detectors for boxes of one's own.
 
-Two recipes of a data set differ only in the network. The published precisions are in
+Two recipes of a dataset differ only in the network. The published precisions are in
 ``residual.reproduce.paper``.
 """
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..errors import InputError, nearest
-from .schema import Experiment, Model, Optimizer, Part, Schedule, read
+from .schema import MiniBatch, Model, Optimizer, Part, Schedule, TrainingRecipe
 
 
 class Lists(Part):
@@ -37,35 +35,35 @@ class Detector(Lists):
     #: normalised by BN statistics that are measured once at the beginning.
     backbone: Model
     pooling: Literal["pool", "align"] = "pool"
-    #: Regions are pooled to side x side; None for the network's own, 14 (7 for VGG). Less is for CPUs.
-    side: int | None = Field(None, ge=2)
+    #: Side of pooled regions; None for the network's own, 14 (7 for VGG). Less is for CPUs.
+    roi_size: int | None = Field(None, ge=2)
     global_context: bool = False
     #: 3 scales, the square roots of the anchors' areas in pixels of the input, and 3 ratios of height to
     #: width.
-    anchor_sides: tuple[float, ...] = (128.0, 256.0, 512.0)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    #: Leave anchors that reach over the picture's edge out of training.
-    whole_anchors: bool = True
+    anchor_sizes: tuple[float, ...] = (128.0, 256.0, 512.0)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    #: Leave anchors that reach over the image's edge out of training.
+    ignore_cross_boundary_anchors: bool = True
     #: Proposals in training and in testing.
     train_proposals: int = Field(2000, ge=1)
     proposals: int = Field(300, ge=1)
     #: Least side of a proposal, in pixels of the input.
-    smallest: float = Field(16.0, ge=0)
-    #: Regions of a picture that the head learns from, a quarter of them objects at most.
+    min_size: float = Field(16.0, ge=0)
+    #: Regions of an image that the head learns from, a quarter of them objects at most.
     regions: int = Field(128, ge=4)
     #: Stages of the network that are not trained: conv1 and conv2_x, as in Fast R-CNN.
     freeze: int = Field(2, ge=0)
 
     @model_validator(mode="after")
     def _some_anchors(self) -> "Detector":
-        for key in ("anchor_sides", "anchor_ratios"):
+        for key in ("anchor_sizes", "aspect_ratios"):
             if not (values := getattr(self, key)) or min(values) <= 0:
                 raise ValueError(f"{key} are positive numbers, one at least")
         return self
 
 
 class Boxes(Lists):
-    """The annotated pictures."""
+    """The annotated images."""
 
     layout: Literal["voc", "coco"]
     #: Splits, several together: "2007/trainval" in a VOCdevkit, "trainval" in a folder like one of its
@@ -76,11 +74,11 @@ class Boxes(Lists):
     #: Names of the classes; empty for those that the training annotations name.
     classes: tuple[str, ...] = ()
     #: VOC's average precision by 11 points (2007) or by area (2010 and later).
-    precision: Literal["11 points", "area"] = "area"
+    ap_rule: Literal["11 points", "area"] = "area"
     shorter_side: int = Field(600, ge=16)
     longer_side: int = Field(1000, ge=16)
     flip: bool = True
-    #: A picture that cannot be read is skipped, named and counted, or ends the run.
+    #: An image that cannot be read is skipped, named and counted, or ends the run.
     damaged: Literal["skip", "fatal"] = "skip"
 
     @model_validator(mode="after")
@@ -94,15 +92,14 @@ class Boxes(Lists):
         return self
 
 
-class PictureBatch(Part):
-    """The mini-batch over all processes, and how much of it is in memory at a time."""
+class DetectionBatch(MiniBatch):
+    """How many images make up the mini-batch, and how many of them are in memory at a time."""
 
-    size: int = Field(1, ge=1)
-    #: Pictures that go through the network together; gradients of the parts add up.
+    #: Images that go through the network together; gradients of the parts add up.
     at_once: int = Field(1, ge=1)
 
 
-class DetectionRecipe(Experiment):
+class DetectionRecipe(TrainingRecipe):
     """One training run of a detector."""
 
     detector: Detector
@@ -111,15 +108,10 @@ class DetectionRecipe(Experiment):
     #: ("approximate joint training"); "alternating": the four steps of Faster R-CNN, a quarter of the
     #: iterations each.
     training: Literal["joint", "alternating"] = "joint"
-    batch: PictureBatch = PictureBatch()
+    batch: DetectionBatch = DetectionBatch()
     #: Fast R-CNN's.
     optimizer: Optimizer = Optimizer(weight_decay=5e-4)
     schedule: Schedule
-    precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
-    #: Iterations between two evaluations; None: once an epoch.
-    evaluate_every: int | None = Field(None, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)
-    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _possible(self) -> "DetectionRecipe":
@@ -149,7 +141,7 @@ def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = 
             layout="voc",
             train=parts[train],
             test=("2007/test",) if train == "07+12" else (),
-            precision="11 points" if train == "07+12" else "area",
+            ap_rule="11 points" if train == "07+12" else "area",
         ),
         training=training,
         # 0.001, divided by 10 after 3/4 of the run; the length is that of the released code for 07+12.
@@ -160,14 +152,14 @@ def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = 
 
 
 def _coco(backbone: str, context: bool = False) -> DetectionRecipe:
-    """80k training pictures, tested on 40k of val; 240k iterations of 8 pictures at 0.001, 80k at 0.0001."""
+    """80k training images, tested on 40k of val; 240k iterations of 8 images at 0.001, 80k at 0.0001."""
     return DetectionRecipe(
         name=f"coco-{backbone}" + ("-context" if context else ""),
         description=f"Faster R-CNN with {backbone} on COCO (Table 8)"
         + (", global context (Table 9)" if context else ""),
         detector=Detector(backbone=BACKBONES[backbone], global_context=context, regions=64),
         data=Boxes(layout="coco", train=("train2014",), test=("val2014",)),
-        batch=PictureBatch(size=8),
+        batch=DetectionBatch(size=8),
         schedule=Schedule(iterations=320_000, learning_rate=0.001, drops=(0.75,)),
         evaluate_every=80_000,
         checkpoint_every=2_500,
@@ -184,27 +176,12 @@ DETECTION: dict[str, DetectionRecipe] = {
         # Not in the paper: a user's own boxes, in VOC's layout; --set data.layout=coco for a JSON.
         DetectionRecipe(
             name="voc-finetune",
-            description="trained weights (--weights) on your own pictures with boxes: 12 epochs",
+            description="trained weights (--weights) on your own images with boxes: 12 epochs",
             detector=Detector(backbone=Model(name="weights")),
             data=Boxes(layout="voc", train=("trainval",), test=("test",)),
-            batch=PictureBatch(size=2),
+            batch=DetectionBatch(size=2),
             schedule=Schedule(epochs=12, learning_rate=0.002, drops=(0.75,)),
             checkpoint_every=500,
         ),
     ]
 }
-
-
-def find_detection(name: str) -> DetectionRecipe:
-    """Return a built-in recipe by its name, or the recipe in a YAML file by its path.
-
-    Raises:
-        InputError: when there is neither.
-    """
-    if name in DETECTION:
-        return DETECTION[name]
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return read(Path(name), DetectionRecipe)
-    raise InputError(
-        f"there is no detection recipe {name!r}{nearest(name, DETECTION)} (residual detect recipes lists all)"
-    )

@@ -2,7 +2,7 @@
 
 Not in the paper. The networks are those of Section 4.2 on maps of 8, 4 and 2 pixels a side. The learning
 rate and the length were chosen on the training error, so that ResNet-56 converges; no augmentation, since
-a mirrored digit is another sign and a shift by a pixel is large here.
+a flipped digit is another sign and a shift by a pixel is large here.
 """
 
 from .schema import Batch, Data, Model, Recipe, Schedule

@@ -1,4 +1,4 @@
-"""Section 3.4 and 4.1: the runs behind Tables 2 to 5 and Figure 4, and fine-tuning on pictures of one's own.
+"""Section 3.4 and 4.1: the runs behind Tables 2 to 5 and Figure 4, and fine-tuning on images of one's own.
 
 Two recipes of the family differ only in the network. The published errors are in
 ``residual.reproduce.paper``.
@@ -12,7 +12,6 @@ NETWORKS = {
     "plain18": Model(name="plain18"),
     "plain34": Model(name="plain34"),
     "resnet18": Model(name="resnet18", shortcut="A"),
-    "resnet34": Model(name="resnet34", shortcut="A"),
     "resnet34-a": Model(name="resnet34", shortcut="A"),
     "resnet34-b": Model(name="resnet34", shortcut="B"),
     "resnet34-c": Model(name="resnet34", shortcut="C"),
@@ -26,10 +25,10 @@ NETWORKS = {
 def _imagenet(name: str, model: Model) -> Recipe:
     return Recipe(
         name=f"imagenet-{name}",
-        description=f"{name} on ImageNet as in Section 3.4: up to 600k iterations of 256 pictures",
+        description=f"{name} on ImageNet as in Section 3.4: up to 600k iterations of 256 images",
         model=model,
         data=Data(dataset="folder", pad=0, folder=Folder()),
-        # 256 pictures are 32 on each of 8 GPUs, and BN sees those 32.
+        # 256 images are 32 on each of 8 GPUs, and BN sees those 32.
         batch=Batch(size=256, bn_group=32),
         # "The learning rate starts from 0.1 and is divided by 10 when the error plateaus, and the models are
         # trained for up to 60 x 10^4 iterations." VGG has no BN, and does not learn at 0.1.
@@ -55,10 +54,10 @@ IMAGENET = [
         schedule=Schedule(epochs=90, drops=(1 / 3, 2 / 3)),
         checkpoint_every=2500,
     ),
-    # Not in the paper: a trained network, a new classifier, pictures of one's own.
+    # Not in the paper: a trained network, a new classifier, images of one's own.
     Recipe(
         name="finetune",
-        description="a trained network (--weights) on a folder of your own pictures: 15 epochs",
+        description="a trained network (--weights) on a folder of your own images: 15 epochs",
         model=Model(name="weights"),
         data=Data(dataset="folder", pad=0, mean="weights", folder=Folder(crop="resized", colour_noise=0.0)),
         batch=Batch(size=64, bn_group=64),

@@ -34,7 +34,7 @@ class Model(Part):
 
 
 class Folder(Part):
-    """How pictures of any size, one folder a class, become the network's input (Section 3.4)."""
+    """How images of any size, one folder a class, become the network's input (Section 3.4)."""
 
     #: Side of the square that the network sees.
     size: int = Field(224, ge=8)
@@ -44,7 +44,7 @@ class Folder(Part):
     shorter_side: tuple[int, int] = (256, 480)
     #: Deviation of the colour augmentation's draws along RGB's principal components [21]; 0: none.
     colour_noise: float = Field(0.1, ge=0)
-    #: A picture that cannot be read is skipped, named and counted, or ends the run.
+    #: An image that cannot be read is skipped, named and counted, or ends the run.
     damaged: Literal["skip", "fatal"] = "skip"
 
     @model_validator(mode="before")
@@ -65,15 +65,15 @@ class Folder(Part):
 
 
 class Data(Part):
-    """The data set, its split, and the augmentation of the training part."""
+    """The dataset, its split, and the augmentation of the training part."""
 
     dataset: Literal["cifar10", "digits", "folder"]
-    #: Pictures held out of the training part for choosing. The paper chose its schedule on 45k/5k and then
+    #: Images held out of the training part for choosing. The paper chose its schedule on 45k/5k and then
     #: trained the reported networks on all 50k, which is 0 here.
     validation: int = Field(0, ge=0)
     #: Seed of that split; apart from ``seed`` so that several runs share one split.
     split_seed: int = Field(0, ge=0)
-    #: What is subtracted: the mean picture (the paper), the channels' means, or "weights": what the weights
+    #: What is subtracted: the mean image (the paper), the channels' means, or "weights": what the weights
     #: that the run starts from were trained with, their deviation too.
     mean: Literal["per-pixel", "per-channel", "weights"] = "per-pixel"
     #: Whether to divide by the channels' deviations; the paper does not.
@@ -82,21 +82,27 @@ class Data(Part):
     #: the padding is zero in the network's input.
     pad: int = Field(4, ge=0)
     flip: bool = True
-    #: Only for the data set "folder", instead of ``pad``.
+    #: Only for the dataset "folder", instead of ``pad``.
     folder: Folder | None = None
 
     @model_validator(mode="after")
     def _folder_for_a_folder(self) -> "Data":
         if (self.dataset == "folder") != (self.folder is not None):
-            raise ValueError("data.folder is for the data set folder, and that one needs it")
+            raise ValueError("data.folder is for the dataset folder, and that one needs it")
         return self
 
 
-class Batch(Part):
-    """The mini-batch over all processes, and how many pictures share their BN statistics."""
+class MiniBatch(Part):
+    """The mini-batch over all processes; each kind of recipe says more of it."""
+
+    size: int = Field(1, ge=1)
+
+
+class Batch(MiniBatch):
+    """How many images make up the mini-batch, and how many share their BN statistics."""
 
     size: int = Field(128, ge=2)
-    #: 128 pictures on two GPUs: each GPU normalises by the statistics of its own 64 (Section 4.2).
+    #: 128 images on two GPUs: each GPU normalises by the statistics of its own 64 (Section 4.2).
     bn_group: int = Field(64, ge=2)
 
     @model_validator(mode="after")
@@ -142,7 +148,7 @@ class Schedule(Part):
     """The learning rate as a function of the iteration, and the length of the run."""
 
     iterations: int = Field(64_000, ge=1)
-    #: The length in epochs instead, for a data set whose size the recipe does not know.
+    #: The length in epochs instead, for a dataset whose size the recipe does not know.
     epochs: int | None = Field(None, ge=1)
     learning_rate: float = Field(0.1, gt=0)
     #: Fractions of the run after which the learning rate is divided by 10: 32k and 48k of 64k. Fractions, so
@@ -171,39 +177,44 @@ class Schedule(Part):
         return self
 
 
-class Experiment(Part):
+class TrainingRecipe(Part):
     """What every kind of recipe has: classification's here, detection's in detection.py."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
     description: str = ""
-
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-class Recipe(Experiment):
-    """One training run."""
-
-    model: Model
-    data: Data
-    batch: Batch = Batch()
+    batch: MiniBatch = MiniBatch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     #: Arithmetic of convolutions and products on a GPU: "tf32" is float32 with shortened factors (PyTorch's
     #: own default for convolutions), "bfloat16" autocasts. Weights, BN statistics and the update are float32
     #: in all three, and on a CPU "tf32" is float32.
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
-    #: Iterations between two evaluations (a point of the error curves); None: once an epoch.
+    #: Iterations between two evaluations (a point of the curves); None: once an epoch.
     evaluate_every: int | None = Field(None, ge=1)
     #: Iterations between two checkpoints; a checkpoint is also written on SIGINT and SIGTERM.
     checkpoint_every: int = Field(1000, ge=1)
     seed: int = Field(0, ge=0)
 
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML: its name, what is its kind's own, and what all kinds have."""
+        value = self.model_dump(mode="json")
+        own = [key for key in value if key not in TrainingRecipe.model_fields]
+        ordered = {key: value[key] for key in dict.fromkeys(["name", "description", *own, *value])}
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
-R = TypeVar("R", bound=Experiment)
+
+class Recipe(TrainingRecipe):
+    """One training run of a classifier."""
+
+    model: Model
+    data: Data
+    batch: Batch = Batch()
 
 
-def parse(value: Any, source: str, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
+R = TypeVar("R", bound=TrainingRecipe)
+
+
+def parse(value: Any, source: str, kind: type[R]) -> R:
     """Return the recipe that plain data describe.
 
     Args:
@@ -222,17 +233,20 @@ def parse(value: Any, source: str, kind: type[R] = Recipe) -> R:  # type: ignore
         raise InputError(f"{source}: " + "; ".join(_sentence(e, kind) for e in error.errors())) from None
 
 
-def read(path: Path, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
-    """Return the recipe in a YAML file."""
+def read_yaml(path: Path) -> Any:
+    """Return a YAML file's content.
+
+    Raises:
+        InputError: when there is no such file, or it cannot be read.
+    """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read the recipe: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(value, str(path), kind)
 
 
 def override(recipe: R, settings: list[str]) -> R:

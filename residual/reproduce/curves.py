@@ -1,44 +1,40 @@
 """Figures 1 and 6: errors against iterations on CIFAR-10, plain and residual networks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 
-from ..analysis.figures import Curve, Panel, error_curves
-from .files import write_figure, write_json
-from .study import Finished, Study
+from ..analysis.figures import ErrorCurve, Panel, error_curves
+from .output import publish_figure
+from .study import ClassifierRun, Study
 
-#: Figure 1, and the three panels of Figure 6. "The error of plain-110 is higher than 60% and not displayed."
+#: The networks of Figure 1, and the depths of Figure 6 but for 1202 layers.
 FIGURE1 = ("plain20", "plain56")
-FIGURE6 = {
-    "plain networks": ("plain20", "plain32", "plain44", "plain56"),
-    "residual networks": ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
-    "ResNet-110 and -1202": ("resnet110", "resnet1202"),
-}
+DEPTHS = (20, 32, 44, 56, 110)
+#: The last one of the plain networks, and of Figure 6's residual networks before the panel of 1202 layers.
+#: "The error of plain-110 is higher than 60% and not displayed."
+DEEPEST_PLAIN, DEEPEST = 56, 110
 #: Two training errors within this many percentage points are called alike.
 ALIKE = 0.1
-#: A shallowest network that gets more than this part of its training pictures wrong, in percent, says nothing
+#: A shallowest network that gets more than this part of its training images wrong, in percent, says nothing
 #: about depth.
 UNLEARNED = 50.0
 #: Axes of the paper's figures end here, in percent.
 PAPER_TOP = 20
 
 
-def figure1(study: Study) -> list[str]:
-    """Run what is missing, draw Figure 1 as figure1.svg and .png, and return what it says.
+def figure1(study: Study[ClassifierRun]) -> None:
+    """Run what is missing, draw Figure 1 as figure1.svg and .png, and say what it shows.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    found = study.runs(FIGURE1, 1)
-    runs = [found[name][0] for name in FIGURE1 if found[name]]
-    return finish(study, "figure1", draw_figure1(runs), runs)
+    runs = study.runs(FIGURE1)
+    publish_curves(study, "figure1", draw_figure1(runs), runs)
 
 
-def figure6(study: Study, depths: Sequence[int]) -> list[str]:
-    """Run what is missing, draw Figure 6 as figure6.svg and .png, and return what it says.
+def figure6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS) -> None:
+    """Run what is missing, draw Figure 6 as figure6.svg and .png, and say what it shows.
 
     Args:
         depths: of the networks; plain-110 and plain-1202 are left out, as in the paper.
@@ -46,47 +42,48 @@ def figure6(study: Study, depths: Sequence[int]) -> list[str]:
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    networks = networks_of(depths)
-    found = study.runs(networks, 1)
-    runs = [found[name][0] for name in networks if found[name]]
-    return finish(study, "figure6", draw_figure6(runs), runs)
+    runs = study.runs(networks_of(depths))
+    publish_curves(study, "figure6", draw_figure6(runs), runs)
 
 
 def networks_of(depths: Sequence[int]) -> list[str]:
-    """Return the networks of Figure 6 among these depths, the plain ones first."""
-    plain = [f"plain{depth}" for depth in depths if depth < 110]
+    """Return the networks of Figures 6 and 7 among these depths, the plain ones first."""
+    plain = [f"plain{depth}" for depth in depths if depth <= DEEPEST_PLAIN]
     return plain + [f"resnet{depth}" for depth in depths]
 
 
-def draw_figure1(runs: list[Finished]) -> Figure | None:
+def draw_figure1(runs: Sequence[ClassifierRun]) -> Figure | None:
     """Return training error (left) and test error (right) of the plain networks; None without runs."""
     if not runs:
         return None
-    curves = tuple(curve(run) for run in runs)
+    curves = tuple(map(curve, runs))
     training = Panel("training error", curves, ("training",))
     held_out = Panel(f"{runs[0].held_out} error", curves, ("held_out",))
     return draw([training, held_out], runs)
 
 
-def draw_figure6(runs: list[Finished]) -> Figure | None:
+def draw_figure6(runs: Sequence[ClassifierRun]) -> Figure | None:
     """Return the panels of Figure 6 for which there are runs; None without any."""
-    by_name = {run.network: run for run in runs}
-    known = {name for names in FIGURE6.values() for name in names}
-    panels = []
-    for title, names in FIGURE6.items():
-        # Depths that the paper has not stand beside those that it has.
-        kind = "plain" if title.startswith("plain") else "resnet"
-        more = [n for n in by_name if n not in known and n.startswith(kind)] if "networks" in title else []
-        chosen = sorted((by_name[n] for n in [*names, *more] if n in by_name), key=lambda run: run.depth)
-        # The third panel is about 1202 layers.
-        if chosen and not (title.endswith("1202") and "resnet1202" not in by_name):
-            panels.append(Panel(title, tuple(curve(run) for run in chosen)))
+    plain, residual = by_kind(runs)
+    deep = [run for run in residual if run.depth >= DEEPEST]
+    chosen = {
+        "plain networks": plain,
+        "residual networks": [run for run in residual if run.depth <= DEEPEST],
+        "ResNet-110 and -1202": deep if any(run.depth > DEEPEST for run in deep) else [],
+    }
+    panels = [Panel(title, tuple(map(curve, shown))) for title, shown in chosen.items() if shown]
     return draw(panels, runs) if panels else None
 
 
-def curve(run: Finished) -> Curve:
+def by_kind(runs: Sequence[ClassifierRun]) -> tuple[list[ClassifierRun], list[ClassifierRun]]:
+    """Return the plain and the residual networks, each from shallow to deep."""
+    ordered = sorted(runs, key=lambda run: run.depth)
+    return [run for run in ordered if run.plain], [run for run in ordered if not run.plain]
+
+
+def curve(run: ClassifierRun) -> ErrorCurve:
     """Return a run's errors as its log has them."""
-    return Curve(
+    return ErrorCurve(
         run.depth,
         [line["iteration"] for line in run.metrics],
         [line["train"]["top1_error"] for line in run.metrics],
@@ -94,11 +91,10 @@ def curve(run: Finished) -> Curve:
     )
 
 
-def sentences(runs: list[Finished]) -> list[str]:
+def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
     """Return what the final training errors say about depth, for each kind of network."""
     said = []
-    for kind, name in (("plain", "plain networks"), ("resnet", "residual networks")):
-        chosen = sorted((run for run in runs if run.network.startswith(kind)), key=lambda run: run.depth)
+    for name, chosen in zip(("plain networks", "residual networks"), by_kind(runs), strict=True):
         if len(chosen) < 2:
             continue
         numbers = ", ".join(f"{run.depth} layers {run.training_error:.2f} %" for run in chosen)
@@ -106,7 +102,7 @@ def sentences(runs: list[Finished]) -> list[str]:
         if chosen[0].training_error > UNLEARNED:
             verdict = "is that of networks that have not learned yet, so depth cannot be blamed"
         elif change > ALIKE:
-            verdict = "rises with depth: degradation" if kind == "plain" else "rises with depth"
+            verdict = "rises with depth: degradation" if chosen[0].plain else "rises with depth"
         elif change < -ALIKE:
             verdict = "falls with depth"
         else:
@@ -115,8 +111,13 @@ def sentences(runs: list[Finished]) -> list[str]:
     return said
 
 
-def draw(panels: list[Panel], runs: list[Finished], paper_top: int = PAPER_TOP) -> Figure:
-    """Return error curves on the paper's axes, unless a short run ends above them."""
+def draw(panels: Sequence[Panel], runs: Sequence[ClassifierRun], paper_top: int = PAPER_TOP) -> Figure:
+    """Return error curves on the paper's axes, unless a short run ends above them.
+
+    Args:
+        runs: that the curves are of, all of one length.
+        paper_top: where the paper's axis ends, in percent.
+    """
     lowest = [min(min(c.training), min(c.held_out)) for panel in panels for c in panel.curves]
     ends = [max(c.training[-1], c.held_out[-1]) for panel in panels for c in panel.curves]
     fits = max(ends) < paper_top and max(lowest) < paper_top
@@ -129,39 +130,18 @@ def draw(panels: list[Panel], runs: list[Finished], paper_top: int = PAPER_TOP) 
     )
 
 
-def finish(study: Study, name: str, figure: Figure | None, runs: list[Finished]) -> list[str]:
+def publish_curves(
+    study: Study[ClassifierRun], name: str, figure: Figure | None, runs: Sequence[ClassifierRun]
+) -> None:
     """Write a figure of error curves and its data, and print what they say."""
-    console = Console()
-    if figure is None:
-        console.print(f"{name}: not run (none of its runs is in {study.out})", highlight=False)
-        return []
-    write_figure(study.out, name, figure)
-    said = sentences(runs)
-    write_json(study.out / f"{name}.json", as_json(runs, said))
-    written = f"written: {study.out / name}.svg, .png, .json"
-    for line in [*said, *_departures(runs), written]:
-        console.print(line, highlight=False, soft_wrap=True)
-    return said
-
-
-def as_json(runs: list[Finished], said: list[str]) -> dict[str, Any]:
-    """Return the curves as plain data."""
-    return {
-        "statements": said,
-        "departures": runs[0].departures,
-        "networks": {
-            run.label: {
-                "training_error": run.training_error,
-                f"{run.held_out}_error": run.results[run.held_out]["top1_error"],
-                "iterations": (drawn := curve(run)).iterations,
-                "training_curve": drawn.training,
-                f"{run.held_out}_curve": drawn.held_out,
-            }
-            for run in runs
-        },
-    }
-
-
-def _departures(runs: list[Finished]) -> list[str]:
-    changes = runs[0].departures
-    return [f"not the paper's schedule: {'; '.join(changes)}"] if changes else []
+    networks = {}
+    for run in runs:
+        drawn = curve(run)
+        networks[run.label] = {
+            "training_error": run.training_error,
+            f"{run.held_out}_error": run.results[run.held_out]["top1_error"],
+            "iterations": drawn.iterations,
+            "training_curve": drawn.training,
+            f"{run.held_out}_curve": drawn.held_out,
+        }
+    publish_figure(study.out, name, runs, figure, sentences(runs), {"networks": networks})

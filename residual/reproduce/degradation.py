@@ -11,32 +11,37 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from markupsafe import Markup
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from .. import run
-from ..analysis.figures import Curve, Panel, error_curves, page_svg
+from ..analysis.figures import Panel, page_svg
 from ..data import load_dataset
-from ..errors import InputError, Interrupted
-from ..recipes import Recipe, find, override
+from ..files import write_derived
+from ..recipes import Recipe, find
 from ..training.folder import RunFolder
-from .files import write_figure, write_text
-from .page import render
-from .study import Finished, environments, is_begun, read_finished
+from .curves import UNLEARNED, by_kind, curve, draw
+from .output import render, ways_to, write_figure
+from .study import ClassifierRun, Family, Study, environments
+from .table import Table, TableRow, say
 
-#: The four run folders, in the order of Figure 6; their recipes are digits-plain20 and so on.
+DIGITS = Family(
+    "digits-",
+    Recipe,
+    ClassifierRun,
+    ("name", "model", "data.dataset"),
+    "reproduce degradation compares these four networks on the digits; for another network or dataset use "
+    "residual train",
+    seeds=False,
+)
+#: The four run folders, in the order of Figure 6.
 RUNS = ("plain20", "plain56", "resnet20", "resnet56")
-#: Two training errors within this many percentage points (14 of the 1,438 pictures) are called alike: a run
-#: a network cannot tell less from chance.
+#: Where the axis of the error ends, in percent.
+TOP = 100
+#: Two training errors within this many percentage points (14 of the 1,438 images) are called alike: one run
+#: of a network cannot tell less from chance.
 ALIKE = 1.0
-#: A 20-layer network that gets more than this part of its training pictures wrong, in percent, has not
-#: learned yet, and says nothing about depth.
-UNLEARNED = 50.0
 
 
 @dataclass(frozen=True)
@@ -111,115 +116,67 @@ def reproduce(out: Path, *, seed: int, settings: list[str], device: str) -> Path
         Interrupted: after SIGINT or SIGTERM.
     """
     started = time.perf_counter()
-    recipes = {name: _recipe(name, seed, settings) for name in RUNS}
-    # All folders before any training: what does not fit is said at once, not after a minute.
-    begun = {name: is_begun(out / name, recipe) for name, recipe in recipes.items()}
-    there = [name for name in RUNS if RunFolder(out / name).results_file.exists()]
-    console = Console()
-    if there:
-        console.print(f"already there: {', '.join(there)}", highlight=False)
-    for name in RUNS:
-        try:
-            run.train(recipes[name], out / name, device=device, resume=begun[name])
-        except Interrupted as error:
-            stopped = f"stopped in {out / name}; give the same command again to go on"
-            raise Interrupted(stopped, error.signal) from None
-    members = {name: _read(out / name) for name in RUNS}
+    study = Study(out, DIGITS, settings, device=device)
+    if there := [name for name in RUNS if RunFolder(study.path(name)).results_file.exists()]:
+        say(f"already there: {', '.join(there)}")
+    members = {run.network: run for run in study.runs(RUNS, [seed])}
     page = _write(out, members)
-    _show(console, members, page, time.perf_counter() - started)
+    _show(members, page, time.perf_counter() - started)
     return page
 
 
-def _recipe(name: str, seed: int, settings: list[str]) -> Recipe:
-    original = override(find(f"digits-{name}"), [f"seed={seed}"])
-    recipe = override(original, settings)
-    if recipe.model != original.model or recipe.data.dataset != original.data.dataset:
-        raise InputError(
-            "reproduce degradation compares these four networks on the digits; for another network or data "
-            "set use residual train"
-        )
-    return recipe
-
-
-def _read(path: Path) -> Finished:
-    finished = read_finished(path)
-    assert finished is not None, path
-    return finished
-
-
-def _verdict(members: dict[str, Finished]) -> Verdict:
+def _verdict(members: dict[str, ClassifierRun]) -> Verdict:
     return Verdict(**{name: member.training_error for name, member in members.items()})
 
 
-def _show(console: Console, members: dict[str, Finished], page: Path, seconds: float) -> None:
-    table = Table("network", title="Handwritten digits, final weights")
-    for heading in ("parameters", "training error", "test error", "seconds"):
-        table.add_column(heading, justify="right")
-    for member in members.values():
-        table.add_row(
-            member.label,
-            f"{member.results['parameters']:,}",
-            f"{member.training_error:.2f} %",
-            f"{member.test_error:.2f} %",
-            f"{member.results['seconds']:.0f}",
+def _show(members: dict[str, ClassifierRun], page: Path, seconds: float) -> None:
+    rows = [
+        TableRow(
+            [
+                member.label,
+                f"{member.results['parameters']:,}",
+                f"{member.training_error:.2f} %",
+                f"{member.test_error:.2f} %",
+                f"{member.results['seconds']:.0f}",
+            ]
         )
-    console.print(table)
-    trained = sum(member.results["seconds"] for member in members.values())
-    for line in (
-        *_verdict(members).sentences,
-        f"Training took {trained:.0f} s in all, this command {seconds:.0f} s.",
-        f"The page: {page}",
-        f"Open it in a browser: {page.resolve().as_uri()}",
-    ):
-        # A path that is folded at the terminal's edge cannot be copied.
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _write(out: Path, members: dict[str, Finished]) -> Path:
-    """Write the page and its figure, both derived from the run folders and replaced as a whole."""
-    recipe = members["plain20"].recipe
-    schedule = recipe.schedule
-    held_out = "validation" if recipe.data.validation else "test"
-    axes: dict[str, Any] = {
-        "iterations": schedule.iterations,
-        "drops": [round(drop * schedule.iterations) for drop in schedule.drops],
-        "held_out": held_out,
-    }
-    curves = {name: _curve(member, held_out) for name, member in members.items()}
-    panels = [
-        Panel("plain networks", (curves["plain20"], curves["plain56"])),
-        Panel("residual networks", (curves["resnet20"], curves["resnet56"])),
+        for member in members.values()
     ]
-    figure = error_curves(panels, **axes)
+    headings = ("network", "parameters", "training error", "test error", "seconds")
+    Table("Handwritten digits, final weights", headings, rows).print()
+    trained = sum(member.results["seconds"] for member in members.values())
+    say(*_verdict(members).sentences)
+    say(f"Training took {trained:.0f} s in all, this command {seconds:.0f} s.", *ways_to(page))
+
+
+def _write(out: Path, members: dict[str, ClassifierRun]) -> Path:
+    """Write the page and its figure, both derived from the run folders and replaced as a whole."""
+    runs = list(members.values())
+    panels = [
+        Panel(title, tuple(map(curve, kind)))
+        for title, kind in zip(("plain networks", "residual networks"), by_kind(runs), strict=True)
+    ]
+    held_out = runs[0].held_out
     text = render(
         "degradation.html.jinja",
         members=members,
         verdict=_verdict(members),
         alike=ALIKE,
         panels=[
-            Markup(page_svg(error_curves([panel], **axes), _description(panel, held_out))) for panel in panels
+            Markup(page_svg(draw([panel], runs, TOP), _description(panel, held_out))) for panel in panels
         ],
         held_out=held_out,
         digits=_digits(),
-        recipe=recipe,
-        environments=environments(members.values()),
+        recipe=runs[0].recipe,
+        environments=environments(runs),
         hours={name: _cifar10_hours(member) for name, member in members.items()},
         version=version("residual"),
         readme=_readme(out),
     )
-    write_figure(out, "errors", figure)
+    write_figure(out, "errors", draw(panels, runs, TOP))
     page = out / "report.html"
-    write_text(page, text)
+    write_derived(page, text)
     return page
-
-
-def _curve(member: Finished, held_out: str) -> Curve:
-    return Curve(
-        member.depth,
-        [line["iteration"] for line in member.metrics],
-        [line["train"]["top1_error"] for line in member.metrics],
-        [line[held_out]["top1_error"] for line in member.metrics],
-    )
 
 
 def _description(panel: Panel, held_out: str) -> str:
@@ -232,23 +189,23 @@ def _description(panel: Panel, held_out: str) -> str:
 
 
 def _digits() -> str:
-    """Return two training pictures of each digit as a PNG's data address, dark on white."""
-    pictures = load_dataset("digits", "train")
+    """Return two training images of each digit as a PNG's data address, dark on white."""
+    digits = load_dataset("digits", "train")
     rows = []
     for occurrence in range(2):
-        chosen = [int((pictures.targets == digit).nonzero()[occurrence]) for digit in range(10)]
-        # A white pixel around each picture keeps neighbours apart.
-        tiles = torch.nn.functional.pad(255 - pictures.images[chosen, 0], (1, 1, 1, 1), value=255)
+        chosen = [int((digits.targets == digit).nonzero()[occurrence]) for digit in range(10)]
+        # A white pixel around each image keeps neighbours apart.
+        tiles = torch.nn.functional.pad(255 - digits.images[chosen, 0], (1, 1, 1, 1), value=255)
         rows.append(torch.cat(list(tiles), dim=1))
     buffer = io.BytesIO()
     Image.fromarray(torch.cat(rows).numpy()).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _cifar10_hours(member: Finished) -> float:
+def _cifar10_hours(member: ClassifierRun) -> float:
     """Return a rough guess at the hours that a network's run on CIFAR-10 takes at this run's speed.
 
-    The work grows with the pictures seen and with their pixels, 32 x 32 against 8 x 8.
+    The work grows with the images seen and with their pixels, 32 x 32 against 8 x 8.
     """
     paper = find(f"cifar10-{member.network}")
     seen = member.recipe.schedule.iterations * member.recipe.batch.size

@@ -4,147 +4,124 @@ What is measured on a run's network is kept in its run folder.
 """
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.progress import Progress
-from rich.table import Table
 
-from .. import run as run_
 from ..analysis.layer_figures import Named, responses_figure, signals_figure
 from ..analysis.layers import Response, Signal
-from ..training.folder import read_json
-from .files import write_figure, write_json
-from .study import Finished, Study
+from ..files import as_json, read_json, write_derived
+from ..inference import layers
+from .curves import networks_of
+from .output import publish_figure
+from .study import ClassifierRun, Study
+from .table import Table, TableRow
 
-#: The networks of Figure 7, and those whose signals are compared.
-FIGURE7_NETWORKS = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
-SIGNAL_NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
+#: The depths of Figure 7, and those whose signals are compared.
+FIGURE7_DEPTHS, SIGNAL_DEPTHS = (20, 56, 110), (20, 56)
 #: Where a run folder keeps what was measured: a complete run's network does not change.
 RESPONSES, SIGNALS = "responses.json", "signals.json"
-#: Training pictures that responses are measured on, and BN groups for signals.
-PICTURES, GROUPS = 10_000, 4
+#: Training images that responses are measured on, and BN groups for signals.
+IMAGES, GROUPS = 10_000, 4
 #: A gradient that reaches a layer with less than this part of the norm it has at the last one has vanished.
 VANISHED = 0.01
 
+Signals = dict[str, list[Signal]]
 
-def figure7(study: Study, networks: tuple[str, ...] = FIGURE7_NETWORKS) -> list[str]:
-    """Run and measure what is missing, draw Figure 7, and return whether its statement holds.
+
+def figure7(study: Study[ClassifierRun], depths: Sequence[int] = FIGURE7_DEPTHS) -> None:
+    """Run and measure what is missing, draw Figure 7, and say whether its statement holds.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    found = _first_runs(study, networks)
-    measured = {run.label: responses_of(study, run) for run in found}
-    console = Console()
-    if not measured:
-        console.print(f"figure 7: not run (none of its runs is in {study.out})", highlight=False)
-        return []
-    write_figure(study.out, "figure7", responses_figure([(named(run), measured[run.label]) for run in found]))
-    said = response_sentences(measured)
-    write_json(
-        study.out / "figure7.json",
-        {
-            "statements": said,
-            "departures": found[0].departures,
-            "pictures": PICTURES,
-            "networks": {label: [asdict(r) for r in values] for label, values in measured.items()},
-        },
-    )
-    table = Table("network", title="Figure 7: standard deviations of layer responses")
-    for heading in ("layers", "smallest", "mean", "largest"):
-        table.add_column(heading, justify="right")
-    for label, values in measured.items():
-        stds = [r.std for r in values]
+    runs = study.runs(networks_of(depths))
+    measured = [(run, responses_of(study, run)) for run in runs]
+    rows = []
+    for run, values in measured:
+        stds = [response.std for response in values]
         numbers = (min(stds), statistics.mean(stds), max(stds))
-        table.add_row(label, str(len(stds)), *(f"{number:.3f}" for number in numbers))
-    console.print(table)
-    _say(console, said, study, "figure7")
-    return said
+        rows.append(TableRow([run.label, str(len(stds)), *(f"{number:.3f}" for number in numbers)]))
+    title = "Figure 7: standard deviations of layer responses"
+    table = Table(title, ("network", "layers", "smallest", "mean", "largest"), rows)
+    networks = {run.label: [asdict(response) for response in values] for run, values in measured}
+    about = {"images": IMAGES, "networks": networks}
+    figure, said = draw_responses(measured), response_sentences(measured)
+    publish_figure(study.out, "figure7", runs, figure, said, about, table)
 
 
-def signals(study: Study, networks: tuple[str, ...] = SIGNAL_NETWORKS) -> list[str]:
-    """Run and measure what is missing, draw the signals by layer, and return what they say.
+def signals(study: Study[ClassifierRun], depths: Sequence[int] = SIGNAL_DEPTHS) -> None:
+    """Run and measure what is missing, draw the signals by layer, and say whether they vanish.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    found = _first_runs(study, networks)
-    measured = {run.label: signals_of(study, run) for run in found}
-    console = Console()
-    if not measured:
-        console.print(f"signals: not run (none of the runs is in {study.out})", highlight=False)
-        return []
-    write_figure(study.out, "signals", signals_figure([(named(run), measured[run.label]) for run in found]))
-    said = signal_sentences(measured)
-    write_json(
-        study.out / "signals.json",
-        {
-            "statements": said,
-            "departures": found[0].departures,
-            "bn_groups": GROUPS,
-            "networks": {
-                label: {moment: [asdict(s) for s in values] for moment, values in moments.items()}
-                for label, moments in measured.items()
-            },
-        },
-    )
-    console.print(signals_table(measured))
-    _say(console, said, study, "signals")
-    return said
+    runs = study.runs([f"{kind}{depth}" for kind in ("plain", "resnet") for depth in depths])
+    measured = [(run, signals_of(study, run)) for run in runs]
+    about = {"bn_groups": GROUPS, "networks": {run.label: _plain(moments) for run, moments in measured}}
+    figure, said = draw_signals(measured), signal_sentences(measured)
+    publish_figure(study.out, "signals", runs, figure, said, about, _signals_table(measured))
 
 
-def named(run: Finished) -> Named:
-    """Return what a figure calls a run's network."""
-    return Named(run.label, run.depth, run.network.startswith("plain"))
-
-
-def responses_of(study: Study, run: Finished) -> list[Response]:
+def responses_of(study: Study[ClassifierRun], run: ClassifierRun) -> list[Response]:
     """Return a run's layer responses, measuring them if its folder does not have them."""
     if (kept := responses_in(run)) is not None:
         return kept
     with Progress(transient=True) as progress:
-        task = progress.add_task(f"responses of {run.label}", total=PICTURES)
-        values, pictures = run_.layer_responses(
+        task = progress.add_task(f"responses of {run.label}", total=IMAGES)
+        values, images = layers.layer_responses(
             run.path,
             None,
             study.data_dir,
-            PICTURES,
+            IMAGES,
             study.device,
             lambda total, done: progress.update(task, total=total, completed=done),
         )
-    write_json(run.path / RESPONSES, {"pictures": pictures, "layers": [asdict(value) for value in values]})
+    content = {"images": images, "layers": [asdict(value) for value in values]}
+    write_derived(run.path / RESPONSES, as_json(content))
     return values
 
 
-def responses_in(run: Finished) -> list[Response] | None:
+def responses_in(run: ClassifierRun) -> list[Response] | None:
     """Return the layer responses that a run folder holds, None where it holds none."""
     file = run.path / RESPONSES
     return [Response(**layer) for layer in read_json(file)["layers"]] if file.exists() else None
 
 
-def signals_of(study: Study, run: Finished) -> dict[str, list[Signal]]:
+def signals_of(study: Study[ClassifierRun], run: ClassifierRun) -> Signals:
     """Return a run's signals by moment, measuring them if its folder does not have them."""
     if (kept := signals_in(run)) is not None:
         return kept
-    moments = run_.layer_signals(run.path, None, study.data_dir, GROUPS, study.device)
-    plain = {moment: [asdict(value) for value in values] for moment, values in moments.items()}
-    write_json(run.path / SIGNALS, {"bn_groups": GROUPS, "moments": plain})
+    moments = layers.layer_signals(run.path, None, study.data_dir, GROUPS, study.device)
+    content = {"bn_groups": GROUPS, "moments": _plain(moments)}
+    write_derived(run.path / SIGNALS, as_json(content))
     return moments
 
 
-def signals_in(run: Finished) -> dict[str, list[Signal]] | None:
+def signals_in(run: ClassifierRun) -> Signals | None:
     """Return the signals that a run folder holds, None where it holds none."""
     file = run.path / SIGNALS
     if not file.exists():
         return None
     moments = read_json(file)["moments"]
-    return {moment: [Signal(**layer) for layer in layers] for moment, layers in moments.items()}
+    return {moment: [Signal(**layer) for layer in values] for moment, values in moments.items()}
 
 
-def response_sentences(measured: dict[str, list[Response]]) -> list[str]:
+def draw_responses(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> Figure | None:
+    """Return Figure 7, None without runs."""
+    return responses_figure([(_named(run), values) for run, values in measured]) if measured else None
+
+
+def draw_signals(measured: Sequence[tuple[ClassifierRun, Signals]]) -> Figure | None:
+    """Return the signals by layer, None without runs."""
+    return signals_figure([(_named(run), moments) for run, moments in measured]) if measured else None
+
+
+def response_sentences(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> list[str]:
     """Check Figure 7's statement pair by pair, on the mean standard deviation over a network's layers."""
-    mean = {label: statistics.mean(r.std for r in values) for label, values in measured.items()}
+    mean = {run.label: statistics.mean(r.std for r in values) for run, values in measured}
     pairs = [("ResNet-20", "plain-20"), ("ResNet-56", "plain-56")]
     pairs += [("ResNet-56", "ResNet-20"), ("ResNet-110", "ResNet-56")]
     return [
@@ -155,10 +132,10 @@ def response_sentences(measured: dict[str, list[Response]]) -> list[str]:
     ]
 
 
-def signal_sentences(measured: dict[str, dict[str, list[Signal]]]) -> list[str]:
+def signal_sentences(measured: Sequence[tuple[ClassifierRun, Signals]]) -> list[str]:
     """Say for each network whether a signal vanishes on its way forwards or backwards."""
     said = []
-    for label, moments in measured.items():
+    for run, moments in measured:
         for moment, values in moments.items():
             variance = min(value.variance for value in values)
             last = values[-1].gradient_norm
@@ -166,35 +143,29 @@ def signal_sentences(measured: dict[str, dict[str, list[Signal]]]) -> list[str]:
             forwards = "non-zero variances" if variance > 0 else "a variance of zero"
             backwards = "do not vanish" if min(norms) >= VANISHED else "vanish"
             said.append(
-                f"{label} {moment}: forward signals have {forwards} (at least {variance:.2g}); gradients "
+                f"{run.label} {moment}: forward signals have {forwards} (at least {variance:.2g}); gradients "
                 f"{backwards} (norms between {min(norms):.2g} and {max(norms):.2g} times the last layer's)"
             )
     return said
 
 
-def signals_table(measured: dict[str, dict[str, list[Signal]]]) -> Table:
+def _signals_table(measured: Sequence[tuple[ClassifierRun, Signals]]) -> Table:
     """Return the extremes of each network's signals."""
-    table = Table("network", "moment", title="Signals by layer (Section 4.1)")
-    for heading in ("least variance", "most", "gradient: first", "last", "least"):
-        table.add_column(heading, justify="right")
-    for label, moments in measured.items():
+    rows = []
+    for run, moments in measured:
         for moment, values in moments.items():
             variances = [value.variance for value in values]
             norms = [value.gradient_norm for value in values]
             numbers = (min(variances), max(variances), norms[0], norms[-1], min(norms))
-            table.add_row(
-                label,
-                moment.removeprefix("at ").removeprefix("after "),
-                *(f"{number:.3g}" for number in numbers),
-            )
-    return table
+            when = moment.removeprefix("at ").removeprefix("after ")
+            rows.append(TableRow([run.label, when, *(f"{number:.3g}" for number in numbers)]))
+    headings = ("network", "moment", "least variance", "most", "gradient: first", "last", "least")
+    return Table("Signals by layer (Section 4.1)", headings, rows, names=2)
 
 
-def _first_runs(study: Study, networks: tuple[str, ...]) -> list[Finished]:
-    found = study.runs(networks, 1)
-    return [found[network][0] for network in networks if found[network]]
+def _named(run: ClassifierRun) -> Named:
+    return Named(run.label, run.depth, run.plain)
 
 
-def _say(console: Console, said: list[str], study: Study, name: str) -> None:
-    for line in (*said, f"written: {study.out / name}.svg, .png, .json"):
-        console.print(line, highlight=False, soft_wrap=True)
+def _plain(moments: Signals) -> dict[str, list[dict[str, object]]]:
+    return {moment: [asdict(signal) for signal in values] for moment, values in moments.items()}

@@ -11,16 +11,14 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from ..analysis.figures import page_svg
-from ..analysis.layer_figures import responses_figure, signals_figure
 from ..errors import InputError
-from ..training.folder import read_json
+from ..files import read_json, write_derived
 from . import curves, layer_studies, table6
-from .files import write_text
-from .page import render
-from .study import Finished, check_alike, departures_of, environments, label_of, read_finished
+from .output import render, ways_to
+from .study import CIFAR10, Study, check_alike, departures_of, environments, label_of
+from .table import say
 
 #: Tables that their commands left as files, and what they are about.
 IMAGENET = {
@@ -51,86 +49,58 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     """
     if not out.is_dir():
         raise InputError(f"there is no folder {out}; residual reproduce table6 --out {out} makes one")
-    tables = [
-        (number, text, saved)
-        for folder, texts in ((imagenet, IMAGENET), (detection, DETECTION))
-        for number, text in texts.items()
-        for saved in [_saved(folder, number)]
-    ]
-    figure4 = imagenet / "figure4.svg"
-    runs = runs_in(out)
+    study = Study(out, CIFAR10, train=False)
+    by_network = {name: found for name in CIFAR10.networks if (found := study.all_complete(name))}
+    runs = [run for found in by_network.values() for run in found]
     check_alike(runs)
     # The lowest seed of each network.
-    firsts = {run.network: run for run in reversed(runs)}
+    firsts = [found[0] for found in by_network.values()]
     unfinished = sorted(
         str(path.parent.relative_to(out))
-        for path in out.glob("cifar10-*/seed*/recipe.yaml")
+        for path in out.glob(f"{CIFAR10.prefix}*/seed*/recipe.yaml")
         if not (path.parent / "results.json").exists()
     )
-    departures = departures_of(runs)
-    rows = table6.rows_of(
-        {
-            depth: [run for run in runs if run.network == f"resnet{depth}"]
-            for depth in {*table6.DEPTHS, *(run.depth for run in runs if run.network.startswith("resnet"))}
-        }
-    )
-    plain = [firsts[name] for name in curves.FIGURE1 if name in firsts]
-    all_firsts = list(firsts.values())[::-1]
-    responses = [(run, layers) for run in all_firsts if (layers := layer_studies.responses_in(run))]
-    signals = [(run, moments) for run in all_firsts if (moments := layer_studies.signals_in(run))]
-    page = out / "report.html"
+    responses = [(run, layers) for run in firsts if (layers := layer_studies.responses_in(run))]
+    signals = [(run, moments) for run in firsts if (moments := layer_studies.signals_in(run))]
+    rows = table6.rows_of({*table6.DEPTHS, *(run.depth for run in runs if not run.plain)}, runs)
+    figure1 = curves.draw_figure1([run for run in firsts if run.network in curves.FIGURE1])
+    figure4 = imagenet / "figure4.svg"
     text = render(
         "report.html.jinja",
-        tables=tables,
+        table6=table6.as_table(rows, runs).content(),
+        tables=[
+            (number, about, _saved(folder, number))
+            for folder, tables in ((imagenet, IMAGENET), (detection, DETECTION))
+            for number, about in tables.items()
+        ],
+        figure1=_svg(figure1, "Figure 1, training and test errors of plain networks"),
         figure4=base64.b64encode(figure4.read_bytes()).decode() if figure4.is_file() else None,
-        departures=departures,
-        headings=table6.HEADINGS,
-        rows=rows,
-        caption=table6.caption(runs),
-        figure1=_svg(curves.draw_figure1(plain), "Figure 1, training and test errors of plain networks"),
-        figure6=_svg(curves.draw_figure6(all_firsts), "Figure 6, errors against iterations"),
+        figure6=_svg(curves.draw_figure6(firsts), "Figure 6, errors against iterations"),
         figure7=_svg(
-            responses_figure([(layer_studies.named(run), values) for run, values in responses])
-            if responses
-            else None,
-            "Figure 7, standard deviations of layer responses",
+            layer_studies.draw_responses(responses), "Figure 7, standard deviations of layer responses"
         ),
-        signals=_svg(
-            signals_figure([(layer_studies.named(run), values) for run, values in signals])
-            if signals
-            else None,
-            "Variances and gradients' norms by layer",
-        ),
-        depth_sentences=curves.sentences(all_firsts),
-        response_sentences=layer_studies.response_sentences({r.label: v for r, v in responses}),
-        signal_sentences=layer_studies.signal_sentences({r.label: v for r, v in signals}),
+        signals=_svg(layer_studies.draw_signals(signals), "Variances and gradients' norms by layer"),
+        depth_sentences=curves.sentences(firsts),
+        response_sentences=layer_studies.response_sentences(responses),
+        signal_sentences=layer_studies.signal_sentences(signals),
         runs=runs,
-        unfinished=unfinished,
+        departures=departures_of(runs),
         environments=environments(runs),
-        absent=[label_of(name) for name in curves.networks_of(table6.DEPTHS) if name not in firsts],
+        unfinished=unfinished,
+        absent=[label_of(name) for name in curves.networks_of(table6.DEPTHS) if name not in by_network],
         version=version("residual"),
     )
-    write_text(page, text)
-    console = Console()
-    for line in (
-        f"{len(runs)} complete runs in {out}" + (f", {len(unfinished)} unfinished" if unfinished else ""),
-        f"The page: {page}",
-        f"Open it in a browser: {page.resolve().as_uri()}",
-    ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    page = out / "report.html"
+    write_derived(page, text)
+    say(f"{len(runs)} complete runs in {out}" + (f", {len(unfinished)} unfinished" if unfinished else ""))
+    say(*ways_to(page))
     return page
-
-
-def runs_in(out: Path) -> list[Finished]:
-    """Return the complete runs of a study's folder, shallow to deep, lower seeds first."""
-    found = [read_finished(path.parent) for path in out.glob("cifar10-*/seed*/results.json")]
-    return sorted((run for run in found if run), key=lambda run: (run.network[0], run.depth, run.recipe.seed))
 
 
 def _saved(folder: Path, number: int) -> dict[str, Any] | None:
     """Return a table as its command left it, None where it did not."""
     file = folder / f"table{number}.json"
-    return read_json(file) if file.is_file() else None
+    return dict(read_json(file)) if file.is_file() else None
 
 
 def _svg(figure: Figure | None, label: str) -> Markup | None:

@@ -6,57 +6,76 @@ run folders only.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
 from .. import run
 from ..errors import InputError, Interrupted
-from ..recipes import Recipe, differences, find, override, read
-from ..recipes.schema import R
-from ..training.folder import RunFolder, read_json, read_metrics
+from ..files import read_json
+from ..models import depth_of, is_plain
+from ..recipes import KINDS, DetectionRecipe, Recipe, differences, find, override, read
+from ..training.folder import RunFolder, read_metrics
+
+AnyRecipe = Recipe | DetectionRecipe
 
 IMAGENET_CLASSES = 1000
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
-INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every")
+INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every", "detector.backbone.weights")
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
 OWN = ("schedule.warmup", "detector.backbone")
 
 
-class Departing(Protocol):
-    """A complete run, of a classifier or a detector."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def departures(self) -> list[str]:
-        """In what its recipe differs from the paper's."""
-
-
 @dataclass(frozen=True)
-class Finished:
-    """A complete run, as its folder tells."""
+class TrainedRun:
+    """A complete run, as its folder tells.
 
+    Attributes:
+        network: what the study calls it.
+        path: its folder.
+        paper: the recipe that the paper has for the network.
+        recipe: the one that the run was made by.
+        results, metrics, sessions: what results.json, metrics.jsonl and environment.json hold.
+    """
+
+    network: str
     path: Path
-    recipe: Recipe
+    paper: AnyRecipe
+    recipe: AnyRecipe
     results: dict[str, Any]
     metrics: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
 
     @property
-    def network(self) -> str:
-        """As "resnet20", or "resnet34-a": the recipe's name without its family."""
-        return self.recipe.name.partition("-")[2]
+    def departures(self) -> list[str]:
+        """In what the run differs from the paper's."""
+        changes = differences(self.paper, self.recipe)
+        return [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+
+
+@dataclass(frozen=True)
+class ClassifierRun(TrainedRun):
+    """A complete run of a classifier."""
+
+    paper: Recipe
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            file = RunFolder(self.path).metrics_file
+            raise InputError(f"{file}: there is nothing to draw; remove {self.path} to train again")
 
     @property
     def depth(self) -> int:
-        return int(re.findall(r"\d+", self.network)[0])
+        return depth_of(self.recipe.model.name)
+
+    @property
+    def plain(self) -> bool:
+        return is_plain(self.recipe.model.name)
 
     @property
     def label(self) -> str:
@@ -70,7 +89,7 @@ class Finished:
 
     @property
     def training_error(self) -> float:
-        """Of the final weights on all training pictures, in percent; of a folder, as seen at the end."""
+        """Of the final weights on all training images, in percent; of a folder, as seen at the end."""
         train = self.results["train"] or self.metrics[-1]["train"]
         return float(train["top1_error"])
 
@@ -81,11 +100,9 @@ class Finished:
 
     @property
     def departures(self) -> list[str]:
-        """In what the run's recipe differs from the one of its name, the paper's."""
-        changes = differences(find(self.recipe.name), self.recipe)
-        found = [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+        found = super().departures
         if self.recipe.data.folder:
-            classes = len(read_json(self.path / "weights" / "config.json")["classes"])
+            classes = len(read_json(RunFolder(self.path).weights / "config.json")["classes"])
             if classes != IMAGENET_CLASSES:
                 found.append(f"{classes} classes, not ImageNet's {IMAGENET_CLASSES}")
         return found
@@ -103,105 +120,174 @@ class Finished:
         ]
 
 
+T = TypeVar("T", bound=TrainedRun)
+
+
 @dataclass(frozen=True)
-class Study:
+class Family(Generic[T]):
+    """The paper's recipes of one experiment or several, which differ in their networks.
+
+    Attributes:
+        prefix: what their names begin with; the rest is what a study calls the network.
+        kind: of recipe.
+        run: what a complete run is read as.
+        fixed: keys that --set may not change, nor what is below them.
+        refusal: what is said where it does.
+        seeds: whether a run's folder is RECIPE/seedN in the study's; else it is NETWORK.
+    """
+
+    prefix: str
+    kind: type[Recipe] | type[DetectionRecipe]
+    run: type[T]
+    fixed: Sequence[str]
+    refusal: str
+    seeds: bool = True
+
+    @property
+    def networks(self) -> list[str]:
+        names = KINDS[self.kind][0]
+        return [name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix)]
+
+    def recipe(self, network: str) -> AnyRecipe:
+        """Return the paper's recipe for a network."""
+        return find(self.prefix + network, self.kind)
+
+
+CIFAR10 = Family(
+    "cifar10-",
+    Recipe,
+    ClassifierRun,
+    ("name", "model", "seed"),
+    "--set cannot change the network or the seed of an experiment; they come from --depths and --seeds",
+)
+
+
+@dataclass(frozen=True)
+class Study(Generic[T]):
     """Where an experiment's runs are, and how missing ones are trained.
 
     Attributes:
         out: the study's folder.
+        family: what its runs are of.
         settings: changes to all recipes, as ``schedule.iterations=2000``.
         data_dir, device, eager, deterministic: as in ``run.train``.
         train: whether to train what is missing; else run folders are only read, whatever their settings.
-        family: of the recipes, "cifar10" or "imagenet".
     """
 
     out: Path
+    family: Family[T]
     settings: list[str] = field(default_factory=list)
     data_dir: Path | None = None
     device: str = "auto"
     eager: bool = False
     deterministic: bool = False
     train: bool = True
-    family: str = "cifar10"
 
-    def path(self, network: str, seed: int) -> Path:
-        return self.out / f"{self.family}-{network}" / f"seed{seed}"
+    def path(self, network: str, seed: int = 0) -> Path:
+        """Return the folder of a run."""
+        if not self.family.seeds:
+            return self.out / network
+        return self.out / f"{self.family.prefix}{network}" / f"seed{seed}"
 
-    def runs(self, networks: Iterable[str], seeds: int) -> dict[str, list[Finished]]:
-        """Return each network's complete runs, seeds 0 to ``seeds - 1``, training those that are missing.
+    def recipe(self, network: str, seed: int = 0) -> AnyRecipe:
+        """Return the recipe of a run: the paper's with the study's settings.
+
+        Raises:
+            InputError: for settings that are wrong or make it another experiment.
+        """
+        original = override(self.family.recipe(network), [f"seed={seed}"])
+        recipe = override(original, self.settings)
+        for change in differences(original, recipe):
+            key = change.partition(":")[0]
+            if any(f"{key}.".startswith(f"{fixed}.") for fixed in self.family.fixed):
+                raise InputError(self.family.refusal)
+        return recipe
+
+    def runs(
+        self, networks: Sequence[str], seeds: Sequence[int] = (0,), only: Sequence[str] | None = None
+    ) -> list[T]:
+        """Return the complete runs of networks, training those that are missing.
+
+        Args:
+            only: train only these networks; None for all.
 
         Raises:
             InputError: for settings that are wrong or change the network, for folders that hold other runs,
-                and for runs of different settings.
+                for runs of different settings, and for ``only`` a network that is not among the others.
             Interrupted: after SIGINT or SIGTERM; the same command goes on.
         """
-        wanted = [(network, seed) for network in networks for seed in range(seeds)]
+        asked = among(networks, only)
         if self.train:
-            self._train(wanted)
-        found: dict[str, list[Finished]] = {network: [] for network, _ in wanted}
-        for network, seed in wanted:
-            if finished := read_finished(self.path(network, seed)):
-                found[network].append(finished)
-        check_alike([finished for runs in found.values() for finished in runs])
+            self.train_missing({(name, seed): self.recipe(name, seed) for name in asked for seed in seeds})
+        found = [one for name in networks for seed in seeds if (one := self.complete(name, seed))]
+        check_alike(found)
         return found
 
-    def _train(self, wanted: list[tuple[str, int]]) -> None:
-        def train(recipe: Recipe, path: Path, resume: bool) -> object:
-            return run.train(
-                recipe,
-                path,
-                data_dir=self.data_dir,
-                device=self.device,
-                resume=resume,
-                eager=self.eager,
-                deterministic=self.deterministic,
-            )
+    def train_missing(self, recipes: Mapping[tuple[str, int], AnyRecipe]) -> None:
+        """Train those runs that are not complete, and go on with those that were begun.
 
-        runs = [
-            (f"{label_of(network)}, seed {seed}", self.path(network, seed), self._recipe(network, seed))
-            for network, seed in wanted
-        ]
-        train_missing(runs, train)
+        Args:
+            recipes: of each network and seed.
 
-    def _recipe(self, network: str, seed: int) -> Recipe:
-        original = override(find(f"{self.family}-{network}"), [f"seed={seed}"])
-        recipe = override(original, self.settings)
-        if recipe.model != original.model or recipe.seed != seed:
-            raise InputError(
-                "--set cannot change the network or the seed of an experiment; they come from --depths and "
-                "--seeds"
-            )
-        return recipe
+        Raises:
+            InputError: when a folder holds another run; nothing is trained then.
+            Interrupted: after SIGINT or SIGTERM; the same command goes on.
+        """
+        runs = [(self.path(*which), recipe) for which, recipe in recipes.items()]
+        # All folders before any training: what does not fit is said at once, not after an hour.
+        begun = {path for path, recipe in runs if is_begun(path, recipe)}
+        missing = [one for one in runs if not RunFolder(one[0]).results_file.exists()]
+        console = Console(stderr=True)
+        for number, (path, recipe) in enumerate(missing, start=1):
+            of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
+            state = "going on with" if path in begun else "training"
+            said = f"{of}: {state} {recipe.name}, seed {recipe.seed}, in {path}"
+            console.print(said, highlight=False, soft_wrap=True)
+            try:
+                run.train(
+                    recipe,
+                    path,
+                    data_dir=self.data_dir,
+                    device=self.device,
+                    resume=path in begun,
+                    eager=self.eager,
+                    deterministic=self.deterministic,
+                )
+            except Interrupted as error:
+                stopped = f"stopped in {path}; give the same command again to go on"
+                raise Interrupted(stopped, error.signal) from None
+
+    def complete(self, network: str, seed: int = 0) -> T | None:
+        """Return a complete run, None where there is none.
+
+        Raises:
+            InputError: when its files are damaged.
+        """
+        folder = RunFolder(self.path(network, seed))
+        if not folder.results_file.exists():
+            return None
+        return self.family.run(
+            network,
+            folder.path,
+            self.family.recipe(network),
+            read(folder.recipe_file, self.family.kind),
+            read_json(folder.results_file),
+            read_metrics(folder.metrics_file),
+            read_json(folder.environment_file),
+        )
+
+    def all_complete(self, network: str) -> list[T]:
+        """Return all complete runs of a network, lower seeds first."""
+        names = [path.name.removeprefix("seed") for path in self.path(network).parent.glob("seed*")]
+        seeds = sorted(int(name) for name in names if name.isdecimal())
+        return [one for seed in seeds if (one := self.complete(network, seed))]
 
 
-def train_missing(runs: Sequence[tuple[str, Path, R]], train: Callable[[R, Path, bool], object]) -> None:
-    """Train those of a study's runs that are not complete, and go on with those that were begun.
-
-    Args:
-        runs: what each is called, its folder and its recipe.
-        train: trains a recipe in a folder, resuming or not.
-
-    Raises:
-        InputError: when a folder holds another run; nothing is trained then.
-        Interrupted: after SIGINT or SIGTERM; the same command goes on.
-    """
-    # All folders before any training: what does not fit is said at once, not after an hour.
-    begun = [is_begun(path, recipe) for _, path, recipe in runs]
-    missing = [
-        (name, path, recipe, again)
-        for (name, path, recipe), again in zip(runs, begun, strict=True)
-        if not RunFolder(path).results_file.exists()
-    ]
-    console = Console(stderr=True)
-    for number, (name, path, recipe, again) in enumerate(missing, start=1):
-        of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
-        state = "going on with" if again else "training"
-        console.print(f"{of}: {state} {name}, in {path}", highlight=False)
-        try:
-            train(recipe, path, again)
-        except Interrupted as error:
-            stopped = f"stopped in {path}; give the same command again to go on"
-            raise Interrupted(stopped, error.signal) from None
+def among(known: Sequence[str], asked: Sequence[str] | None) -> Sequence[str]:
+    """Return the networks that are asked for, which must be known; all known ones where none is."""
+    if strange := [name for name in asked or () if name not in known]:
+        raise InputError(f"--networks {strange[0]}: this experiment has {', '.join(known)}")
+    return asked or known
 
 
 def label_of(network: str) -> str:
@@ -212,67 +298,46 @@ def label_of(network: str) -> str:
     return f"{name} {option.upper()}".strip()
 
 
-def is_begun(path: Path, recipe: R) -> bool:
+def is_begun(path: Path, recipe: AnyRecipe) -> bool:
     """Say whether a folder holds a run already, which must be of this recipe."""
     begun = RunFolder(path).recipe_file.exists()
     try:
-        RunFolder.check(path, recipe, begun, type(recipe))
+        RunFolder.check(path, recipe, begun)
     except InputError as error:
         raise InputError(f"{error} (another experiment: --out ANOTHER_FOLDER)") from None
     return begun
 
 
-def read_finished(path: Path) -> Finished | None:
-    """Return the complete run in a folder, None where there is none.
-
-    Raises:
-        InputError: when its files are damaged.
-    """
-    folder = RunFolder(path)
-    if not folder.results_file.exists():
-        return None
-    metrics = read_metrics(folder.metrics_file)
-    if not metrics:
-        raise InputError(f"{folder.metrics_file}: there is nothing to draw; remove {path} to train again")
-    return Finished(
-        path,
-        read(folder.recipe_file),
-        read_json(folder.results_file),
-        metrics,
-        read_json(folder.environment_file),
-    )
-
-
-def check_alike(runs: Sequence[Departing]) -> None:
+def check_alike(runs: Iterable[TrainedRun]) -> None:
     """Raise an InputError when runs that are to be compared depart from the paper in different ways.
 
-    Warm-ups are the networks' own, and so are the classifiers that detectors start from.
+    What the paper trains on other data is not compared. Warm-ups are the networks' own, and so are the
+    classifiers that detectors start from.
     """
-    for other in runs[1:]:
-        one, two = (
-            "; ".join(change for change in run.departures if not change.startswith(OWN))
-            for run in (runs[0], other)
-        )
-        if one != two:
+    first: dict[Any, tuple[Path, str]] = {}
+    for other in runs:
+        changes = "; ".join(change for change in other.departures if not change.startswith(OWN))
+        path, before = first.setdefault(other.paper.data, (other.path, changes))
+        if before != changes:
             raise InputError(
-                f"{runs[0].path} and {other.path} cannot be compared: against the paper's recipe the first "
-                f"changes {one or 'nothing'}, the second {two or 'nothing'}; keep studies of different "
+                f"{path} and {other.path} cannot be compared: against the paper's recipe the first changes "
+                f"{before or 'nothing'}, the second {changes or 'nothing'}; keep studies of different "
                 "settings in different folders (--out)"
             )
 
 
-def departures_of(runs: Iterable[Departing]) -> list[str]:
+def departures_of(runs: Iterable[TrainedRun]) -> list[str]:
     """Return in what runs differ from the paper's recipes, each change once."""
-    return list(dict.fromkeys(change for finished in runs for change in finished.departures))
+    return list(dict.fromkeys(change for one in runs for change in one.departures))
 
 
-def environments(runs: Iterable[Finished]) -> list[tuple[str, dict[str, Any]]]:
+def environments(runs: Iterable[ClassifierRun]) -> list[tuple[str, dict[str, Any]]]:
     """Return each session's environment once, with the networks trained in it."""
     networks: dict[str, list[str]] = {}
-    for finished in runs:
-        for session in finished.sessions:
+    for one in runs:
+        for session in one.sessions:
             same = {k: v for k, v in session.items() if k not in ("started", "iteration", "data_dir")}
             labels = networks.setdefault(json.dumps(same), [])
-            if finished.label not in labels:
-                labels.append(finished.label)
+            if one.label not in labels:
+                labels.append(one.label)
     return [(", ".join(labels), json.loads(text)) for text, labels in networks.items()]

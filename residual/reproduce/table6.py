@@ -1,22 +1,20 @@
 """Table 6: test errors on CIFAR-10, ours beside the paper's and those of the systems that it quotes."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from .files import write_json, write_text
-from .paper import TABLE6, TABLE6_OTHERS, Published
-from .study import Finished, Study, departures_of
+from .paper import TABLE6, TABLE6_OTHERS, CifarError
+from .study import ClassifierRun, Study, departures_of
+from .table import Table, TableRow, not_comparable
 
 DEPTHS = tuple(TABLE6)
+HEADINGS = ("method", "layers", "params", "paper, %", "ours, %", "seeds", "diff.", "time")
+NAMES = {"cifar10": "CIFAR-10", "digits": "handwritten digits"}
 
 
 @dataclass(frozen=True)
-class Row:
+class CifarRow:
     """A row of the table.
 
     Attributes:
@@ -26,10 +24,10 @@ class Row:
         errors: our test errors in percent by seed, of the final iteration; empty where nothing was run.
         parameters: of our network.
         seconds: training time, mean over the seeds.
-        departs: whether the runs are of another schedule or data set than the paper's.
+        departs: whether the runs are of another schedule or dataset than the paper's.
     """
 
-    published: Published | None
+    published: CifarError | None
     quoted: bool
     depth: int | None
     errors: dict[int, float]
@@ -86,94 +84,49 @@ class Row:
         ]
 
 
-HEADINGS = ("method", "layers", "params", "paper, %", "ours, %", "seeds", "diff.", "time")
-NAMES = {"cifar10": "CIFAR-10", "digits": "handwritten digits"}
-
-
-def table6(study: Study, depths: Sequence[int] = DEPTHS, seeds: int = 1) -> list[Row]:
+def table6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, seeds: int = 1) -> None:
     """Run what is missing, print the table, and write it as table6.json and table6.md.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    found = study.runs([f"resnet{depth}" for depth in depths], seeds)
-    rows = rows_of({depth: found[f"resnet{depth}"] for depth in depths})
-    runs = [run for network in found.values() for run in network]
-    text = caption(runs)
-    console = Console()
-    console.print(as_table(rows, text))
-    write_text(study.out / "table6.md", as_markdown(rows, text))
-    write_json(study.out / "table6.json", as_json(rows, departures_of(runs)))
-    console.print(f"written: {study.out / 'table6.md'}, table6.json", highlight=False, soft_wrap=True)
-    return rows
+    runs = study.runs([f"resnet{depth}" for depth in depths], range(seeds))
+    rows = rows_of(depths, runs)
+    as_table(rows, runs).publish(
+        study.out,
+        "table6",
+        {"table": 6, "departures": departures_of(runs)},
+        [asdict(row) | {"mean": row.mean, "std": row.std, "difference": row.difference} for row in rows],
+    )
 
 
-def rows_of(found: dict[int, list[Finished]]) -> list[Row]:
-    """Return the table's rows: the quoted systems, then our networks by depth."""
-    quoted = [Row(other, True, other.layers, {}) for other in TABLE6_OTHERS]
-    ours = []
-    for depth in sorted(found):
-        runs = found[depth]
-        ours.append(
-            Row(
+def rows_of(depths: Iterable[int], runs: Sequence[ClassifierRun]) -> list[CifarRow]:
+    """Return the table's rows: the quoted systems, then our residual networks by depth."""
+    rows = [CifarRow(other, True, other.layers, {}) for other in TABLE6_OTHERS]
+    for depth in sorted(depths):
+        ours = [run for run in runs if run.depth == depth and not run.plain]
+        rows.append(
+            CifarRow(
                 TABLE6.get(depth),
                 False,
                 depth,
-                {run.recipe.seed: run.test_error for run in runs},
-                runs[0].results["parameters"] if runs else None,
-                statistics.mean(run.results["seconds"] for run in runs) if runs else None,
-                bool(departures_of(runs)),
+                {run.recipe.seed: run.test_error for run in ours},
+                ours[0].results["parameters"] if ours else None,
+                statistics.mean(run.results["seconds"] for run in ours) if ours else None,
+                bool(departures_of(ours)),
             )
         )
-    return quoted + ours
+    return rows
 
 
-def caption(runs: list[Finished]) -> str:
-    """Say what the numbers are, and what they are not."""
-    dataset = (
-        NAMES.get(runs[0].recipe.data.dataset, runs[0].recipe.data.dataset) if runs else NAMES["cifar10"]
+def as_table(rows: Sequence[CifarRow], runs: Sequence[ClassifierRun]) -> Table:
+    """Return rows as a table whose caption says what the numbers of the runs are, and what they are not."""
+    dataset = runs[0].recipe.data.dataset if runs else "cifar10"
+    caption = (
+        f"Test error on {NAMES.get(dataset, dataset)}, final iteration, one view of each image; "
+        f"best (mean ± std) over seeds.{not_comparable(departures_of(runs))}"
     )
-    text = (
-        f"Test error on {dataset}, final iteration, one view of each picture; best (mean ± std) over seeds."
-    )
-    if departures := departures_of(runs):
-        text += f" Not the paper's experiment, so not comparable: {'; '.join(departures)}."
-    return text
-
-
-def as_table(rows: list[Row], caption: str) -> Table:
-    """Return the table for a terminal."""
-    table = Table(title="Table 6", caption=caption)
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row.cells(), style="dim" if row.quoted else None)
-    return table
-
-
-def as_markdown(rows: list[Row], caption: str) -> str:
-    """Return the table as Markdown."""
-    lines = [
-        "# Table 6",
-        "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|---|" + "--:|" * (len(HEADINGS) - 1),
-        *("| " + " | ".join(row.cells()) + " |" for row in rows),
-        "",
-        caption,
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def as_json(rows: list[Row], departures: list[str]) -> dict[str, Any]:
-    """Return the table as plain data."""
-    return {
-        "table": 6,
-        "departures": departures,
-        "rows": [
-            asdict(row) | {"mean": row.mean, "std": row.std, "difference": row.difference} for row in rows
-        ],
-    }
+    return Table("Table 6", HEADINGS, [TableRow(row.cells(), dim=row.quoted) for row in rows], caption)
 
 
 def duration(seconds: float) -> str:

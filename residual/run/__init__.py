@@ -1,20 +1,7 @@
-"""The only place where names become objects: recipes become runs, folders become networks."""
+"""Training runs: the only place where recipes become objects."""
 
-from .checks import remembered_data_dir
-from .devices import pick_device
+from .run import train
 from .sources import folder_statistics
-from .start import take_model
-from .testing import evaluate_weights, layer_responses, layer_signals, named
-from .training import train
+from .start import start_from
 
-__all__ = [
-    "evaluate_weights",
-    "folder_statistics",
-    "layer_responses",
-    "layer_signals",
-    "named",
-    "pick_device",
-    "remembered_data_dir",
-    "take_model",
-    "train",
-]
+__all__ = ["folder_statistics", "start_from", "train"]

@@ -1,28 +1,65 @@
-"""The network that a run starts from: freshly initialised, or trained weights with a new classifier."""
+"""What a run starts from: a fresh network, or trained weights; for classifiers and detectors alike.
+
+The command applies --weights first and --set after it, so that a setting is never lost: one that does not fit
+the weights is an error.
+"""
 
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
 
+from ..detection.weights import is_detector, read_detector
 from ..errors import InputError
-from ..models import build_model, resolve
+from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
 from ..models.preprocessing import Preprocessing
-from ..models.weights import load_weights
+from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
-from ..recipes import Recipe
+from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
+from ..recipes.detection import Detector
+from ..recipes.schema import Model
+
+R = TypeVar("R", bound=TrainingRecipe)
+
+
+def start_from(recipe: R, weights: Path) -> R:
+    """Return a recipe that starts from a folder with trained weights, with their network in place of its own.
+
+    A detector may start from a classifier or a detector. A detector brings what its layers and its images are
+    made for: anchors, pooling, proposals at test time. How it is to learn stays the recipe's.
+
+    Raises:
+        InputError: when there are no such weights, or they cannot be what the recipe starts from.
+    """
+    if isinstance(recipe, Recipe):
+        return cast(R, recipe.model_copy(update={"model": _network(weights)}))
+    assert isinstance(recipe, DetectionRecipe)
+    wanted = recipe.detector
+    if not is_detector(weights):
+        detector = wanted.model_copy(update={"backbone": _network(weights)})
+        return cast(R, recipe.model_copy(update={"detector": detector}))
+    stored = Detector.model_validate(read_detector(weights).config.detector)
+    if wanted.global_context and not stored.global_context:
+        raise InputError(
+            f"{recipe.name} has global context and {weights} was trained without; start it from a classifier"
+        )
+    kept = stored.model_copy(
+        update={
+            "backbone": stored.backbone.model_copy(update={"weights": _lasting(weights)}),
+            **{key: getattr(wanted, key) for key in ("freeze", "regions", "train_proposals")},
+        }
+    )
+    return cast(R, recipe.model_copy(update={"detector": kept}))
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from.
+    """A classifier to be trained, on the CPU.
 
     Attributes:
-        model: on the CPU.
         options: ``build_model(name, classes=K, **options)`` builds it.
         preprocessing: that of the weights, None for a fresh network.
         note: what was kept of the weights, None for a fresh network.
@@ -34,8 +71,8 @@ class Start:
     note: str | None
 
 
-def start(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
-    """Return the network that a recipe starts from.
+def start_classifier(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
+    """Return the network that a recipe starts from; its classifier starts anew where the classes differ.
 
     Raises:
         InputError: for a network that does not exist, and weights that are damaged or of another network.
@@ -45,33 +82,11 @@ def start(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
     model = build_model(recipe.model.name, classes=len(classes), **options)
     if recipe.model.weights is None:
         return Start(model, options, None, None)
-    stored = load_weights(Path(recipe.model.weights))
-    network = stored.config["model"]
-    if network["name"] != recipe.model.name:
-        raise InputError(
-            f"{recipe.model.weights} is a {network['name']} and the recipe is for a {recipe.model.name}; "
-            "leave model.name to --weights"
-        )
-    for option in ("shortcut", "variant"):
-        theirs, ours = (
-            _option(name, o, option)
-            for name, o in ((network["name"], network["options"]), (recipe.model.name, options))
-        )
-        if theirs != ours:
-            raise InputError(
-                f"{recipe.model.weights} has {option} {theirs} and the recipe {ours}; "
-                f"set model.{option}={theirs}, "
-                "or leave the network to --weights"
-            )
-    if stored.model.in_channels != channels:
-        raise InputError(
-            f"{recipe.model.weights} takes pictures of {stored.model.in_channels} channels, and these have "
-            f"{channels}"
-        )
+    stored = trained_network(recipe.model, channels)
     if stored.classes == classes:
         model.load_state_dict(stored.model.state_dict())
         return Start(model, options, stored.preprocessing, f"all of {recipe.model.weights}")
-    last = _last_layer(model)
+    last = last_layer(model)
     kept = {k: v for k, v in stored.model.state_dict().items() if not k.startswith(f"{last}.")}
     missing, unexpected = model.load_state_dict(kept, strict=False)
     if unexpected or any(not name.startswith(f"{last}.") for name in missing):
@@ -80,17 +95,49 @@ def start(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
     return Start(model, options, stored.preprocessing, note)
 
 
-def take_model(recipe: Recipe, weights: Path) -> Recipe:
-    """Return a recipe that starts from a weights folder, with its network in place of the recipe's own."""
+def trained_network(wanted: Model, channels: int) -> Weights:
+    """Return the trained classifier that a recipe's network starts from.
+
+    Raises:
+        InputError: when there is none, it is damaged, or of another network than the recipe says.
+    """
+    assert wanted.weights is not None
+    stored = load_weights(Path(wanted.weights))
+    network = stored.config["model"]
+    if network["name"] != wanted.name:
+        raise InputError(
+            f"{wanted.weights} is a {network['name']} and the recipe is for a {wanted.name}; leave the "
+            "network to --weights"
+        )
+    for option in ("shortcut", "variant"):
+        theirs = _option(wanted.name, network["options"], option)
+        ours = _option(wanted.name, wanted.options(), option)
+        if theirs != ours:
+            raise InputError(
+                f"{wanted.weights} has {option} {theirs} and the recipe {ours}; leave {option} to --weights"
+            )
+    if stored.model.in_channels != channels:
+        raise InputError(
+            f"{wanted.weights} takes images of {stored.model.in_channels} channels, and these have {channels}"
+        )
+    return stored
+
+
+def _network(weights: Path) -> Model:
+    """Return the network of a weights folder as a recipe has it."""
     network = load_weights(weights).config["model"]
     options = network["options"]
-    chosen = {
-        "name": network["name"],
-        "shortcut": options.get("shortcut"),
-        "variant": options.get("variant"),
-        "weights": str(weights.resolve()),
-    }
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update=chosen)})
+    return Model(
+        name=network["name"],
+        weights=_lasting(weights),
+        shortcut=options.get("shortcut"),
+        variant=options.get("variant"),
+    )
+
+
+def _lasting(weights: Path) -> str:
+    """Return the path as a run folder is to have it: it may be resumed from another folder."""
+    return str(weights.resolve())
 
 
 def _option(name: str, options: dict[str, Any], option: str) -> Any:
@@ -98,8 +145,3 @@ def _option(name: str, options: dict[str, Any], option: str) -> Any:
     constructor, fixed = resolve(name)
     defaults = {k: v.default for k, v in inspect.signature(constructor).parameters.items()}
     return (defaults | fixed | options).get(option)
-
-
-def _last_layer(model: Classifier) -> str:
-    """Return the name of the layer that gives the scores: the last one with weights."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]

@@ -1,12 +1,12 @@
 """Batch normalisation outside the network: statistics over groups, and their exact average after training.
 
-The paper's 128 pictures lie on two GPUs, so that BN sees 64 at a time. On a CPU a mini-batch goes through the
+The paper's 128 images lie on two GPUs, so that BN sees 64 at a time. On a CPU a mini-batch goes through the
 network one BN group after the other, gradients adding up: less memory is in use at a time, and several ranks
 with a group each compute the same thing. On a GPU, where small networks are bound by the number of kernels,
 the whole mini-batch goes at once through BN layers that tell the groups apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """BN that normalises each ``group`` pictures of a mini-batch by their own statistics.
+    """BN that normalises each ``group`` images of a mini-batch by their own statistics.
 
     It shares the parameters and buffers of the layer it is made from. The moving averages advance by the mean
     over the groups. In evaluation, and for a mini-batch that is not several whole groups, it is plain BN.
@@ -80,8 +80,8 @@ def set_momentum(layers: list[_BatchNorm], group: int, groups: int) -> None:
         layer.momentum = MOVING / (groups - (groups - group) * MOVING)
 
 
-def synchronize(layers: list[_BatchNorm], world: World) -> None:
-    """Average the running statistics over the ranks, each of which has seen its own pictures."""
+def synchronize(layers: Sequence[_BatchNorm], world: World) -> None:
+    """Average the running statistics over the ranks, each of which has seen its own images."""
     if world.size == 1 or not layers:
         return
     buffers = [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]

@@ -7,7 +7,6 @@ generator's state to keep.
 """
 
 import json
-import os
 import re
 import zlib
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import InputError
+from ..files import damaged, replace_file
 
 #: How many checkpoints a run keeps: should the newest be damaged, the one before it is there.
 KEPT = 2
@@ -54,7 +53,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     metadata = {"progress": json.dumps(asdict(progress)), "crc32": str(_crc32(tensors))}
     path = folder / f"checkpoint-{progress.iteration:07d}.safetensors"
-    write_atomically(path, save(tensors, metadata))
+    replace_file(path, save(tensors, metadata))
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink()
     return path
@@ -75,10 +74,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         whole = False
     if not whole:
-        raise InputError(
-            f"{path}: the checkpoint is damaged ({path.stat().st_size:,} bytes); delete it to resume from "
-            "the one before it, if there is one"
-        )
+        remedy = "delete it to resume from the checkpoint before it, if there is one"
+        raise damaged(path, f"a checkpoint of {path.stat().st_size:,} bytes", remedy)
     return tensors, progress
 
 
@@ -86,19 +83,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoints, oldest first."""
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+\.safetensors", p.name)]
     return sorted(found, key=lambda p: int(p.stem.removeprefix("checkpoint-")))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is the old one or the new one, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _crc32(tensors: dict[str, Tensor]) -> int:

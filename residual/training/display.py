@@ -11,7 +11,7 @@ from rich.table import Table
 
 #: Seconds between two updates of the live line, and between two plain lines.
 LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
-#: A part of the time spent waiting for pictures that is shown: below it the loop does not wait, it fetches.
+#: A part of the time spent waiting for images that is shown: below it the loop does not wait, it fetches.
 WORTH_TELLING = 0.05
 #: Width of the bar in characters.
 BAR = 16
@@ -23,7 +23,7 @@ class Display:
     Args:
         name: of the run.
         iterations: its length.
-        batch: pictures an iteration, over all ranks.
+        batch: images an iteration, over all ranks.
         done: iterations done in earlier sessions.
         silent: show nothing.
         about: what the percentages are.
@@ -72,7 +72,7 @@ class Display:
 
         Args:
             error: None where training has only a loss.
-            waited: seconds spent waiting for pictures since the run began; a part of the time worth telling
+            waited: seconds spent waiting for images since the run began; a part of the time worth telling
                 is shown.
         """
         now = self._shown = time.perf_counter()

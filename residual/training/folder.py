@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError
-from ..recipes import Recipe, differences, read
-from ..recipes.schema import Experiment, R
-from .checkpoint import list_checkpoints, write_atomically
+from ..files import as_json, read_json, remove_half_written, replace_file
+from ..recipes import TrainingRecipe, differences, read
+from .checkpoint import list_checkpoints
 
 
 class RunFolder:
@@ -33,13 +33,12 @@ class RunFolder:
         self._lock: TextIO | None = None
 
     @staticmethod
-    def check(path: Path, recipe: R | None, resume: bool, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
+    def check(path: Path, recipe: TrainingRecipe | None, resume: bool) -> TrainingRecipe:
         """Return the recipe of the run that the folder is for, without touching the folder.
 
         Args:
             recipe: what is asked for now; None, when resuming, for the folder's own.
             resume: whether the folder is to hold a run (else it must be new or empty).
-            kind: of recipe.
 
         Raises:
             InputError: when the folder holds a run or other files already, or no run, or another recipe's.
@@ -48,7 +47,7 @@ class RunFolder:
         if resume:
             if not file.is_file():
                 raise InputError(f"{path} holds no run to resume (there is no {file})")
-            stored = read(file, kind)
+            stored: TrainingRecipe = read(file)
             if recipe and (changes := differences(stored, recipe)):
                 raise InputError(
                     f"{path}: the run's recipe differs from the one asked for ({'; '.join(changes)}); "
@@ -65,7 +64,7 @@ class RunFolder:
             raise InputError(f"{path} is not an empty folder; name another one with --out")
         return recipe
 
-    def open(self, recipe: Experiment, resume: bool) -> None:
+    def open(self, recipe: TrainingRecipe, resume: bool) -> None:
         """Make the folder a run's, if it is not yet, and keep other processes out until ``close``.
 
         Raises:
@@ -77,11 +76,10 @@ class RunFolder:
             self._lock = (self.path / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Reading the data takes a while, in which another process may have begun a run here.
-            self.check(self.path, recipe, resume, type(recipe))
-            for half_written in self.path.glob(".*.safetensors.*"):
-                half_written.unlink()
+            self.check(self.path, recipe, resume)
+            remove_half_written(self.path, ".safetensors")
             if not self.recipe_file.exists():
-                write_atomically(self.recipe_file, recipe.to_yaml().encode())
+                replace_file(self.recipe_file, recipe.to_yaml())
         except BlockingIOError:
             raise InputError(f"{self.path}: another process is working on this run") from None
         except OSError as error:
@@ -96,12 +94,12 @@ class RunFolder:
 
     def add_session(self, environment: dict[str, Any]) -> None:
         sessions = read_json(self.environment_file) if self.environment_file.exists() else []
-        write_atomically(self.environment_file, _json([*sessions, environment]))
+        replace_file(self.environment_file, as_json([*sessions, environment]))
 
     def cut_metrics(self, iteration: int) -> None:
         """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""
         lines = [line for line in read_metrics(self.metrics_file) if line["iteration"] <= iteration]
-        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        replace_file(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as file:
@@ -113,7 +111,7 @@ class RunFolder:
             shutil.rmtree(self.weights)
 
     def finish(self, results: dict[str, Any]) -> None:
-        write_atomically(self.results_file, _json(results))
+        replace_file(self.results_file, as_json(results))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -129,17 +127,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def read_json(path: Path) -> Any:
-    """Return a JSON file's content.
+def remembered_data_dir(path: Path) -> Path | None:
+    """Return where the data of a run lay in its last session, None where none is known or it is gone.
 
-    Raises:
-        InputError: when it cannot be read.
+    Args:
+        path: the run folder, or the weights folder in it.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+    for folder in (path, path.parent):
+        file = RunFolder(folder).environment_file
+        if file.is_file() and (stored := read_json(file)[-1].get("data_dir")) and Path(stored).is_dir():
+            return Path(stored)
+    return None

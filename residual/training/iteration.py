@@ -1,7 +1,7 @@
 """One whole iteration, from its number to the updated weights: eager, or as one CUDA graph.
 
 A CIFAR network's step is some hundred kernels of a few microseconds each, so what costs time on a GPU is to
-launch them. ``CapturedIterations`` records an iteration once (picking the pictures, augmentation, both
+launch them. ``CapturedIterations`` records an iteration once (picking the images, augmentation, both
 passes, the update, the log's sums) and then only replays it. What differs between iterations is read from
 tables on the device that are filled for many iterations at once: the plan of the batch and the learning rate.
 Nothing is read back.
@@ -18,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..models.blocks import Block
 from ..randomness import Stream, mix
 from .batchnorm import GroupedBatchNorm2d
+from .loop import Feed
 from .step import Step
 
 #: Iterations whose plans are sent to the device at once.
@@ -27,13 +28,12 @@ ROWS = 256
 WARM_UP = 3
 
 
-@runtime_checkable
-class Batches(Protocol):
-    """Training batches by iteration; ``len`` is the number of iterations of an epoch."""
+class Batches(Feed, Protocol):
+    """Training batches of classification."""
 
-    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]: ...
-
-    def __len__(self) -> int: ...
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
+        ...
 
 
 @runtime_checkable
@@ -58,7 +58,7 @@ class EagerIterations:
         self.rank = rank
 
     def __call__(self, iteration: int) -> None:
-        """Do an iteration: pictures, both passes, update."""
+        """Do an iteration: images, both passes, update."""
         # Dropout draws from the global generator: a pure function of the iteration, like the rest.
         torch.manual_seed(mix(self.seed, Stream.DROPOUT, iteration, self.rank))
         inputs, targets = self.batches(iteration)

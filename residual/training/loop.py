@@ -3,40 +3,25 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..distributed import World
 from ..errors import InputError, Interrupted
-from ..recipes import DetectionRecipe, Recipe
-from .batchnorm import (
-    AVERAGED_BATCHES,
-    average_statistics,
-    batch_norms,
-    synchronize,
-    tell_groups_apart,
-)
+from ..recipes.schema import TrainingRecipe
+from .batchnorm import synchronize
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .folder import RunFolder
-from .iteration import (
-    Batches,
-    CapturedIterations,
-    EagerIterations,
-    PlannedBatches,
-    compile_regions,
-    has_dropout,
-    without_compilation,
-)
-from .schedule import learning_rate
+from .schedule import follow_plateau, learning_rate
 from .sgd import SGD
 from .signals import StopSignals
-from .step import Meter, Step
 
 #: Ranks agree on stopping only every so many iterations: asking costs an exchange.
 STOP_EVERY = 10
@@ -47,7 +32,7 @@ class Diverged(InputError):
 
 
 class TrainingSums(Protocol):
-    """Sums over training pictures since the last log line, on the device (step.Meter and its like).
+    """Sums over training images since the last log line, on the device.
 
     Attributes:
         sums: float64, of any length.
@@ -79,23 +64,43 @@ class Curve:
     rising: bool
 
 
-ERRORS = Curve("top1_error", "errors", rising=False)
+class Feed(Protocol):
+    """What the loop knows of training batches; ``len`` is the number of an epoch's iterations.
+
+    Attributes:
+        waited: seconds spent waiting for images.
+        unreadable: what is wrong with each image that was left out, by its id.
+    """
+
+    unreadable: dict[str, str]
+
+    @property
+    def waited(self) -> float: ...
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Drop what is under way."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is learned in another way than classification.
+    """What a run learns, and all that differs between one task and another.
 
     Attributes:
         meter: of its sums.
-        iterate: from the optimizer and the learning rate of an iteration to what does one, given its number.
+        begin: from the optimizer and the learning rate of an iteration to what does one, given its number.
         curve: what its evaluations are about.
+        layers: BN layers whose moving statistics advance in training.
+        finish: called after the last iteration with what says a sentence; None where nothing is left to do.
         rate: the learning rate of an iteration; None for the schedule's.
     """
 
     meter: TrainingSums
-    iterate: Callable[[SGD, Callable[[int], float]], Callable[[int], None]]
+    begin: Callable[[SGD, Callable[[int], float]], Callable[[int], None]]
     curve: Curve
+    layers: Sequence[_BatchNorm] = ()
+    finish: Callable[[Callable[[str], None]], None] | None = None
     rate: Callable[[int], float] | None = None
 
 
@@ -103,38 +108,37 @@ class Run:
     """One training run: the network and all that changes with it.
 
     Args:
-        recipe: what to do.
+        recipe: what to do, its schedule in iterations.
         model: on its device, in channels-last format.
-        batches: this rank's inputs and targets by iteration; ``len`` is the number of an epoch's iterations.
-        evaluate: the network's metrics, the curve's key among them, on the part that the curve is about.
-        part: that part's name, "validation" or "test".
+        batches: this rank's training batches.
+        work: what is learned from them.
+        evaluate: the network's metrics, the curve's key among them, on the split that the curve is about.
+        split: its name, "validation" or "test".
         folder: where rank 0 writes.
         world: the ranks that train together.
-        eager: on a GPU, run PyTorch's kernels one by one, without compiling and recording them.
         resume_command: what to type to continue the run, for messages.
         log: also called with every line of metrics.jsonl (TensorBoard, say).
-        work: what is learned; None for classification.
     """
 
     def __init__(
         self,
-        recipe: Recipe | DetectionRecipe,
+        recipe: TrainingRecipe,
         model: nn.Module,
-        batches: Sized,
+        batches: Feed,
+        work: Work,
         evaluate: Callable[[], dict[str, Any]],
-        part: str,
+        split: str,
         folder: RunFolder,
         world: World,
         resume_command: str,
-        eager: bool = False,
         log: Callable[[dict[str, Any]], None] | None = None,
-        work: Work | None = None,
     ) -> None:
         self.recipe = recipe
         self.model = model
         self.batches = batches
+        self.work = work
         self.evaluate = evaluate
-        self.part = part
+        self.split = split
         self.folder = folder
         self.world = world
         self.resume_command = resume_command
@@ -146,45 +150,14 @@ class Run:
         self.optimizer = SGD(
             model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form
         )
-        #: BN layers whose statistics the run moves; detection has none.
-        self.layers = batch_norms(model)
-        self.curve = work.curve if work else ERRORS
-        self._rate = work.rate if work else None
-        self.meter: TrainingSums
+        self.meter = work.meter
         #: Does one iteration, given its number.
-        self.iterate: Callable[[int], None]
-        if work:
-            self.meter, self.iterate = work.meter, work.iterate(self.optimizer, self.rate)
-        else:
-            assert isinstance(recipe, Recipe)
-            self.group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
-            self.meter, self.iterate = self._classification(recipe, eager)
-
-    def _classification(self, recipe: Recipe, eager: bool) -> tuple[Meter, Callable[[int], None]]:
-        model, batches, world = self.model, self.batches, self.world
-        assert isinstance(batches, Batches)
-        meter = Meter(self.device)
-        fast = self.device.type == "cuda" and not eager
-        if fast:
-            tell_groups_apart(model, self.group)
-            compile_regions(model)
-            self.layers = batch_norms(model)
-        at_once = recipe.batch.size // world.size if fast else self.group
-        step = Step(model, self.optimizer, at_once, world, meter, recipe.precision)
-        if (
-            fast
-            and world.size == 1
-            and isinstance(batches, PlannedBatches)
-            and not has_dropout(model)
-            and not recipe.schedule.plateau
-        ):
-            return meter, CapturedIterations(step, batches, self.rate, self.device)
-        return meter, EagerIterations(step, batches, self.rate, recipe.seed, world.rank)
+        self.iterate = work.begin(self.optimizer, self.rate)
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of an iteration, as things stand."""
-        if self._rate:
-            return self._rate(iteration)
+        if self.work.rate:
+            return self.work.rate(iteration)
         return learning_rate(self.recipe.schedule, iteration, self.progress.plateaus)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -237,7 +210,9 @@ class Run:
         name, batch = self.recipe.name, self.recipe.batch.size
         with (
             StopSignals() as stop,
-            Display(name, schedule.iterations, batch, progress.iteration, silent, self.curve.name) as display,
+            Display(
+                name, schedule.iterations, batch, progress.iteration, silent, self.work.curve.name
+            ) as display,
         ):
             while progress.iteration < schedule.iterations:
                 self.iterate(progress.iteration)
@@ -255,20 +230,12 @@ class Run:
                     self._save()
                 if stopping:
                     self._stop(stop)
-            if self.layers:
-                self._average_statistics(display)
+            if self.work.finish:
+                display.measure(self.progress.iteration)
+                self.work.finish(display.say)
             if world.any(stop.received is not None, self.device):
                 self._stop(stop)
             self._log(display)
-
-    def _average_statistics(self, display: Display) -> None:
-        assert isinstance(self.batches, Batches)
-        first = self.recipe.schedule.iterations
-        average = range(first, first + min(AVERAGED_BATCHES, len(self.batches)))
-        display.measure(self.progress.iteration)
-        display.say(f"averaging BN statistics over {len(average)} mini-batches")
-        with without_compilation():
-            average_statistics(self.model, self.batches, average, self.group, self.world)
 
     def _stop(self, stop: StopSignals) -> None:
         at = f"stopped at iteration {self.progress.iteration:,}"
@@ -277,23 +244,16 @@ class Run:
     def _show(self, display: Display) -> None:
         if self.world.size == 1:
             self._check_finite()
-            display.show(self.progress.iteration, *self.meter.read(self.world)[:2], self._waited())
-        else:
-            # What the other ranks have seen is not asked for between evaluations.
-            display.show(self.progress.iteration, *self.meter.read(World())[:2], self._waited())
-
-    def _waited(self) -> float:
-        """Return the seconds that this rank has waited for pictures so far."""
-        return getattr(self.batches, "waited", 0.0)
+        # What the other ranks have seen is not asked for between evaluations.
+        display.show(self.progress.iteration, *self.meter.read(World())[:2], self.batches.waited)
 
     def _log(self, display: Display) -> None:
         """Evaluate, write a line of metrics.jsonl, and start new training sums."""
         self._check_finite()
-        synchronize(self.layers, self.world)
+        synchronize(self.work.layers, self.world)
         # An evaluation is no training: it does not count as slow iterations.
         display.measure(self.progress.iteration)
-        with without_compilation():
-            metrics = self.last = self.evaluate()
+        metrics = self.last = self.evaluate()
         display.measure(self.progress.iteration)
         loss, error, _ = self.meter.read(self.world)
         progress = self.progress
@@ -301,17 +261,18 @@ class Run:
             "iteration": progress.iteration,
             "learning_rate": self.rate(progress.iteration - 1),
             "train": self.meter.line(self.world),
-            self.part: metrics,
+            self.split: metrics,
             "seconds": progress.seconds,
         }
-        now: float | None = metrics[self.curve.key]
+        now: float | None = metrics[self.work.curve.key]
         if now is not None:
-            if self.part == "validation" and (
-                progress.best is None or (now > progress.best if self.curve.rising else now < progress.best)
+            if self.split == "validation" and (
+                progress.best is None
+                or (now > progress.best if self.work.curve.rising else now < progress.best)
             ):
                 progress.best = now
-            self._plateau(now)
-            display.evaluation(self.part, now)
+            follow_plateau(self.recipe.schedule, progress, now)
+            display.evaluation(self.split, now)
         self.meter.reset()
         if display.due() or progress.iteration == self.recipe.schedule.iterations:
             display.show(progress.iteration, loss, error)
@@ -320,22 +281,9 @@ class Run:
         if self.log:
             self.log(line)
 
-    def _plateau(self, error: float) -> None:
-        """Divide the rate by 10 from here on when the validation error has stopped falling (Section 3.4)."""
-        plateau, progress = self.recipe.schedule.plateau, self.progress
-        if plateau is None:
-            return
-        if progress.lowest is None or error < progress.lowest - plateau.least:
-            progress.lowest, progress.waited = error, 0
-            return
-        progress.waited += 1
-        if progress.waited >= plateau.patience and progress.plateaus < plateau.drops:
-            progress.plateaus += 1
-            progress.waited = 0
-
     def _save(self) -> None:
         self._check_finite()
-        synchronize(self.layers, self.world)
+        synchronize(self.work.layers, self.world)
         tensors = self.tensors()
         if self.world.is_main:
             save_checkpoint(self.folder.path, tensors, self.progress)

@@ -1,6 +1,7 @@
 """The learning rate as a pure function of the iteration and of the plateaus before it."""
 
 from ..recipes.schema import Schedule
+from .checkpoint import Progress
 
 
 def learning_rate(schedule: Schedule, iteration: int, plateaus: int = 0) -> float:
@@ -16,3 +17,22 @@ def learning_rate(schedule: Schedule, iteration: int, plateaus: int = 0) -> floa
         return schedule.warmup.learning_rate
     drops = plateaus + sum(iteration >= round(drop * schedule.iterations) for drop in schedule.drops)
     return schedule.learning_rate / 10**drops
+
+
+def follow_plateau(schedule: Schedule, progress: Progress, error: float) -> None:
+    """Divide the rate by 10 from here on when the validation error has stopped falling (Section 3.4).
+
+    Args:
+        progress: of the run; what is remembered of errors advances in place.
+        error: of the newest evaluation, in percent.
+    """
+    plateau = schedule.plateau
+    if plateau is None:
+        return
+    if progress.lowest is None or error < progress.lowest - plateau.least:
+        progress.lowest, progress.waited = error, 0
+        return
+    progress.waited += 1
+    if progress.waited >= plateau.patience and progress.plateaus < plateau.drops:
+        progress.plateaus += 1
+        progress.waited = 0

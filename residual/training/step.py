@@ -1,8 +1,8 @@
-"""One optimisation step, and the sums that the log needs."""
+"""One optimisation step of classification."""
 
 import contextlib
 import inspect
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,38 +14,10 @@ from .batchnorm import batch_norms, set_momentum
 from .sgd import SGD
 
 
-class Meter:
-    """Sums over training pictures since the last log line, kept on the device: adding never waits for it."""
+class GroupMeter(Protocol):
+    """Counts what a group's forward pass gave (classification.ErrorMeter)."""
 
-    def __init__(self, device: torch.device) -> None:
-        #: Sum of losses, number of errors, number of pictures.
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        #: Iteration of the first loss that was not finite, -1 while there is none.
-        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
-
-    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int | Tensor) -> None:
-        """Count one group: its mean loss, its scores (n, K) and targets (n,).
-
-        In place, and without a constant from the host, so that it can be a part of a CUDA graph.
-        """
-        count = torch.full_like(loss, len(targets), dtype=torch.float64)
-        errors = (scores.argmax(dim=1) != targets).sum()
-        self.sums += torch.stack([loss.double() * count, errors.double(), count])
-        broken = ~torch.isfinite(loss) & (self.broken_at < 0)
-        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
-
-    def read(self, world: World) -> tuple[float, float, int]:
-        """Return the mean loss, the error in percent and the number of pictures, over all ranks."""
-        loss, errors, count = world.sum_(self.sums.clone()).tolist()
-        return loss / max(count, 1), 100 * errors / max(count, 1), int(count)
-
-    def line(self, world: World) -> dict[str, float]:
-        """Return what a line of metrics.jsonl says of training."""
-        loss, error, images = self.read(world)
-        return {"loss": loss, "top1_error": error, "images": images}
-
-    def reset(self) -> None:
-        self.sums.zero_()
+    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int | Tensor) -> None: ...
 
 
 class Step:
@@ -54,7 +26,7 @@ class Step:
     Args:
         model: on its device, in channels-last format.
         optimizer: over the same parameters.
-        group: pictures that go through the network at a time: those that share their BN statistics, or, where
+        group: images that go through the network at a time: those that share their BN statistics, or, where
             the BN layers tell groups apart themselves (GroupedBatchNorm2d), this rank's whole share.
         world: gradients are averaged over its ranks.
         meter: receives the losses and errors.
@@ -67,7 +39,7 @@ class Step:
         optimizer: SGD,
         group: int,
         world: World,
-        meter: Meter,
+        meter: GroupMeter,
         precision: str = "tf32",
     ) -> None:
         self.model = distributed(model) if world.size > 1 else model

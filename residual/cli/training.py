@@ -1,0 +1,111 @@
+"""What ``residual train`` and ``residual detect train`` have in common, and the lists of recipes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .options import DataDir, Device, Settings
+
+if TYPE_CHECKING:
+    from ..recipes import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class RunAsked:
+    """The run that was asked for."""
+
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name (the command recipes lists them) or a YAML file.")
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder (default: runs/ and the recipe's name).")
+    ] = None
+    data_dir: DataDir = None
+    weights: Annotated[
+        Path | None, typer.Option(help="Start from this weights folder (or run folder): fine-tuning.")
+    ] = None
+    settings: Settings = None
+    device: Device = "auto"
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False
+
+
+def train_run(
+    asked: RunAsked,
+    kind: "type[TrainingRecipe]",
+    show: Callable[[dict[str, Any], Path], None],
+    settings: Sequence[str] = (),
+    **options: bool,
+) -> None:
+    """Train by a recipe of a kind, into a run folder.
+
+    Args:
+        show: prints the results of a run in a folder.
+        settings: more than those asked for, before them.
+        options: more of ``run.train``.
+    """
+    from .. import distributed, recipes, run
+
+    chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
+    settings = [*settings, *(asked.settings or [])]
+    if chosen is None and (settings or asked.weights):
+        raise InputError("--set, --dataset and --weights change a recipe; name the recipe as well")
+    if chosen and asked.weights:
+        chosen = run.start_from(chosen, asked.weights)
+    if chosen:
+        chosen = recipes.override(chosen, settings)
+    out = asked.out
+    if out is None:
+        if chosen is None:
+            command = recipes.KINDS[kind][1]
+            raise InputError(
+                f"name a recipe to train ({command} recipes lists them), or a run: --resume --out FOLDER"
+            )
+        out = Path("runs") / chosen.name
+    if chosen is None:
+        _check_kind(out, kind)
+    with distributed.left():
+        results = run.train(
+            chosen,
+            out,
+            data_dir=asked.data_dir,
+            device=asked.device,
+            resume=asked.resume,
+            tensorboard=asked.tensorboard,
+            **options,
+        )
+    if distributed.rank() == 0:
+        show(results, out)
+
+
+def _check_kind(out: Path, kind: "type[TrainingRecipe]") -> None:
+    """Raise an InputError for a run of another kind: a detector's is not resumed by residual train."""
+    from .. import recipes
+    from ..training.folder import RunFolder
+
+    file = RunFolder(out).recipe_file
+    stored: TrainingRecipe | None = recipes.read(file) if file.is_file() else None
+    if stored and not isinstance(stored, kind):
+        command = recipes.KINDS[type(stored)][1]
+        raise InputError(
+            f"{out} is a run of {command} train; resume it with: {command} train --resume --out {out}"
+        )
+
+
+def show_recipes(name: str | None, settings: Sequence[str], kind: "type[TrainingRecipe]") -> None:
+    """Print a recipe as YAML, or a list of those of a kind."""
+    from ..recipes import KINDS, find, override
+
+    if name:
+        typer.echo(override(find(name, kind), list(settings)).to_yaml(), nl=False)
+        return
+    if settings:
+        raise InputError("--set changes a recipe; name the recipe as well")
+    known, _ = KINDS[kind]
+    width = max(map(len, known))
+    for recipe in known.values():
+        typer.echo(f"{recipe.name:{width}} {recipe.description}")

@@ -1,0 +1,104 @@
+"""The device that computes: choosing it, its arithmetic, its memory."""
+
+import ctypes
+import os
+import platform
+
+import torch
+
+from . import distributed
+from .errors import InputError
+
+GIB = 2**30
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEEP = 2**31 - 1
+
+
+def open_device(
+    name: str, precision: str, *, deterministic: bool = False, one_size: bool = False
+) -> torch.device:
+    """Return a device that is ready to compute in a precision: see the functions below.
+
+    Raises:
+        InputError: when there is no such device.
+    """
+    device = pick_device(name)
+    keep_freed_memory()
+    set_arithmetic(device, precision, deterministic, one_size)
+    return device
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that a name stands for: "auto" is this process's GPU where there is one.
+
+    Raises:
+        InputError: when there is no such device.
+    """
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    if name == "cuda":
+        name = f"cuda:{distributed.local_rank()}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: known are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda":
+        if not available or (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(
+                f"--device {name}: PyTorch sees {torch.cuda.device_count() if available else 0} GPUs here; "
+                "use --device cpu, or torchrun with as many processes as there are GPUs"
+            )
+        torch.cuda.set_device(device)
+    return device
+
+
+def set_arithmetic(
+    device: torch.device, precision: str, deterministic: bool = False, one_size: bool = False
+) -> None:
+    """Choose how a GPU computes float32 products, and whether it may choose among kernels.
+
+    Args:
+        device: a CPU needs and gets no setting: its results repeat as they are.
+        precision: all but "float32" shorten factors to TF32.
+        deterministic: only kernels that give the same bits each time, and no choice of kernels by timing.
+        one_size: whether all inputs are of one size; timing kernels anew for each size would not pay.
+    """
+    if device.type != "cuda":
+        return
+    short = precision != "float32"
+    torch.backends.cudnn.allow_tf32 = short
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    torch.backends.cudnn.benchmark = one_size and not deterministic
+    if deterministic:
+        # cuBLAS reads it when it is first used; without it, it refuses in deterministic mode.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks instead of handing them back to the kernel.
+
+    A step on the CPU takes and frees the same hundreds of megabytes each time; fetched anew from the
+    kernel, every page is cleared and mapped again, which costs about a tenth of the step
+    (docs/performance.md). The peak stays the same. Elsewhere than on glibc, nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
+
+
+def memory_ran_out(device: torch.device) -> str:
+    """Return a sentence on how much memory was taken and how to take less."""
+    free, total = torch.cuda.mem_get_info(device)
+    mine = torch.cuda.max_memory_allocated(device)
+    others = max(0, total - free - torch.cuda.memory_reserved(device))
+    return (
+        f"the GPU's memory ran out: this run had taken {mine / GIB:.1f} GiB and needed more, other programs "
+        f"hold {others / GIB:.1f} of the GPU's {total / GIB:.1f} GiB; free them, or use --eager (one BN "
+        "group at a time takes less), or a smaller batch.size with schedule.learning_rate in proportion"
+    )

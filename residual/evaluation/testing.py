@@ -1,0 +1,105 @@
+"""Where a network is tested: one path from images to scores and errors, whoever asks and whatever the views.
+
+A run's curve and its final numbers, ``residual evaluate``, ensembles and the paper's tables all come through
+``evaluate``; ``predict`` shares its ``scored``. So one network, one dataset and one view give one number.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..data.images import DamagedImage
+from ..distributed import World
+from ..models import Classifier
+from .labelled import LabelledImages
+from .metrics import Metrics, Tally
+from .views import Views, score
+
+T = TypeVar("T")
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Evaluation:
+    """What a test found.
+
+    Attributes:
+        metrics: over all ranks.
+        unreadable: what is wrong with each image of this rank that was left out, by its id.
+        probabilities: softmax scores of all N images, float32 (N, K), on the CPU, where they were asked for.
+        read: which of them were read, bool (N,).
+    """
+
+    metrics: Metrics
+    unreadable: dict[str, str] = field(default_factory=dict)
+    probabilities: Tensor | None = None
+    read: Tensor | None = None
+
+
+def evaluate(
+    model: Classifier,
+    prepare: Prepare,
+    images: LabelledImages,
+    views: Views,
+    *,
+    world: World | None = None,
+    targets: Tensor | None = None,
+    damaged: Callable[[DamagedImage], None] | None = None,
+    keep_scores: bool = False,
+) -> Evaluation:
+    """Test a network on every image once; all ranks get the same metrics.
+
+    Args:
+        model: in evaluation mode, on its device (models/inference.py makes it so).
+        prepare: from uint8 (n, C, H, W) to the network's input, on the same device.
+        targets: of the images among the network's K classes, int64 (N,); None where the classes are the same.
+        damaged: told of each image that cannot be read; it may raise what ends the test.
+        keep_scores: keep the scores of all images, N x K numbers.
+
+    Raises:
+        InputError: when no image is readable.
+    """
+    world = world or World()
+    device = next(model.parameters()).device
+    targets = (images.targets if targets is None else targets).to(device)
+    tally = Tally()
+    found = Evaluation(Metrics(0, 0, 0, 0, 0))
+    count = len(targets)
+    kept = torch.zeros(count, model.classes, device=device) if keep_scores else None
+    read = torch.zeros(count, device=device)
+
+    def skip(id: str, error: DamagedImage) -> None:
+        if damaged:
+            damaged(error)
+        found.unreadable[id] = str(error)
+
+    batches = images.batches(views, model.in_channels, world, skip)
+    for rows, numbers in scored(model, prepare, batches, views):
+        positions = torch.tensor(numbers, device=device)
+        tally.add(rows, targets[positions])
+        if kept is not None:
+            kept[positions] = rows
+            read[positions] = 1
+    found.metrics = tally.metrics(world, device)
+    if kept is not None:
+        # Every rank has zeros where the others have scores.
+        found.probabilities, found.read = world.sum_(kept).cpu(), world.sum_(read).cpu() > 0
+    return found
+
+
+def scored(
+    model: Classifier, prepare: Prepare, batches: Iterable[tuple[Sequence[Tensor], list[T]]], views: Views
+) -> Iterator[tuple[Tensor, list[T]]]:
+    """Yield the softmax scores of batches of views, float32 (n, K) on the model's device, and their items.
+
+    Args:
+        model, prepare: as of ``evaluate``.
+        batches: of views as ``crop_views`` gives them, and what tells the n images.
+    """
+    device = next(model.parameters()).device
+    for crops, items in batches:
+        yield score(model, prepare, [part.to(device) for part in crops], views), items

@@ -1,0 +1,1 @@
+"""Trained networks used: loaded, tested, averaged, looked into."""

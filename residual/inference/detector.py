@@ -1,0 +1,107 @@
+"""A trained detector ready to be used: images in, boxes, scores and classes out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..data.images import ImageLike, as_pixels
+from ..detection.average_precision import Detections
+from ..detection.faster_rcnn import FasterRCNN
+from ..detection.testing import DetectionOptions, detect
+from ..detection.weights import DetectorWeightsConfig, read_detector
+from ..device import open_device
+from ..errors import InputError
+from ..models.inference import fold_batchnorm
+
+
+@dataclass(frozen=True)
+class Improvements:
+    """The appendix's switches at test time; global context and ensembles are matters of the weights."""
+
+    refine: bool = False
+    scales: tuple[int, ...] = ()
+
+
+class LoadedDetector:
+    """One or several detectors of the same classes, ready to be used.
+
+    Args:
+        members: in evaluation mode.
+        config: of the first.
+        improvements: the appendix's switches.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[FasterRCNN],
+        config: DetectorWeightsConfig,
+        improvements: Improvements,
+        precision: str,
+    ) -> None:
+        self.members = members
+        self.config = config
+        self.improvements = improvements
+        self.precision = precision
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the labels."""
+        return tuple(self.config.classes)
+
+    def options(self, score_threshold: float = DetectionOptions.score_threshold) -> DetectionOptions:
+        """Return how the detector is used."""
+        return DetectionOptions(
+            self.config.shorter_side,
+            self.config.longer_side,
+            score_threshold,
+            refine=self.improvements.refine,
+            scales=self.improvements.scales,
+            precision=self.precision,
+        )
+
+    def predict(
+        self, image: ImageLike, score_threshold: float = DetectionOptions.score_threshold
+    ) -> Detections:
+        """Return what is on an image: boxes (D, 4) in its pixels, scores (D,), labels (D,), best first.
+
+        Args:
+            image: a path, a PIL image, an array uint8 (H, W), (H, W, 1) or (H, W, 3), a tensor uint8 (1 or
+                3, H, W).
+            score_threshold: least score of a detection, in [0, 1].
+
+        Raises:
+            InputError: when it cannot be read, is no image, or is too long.
+        """
+        return detect(self.members, [as_pixels(image)], self.options(score_threshold))[0].cpu()
+
+
+def load_detector(
+    folder: Path | str,
+    *others: Path | str,
+    device: str = "auto",
+    refine: bool = False,
+    scales: Sequence[int] = (),
+    precision: str = "float32",
+) -> LoadedDetector:
+    """Return a detector that is ready to be used.
+
+    Args:
+        folder: a detector's folder or a run folder.
+        others: more of them, for an ensemble.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        refine: box refinement and voting.
+        scales: shorter sides for multi-scale testing.
+        precision: "bfloat16" autocasts.
+
+    Raises:
+        InputError: when a folder holds no detector, or an ensemble's members differ in their classes.
+    """
+    where = open_device(device, precision)
+    stored = [read_detector(Path(path)) for path in (folder, *others)]
+    for path, other in zip(others, stored[1:], strict=True):
+        if other.classes != stored[0].classes:
+            raise InputError(f"{path} has other classes than {folder}; an ensemble's detectors have the same")
+    members = [fold_batchnorm(one.model).to(where).to(memory_format=torch.channels_last) for one in stored]
+    return LoadedDetector(members, stored[0].config, Improvements(refine, tuple(scales)), precision)

@@ -1,0 +1,306 @@
+"""Trained networks tested on any dataset by any protocol: classifiers (Section 3.4) and detectors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .. import distributed
+from ..data import load_dataset
+from ..data.boxes import BoxDataset
+from ..data.dataset import Dataset
+from ..data.folder import index_folder
+from ..detection.average_precision import (
+    ClassAP,
+    Detections,
+    check_pycocotools,
+    coco_ap,
+    mean_ap,
+    voc_ap,
+)
+from ..detection.boxes import load_boxes
+from ..detection.evaluation import detect_dataset
+from ..device import open_device
+from ..errors import InputError
+from ..evaluation.classes import how_matched, match_classes, unnamed
+from ..evaluation.inputs import check_input, usual_size
+from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
+from ..evaluation.metrics import Metrics
+from ..evaluation.scores import Scores
+from ..evaluation.testing import evaluate as evaluate_network
+from ..evaluation.views import SCALES, Views, ViewsName, make_views, whole_images
+from ..models.inference import Precision, for_inference
+from ..models.weights import Weights, load_weights
+from ..recipes.detection import Boxes
+from ..training.folder import remembered_data_dir
+from .detector import LoadedDetector
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to test a classifier on, and how.
+
+    Attributes:
+        dataset: "folder", or a dataset that fits in memory; None for the one that a network was trained on.
+        split: "train" or "test", which is a folder's ``val``.
+        data_dir: where the data lie; None for where they lay in a run's last session.
+        views: the protocol; None for the centre of a folder's images, or the whole of a small dataset's.
+        crop: side of the squares; None for the side that the network was trained on.
+        scales: shorter sides; None for the protocol's own.
+        precision: of the network's arithmetic; "bfloat16" is faster and a little less exact.
+    """
+
+    dataset: str | None = None
+    split: Split = "test"
+    data_dir: Path | None = None
+    views: ViewsName | None = None
+    crop: int | None = None
+    scales: tuple[int, ...] | None = None
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class ClassifierEvaluation:
+    """What a test of a classifier found.
+
+    Attributes:
+        data: name of the dataset and its split.
+        views: what was looked at, in words.
+        metrics: over all ranks.
+        matched: how the classes were matched, where they are not the network's in its order.
+        skipped: how many damaged images were left out.
+        scores: where they were asked for.
+    """
+
+    data: str
+    views: str
+    metrics: Metrics
+    matched: str | None
+    skipped: int
+    scores: Scores | None
+
+    def summary(self) -> dict[str, Any]:
+        """Return all but the scores as plain data."""
+        found = {"data": self.data, "views": self.views, "matched": self.matched, "skipped": self.skipped}
+        return found | self.metrics.plain()
+
+
+def evaluate(
+    path: Path,
+    options: EvaluationOptions,
+    *,
+    device: str = "auto",
+    keep_scores: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> ClassifierEvaluation:
+    """Test a weights folder (or a run folder's) on images in folders, or on a dataset in memory.
+
+    Started by torchrun, each rank takes every size-th image, and all get the same outcome.
+
+    Args:
+        keep_scores: keep the scores of all images, N x K numbers.
+        tell: is given a sentence about each damaged image, which is skipped.
+
+    Raises:
+        InputError: when the weights or the data are wrong or do not fit, or no image is readable.
+    """
+    where = open_device(device, options.precision)
+    world = distributed.join(where)
+    weights = load_weights(path)
+    images, views, shown = _open(path, weights, options)
+    matched = match_classes(images.classes, weights.classes, images.name)
+    targets = matched[images.targets]
+    model = for_inference(weights.model, where, options.precision)
+    try:
+        found = evaluate_network(
+            model,
+            weights.preprocessing.to(where),
+            images,
+            views,
+            world=world,
+            targets=targets,
+            damaged=(lambda error: tell(str(error))) if tell else None,
+            keep_scores=keep_scores,
+        )
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{path}: the GPU's memory ran out in testing; use smaller scales or --precision bfloat16"
+        ) from None
+    scores = None
+    if found.probabilities is not None and found.read is not None:
+        scores = Scores(
+            ids=tuple(name for name, there in zip(images.ids, found.read.tolist(), strict=True) if there),
+            classes=weights.classes,
+            probabilities=found.probabilities[found.read],
+            targets=targets[found.read],
+            about={"weights": str(path), "data": images.name, "views": shown},
+        )
+    return ClassifierEvaluation(
+        images.name,
+        shown,
+        found.metrics,
+        how_matched(images.classes, weights.classes, matched),
+        len(targets) - found.metrics.images,
+        scores,
+    )
+
+
+def _open(path: Path, weights: Weights, options: EvaluationOptions) -> tuple[LabelledImages, Views, str]:
+    """Return the images, what of them a network is to look at, and how to call that."""
+    dataset = dataset_of(path, weights, options.dataset)
+    if dataset == "folder":
+        data_dir = options.data_dir or remembered_data_dir(path)
+        if data_dir is None:
+            raise InputError(
+                "--dataset folder needs --data-dir: the folder with train/ and val/, or with the classes"
+            )
+        views = _views(weights, options)
+        index = index_folder(data_dir, "val" if options.split == "test" else "train")
+        return ImagesInFiles(index), views, str(views)
+    if options.views or options.crop or options.scales:
+        raise InputError(
+            f"the images of {dataset} are tested whole, at their own size; views, crops and scales are for "
+            "--dataset folder"
+        )
+    stored = in_memory(path, weights, dataset, options.split, options.data_dir)
+    return ImagesInMemory(stored), whole_images(stored.shape), "whole images"
+
+
+def dataset_of(path: Path, weights: Weights, name: str | None) -> str:
+    """Return the name of a dataset, by default that which the network was trained on."""
+    name = name or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
+    if name is None:
+        raise InputError(f"{path} does not say what it was trained on; name the data with --dataset")
+    return name
+
+
+def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: Path | None) -> Dataset:
+    """Return a dataset in memory that a network can be tested on.
+
+    Raises:
+        InputError: when its classes, its channels or its size are not the network's.
+    """
+    dataset = load_dataset(name, split, data_dir or remembered_data_dir(path))
+    if weights.model.classes != len(dataset.classes):
+        raise InputError(
+            f"{path} has {weights.model.classes} classes and {name} has {len(dataset.classes)}; test it on a "
+            "dataset of its own classes"
+        )
+    if unnamed(weights.classes):
+        # Imported weights may have no names; a dataset's own order is then what they were trained in.
+        dataset = dataset.with_classes(weights.classes)
+    if weights.model.in_channels != dataset.shape[0]:
+        raise InputError(
+            f"{path} takes images of {weights.model.in_channels} channels and those of {name} have "
+            f"{dataset.shape[0]}"
+        )
+    mean = weights.preprocessing.mean
+    if weights.preprocessing.per_pixel and mean.shape[1:] != dataset.shape[1:]:
+        raise InputError(
+            f"{path} subtracts a mean image of {tuple(mean.shape[1:])} pixels; the images of {name} have "
+            f"{dataset.shape[1:]}"
+        )
+    check_input(weights.model, str(path), dataset.shape)
+    return dataset
+
+
+def _views(weights: Weights, options: EvaluationOptions) -> Views:
+    """Return the views of a folder's images, by default at the size that the network was trained on."""
+    crop, side = usual_size(weights)
+    name = options.views or "center"
+    if name == "multi-scale":
+        if options.crop:
+            raise InputError("multi-scale testing looks at whole images; leave the crop out")
+        scales = options.scales or tuple(round(scale * crop / 224) for scale in SCALES)
+        return make_views(name, sides=scales)
+    return make_views(name, options.crop or crop, side, options.scales)
+
+
+@dataclass(frozen=True)
+class DetectorEvaluation:
+    """How well the objects of a dataset were found.
+
+    Attributes:
+        dataset: the splits that were tested.
+        detections: of each of its images.
+        ap_rule: of VOC's average precision.
+        classes: VOC's average precision of each class.
+        coco: COCO's, in [0, 1] (detection/average_precision.py); None where they were not asked for.
+        unusable: what is wrong with the images that could not be looked at, by their ids.
+        images_per_second: decoding included.
+    """
+
+    dataset: BoxDataset
+    detections: list[Detections]
+    ap_rule: str
+    classes: list[ClassAP]
+    coco: dict[str, Any] | None
+    unusable: dict[str, str]
+    images_per_second: float
+
+    @property
+    def mean_ap(self) -> float:
+        """The mean over the classes that have objects, in [0, 1]; nan where none has."""
+        return mean_ap(self.classes)
+
+
+def evaluate_detector(
+    detector: LoadedDetector,
+    path: Path,
+    data_dir: Path | None = None,
+    *,
+    splits: Sequence[str] = (),
+    layout: str | None = None,
+    ap_rule: str | None = None,
+    coco: bool = True,
+    boxes: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> DetectorEvaluation:
+    """Test a detector on annotated images.
+
+    Args:
+        path: the folder that it is from, which may know where the data lay.
+        splits, layout, ap_rule: None or empty for those of the recipe that it was trained by.
+        coco: whether to compute COCO's average precision as well.
+        boxes: whether the images have annotations; without, there are detections only.
+        progress: called with the number of images and the number done.
+
+    Raises:
+        InputError: when the data are missing, or of other classes.
+    """
+    if coco and boxes:
+        check_pycocotools()
+    recipe = (detector.config.recipe or {}).get("data") or {}
+    splits = tuple(splits) or tuple(recipe.get("test") or ())
+    if not splits:
+        raise InputError(f"{path} does not say what to test it on; name a split with --split")
+    data_dir = data_dir or remembered_data_dir(path)
+    if data_dir is None:
+        raise InputError("name the folder of the annotated images with --data-dir")
+    data = Boxes(
+        layout=layout or recipe.get("layout") or "voc",  # type: ignore[arg-type]
+        train=splits,
+        ap_rule=ap_rule or recipe.get("ap_rule") or "area",  # type: ignore[arg-type]
+        shorter_side=detector.config.shorter_side,
+        longer_side=detector.config.longer_side,
+    )
+    dataset = load_boxes(data_dir, data, splits, detector.classes, boxes=boxes)
+    found = detect_dataset(
+        detector.members,
+        dataset,
+        detector.options(),
+        progress=(lambda done: progress(len(dataset), done)) if progress else None,
+    )
+    return DetectorEvaluation(
+        dataset,
+        found.detections,
+        data.ap_rule,
+        voc_ap(dataset, found.detections, data.ap_rule),
+        coco_ap(dataset, found.detections) if coco and boxes else None,
+        found.unusable,
+        found.images_per_second,
+    )

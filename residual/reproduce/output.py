@@ -1,0 +1,69 @@
+"""What experiments print and write besides tables: figures and what they say, HTML pages."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from ..analysis.figures import file_content
+from ..files import as_json, write_derived
+from .study import TrainedRun
+from .table import Table, say
+
+
+def write_figure(folder: Path, name: str, figure: Figure) -> None:
+    """Write a figure as ``name.svg`` and ``name.png``; errors as of ``write_derived``."""
+    write_derived(folder / f"{name}.svg", file_content(figure, "svg"))
+    write_derived(folder / f"{name}.png", file_content(figure, "png"))
+
+
+def publish_figure(
+    folder: Path,
+    name: str,
+    runs: Sequence[TrainedRun],
+    figure: Figure | None,
+    statements: Sequence[str],
+    about: dict[str, Any],
+    table: Table | None = None,
+) -> None:
+    """Write a figure of runs and its data, and print what it says; say so where nothing was run.
+
+    Args:
+        figure: None without runs.
+        statements: what it says.
+        about: its data, for ``name.json``.
+        table: of its numbers, printed only.
+
+    Raises:
+        InputError: when they cannot be written.
+    """
+    if figure is None:
+        say(f"{name}: not run (none of its runs is in {folder})")
+        return
+    write_figure(folder, name, figure)
+    departures = runs[0].departures
+    content = {"statements": statements, "departures": departures, **about}
+    write_derived(folder / f"{name}.json", as_json(content))
+    if table:
+        table.print()
+    say(*statements, *([f"not the paper's experiment: {'; '.join(departures)}"] if departures else []))
+    say(f"written: {folder / name}.svg, .png, .json")
+
+
+def ways_to(page: Path) -> tuple[str, str]:
+    """Return the lines that say where a page is."""
+    return f"The page: {page}", f"Open it in a browser: {page.resolve().as_uri()}"
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page from a template beside this file; a value that it names and nobody gives is an error."""
+    environment = Environment(
+        loader=PackageLoader("residual", "reproduce"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)

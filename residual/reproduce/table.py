@@ -1,0 +1,125 @@
+"""Every table: made once, and printed, written and shown on a page from the same cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich.table
+from rich.console import Console
+
+from ..files import as_json, write_derived
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row as text.
+
+    Attributes:
+        note: what is said of it beside the numbers.
+        dim: whether it is not ours.
+        rule: whether a line stands above it, as above a total.
+    """
+
+    cells: Sequence[str]
+    note: str = ""
+    dim: bool = False
+    rule: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings.
+
+    Attributes:
+        caption: what the numbers are, and what they are not.
+        names: how many columns at the left name a row; the others are numbers.
+        remark: what stands below it, as Markdown.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[TableRow]
+    caption: str = ""
+    names: int = 1
+    remark: str = ""
+
+    def print(self) -> None:
+        """Print it for a terminal: notes stand below, for beside the numbers there is no room."""
+        shown = rich.table.Table(title=self.title, caption=self.caption or None)
+        for place, heading in enumerate(self.headings):
+            shown.add_column(heading, justify="left" if place < self.names else "right", overflow="fold")
+        notes: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.rule:
+                shown.add_section()
+            shown.add_row(*row.cells, style="dim" if row.dim else None)
+            if row.note:
+                name, *more = row.cells[: self.names]
+                notes.setdefault(row.note, []).append(f"{name} ({', '.join(more)})" if more else name)
+        # Names may hold brackets, which would be markup.
+        Console(markup=False).print(shown)
+        say(*(f"{note}: {'; '.join(names)}" for note, names in notes.items()))
+        if self.remark:
+            say(self.remark)
+
+    def markdown(self) -> str:
+        numbers = len(self.headings) - self.names
+        rule = ["---"] * self.names + ["--:"] * numbers + ["---"] * self._noted
+        lines = [
+            f"# {self.title}",
+            "",
+            f"| {' | '.join(self._headings)} |",
+            f"|{'|'.join(rule)}|",
+            *(f"| {' | '.join(cells)} |" for cells in self._cells),
+            *(part for text in (self.caption, self.remark) if text for part in ("", text)),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def content(self) -> dict[str, Any]:
+        """Return it as plain data, for a page."""
+        return {"caption": self.caption, "headings": self._headings, "cells": self._cells}
+
+    def publish(self, folder: Path, name: str, about: dict[str, Any], rows: Sequence[Any]) -> None:
+        """Print it, and write it as ``name.md`` and ``name.json``.
+
+        Args:
+            about: what else the JSON says of it.
+            rows: what the rows were made of, as plain data.
+
+        Raises:
+            InputError: when they cannot be written.
+        """
+        self.print()
+        write_derived(folder / f"{name}.md", self.markdown())
+        write_derived(folder / f"{name}.json", as_json({**about, **self.content(), "rows": rows}))
+        say(f"written: {folder / name}.md, .json")
+
+    @property
+    def _noted(self) -> bool:
+        return any(row.note for row in self.rows)
+
+    @property
+    def _headings(self) -> list[str]:
+        return [*self.headings, *[""] * self._noted]
+
+    @property
+    def _cells(self) -> list[list[str]]:
+        return [[*row.cells, *[row.note] * self._noted] for row in self.rows]
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
+    for line in lines:
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def not_comparable(departures: Sequence[str]) -> str:
+    """Return the sentence of a caption that says why numbers are not to be compared, "" where they are."""
+    return f" Not the paper's experiment, so not comparable: {'; '.join(departures)}." if departures else ""
+
+
+def difference(*pairs: tuple[float | None, float | None], digits: int) -> str:
+    """Return ours minus the paper's of the first pair that has both, "" where none has."""
+    both = ((ours, papers) for ours, papers in pairs if ours is not None and papers is not None)
+    return next((f"{ours - papers:+.{digits}f}" for ours, papers in both), "")

@@ -1,0 +1,127 @@
+"""What a run of a classifier has of its own."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..distributed import World
+from ..errors import InputError
+from ..evaluation.inputs import check_input
+from ..models.classifier import Classifier
+from ..models.inference import for_inference
+from ..models.weights import save_weights
+from ..recipes import Recipe
+from ..recipes.schema import Schedule
+from ..training.classification import classification_work
+from ..training.loop import Run, Work
+from .sources import open_source
+from .start import start_classifier
+from .task import Task
+
+
+class ClassificationTask(Task):
+    """A recipe's network on its data; see ``Task``."""
+
+    command = ("residual", "train")
+    deterministic = True
+    one_size = True
+    model: Classifier
+    notes = ()
+
+    def __init__(self, recipe: Recipe, data_dir: Path | None, world: World) -> None:
+        _check_ranks(recipe, world)
+        self.recipe = recipe
+        self.world = world
+        self.source = open_source(recipe, data_dir)
+        if recipe.model.weights is None and "weights" in (recipe.model.name, recipe.data.mean):
+            raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
+        if recipe.schedule.plateau and "validation" not in self.source.images:
+            raise InputError("schedule.plateau follows the validation error; set data.validation, as 5000")
+        self.images = self.source.images["train"]
+        # Validation, where there is a split for it, is what the curve shows while choosing; the paper's
+        # figures show the test error, which nothing here is chosen by.
+        self.split = "validation" if "validation" in self.source.images else "test"
+        self.departures = _departures(recipe, world)
+
+    def identity(self) -> dict[str, Any]:
+        return self.source.identity()
+
+    def start(self) -> None:
+        begin = start_classifier(self.recipe, self.source.classes, self.source.shape[0])
+        check_input(begin.model, self.recipe.model.name, self.source.shape)
+        self.model = begin.model
+        self.options = begin.options
+        self.started_from = begin.note
+        self._stored = begin.preprocessing
+
+    def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
+        # One rank measures the training set; the others then find what it found.
+        if self.world.is_main:
+            self.source.preprocessing(self._stored)
+        self.world.barrier()
+        self.device = device
+        self.preprocessing = self.source.preprocessing(self._stored).to(device)
+        self.model = self.model.to(device).to(memory_format=torch.channels_last)
+        self.batches = self.source.batches(self.preprocessing, device, self.world)
+        lasting = self.recipe.model_copy(update={"schedule": schedule})
+        return classification_work(self.model, self.batches, lasting, self.world, device, eager)
+
+    def evaluate(self) -> dict[str, Any]:
+        return self._evaluate(self.split)
+
+    def _evaluate(self, split: str) -> dict[str, Any]:
+        model = for_inference(self.model, self.device)
+        return self.source.evaluate(model, self.preprocessing, split, self.world)
+
+    def results(self, run: Run) -> dict[str, Any]:
+        images = self.source.images
+        # Reading a large training set once more, for its error without augmentation, would take an epoch.
+        measured = [split for split in images if split != "train" or not self.recipe.data.folder]
+        if self.world.is_main:
+            count = sum(images[split] for split in measured)
+            print(f"{self.recipe.name}: measuring the final weights on {count:,} images", file=sys.stderr)
+        found = {split: self._evaluate(split) for split in measured}
+        return {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "train": found.get("train"),
+            "validation": found.get("validation"),
+            "best_validation_top1_error": run.progress.best,
+            "test": found.get("test"),
+            "colours": self.source.colours(),
+        }
+
+    def unreadable(self) -> dict[str, str]:
+        return self.batches.unreadable | self.source.unreadable
+
+    def save(self, folder: Path, results: dict[str, Any]) -> None:
+        save_weights(
+            folder,
+            self.model,
+            name=self.recipe.model.name,
+            options=self.options,
+            preprocessing=self.preprocessing,
+            classes=self.source.classes,
+            recipe=self.recipe.model_dump(mode="json"),
+            results=results,
+        )
+
+
+def _check_ranks(recipe: Recipe, world: World) -> None:
+    size = recipe.batch.size
+    local = size // world.size
+    if local < 2 or size % world.size or local % min(recipe.batch.bn_group, local):
+        raise InputError(
+            f"batch.size {size} cannot be shared by {world.size} processes in whole BN groups of "
+            f"{recipe.batch.bn_group}; start a number of processes that divides it so"
+        )
+
+
+def _departures(recipe: Recipe, world: World) -> list[str]:
+    """Return in which ways a run on these ranks differs from what the recipe says."""
+    wanted = min(recipe.batch.bn_group, recipe.batch.size)
+    group = min(wanted, recipe.batch.size // world.size)
+    if group == wanted:
+        return []
+    return [f"BN statistics over {group} images on each of {world.size} ranks, not over {wanted}"]

@@ -1,0 +1,250 @@
+"""Where a run is begun: one skeleton for all tasks, from a recipe to a complete run folder.
+
+Join the other ranks, check the folder, read the data, build the network that the run starts from, open the
+folder, train, save, finish. What differs between the tasks is in classification.py and detection.py.
+"""
+
+import functools
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import distributed
+from ..device import keep_freed_memory, memory_ran_out, pick_device, set_arithmetic
+from ..distributed import World
+from ..environment import describe
+from ..errors import InputError, Interrupted
+from ..files import cannot_write, read_json, replace_file
+from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
+from ..recipes.schema import Schedule
+from ..training.folder import RunFolder, remembered_data_dir
+from ..training.loop import Run
+from .classification import ClassificationTask
+from .detection import DetectionTask
+from .task import Task
+
+
+def train(
+    recipe: TrainingRecipe | None,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    tensorboard: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
+) -> dict[str, Any]:
+    """Train a recipe's network in the run folder ``out``, and return the final numbers (results.json).
+
+    Args:
+        recipe: what to train, a classifier or a detector; None, when resuming, for the folder's own.
+        out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
+        data_dir: where the data lie, or CIFAR-10 is downloaded to; None, when resuming, for where they lay.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        resume: continue at the newest checkpoint; a complete run just gives its results again.
+        tensorboard: also write TensorBoard's events to ``out/tensorboard``.
+        eager: on a GPU, run the network kernel by kernel, without compiling and recording iterations.
+        deterministic: on a GPU, take only kernels that give the same bits each time (a CPU's always do).
+
+    Raises:
+        InputError: for anything wrong with the recipe, the data or the folder.
+        Interrupted: after SIGINT or SIGTERM; a checkpoint has been written.
+    """
+    where = pick_device(device)
+    world = distributed.join(where)
+    folder = RunFolder(out)
+    recipe = RunFolder.check(out, recipe, resume)
+    data_dir = data_dir or remembered_data_dir(out)
+    if folder.results_file.exists():
+        return read_json(folder.results_file)
+    # Everything that can be wrong with the input is found before the folder is made.
+    task = _task(recipe, data_dir, world)
+    _check_same_data(folder, task.identity(), resume)
+    task.start()
+    schedule = in_iterations(recipe, task.images)
+    log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
+    again = shlex.join(
+        [*task.command, "--resume", "--out", str(out)] + (["--data-dir", str(data_dir)] if data_dir else [])
+    )
+    world.barrier()
+    if world.is_main:
+        folder.open(recipe, resume)
+    world.barrier()
+    with _troubles(recipe.name, folder, where, again):
+        keep_freed_memory()
+        set_arithmetic(where, recipe.precision, deterministic and task.deterministic, task.one_size)
+        work = task.place(where, schedule, eager)
+        lasting = recipe.model_copy(update={"schedule": schedule})
+        run = Run(
+            lasting, task.model, task.batches, work, task.evaluate, task.split, folder, world, again, log
+        )
+        if world.is_main:
+            _tell(
+                task.notes,
+                "annotation was left out or cut",
+                "annotations were left out or cut",
+                out / "left-out.txt",
+            )
+        _continue(run, task, where, data_dir, resume)
+        run.train()
+        task.batches.close()
+        found = task.results(run)
+        unreadable = {
+            name: reason for part in world.gather(task.unreadable()) for name, reason in part.items()
+        }
+        results = {
+            "recipe": recipe.name,
+            "iterations": run.progress.iteration,
+            "seconds": run.progress.seconds,
+            **found,
+            "unreadable_images": len(unreadable),
+        }
+        if world.is_main:
+            folder.remove_unfinished_weights()
+            task.save(folder.weights, results)
+            folder.finish(results)
+            _tell(
+                list(unreadable.values()),
+                "image could not be read and was skipped",
+                "images could not be read and were skipped",
+                out / "unreadable.txt",
+            )
+        world.barrier()
+        return results
+
+
+def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:
+    """Return a recipe's schedule, in iterations if it is in epochs of so many images.
+
+    The run folder keeps the recipe as it was asked for.
+
+    Raises:
+        InputError: for a warm-up that is longer than the run.
+    """
+    schedule = recipe.schedule
+    if not schedule.epochs:
+        return schedule
+    length = -(-schedule.epochs * images // recipe.batch.size)
+    if schedule.warmup and schedule.warmup.iterations >= length:
+        raise InputError(
+            f"schedule.warmup.iterations ({schedule.warmup.iterations}) is not shorter than the run's "
+            f"{length} iterations"
+        )
+    return schedule.model_copy(update={"iterations": length, "epochs": None})
+
+
+def _task(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task:
+    if isinstance(recipe, DetectionRecipe):
+        return DetectionTask(recipe, data_dir, world)
+    assert isinstance(recipe, Recipe)
+    return ClassificationTask(recipe, data_dir, world)
+
+
+def _check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
+    """Raise an InputError when a run is resumed on other images: order and classes would not fit."""
+    if not resume or not folder.environment_file.exists():
+        return
+    before = read_json(folder.environment_file)[0].get("data")
+    if before is not None and before != data:
+        raise InputError(
+            f"{folder.path} was begun on other images (then {before}, now {data}); put them back, or start "
+            "another run with --out"
+        )
+
+
+@contextmanager
+def _troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
+    """Turn what may end a run into a sentence, and close its folder.
+
+    Args:
+        name: of the recipe.
+        again: the command that continues the run.
+
+    Raises:
+        InputError, Interrupted: as the work inside does, and for a full disk, memory or impatience.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; what the last checkpoint holds is kept, continue with: {again}", signal.SIGINT
+        ) from None
+    except torch.OutOfMemoryError:
+        raise InputError(f"{name}: {memory_ran_out(device)}") from None
+    except OSError as error:
+        raise InputError(
+            f"{cannot_write(folder.path, error)}; what was there is untouched, continue with: {again}"
+        ) from None
+    finally:
+        folder.close()
+
+
+def _continue(run: Run, task: Task, device: torch.device, data_dir: Path | None, resume: bool) -> None:
+    """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
+    checkpoints = run.folder.checkpoints()
+    if checkpoints:
+        run.restore(checkpoints[-1])
+    # No rank writes before all have read.
+    run.world.barrier()
+    if run.world.is_main:
+        if task.started_from and not checkpoints:
+            print(f"{run.recipe.name}: starting from {task.started_from}", file=sys.stderr)
+        for departure in task.departures:
+            print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
+        if resume:
+            at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
+            why = "" if checkpoints else ": no checkpoint was due before it stopped"
+            print(f"{run.recipe.name}: {at}{why}", file=sys.stderr)
+        session = {
+            "iteration": run.progress.iteration,
+            "departures": task.departures,
+            "started_from": task.started_from,
+            "data": task.identity(),
+            "data_dir": str(data_dir.resolve()) if data_dir else None,
+        }
+        run.folder.add_session(describe(device, run.world.size) | session)
+        # The last checkpoint comes before the last evaluation, which is done again.
+        done = run.progress.iteration
+        run.folder.cut_metrics(done - (done == run.recipe.schedule.iterations))
+
+
+def _tell(faults: Sequence[str], one: str, more: str, listing: Path) -> None:
+    """Say what is wrong with the data, and list all of it in a file of the run folder.
+
+    Args:
+        one, more: what is said of one fault, and of more.
+    """
+    if not faults:
+        return
+    replace_file(listing, "".join(f"{fault}\n" for fault in faults))
+    said = f"{len(faults):,} {one if len(faults) == 1 else more}"
+    print(f"note: {said}, listed in {listing}; the first: {faults[0]}", file=sys.stderr)
+
+
+def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:
+    """Return what writes a line of metrics.jsonl as TensorBoard's events."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "--tensorboard needs the package tensorboard: pip install 'residual[tensorboard]'"
+        ) from None
+
+    # Opened by the first line: until then the run folder may not be there.
+    writer = functools.cache(lambda: SummaryWriter(str(folder)))
+
+    def log(line: dict[str, Any]) -> None:
+        for split in line.keys() & {"train", "validation", "test"}:
+            for name in line[split].keys() & {"loss", "top1_error", "ap50"}:
+                writer().add_scalar(f"{split}/{name}", line[split][name], line["iteration"])
+        writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
+        writer().flush()
+
+    return log

@@ -1,0 +1,72 @@
+"""What a kind of run has of its own: run.py calls it, classification.py and detection.py fill it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..recipes.schema import Schedule
+from ..training.loop import Feed, Run, Work
+
+
+class Task(ABC):
+    """What a run is about. Making one reads the data, so that wrong data are found before a file is made.
+
+    Attributes:
+        command: whose option --resume continues such a run.
+        images: of the training split.
+        one_size: whether all inputs have one size.
+        deterministic: whether there are kernels that give the same bits each time.
+        notes: on what was left out of the data.
+        departures: in which ways the run differs from what its recipe says.
+        started_from: what was kept of trained weights, None for a fresh network; known after ``start``.
+        model: on the CPU after ``start``, on the device after ``place``.
+        batches: of this rank; known after ``place``.
+        split: what the curve is about, "validation" or "test".
+    """
+
+    command: Sequence[str]
+    images: int
+    one_size: bool
+    deterministic: bool
+    notes: Sequence[str]
+    departures: list[str]
+    started_from: str | None
+    model: nn.Module
+    batches: Feed
+    split: str
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return what tells the data from others: a resumed run has to have the same."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Build the network that the run starts from, and check that it fits the data."""
+
+    @abstractmethod
+    def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
+        """Move everything to a device, and return what is learned there.
+
+        Args:
+            schedule: the recipe's, in iterations.
+        """
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, Any]:
+        """Return the network's metrics on the split that the curve is about."""
+
+    @abstractmethod
+    def results(self, run: Run) -> dict[str, Any]:
+        """Return what results.json says of this task."""
+
+    @abstractmethod
+    def unreadable(self) -> dict[str, str]:
+        """Return what is wrong with each image that this rank left out, by its id."""
+
+    @abstractmethod
+    def save(self, folder: Path, results: dict[str, Any]) -> None:
+        """Write the trained network into a folder that is not there yet."""

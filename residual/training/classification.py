@@ -1,0 +1,101 @@
+"""What a run does in an iteration of classification, and the sums that its log lines need."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed import World
+from ..recipes import Recipe
+from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
+from .iteration import (
+    Batches,
+    CapturedIterations,
+    EagerIterations,
+    PlannedBatches,
+    compile_regions,
+    has_dropout,
+    without_compilation,
+)
+from .loop import Curve, Work
+from .sgd import SGD
+from .step import Step
+
+ERRORS = Curve("top1_error", "errors", rising=False)
+
+
+class ErrorMeter:
+    """Sums over training images since the last log line, kept on the device: adding never waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        #: Sum of losses, number of errors, number of images.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        #: Iteration of the first loss that was not finite, -1 while there is none.
+        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int | Tensor) -> None:
+        """Count one group: its mean loss, its scores (n, K) and targets (n,).
+
+        In place, and without a constant from the host, so that it can be a part of a CUDA graph.
+        """
+        count = torch.full_like(loss, len(targets), dtype=torch.float64)
+        errors = (scores.argmax(dim=1) != targets).sum()
+        self.sums += torch.stack([loss.double() * count, errors.double(), count])
+        broken = ~torch.isfinite(loss) & (self.broken_at < 0)
+        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
+
+    def read(self, world: World) -> tuple[float, float, int]:
+        """Return the mean loss, the error in percent and the number of images, over all ranks."""
+        loss, errors, count = world.sum_(self.sums.clone()).tolist()
+        return loss / max(count, 1), 100 * errors / max(count, 1), int(count)
+
+    def line(self, world: World) -> dict[str, float]:
+        """Return what a line of metrics.jsonl says of training."""
+        loss, error, images = self.read(world)
+        return {"loss": loss, "top1_error": error, "images": images}
+
+    def reset(self) -> None:
+        self.sums.zero_()
+
+
+def classification_work(
+    model: nn.Module,
+    batches: Batches,
+    recipe: Recipe,
+    world: World,
+    device: torch.device,
+    eager: bool = False,
+) -> Work:
+    """Return what a run learns, for the training loop.
+
+    Args:
+        model: on its device, in channels-last format; on a GPU its BN layers are replaced and its blocks
+            compiled, in place.
+        batches: this rank's inputs and targets by iteration.
+        recipe: its schedule in iterations.
+        eager: on a GPU, run PyTorch's kernels one by one, without compiling and recording them.
+    """
+    meter = ErrorMeter(device)
+    group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
+    fast = device.type == "cuda" and not eager
+    if fast:
+        tell_groups_apart(model, group)
+        compile_regions(model)
+    at_once = recipe.batch.size // world.size if fast else group
+
+    def begin(optimizer: SGD, rate: Callable[[int], float]) -> Callable[[int], None]:
+        step = Step(model, optimizer, at_once, world, meter, recipe.precision)
+        recordable = not has_dropout(model) and not recipe.schedule.plateau
+        if fast and world.size == 1 and isinstance(batches, PlannedBatches) and recordable:
+            return CapturedIterations(step, batches, rate, device)
+        return EagerIterations(step, batches, rate, recipe.seed, world.rank)
+
+    def average(say: Callable[[str], None]) -> None:
+        first = recipe.schedule.iterations
+        iterations = range(first, first + min(AVERAGED_BATCHES, len(batches)))
+        say(f"averaging BN statistics over {len(iterations)} mini-batches")
+        with without_compilation():
+            average_statistics(model, batches, iterations, group, world)
+
+    layers = batch_norms(model)
+    return Work(meter, begin, ERRORS, layers, average if layers else None)
