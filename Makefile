@@ -1,13 +1,14 @@
 # make demo      degradation and its cure, on your machine, in about two minutes
 # make test      every check that CI runs
 # make test-slow the long checks (some need CIFAR-10: CIFAR10_DIR=folder)
+# make docs      the documentation as a website in site/; a dead link or a missing docstring fails
 # make check     linter, formatter's check, type checker
 # make install   the virtual environment alone
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check install clean
+.PHONY: demo test test-slow check docs install clean
 
 demo: .venv/installed
 	$(BIN)/residual reproduce degradation
@@ -24,6 +25,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The documentation is in site/index.html"
+
 install: .venv/installed
 
 # Made again when pyproject.toml changes; later calls find it up to date and start at once.
@@ -35,4 +40,4 @@ install: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
