@@ -1,32 +1,138 @@
-"""What several test files need: the command as a real process, and a run that takes seconds."""
+"""What several test files need: the command, runs that take seconds, and the files that they are about.
+
+A test file tests the module whose name it has: tests/data/test_stream.py is about residual/data/stream.py.
+Where rooms have modules of one name, the room comes first (test_data_folder.py); what a room offers itself is
+tested in test_data.py. What is about the whole house lies beside this file.
+"""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from shapes import write_shapes
+from torch import Tensor, nn
 
+from residual import InputError, build_model
 from residual.cli import main
+from residual.data.folder import FolderIndex, index_folder
+from residual.distributed import World
+from residual.evaluation.scores import Scores
+from residual.models import Classifier
+from residual.models.preprocessing import Preprocessing
+from residual.models.weights import save_weights
+from residual.recipes import Recipe, find, override
+from residual.training.classification import ErrorMeter
+from residual.training.sgd import SGD
+from residual.training.step import Step
+
+N = TypeVar("N", bound=nn.Module)
+
+ROOT = Path(__file__).parent.parent
+
+# As in the processes that tests start. The networks here are small: threads that wait for each other on a
+# busy machine cost minutes, and another number of threads gives other bits.
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+Call = Callable[..., int]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Shown = Callable[..., Any]
+Refused = Callable[..., str]
+
+
+def set_options(settings: Iterable[str]) -> list[str]:
+    """Return settings as the command takes them."""
+    return [word for setting in settings for word in ("--set", setting)]
+
 
 #: A residual network of 8 layers on the digits: a whole run takes a second once PyTorch is loaded.
 TINY = [
     "digits-resnet20",
-    *("--set", "model.name=cifar_resnet8"),
-    *("--set", "schedule.iterations=240"),
-    *("--set", "evaluate_every=10"),
-    *("--set", "checkpoint_every=25"),
+    *set_options(
+        [
+            "model.name=cifar_resnet8",
+            "schedule.iterations=240",
+            "evaluate_every=10",
+            "checkpoint_every=25",
+        ]
+    ),
 ]
 
-Call = Callable[..., int]
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+#: Eight iterations on a folder of images, for the recipes of Section 3.4.
+SMALL = [
+    "data.folder.size=32",
+    "data.folder.shorter_side=[36,48]",
+    "batch.size=8",
+    "batch.bn_group=4",
+    "schedule.iterations=8",
+    "schedule.learning_rate=0.02",
+    "evaluate_every=4",
+    "checkpoint_every=3",
+]
+
+
+def small_recipe(name: str = "imagenet-resnet18", *settings: str) -> Recipe:
+    return override(find(name), [*SMALL, *settings])
+
+
+#: A detector from scratch on images of 48 x 48: 300 iterations of four images teach it shapes.
+SHAPES = [
+    "name=shapes",
+    "detector.backbone.name=cifar_resnet14",
+    "detector.anchor_sizes=[14,20]",
+    "detector.aspect_ratios=[1]",
+    "detector.min_size=4",
+    "detector.freeze=0",
+    "detector.regions=32",
+    "detector.train_proposals=100",
+    "detector.proposals=30",
+    "data.train=train",
+    "data.shorter_side=48",
+    "data.longer_side=48",
+    "batch.size=4",
+    "batch.at_once=4",
+    "schedule.epochs=null",
+    "schedule.learning_rate=0.02",
+    "schedule.iterations=300",
+    "evaluate_every=1000",
+]
+#: The same problem, only begun: for what does not need to be learned.
+BEGUN = [
+    *SHAPES,
+    "detector.backbone.name=cifar_resnet8",
+    "schedule.iterations=12",
+    "evaluate_every=4",
+    "checkpoint_every=5",
+]
+
+#: Names of seven classes.
+SEVEN = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
+#: Names of ten classes, one of them with what a terminal's markup is made of.
+TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "[ship]", "truck")
+
+
+# --- the command ---
 
 
 def command_line(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "residual", *map(str, arguments)]
+
+
+def torchrun(*arguments: str | Path, processes: int = 2) -> list[str]:
+    """Return the command line that runs the command as several processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *launcher, "-m", "residual", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
@@ -36,9 +142,9 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def residual(tmp_path: Path) -> Command:
-    """Run the command in a folder of its own and return what it printed."""
+    """Run the command as a process, in a folder of its own, and return what it printed."""
 
-    def run(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+    def run(*arguments: str | Path, **more: Any) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             command_line(*arguments),
             capture_output=True,
@@ -46,7 +152,7 @@ def residual(tmp_path: Path) -> Command:
             cwd=tmp_path,
             env=environment(),
             timeout=300,
-            **options,
+            **more,
         )
 
     return run
@@ -68,6 +174,63 @@ def call() -> Call:
     return run_main
 
 
+@pytest.fixture
+def shown(call: Call, capsys: pytest.CaptureFixture[str]) -> Shown:
+    """Run the command in this process, which has to succeed; return its ``out`` and ``err``."""
+
+    def printed(*arguments: str | Path) -> Any:
+        capsys.readouterr()
+        code = call(*arguments)
+        printed = capsys.readouterr()
+        assert code == 0, printed.err
+        assert "Traceback" not in printed.err
+        return printed
+
+    return printed
+
+
+@pytest.fixture
+def refused(call: Call, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run the command on wrong input, in this process, and return what it says of it on stderr."""
+
+    def sentence(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        code = call(*arguments)
+        stdout, stderr = capsys.readouterr()
+        assert (code, stdout) == (2, ""), (stdout, stderr)
+        assert "Traceback" not in stderr
+        assert stderr.splitlines()[-1].startswith(("residual: ", "Error: ")), stderr
+        return stderr
+
+    return sentence
+
+
+def sentence_of(action: Callable[[], object]) -> str:
+    """Return what an action says is wrong with its input."""
+    with pytest.raises(InputError) as error:
+        action()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
+    """Wait until something has happened; fail if the process ends before."""
+    while not happened():
+        assert process.poll() is None, f"the run ended too early: {process.communicate()}"
+        time.sleep(0.001)
+
+
+# --- runs ---
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is measured here out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """Return a run's metrics without what the clock says."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -76,3 +239,237 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
         for part in ("validation", "test"):
             line.get(part, {}).pop("images_per_second", None)
     return lines
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def tensors_of(run: Path) -> dict[str, Tensor]:
+    """Return what a run has learned."""
+    return load_file(run / "weights" / "model.safetensors")
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Bit for bit: every loss and error on the way, every weight and statistic at the end."""
+    assert metrics_of(run) == metrics_of(other)
+    mine, theirs = tensors_of(run), tensors_of(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes; thirteen training and eight validation images."""
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def trained_on_images(images: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    """A complete run of ResNet-18 on ``images``, of eight iterations."""
+    out = tmp_path_factory.mktemp("runs") / "resnet18"
+    arguments = ("imagenet-resnet18", *set_options(SMALL), "--data-dir", images, "--out", out)
+    assert call("train", *arguments) == 0
+    return out
+
+
+@pytest.fixture
+def plain_colours(tmp_path: Path) -> FolderIndex:
+    """Eleven training images of one colour each, so that an image is known by its colour."""
+    for number in range(11):
+        path = tmp_path / "train" / f"class{number % 3}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + number, 16), (number * 20, 100, 50)).save(path)
+    return index_folder(tmp_path, "train")
+
+
+@pytest.fixture
+def deep_folder(tmp_path: Path) -> Path:
+    """Three images at two depths, files that are none, and a link that leads back."""
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b [1].JPG", "deep/c.png")):
+        smooth_image(seed=number).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    (folder / "deep" / "loop").symlink_to(folder)
+    return folder
+
+
+@pytest.fixture
+def published_cifar10() -> Path:
+    """The folder of the real CIFAR-10, for tests that are slow as well."""
+    folder = os.environ.get("CIFAR10_DIR")
+    if not folder:
+        pytest.skip("CIFAR10_DIR does not name a folder with CIFAR-10")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def few_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten training and five test images with boxes, in VOC's layout."""
+    return write_shapes(tmp_path_factory.mktemp("data") / "few", train=10, test=5)
+
+
+@pytest.fixture(scope="session")
+def begun_detector(few_shapes: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    """A complete run of a detector that has learned next to nothing."""
+    out = tmp_path_factory.mktemp("runs") / "begun"
+    arguments = ("voc-finetune", *set_options(BEGUN), "--data-dir", few_shapes, "--out", out)
+    assert call("detect", "train", *arguments) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Any:
+    """All files that the documents name, for the tests that run what they tell (documents.py)."""
+    from documents import Stage
+
+    made = Stage(tmp_path_factory.mktemp("stage"), call)
+    with pytest.MonkeyPatch.context() as patch:
+        made.patch(patch)
+        made.build(patch)
+    return made
+
+
+# --- images and networks ---
+
+
+def smooth_image(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    """Broad coloured patches, smooth as images are: JPEG and resizing change them little."""
+    coarse = np.random.default_rng(seed).integers(256, size=(6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def pixels_of(given: Image.Image) -> Tensor:
+    """Return an image as uint8 (C, H, W)."""
+    array = np.array(given)
+    return torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1)
+
+
+def write_images(
+    root: Path,
+    classes: Sequence[str] = ("ant", "bee", "cow"),
+    train: int = 13,
+    val: int = 8,
+    sizes: Sequence[tuple[int, int]] = ((60, 40), (40, 52), (44, 44), (41, 61)),
+    suffix: str = "png",
+) -> Path:
+    """Write ``root/{train,val}/CLASS/NN.png``, the classes and the sizes (width, height) in turn.
+
+    A class is known by its colour. Return ``root``.
+    """
+    for split, count in (("train", train), ("val", val)):
+        for number in range(count):
+            k = number % len(classes)
+            patches = (
+                np.asarray(smooth_image(*sizes[number % len(sizes)], seed=1000 * k + number)).astype(int) // 3
+            )
+            patches[..., k % 3] += 150 - 20 * (k // 3)
+            path = root / split / classes[k] / f"{number:02d}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(patches.clip(0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+def randomise(network: N, seed: int = 0) -> N:
+    """Make every tensor matter: BN as it is initialised would hide a wrong order or a lost tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.0, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return network.eval()
+
+
+def save_network(
+    folder: Path,
+    name: str = "cifar_resnet8",
+    classes: Sequence[str] = TEN,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    seed: int = 0,
+    **chosen: Any,
+) -> Path:
+    """Write the weights folder of a network that nobody has trained, and return it.
+
+    Args:
+        mean: (C,) or (C, S, S), for a network of C channels; None for a mean image of 32 x 32.
+        chosen: more of ``build_model``.
+    """
+    torch.manual_seed(seed)
+    mean = torch.rand(3, 32, 32) if mean is None else mean
+    given = {"in_channels": len(mean)} | chosen
+    save_weights(
+        folder,
+        randomise(build_model(name, classes=len(classes), **given), seed),
+        name=name,
+        options=given,
+        preprocessing=Preprocessing(mean, std),
+        classes=tuple(classes),
+    )
+    return folder
+
+
+def noise(channels: int = 3, side: int = 64) -> Tensor:
+    """Return one image as a network's input, always the same."""
+    return torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same_outputs(mine: nn.Module, theirs: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        expected = theirs(x)
+        assert expected.std() > 1e-3  # outputs that are all alike would show nothing
+        torch.testing.assert_close(mine(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def random_pixels(*shape: int, seed: int = 1) -> Tensor:
+    """Return uint8 noise of a shape, always the same."""
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def small_model(name: str = "cifar_resnet8", seed: int = 0) -> Classifier:
+    """Return a network for grey images of four classes, ready to be trained."""
+    torch.manual_seed(seed)
+    return build_model(name, classes=4, in_channels=1).train().to(memory_format=torch.channels_last)
+
+
+def small_batch(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return inputs (count, 1, 8, 8) and targets for ``small_model``."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 1, 8, 8, generator=generator)
+    return x, torch.randint(4, (count,), generator=generator)
+
+
+def step_of(model: nn.Module, at_once: int) -> Step:
+    """Return a step of training, BN groups of ``at_once`` images one after the other."""
+    return Step(model, SGD(model, 0.9, 1e-4, "paper"), at_once, World(), ErrorMeter(CPU))
+
+
+def some_scores(seed: int = 0, count: int = 40, classes: int = 8) -> Scores:
+    """Return softmax scores of images that no network has seen."""
+    generator = torch.Generator().manual_seed(seed)
+    return Scores(
+        ids=tuple(f"val/{n}.jpg" for n in range(count)),
+        classes=tuple(f"class {k}" for k in range(classes)),
+        probabilities=torch.randn(count, classes, generator=generator).softmax(dim=1),
+        targets=torch.arange(count) % classes,
+        about={"weights": f"w{seed}"},
+    )
+
+
+def shuffled(given: Scores, seed: int = 9) -> Scores:
+    """Return the same scores with images and classes in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(given.ids), generator=generator)
+    columns = torch.randperm(len(given.classes), generator=generator)
+    return replace(
+        given,
+        ids=tuple(given.ids[n] for n in rows.tolist()),
+        classes=tuple(given.classes[k] for k in columns.tolist()),
+        probabilities=given.probabilities[rows][:, columns],
+        targets=columns.argsort()[given.targets[rows]],
+    )

@@ -10,20 +10,20 @@ SIDE = 48
 
 
 def write_shapes(folder: Path, train: int = 120, test: int = 40, seed: int = 0) -> Path:
-    """Write pictures of 48 x 48 with up to three shapes of 12 to 24 pixels, the splits train and test."""
+    """Write images of 48 x 48 with up to three shapes of 12 to 24 pixels, the splits train and test."""
     random = np.random.default_rng(seed)
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     for split, count in (("train", train), ("test", test)):
         names = [f"{split}{number:03d}" for number in range(count)]
         for name in names:
-            objects = _picture(folder / "JPEGImages" / f"{name}.png", random)
+            objects = _image(folder / "JPEGImages" / f"{name}.png", random)
             (folder / "Annotations" / f"{name}.xml").write_text(_annotation(objects))
         (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     return folder
 
 
-def _picture(file: Path, random: np.random.Generator) -> list[tuple[str, tuple[int, int, int, int]]]:
+def _image(file: Path, random: np.random.Generator) -> list[tuple[str, tuple[int, int, int, int]]]:
     ground = random.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
     image = Image.fromarray(ground)
     draw = ImageDraw.Draw(image)

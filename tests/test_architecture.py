@@ -12,12 +12,12 @@ STOREYS = [
     {"__main__"},
     {"cli"},
     {"reproduce"},
-    {"run_evaluation", "prediction"},
-    {"run"},
+    {"inference", "run"},
     {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
-    {"recipes", "distributed", "environment", "gpu", "memory", "randomness"},
+    {"recipes", "environment", "device"},
+    {"distributed", "randomness", "files"},
     {"errors", "__init__"},
 ]
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

@@ -1,0 +1,126 @@
+"""The command: one sentence with exit code 2 for every wrong input."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from conftest import Call, Command, Refused, save_network
+
+from residual.cli import app
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A network for the digits, not trained."""
+    return save_network(tmp_path / "weights-of-digits", classes="0123456789", mean=torch.zeros(1, 8, 8))
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command that there is."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("words", commands(typer.main.get_command(app)), ids=" ".join)
+def test_help_has_examples(words: tuple[str, ...], call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*words, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "Examples:" in shown
+    assert f"\n    residual {' '.join(words)}" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "cifar10-resnet21"], ["no recipe 'cifar10-resnet21'", "cifar10-resnet20"]),
+        (["train", "nowhere.yaml"], ["nowhere.yaml", "there is no file"]),
+        (["train"], ["name a recipe"]),
+        (["train", "--resume"], ["--resume --out FOLDER"]),
+        (["train", "--resume", "--out", "nothing"], ["nothing holds no run to resume"]),
+        ([*("train", "digits-resnet20"), *("--set", "sed=1")], ["no key 'sed'", "seed"]),
+        ([*("train", "digits-resnet20"), *("--set", "model.name=resnet19")], ["resnet19", "18, 34, 50"]),
+        (
+            [*("train", "digits-resnet20"), *("--set", "model.name=cifar_resnet21")],
+            ["6n+2", "cifar_resnet20", "cifar_resnet26"],
+        ),
+        (
+            [*("train", "digits-plain20"), *("--set", "model.shortcut=A")],
+            ["cifar_plain20 has no option 'shortcut'"],
+        ),
+        ([*("train", "digits-resnet20"), *("--set", "model.name=vgg16")], ["vgg16", "8 x 8", "too small"]),
+        ([*("train", "digits-resnet20"), *("--set", "data.validation=1438")], ["1,438"]),
+        (["train", "digits-resnet20", "--device", "tpu"], ["--device tpu", "cpu"]),
+        (["train", "digits-resnet20", "--out", "a-file/run"], ["a-file/run", "cannot write"]),
+        (["train", "digits-resnet20", "--out", "full"], ["full is not an empty folder"]),
+        (["train", "cifar10-resnet20", "--data-dir", "nowhere"], ["nowhere"]),
+        (["train", "cifar10-resnet20", "--data-dir", "truncated"], ["data_batch_2.bin", "30,730,000"]),
+        (["evaluate", "nowhere"], ["nowhere"]),
+        (["evaluate", "full"], ["full"]),
+        (["evaluate", "weights-of-digits"], ["--dataset"]),
+        (["evaluate", "weights-of-digits", "--dataset", "cifar100"], ["cifar100", "cifar10"]),
+        (
+            ["evaluate", "weights-of-digits", "--dataset", "cifar10", "--data-dir", "zeros"],
+            ["1 channels", "3"],
+        ),
+        (["recipes", "nothing-like-it"], ["no recipe"]),
+        (["complexity", "resnet51"], ["resnet51"]),
+        (["complexity", "vgg16", "--shortcut", "A"], ["vgg16 has no option 'shortcut'"]),
+        (["complexity", "resnet50", "--variant", "v2"], ["v2", "v1.5"]),
+        (["complexity", "resnet50", "--clases", "3"], ["--clases"]),
+        (["import", "nowhere.pth", "--model", "resnet18", "--out", "w"], ["nowhere.pth"]),
+        (["import", "a-file", "--model", "resnet18", "--out", "w", "--mean", "a,b"], ["--mean a,b"]),
+        (["export-weights", "weights-of-digits", "a-file"], ["a-file"]),
+    ],
+    ids=lambda value: "-".join(value)[:50] if isinstance(value, list) else None,
+)
+def test_wrong_input(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Refused,
+) -> None:
+    (tmp_path / "a-file").write_text("precious")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    for folder, sizes in (("truncated", (30_730_000, 12_345)), ("zeros", (30_730_000,) * 5)):
+        batches = tmp_path / folder / "cifar-10-batches-bin"
+        batches.mkdir(parents=True)
+        for number, size in enumerate(sizes, start=1):
+            with (batches / f"data_batch_{number}.bin").open("wb") as file:
+                file.truncate(size)  # sparse: takes no room
+        with (batches / "test_batch.bin").open("wb") as file:
+            file.truncate(30_730_000)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size < 1_000_000}
+    # In this process: importing PyTorch anew for every case would take minutes.
+    monkeypatch.chdir(tmp_path)
+    said = refused(*arguments)
+    for word in words:
+        assert word in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_weights_of_another_number_of_classes(tmp_path: Path, refused: Refused) -> None:
+    weights = save_network(tmp_path / "seven", classes="ABCDEFG", mean=torch.zeros(1))
+    assert "has 7 classes and digits has 10" in refused("evaluate", weights, "--dataset", "digits")
+
+
+def test_wrong_input_of_the_real_command(residual: Command) -> None:
+    done = residual("train", "cifar10-resnet21")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("residual: there is no recipe 'cifar10-resnet21'; did you mean")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(residual: Command) -> None:
+    done = residual("train", "digits-resnet20", "--device", "cuda")
+    assert done.returncode == 2
+    assert "sees 0 GPUs here; use --device cpu" in done.stderr

@@ -1,0 +1,117 @@
+"""``residual train``, ``evaluate`` and ``recipes``."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SEVEN, TINY, Command, Refused, Shown, results_of, save_network, write_images
+
+from residual.evaluation.scores import load_scores
+from residual.recipes import RECIPES, read
+
+
+def test_recipes_are_listed_and_printed(shown: Shown, tmp_path: Path) -> None:
+    listed = shown("recipes").out
+    assert all(name in listed for name in RECIPES)
+    printed = shown("recipes", "cifar10-resnet110", "--set", "seed=3").out
+    assert yaml.safe_load(printed)["schedule"]["warmup"] == {"learning_rate": 0.01, "iterations": 400}
+    (tmp_path / "mine.yaml").write_text(printed)
+    assert read(tmp_path / "mine.yaml").seed == 3
+
+
+def test_train_my_own_yaml_then_evaluate(residual: Command, shown: Shown, tmp_path: Path) -> None:
+    text = shown("recipes", *TINY).out.replace("iterations: 240", "iterations: 20")
+    (tmp_path / "mine.yaml").write_text(text.replace("digits-resnet20", "mine"))
+    done = residual("train", "mine.yaml", "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "mine"
+    assert "everything is in runs/mine" in done.stdout
+    # Not a terminal: plain lines.
+    assert "mine: iteration 20 of 20" in done.stderr
+    assert "left" in done.stderr
+    assert "\x1b[" not in done.stderr
+    assert list(run.glob("tensorboard/events.*"))
+
+    assert "359 images" in shown("evaluate", run).out
+    measured = json.loads(shown("evaluate", run / "weights", "--dataset", "digits", "--json").out)
+    expected = results_of(run)["test"]
+    assert measured["images"] == 359
+    for name in ("top1_error", "top5_error", "loss"):
+        assert measured[name] == pytest.approx(expected[name], rel=1e-5)
+    assert measured["images_per_second"] > 0
+
+
+def test_a_wrong_recipe_leaves_no_folder_behind(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("model.name=cifar_resnet21", "data.validation=1438", "model.shortcut=D"):
+        refused("train", "digits-resnet20", "--set", wrong, "--out", "new")
+        assert not (tmp_path / "new").exists(), wrong
+    refused("train", "cifar10-resnet20", "--data-dir", "nowhere", "--out", "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_images_are_skipped_and_counted(tmp_path: Path, shown: Shown, refused: Refused) -> None:
+    data = write_images(tmp_path / "data", SEVEN, val=14)
+    weights = save_network(tmp_path / "w", classes=SEVEN)
+    damaged = data / "val" / "cat" / "02.png"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    saved = tmp_path / "a.safetensors"
+    arguments = ("evaluate", weights, "--dataset", "folder", "--data-dir", data)
+    printed = shown(*arguments, "--save-scores", saved, "--json")
+    assert "cat/02.png" in printed.err
+    assert json.loads(printed.out)["skipped"] == 1
+    assert json.loads(printed.out)["images"] == len(load_scores(saved)) == 13
+    assert not any("cat/02.png" in name for name in load_scores(saved).ids)
+    for file in data.rglob("*.png"):
+        file.write_bytes(b"nothing")
+    assert "no image" in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "w", "--dataset", "folder"], "--data-dir"),
+        (["evaluate", "w", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
+        (["evaluate", "w", "--dataset", "digits", "--views", "ten-crop"], "tested whole"),
+        (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--crop", "99"], "does not fit"),
+        (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--scales", "a,b"], "--scales a,b"),
+        (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--scales", "0"], "at least 1"),
+        (
+            ["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--save-scores", "w"],
+            ".safetensors",
+        ),
+        (
+            [
+                *("evaluate", "w", "--dataset", "folder", "--data-dir", "data"),
+                *("--save-scores", "s.safetensors"),
+            ],
+            "s.safetensors exists already",
+        ),
+        (["ensemble", "s.safetensors"], "damaged or no file of scores"),
+        (["ensemble", "nowhere"], "nowhere"),
+        (["ensemble", "w"], "--dataset"),
+        (
+            [
+                *("evaluate", "w", "--dataset", "folder", "--data-dir", "data"),
+                *("--views", "multi-scale", "--crop", "9"),
+            ],
+            "leave the crop out",
+        ),
+        (["import", "theirs.pth", "--model", "vgg16", "--classes", "nowhere", "--out", "v"], "nowhere"),
+    ],
+    ids=lambda value: "-".join(value)[-40:] if isinstance(value, list) else None,
+)
+def test_wrong_input_of_evaluate(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_network(Path("w"), classes=SEVEN)
+    write_images(Path("data"), SEVEN, train=7, val=7)
+    Path("s.safetensors").write_text("precious")
+    said = refused(*arguments)
+    assert words in said
+    assert said.count("\n") == 1
+    assert Path("s.safetensors").read_text() == "precious"

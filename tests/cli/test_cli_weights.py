@@ -1,0 +1,27 @@
+"""``residual complexity``, ``import`` and ``export-weights``."""
+
+import json
+from pathlib import Path
+
+import torch
+from conftest import Shown
+
+from residual import build_model
+
+
+def test_complexity(shown: Shown) -> None:
+    counted = json.loads(shown("complexity", "cifar_resnet20", "--json").out)
+    assert counted["parameters"] == 269_722
+    assert "conv2_x" in shown("complexity", "cifar_resnet20").out
+
+
+def test_import_and_export(shown: Shown, tmp_path: Path) -> None:
+    state = build_model("cifar_resnet8").state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "a.th")
+    shown(
+        *("import", tmp_path / "a.th", "--model", "cifar_resnet8", "--out", tmp_path / "w"),
+        *("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
+    )
+    shown("export-weights", tmp_path / "w", tmp_path / "b.pth")
+    back = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert all(torch.equal(back[name], state[name]) for name in state)

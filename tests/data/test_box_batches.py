@@ -1,0 +1,48 @@
+"""Annotated images as training batches: boxes follow their image."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from residual.data.box_batches import BoxBatches, load
+from residual.data.boxes import AnnotatedImage, BoxDataset
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> AnnotatedImage:
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    boxes = torch.tensor([[8.0, 6, 20, 30], [0, 0, 40, 60], [40, 0, 80, 60]])
+    flags = torch.tensor([False, True, False]), torch.tensor([False, False, True])
+    return AnnotatedImage(
+        "a", tmp_path / "a.png", (80, 60), boxes, torch.tensor([2, 1, 0]), *flags, torch.ones(3)
+    )
+
+
+def test_boxes_follow_their_image(annotated: AnnotatedImage) -> None:
+    loaded = load(annotated, lambda w, h: (w // 2, h // 2), flipped=False, seed=1)
+    assert loaded.image.shape == (3, 30, 40)
+    # The difficult object is not learned; the crowd is neither object nor background.
+    assert loaded.boxes.tolist() == [[4, 3, 10, 15]]
+    assert loaded.labels.tolist() == [2]
+    assert loaded.crowds.tolist() == [[20, 0, 40, 30]]
+    flipped = load(annotated, lambda w, h: (w // 2, h // 2), flipped=True, seed=1)
+    assert flipped.boxes.tolist() == [[30, 3, 36, 15]]
+
+
+def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(annotated: AnnotatedImage) -> None:
+    data = BoxDataset("voc", ("made",), ("a", "b", "c"), (annotated,) * 6, (), (1, 2, 3))
+
+    def batches(rank: int = 0, ranks: int = 1) -> BoxBatches:
+        return BoxBatches(data, lambda w, h: (w, h), 4, True, 3, rank, ranks)
+
+    whole = batches()
+    first = [whole(iteration) for iteration in range(3)]
+    again = batches()(2)
+    assert [image.seed for image in again] == [image.seed for image in first[2]]
+    shared = [image for rank in range(2) for image in batches(rank, 2)(1)]
+    assert [p.boxes.tolist() for p in shared] == [p.boxes.tolist() for p in first[1]]
+    assert [p.seed for p in shared] == [p.seed for p in first[1]]
+    assert len({p.seed for part in first for p in part}) == 12
+    assert len({p.boxes[0, 0].item() for part in first for p in part}) == 2

@@ -1,0 +1,182 @@
+"""Average precision against an independent, slow reading of the rules, and against pycocotools' own."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from residual.data.boxes import AnnotatedImage, BoxDataset
+from residual.detection.average_precision import Detections, coco_ap, mean_ap, voc_ap
+
+CLASSES = ("a", "b", "c")
+
+
+def annotated(
+    boxes: list[list[float]], labels: list[int], difficult: list[bool] | None = None
+) -> AnnotatedImage:
+    tensor = torch.tensor(boxes).reshape(-1, 4)
+    areas = (tensor[:, 2:] - tensor[:, :2]).prod(dim=1)
+    flags = torch.tensor(difficult or [False] * len(boxes), dtype=torch.bool)
+    return AnnotatedImage(
+        *("x", Path("x.jpg"), (100, 100), tensor, torch.tensor(labels, dtype=torch.int64)),
+        *(flags, torch.zeros(len(boxes), dtype=torch.bool), areas),
+    )
+
+
+def dataset(*images: AnnotatedImage) -> BoxDataset:
+    return BoxDataset("voc", ("made",), CLASSES, images, (), (1, 2, 3))
+
+
+def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
+    return Detections(
+        torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64)
+    )
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    return w * h / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
+
+
+def slow_precision(
+    data: BoxDataset, detections: list[Detections], number: int, ap_rule: Literal["11 points", "area"]
+) -> float:
+    """VOC's devkit in plain loops: one detection after the other, a flag an object."""
+    entries = []
+    for i, d in enumerate(detections):
+        for box, score, label in zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True):
+            if label == number:
+                entries.append((-score, len(entries), i, box))
+    entries.sort()
+    taken: set[tuple[int, int]] = set()
+    objects = sum(
+        label == number and not hard
+        for p in data.images
+        for label, hard in zip(p.labels.tolist(), p.difficult.tolist(), strict=True)
+    )
+    if objects == 0:
+        return math.nan
+    hits = misses = 0
+    points: list[tuple[int, float]] = []
+    for _, _, i, box in entries:
+        best, chosen = -1.0, -1
+        for j, other in enumerate(data.images[i].boxes.tolist()):
+            if data.images[i].labels[j] == number and overlap(box, other) > best:
+                best, chosen = overlap(box, other), j
+        if best >= 0.5:
+            if data.images[i].difficult[chosen]:
+                continue
+            if (i, chosen) in taken:
+                misses += 1
+            else:
+                taken.add((i, chosen))
+                hits += 1
+        else:
+            misses += 1
+        points.append((hits, hits / (hits + misses)))
+    if ap_rule == "11 points":
+        highest = [
+            max((p for h, p in points if 10 * h >= tenth * objects), default=0.0) for tenth in range(11)
+        ]
+        return sum(highest) / 11
+    area = 0.0
+    for h in range(1, objects + 1):
+        area += max((p for reached, p in points if reached >= h), default=0.0) / objects
+    return area
+
+
+@pytest.mark.parametrize("ap_rule", ["11 points", "area"])
+@pytest.mark.parametrize("seed", range(12))
+def test_voc_agrees_with_loops_on_random_cases(seed: int, ap_rule: Literal["11 points", "area"]) -> None:
+    random = torch.Generator().manual_seed(seed)
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=random))
+
+    images, detections = [], []
+    for _ in range(number(1, 9)):
+        corners = torch.randint(0, 60, (number(0, 6), 2), generator=random).float()
+        sides = torch.randint(8, 40, corners.shape, generator=random).float()
+        boxes = torch.cat([corners, corners + sides], dim=1)
+        # The last class has no objects.
+        labels = torch.randint(0, 2, (len(boxes),), generator=random)
+        hard = torch.rand(len(boxes), generator=random) < 0.3
+        images.append(annotated(boxes.tolist(), labels.tolist(), hard.tolist()))
+        # Several detections of an object, near it or not, few distinct scores so that many tie.
+        near = boxes.repeat(number(0, 4), 1)
+        near = near + torch.randint(-4, 5, near.shape, generator=random)
+        other = torch.cat([corners.flip(0), corners.flip(0) + 20.0], dim=1)
+        every = torch.cat([near, other])
+        every[:, 2:] = torch.maximum(every[:, 2:], every[:, :2] + 1)
+        scores = torch.randint(1, 5, (len(every),), generator=random) / 4
+        marks = torch.cat([labels.repeat(len(near) // max(len(boxes), 1)), labels.flip(0)])
+        wrong = torch.rand(len(every), generator=random) < 0.2
+        marks = torch.where(wrong, torch.randint(0, 3, marks.shape, generator=random), marks)
+        detections.append(Detections(every, scores, marks))
+    data = dataset(*images)
+    results = voc_ap(data, detections, ap_rule)
+    expected = [slow_precision(data, detections, k, ap_rule) for k in range(3)]
+    for result, value in zip(results, expected, strict=True):
+        assert result.average_precision == pytest.approx(value, abs=1e-12, nan_ok=True)
+    known = [v for v in expected if not math.isnan(v)]
+    if known:
+        assert mean_ap(results) == pytest.approx(sum(known) / len(known))
+
+
+def test_a_case_by_hand() -> None:
+    """Two objects; right (0.9), wrong (0.8), twice (0.7), right (0.6): precisions 1, 1/2, 1/3, 2/4."""
+    data = dataset(annotated([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0]))
+    boxes = [[0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 10, 9], [50, 50, 60, 60]]
+    (result, *_) = voc_ap(data, [found(boxes, [0.9, 0.8, 0.7, 0.6], [0] * 4)], "area")
+    assert result.precision.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 2])
+    assert result.recall.tolist() == [0.5, 0.5, 0.5, 1.0]
+    assert result.average_precision == pytest.approx(0.5 * 1 + 0.5 * 0.5)
+    (result, *_) = voc_ap(data, [found(boxes, [0.9, 0.8, 0.7, 0.6], [0] * 4)], "11 points")
+    # Recalls 0 to 0.5 have precision 1, 0.6 to 1 have 1/2.
+    assert result.average_precision == pytest.approx((6 * 1 + 5 * 0.5) / 11)
+
+
+def test_a_tenth_of_the_recall_is_reached_exactly() -> None:
+    """3 of 10 objects is a recall of 0.3, however 0.3 is rounded."""
+    boxes = [[10.0 * i, 0.0, 10.0 * i + 8, 8.0] for i in range(10)]
+    data = dataset(annotated(boxes, [0] * 10))
+    (result, *_) = voc_ap(data, [found(boxes[:3], [0.9, 0.8, 0.7], [0] * 3)], "11 points")
+    assert result.average_precision == pytest.approx(4 / 11)
+
+
+def test_nothing_found_and_nothing_there() -> None:
+    data = dataset(annotated([[0, 0, 10, 10]], [1]), annotated([], []))
+    nothing = found([], [], [])
+    results = voc_ap(data, [nothing, nothing], "area")
+    assert [r.objects for r in results] == [0, 1, 0]
+    assert math.isnan(results[0].average_precision)
+    assert mean_ap(results) == 0
+    assert math.isnan(mean_ap(results[:1]))
+    coco = coco_ap(data, [nothing, nothing])
+    assert coco["AP"] == 0
+    assert math.isnan(coco["classes"]["a"]["AP"])
+
+
+def test_coco_on_cases_by_hand() -> None:
+    data = dataset(annotated([[0, 0, 50, 50], [60, 60, 80, 80]], [0, 1]))
+    perfect = coco_ap(data, [found([[0, 0, 50, 50], [60, 60, 80, 80]], [0.9, 0.8], [0, 1])])
+    assert [perfect[key] for key in ("AP", "AP50", "AP75")] == pytest.approx([1, 1, 1])
+    # 20 x 20 is small, 50 x 50 is medium, nothing is large.
+    assert perfect["APs"] == pytest.approx(1)
+    assert math.isnan(perfect["APl"])
+    # 50 x 40 of 50 x 50: an overlap of 0.8 counts at 0.5, 0.55, ..., 0.8.
+    partly = coco_ap(data, [found([[0, 0, 50, 40], [60, 60, 80, 80]], [0.9, 0.8], [0, 1])])
+    assert partly["classes"]["a"]["AP"] == pytest.approx(0.7)
+    assert partly["classes"]["a"]["AP75"] == pytest.approx(1)
+    assert partly["classes"]["b"]["AP"] == pytest.approx(1)
+
+
+def test_coco_takes_difficult_objects_for_crowds() -> None:
+    data = dataset(annotated([[0, 0, 50, 50], [60, 60, 80, 80]], [0, 0], [False, True]))
+    boxes = [[60, 60, 80, 80], [0, 0, 50, 50]]
+    assert coco_ap(data, [found(boxes, [0.9, 0.8], [0, 0])])["AP"] == pytest.approx(1)

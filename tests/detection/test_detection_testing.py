@@ -1,0 +1,102 @@
+"""From images to detections: one detector or several, refined or not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from detectors import Scripted, eye, small_detector
+
+from residual.detection.testing import DetectionOptions, detect, input_size
+from residual.errors import InputError
+
+
+def test_an_image_is_seen_the_same_alone_and_among_others() -> None:
+    model = small_detector(proposals=(60, 10)).eval()
+    images = [
+        torch.randint(0, 256, (3, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(w))
+        for h, w in ((40, 48), (48, 40), (40, 48))
+    ]
+    how = DetectionOptions(shorter_side=40, longer_side=64, score_threshold=0.2)
+    together = detect([model], images, how)
+    for image, found in zip(images, together, strict=True):
+        (alone,) = detect([model], [image], how)
+        assert len(alone) == len(found) > 0
+        assert torch.allclose(alone.boxes, found.boxes, atol=1e-3)
+
+
+def test_the_size_that_the_network_sees() -> None:
+    assert input_size(500, 375, 600, 1000, 16) == (800, 600)
+    assert input_size(1000, 300, 600, 1000, 16) == (1000, 300)
+    with pytest.raises(InputError, match="an image of 10 x 4000 is too long"):
+        input_size(10, 4000, 600, 1000, 16)
+
+
+def test_an_ensemble_looks_at_the_union_of_the_proposals() -> None:
+    a, b = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[8.0, 8, 16, 16], [0, 8, 8, 16]])
+    every = torch.cat([a, b])
+    probabilities = torch.tensor([[0.1, 0.9, 0.0], [0.2, 0.8, 0.0], [0.3, 0.7, 0.0]])
+    members = [Scripted(own, (probabilities, every, every)) for own in (a, b)]
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    (found,) = detect(members, [image], DetectionOptions(shorter_side=16, longer_side=16))
+    # Each region's box is the region itself.
+    assert found.boxes.tolist() == every.tolist()
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_refinement_joins_new_and_old_predictions_before_nms() -> None:
+    """The old prediction has the higher score, the new one lies nearby: NMS keeps one, and both vote."""
+    region, first, second = (torch.tensor([[0.0, 0, 8, bottom]]) for bottom in (8.0, 10.0, 13.0))
+    elsewhere = torch.tensor([[9.0, 9, 16, 16]])
+    looks = [
+        (torch.tensor([[0.4, 0.6, 0.0]]), torch.stack([first, elsewhere], dim=1), region),
+        # The second look is at the first look's box of the likelier class.
+        (torch.tensor([[0.7, 0.3, 0.0]]), torch.stack([second, elsewhere], dim=1), first),
+    ]
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    how = DetectionOptions(shorter_side=16, longer_side=16, refine=True)
+    (found,) = detect([Scripted(region, *looks)], [image], how)
+    assert found.scores.tolist() == pytest.approx([0.6])
+    # (0.6 * 10 + 0.3 * 13) / 0.9 = 11
+    assert found.boxes.tolist() == [pytest.approx([0, 0, 8, 11])]
+    (plain,) = detect([Scripted(region, looks[0])], [image], replace(how, refine=False))
+    assert plain.boxes.tolist() == [pytest.approx([0, 0, 8, 10])]
+
+
+def test_the_second_look_is_at_the_first_looks_box_of_the_likelier_class() -> None:
+    region, first, elsewhere = torch.tensor([[[0.0, 0, 8, 8]], [[8.0, 8, 16, 16]], [[0.0, 8, 8, 16]]])
+    sure, unsure = torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.96, 0.04]])
+    looks = [(unsure, torch.stack([first, elsewhere], dim=1), region), (sure, region, region)]
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    how = DetectionOptions(shorter_side=16, longer_side=16, refine=True)
+    (found,) = detect([Scripted(region, *looks)], [image], how)
+    # The second look leaves its region as it is, which is where it shows what that was.
+    assert found.boxes.tolist() == [pytest.approx([8, 8, 16, 16])]
+
+
+def test_scales_and_ensembles_of_one_change_nothing() -> None:
+    image = torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    how = DetectionOptions(shorter_side=32, longer_side=64, score_threshold=0.3)
+    detector = eye(proposals=(50, 20), min_size=2.0)
+    (alone,) = detect([detector], [image], how)
+    (twice,) = detect([detector, detector], [image], how)
+    (scaled,) = detect(
+        [detector],
+        [image],
+        DetectionOptions(shorter_side=32, longer_side=64, score_threshold=0.3, scales=(32,)),
+    )
+    assert len(alone) > 0
+    for other in (twice, scaled):
+        assert torch.allclose(alone.boxes, other.boxes, atol=1e-4)
+        assert torch.allclose(alone.scores, other.scores, atol=1e-5)
+
+
+def test_boxes_that_clipping_leaves_without_area_are_no_detections() -> None:
+    regions = torch.tensor([[0.0, 0, 4, 10], [2.0, 2, 8, 8]])
+    boxes = torch.tensor([[-9.0, 0, -5, 10], [2.0, 2, 8, 8]])
+    look = (torch.tensor([[0.1, 0.9, 0.0], [0.2, 0.8, 0.0]]), boxes, regions)
+    again = (look[0], regions, regions)
+    image = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    for refine in (False, True):
+        how = DetectionOptions(shorter_side=20, longer_side=20, refine=refine)
+        (found,) = detect([Scripted(regions, look, again)], [image], how)
+        assert found.boxes.tolist() == [pytest.approx([2, 2, 8, 8])]

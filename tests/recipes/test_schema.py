@@ -1,0 +1,93 @@
+"""Values of a recipe: typed, changed by their path, and a sentence for everything that is wrong."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+from conftest import ROOT
+from pydantic import BaseModel
+
+from residual import InputError
+from residual.recipes import RECIPES, DetectionRecipe, Recipe, find, override
+from residual.recipes.schema import Part
+
+
+def test_settings_are_typed_yaml_values() -> None:
+    recipe = override(
+        RECIPES["cifar10-resnet20"],
+        [
+            "optimizer.weight_decay=5e-4",
+            "schedule.learning_rate=1",
+            "schedule.drops=[0.3, 0.6, 0.9]",
+            "schedule.warmup.iterations=10",
+            "data.flip=false",
+            "evaluate_every=7",
+            "model.shortcut=B",
+        ],
+    )
+    assert recipe.optimizer.weight_decay == 5e-4
+    assert recipe.schedule.learning_rate == 1.0
+    assert recipe.schedule.drops == (0.3, 0.6, 0.9)
+    assert recipe.schedule.warmup is not None
+    assert (recipe.schedule.warmup.iterations, recipe.schedule.warmup.learning_rate) == (10, 0.01)
+    assert recipe.data.flip is False
+    assert recipe.evaluate_every == 7
+    assert recipe.model.shortcut == "B"
+    assert override(RECIPES["cifar10-resnet110"], ["schedule.warmup=null"]).schedule.warmup is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("schedule.iteration=5", ["'schedule.iteration'", "schedule.iterations"]),
+        ("shedule.iterations=5", ["'shedule.iterations'", "schedule.iterations"]),
+        ("schedule.iterations=many", ["schedule.iterations", "'many'", "integer"]),
+        ("schedule.iterations=2.5", ["schedule.iterations", "2.5", "integer"]),
+        ("schedule.iterations=0", ["schedule.iterations", "greater than or equal to 1"]),
+        ("schedule.learning_rate=-1", ["schedule.learning_rate", "-1"]),
+        ("schedule.learning_rate=.inf", ["schedule.learning_rate", "finite"]),
+        ("schedule.drops=[0.7, 0.5]", ["schedule", "increasing"]),
+        ("optimizer.momentum=1", ["optimizer.momentum", "less than 1"]),
+        ("optimizer.form=caffe", ["optimizer.form", "paper"]),
+        ("batch.size=100", ["batch", "multiple of bn_group 64"]),
+        ("data.dataset=cifar100", ["data.dataset", "cifar10"]),
+        ("data.flip=maybe", ["data.flip", "boolean"]),
+        ("name=../escape", ["name", "pattern"]),
+        ("schedule.warmup.iterations=64000", ["warmup.iterations", "not shorter"]),
+        ("seed", ["key=value"]),
+        ("model=3", ["model", "3"]),
+        ("seed=[", ["not a YAML value"]),
+    ],
+)
+def test_wrong_settings(setting: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        override(RECIPES["cifar10-resnet20"], [setting])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    classification, detection = text.split("## Training a detector")
+
+    def keys(part: type[BaseModel], path: str = "") -> Iterator[str]:
+        for name, field in part.model_fields.items():
+            kinds = (field.annotation, *get_args(field.annotation))
+            parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)]
+            yield from keys(parts[0], f"{path}{name}.") if parts else [path + name]
+
+    assert [key for key in keys(Recipe) if f"`{key}`" not in classification] == []
+    shared = ("optimizer.", "schedule.", "detector.backbone.")
+    own = [key for key in keys(DetectionRecipe) if not key.startswith(shared)]
+    assert [key for key in own if f"`{key}`" not in detection] == []
+
+
+def test_iterations_that_are_asked_for_take_the_place_of_epochs() -> None:
+    recipe = find("imagenet-resnet50-90epochs")
+    assert recipe.schedule.epochs == 90
+    shorter = override(recipe, ["schedule.iterations=20"])
+    assert (shorter.schedule.iterations, shorter.schedule.epochs) == (20, None)
+    both = override(recipe, ["schedule.iterations=20", "schedule.epochs=2"])
+    assert both.schedule.epochs == 2

@@ -1,0 +1,381 @@
+"""Tables 7, 8 and 9 in miniature: coloured shapes laid out as VOCdevkit and COCO are, and tiny networks."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Call
+from shapes import write_shapes
+
+from residual import build_model, run
+from residual.data.voc import load_voc
+from residual.models.preprocessing import Preprocessing
+from residual.models.weights import save_weights
+from residual.recipes import DETECTION
+from residual.reproduce import detection, table
+from residual.reproduce.detection import DETECTION as FAMILY
+from residual.reproduce.detection import DetectionRow
+from residual.reproduce.paper import TABLE7, TABLE8, TABLE9
+from residual.reproduce.study import Study
+
+SETTINGS = [
+    "detector.anchor_sizes=[14,20]",
+    "detector.aspect_ratios=[1]",
+    "detector.min_size=4",
+    "detector.freeze=0",
+    "detector.regions=32",
+    "detector.train_proposals=100",
+    "detector.proposals=30",
+    "data.shorter_side=48",
+    "data.longer_side=48",
+    "batch.size=4",
+    "batch.at_once=4",
+    "schedule.learning_rate=0.02",
+    "schedule.iterations=4",
+    "evaluate_every=4",
+]
+SET = [word for setting in SETTINGS for word in ("--set", setting)]
+#: A little longer: Table 9's rows are to differ.
+LONGER = [*SET, "--set", "schedule.iterations=12", "--set", "evaluate_every=12"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
+    """Two tiny classifiers in the place of ImageNet's."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    options: list[str | Path] = []
+    for option, name in (("--weights-vgg16", "cifar_resnet14"), ("--weights-resnet101", "cifar_resnet8")):
+        save_weights(
+            folder / name,
+            build_model(name, classes=2),
+            name=name,
+            options={},
+            preprocessing=Preprocessing(torch.full((3, 32, 32), 0.5)),
+            classes=["a", "b"],
+        )
+        options += [option, folder / name]
+    return options
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VOCdevkit of two years."""
+    folder = tmp_path_factory.mktemp("VOCdevkit")
+    for seed, year in enumerate(("VOC2007", "VOC2012")):
+        lists = write_shapes(folder / year, train=6, test=4, seed=seed) / "ImageSets" / "Main"
+        shutil.move(lists / "train.txt", lists / "trainval.txt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def coco(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images in COCO's layout."""
+    folder = tmp_path_factory.mktemp("coco")
+    (folder / "annotations").mkdir()
+    for split, part in (("train2014", "2007/trainval"), ("val2014", "2007/test")):
+        shapes = load_voc(devkit, [part], ("disc", "square", "triangle"))
+        (folder / split).mkdir()
+        images, boxes = [], []
+        for number, annotated in enumerate(shapes.images):
+            shutil.copy(annotated.path, folder / split)
+            images.append({"id": number, "file_name": annotated.path.name, "width": 48, "height": 48})
+            for (x1, y1, x2, y2), label in zip(
+                annotated.boxes.tolist(), annotated.labels.tolist(), strict=True
+            ):
+                box = {"image_id": number, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+                boxes.append({"id": len(boxes), **box})
+        categories = [{"id": k + 1, "name": name} for k, name in enumerate(shapes.classes)]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def voc_study(
+    devkit: Path, weights: list[str | Path], tmp_path_factory: pytest.TempPathFactory, call: Call
+) -> Path:
+    out = tmp_path_factory.mktemp("study") / "voc"
+    assert call("reproduce", "table7", *weights, *SET, "--data-dir", devkit, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def coco_study(
+    coco: Path, weights: list[str | Path], tmp_path_factory: pytest.TempPathFactory, call: Call
+) -> Path:
+    out = tmp_path_factory.mktemp("study") / "coco"
+    common = [*weights, *LONGER, "--data-dir", coco, "--out", out]
+    assert call("reproduce", "table8", *common) == 0
+    assert call("reproduce", "table9", "--ensemble", "2", "--scales", "32,48,64", *common) == 0
+    return out
+
+
+def rows_of(study: Path, number: int) -> list[dict[str, Any]]:
+    return json.loads((study / f"table{number}.json").read_text())["rows"]
+
+
+def results_of(study: Path, recipe: str) -> dict[str, Any]:
+    return json.loads((study / recipe / "seed0" / "results.json").read_text())
+
+
+def test_table7_is_what_the_runs_measured(voc_study: Path, devkit: Path) -> None:
+    rows = rows_of(voc_study, 7)
+    assert [row["published"]["recipe"] for row in rows] == [row.recipe for row in TABLE7]
+    for row, recipe in zip(rows[:2], ("voc07+12-vgg16", "voc07+12-resnet101"), strict=True):
+        results = results_of(voc_study, recipe)
+        assert row["ap50"] == results["test"]["ap50"]
+        assert (row["images"], results["train_images"]) == (4, 12)
+    assert [row["instead"] for row in rows[2:]] == ["not public"] * 2
+    assert results_of(voc_study, "voc07++12-vgg16")["train_images"] == 16
+    text = (voc_study / "table7.md").read_text()
+    assert "| ResNet-101 | VOC 12 test | 73.8 | not public |" in text
+    assert "submission to be written" in text
+    # Four iterations of tiny networks on shapes say nothing about the paper's, and the files say so.
+    assert "not comparable: " in text
+    assert "schedule.iterations: 110000 -> 4" in text
+    assert "detector.backbone.name: vgg16 -> cifar_resnet14" in text
+    assert "3 classes, not 20" in text
+    assert "vgg16 from the classifier /" in text
+
+
+def test_the_command_that_table7_names_writes_the_submission(
+    voc_study: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("reproduce", "table7", "--no-train", "--out", voc_study) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    command = next(line for line in lines if line.startswith("residual detect") and "vgg16" in line)
+    assert call(*command.split()[1:]) == 0
+    assert call("reproduce", "table7", "--no-train", "--out", voc_study) == 0
+    notes = [row["note"] for row in rows_of(voc_study, 7)]
+    assert notes == [
+        *("", ""),
+        "submission written: voc07++12-vgg16/seed0/submission",
+        "submission to be written",
+    ]
+
+
+def test_tables_8_and_9_share_their_runs(coco_study: Path) -> None:
+    runs = sorted(str(path.parent.relative_to(coco_study)) for path in coco_study.glob("*/*/results.json"))
+    assert runs == [
+        "coco-resnet101-context/seed0",
+        "coco-resnet101-context/seed1",
+        "coco-resnet101/seed0",
+        "coco-vgg16/seed0",
+    ]
+    eighth, ninth = rows_of(coco_study, 8), rows_of(coco_study, 9)
+    assert [(row["ap50"], row["ap"]) for row in eighth] == [(row["ap50"], row["ap"]) for row in ninth[:2]]
+    assert all(row["ap"] is not None and row["images"] == 4 for row in ninth[:5])
+    kept = sorted(path.name for path in (coco_study / "coco-resnet101-context" / "seed0").glob("pre*.json"))
+    assert kept == ["precision-refine-32-48-64.json", "precision-refine.json"]
+    ensemble = json.loads((coco_study / "ensemble-refine-32-48-64.json").read_text())
+    assert ensemble["detectors"] == ["coco-resnet101-context/seed0", "coco-resnet101-context/seed1"]
+    assert ninth[7]["ap"] == ensemble["ap"]
+    assert "2 detectors, COCO val" in ninth[7]["note"]
+    assert [ninth[5]["instead"], ninth[6]["instead"]] == ["not public"] * 2
+    text = (coco_study / "table9.md").read_text()
+    assert "multi-scale testing at 32, 48, 64, not 200, 400, 600, 800, 1000" in text
+    assert "| + multi-scale testing | COCO test-dev | 55.7 / 34.9 | not public |" in text
+
+
+def test_rows_are_what_detect_evaluate_measures(
+    coco_study: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(coco_study, 9)
+    run, context = (coco_study / name / "seed0" for name in ("coco-resnet101", "coco-resnet101-context"))
+    assert rows[1]["ap"] > 0
+    for row, weights, options in (
+        (rows[1], run, []),
+        (rows[2], run, ["--refine"]),
+        (rows[4], context, ["--refine", "--scales", "32,48,64"]),
+    ):
+        assert call("detect", "evaluate", weights, *options, "--json") == 0
+        measured = json.loads(capsys.readouterr().out)["coco"]
+        assert (row["ap50"], row["ap"]) == pytest.approx((100 * measured["AP50"], 100 * measured["AP"]))
+
+
+def test_a_begun_run_goes_on_with_the_weights_that_it_began_with(
+    coco_study: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(coco_study / "coco-vgg16", tmp_path / "coco-vgg16")
+    (tmp_path / "coco-vgg16" / "seed0" / "results.json").unlink()
+    assert call("reproduce", "table8", *LONGER, "--out", tmp_path) == 0
+    assert "going on with coco-vgg16, seed 0" in capsys.readouterr().err
+    first, second = rows_of(tmp_path, 8)
+    assert first["ap"] == rows_of(coco_study, 8)[0]["ap"]
+    assert (second["instead"], second["note"]) == ("not run", "no --weights-resnet101")
+
+
+def test_runs_of_detect_train_count_and_say_how_they_depart(
+    coco: Path, weights: list[str | Path], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(weights[3]).parent)
+    tiny = ["detect", "train", "coco-resnet101", *SET, "--data-dir", coco]
+    scratch = ["--set", "detector.backbone.name=cifar_resnet8", "--set", "detector.backbone.variant=null"]
+    scratch += ["--set", "detector.backbone.shortcut=null"]
+    for out, start in (("one", scratch), ("two", ["--weights", "cifar_resnet8"])):
+        assert call(*tiny, *start, "--out", tmp_path / out / "coco-resnet101" / "seed0") == 0
+        # The same weights by another path are the same.
+        named = weights[2:] if out == "two" else []
+        more = ["--networks", "coco-resnet101", *named, *SET, "--out", tmp_path / out]
+        assert call("reproduce", "table8", *more) == 0
+        assert rows_of(tmp_path / out, 8)[1]["images"] == 4
+    first, second = ((tmp_path / out / "table8.md").read_text() for out in ("one", "two"))
+    assert "started from scratch, not from a classifier" in first
+    assert f"resnet101 from the classifier {Path(weights[3]).resolve()}" in second
+    assert "scratch" not in second
+
+
+def test_each_row_is_tested_with_its_own_improvements(
+    coco_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the detectors are loaded with for each row, where no result is kept."""
+    asked = []
+
+    def measure(study: object, runs: Any, refine: bool, scales: Any) -> dict[str, Any]:
+        asked.append(([run.name for run in runs], refine, tuple(scales)))
+        return {"ap50": 50.0, "ap": 25.0, "images": 4}
+
+    monkeypatch.setattr(detection, "_measure", measure)
+    monkeypatch.setattr(detection, "write_derived", lambda *_: None)
+    monkeypatch.setattr(table, "write_derived", lambda *_: None)
+    for path in coco_study.rglob("precision*.json"):
+        path.rename(path.with_suffix(".kept"))
+    try:
+        detection.table(Study(coco_study, FAMILY, train=False), 9, scales=(16, 32))
+    finally:
+        for path in coco_study.rglob("*.kept"):
+            path.rename(path.with_suffix(".json"))
+    context = "coco-resnet101-context"
+    assert asked == [
+        (["coco-vgg16/seed0"], False, ()),
+        (["coco-resnet101/seed0"], False, ()),
+        (["coco-resnet101/seed0"], True, ()),
+        ([f"{context}/seed0"], True, ()),
+        ([f"{context}/seed0"], True, (16, 32)),
+        ([f"{context}/seed0", f"{context}/seed1"], True, (16, 32)),
+    ]
+
+
+def test_a_second_call_trains_and_tests_nothing(
+    coco_study: Path, coco: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was there")
+
+    monkeypatch.setattr(run, "train", never)
+    monkeypatch.setattr(detection, "evaluate_detector", never)
+    before = {path: path.read_bytes() for path in coco_study.glob("*.*")}
+    # The weights need not be named again.
+    assert call("reproduce", "table8", *LONGER, "--data-dir", coco, "--out", coco_study) == 0
+    assert call("reproduce", "table9", "--no-train", "--scales", "64,48,32", "--out", coco_study) == 0
+    assert {path: path.read_bytes() for path in coco_study.glob("*.*")} == before
+
+
+def test_what_is_missing_is_not_run_and_says_why(
+    devkit: Path, weights: list[str | Path], tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (7, 8, 9):
+        assert call("reproduce", f"table{number}", "--data-dir", devkit, "--out", tmp_path) == 0
+        said = capsys.readouterr().out
+        assert "no --weights-vgg16: " in said
+        assert "no --weights-resnet101: " in said
+        assert all(row["instead"] == "not run" and row["ap50"] is None for row in rows_of(tmp_path, number))
+    assert call("reproduce", "table8", *weights, "--out", tmp_path) == 0
+    assert "no --data-dir: VGG-16 (COCO val); ResNet-101 (COCO val)" in capsys.readouterr().out
+    assert call("reproduce", "table8", "--no-train", "--out", tmp_path) == 0
+    assert "| VGG-16 | COCO val | 41.5 / 21.2 | not run |" in (tmp_path / "table8.md").read_text()
+
+
+def test_a_table_of_ones_own_images_and_only_one_network(
+    devkit: Path, weights: list[str | Path], tmp_path: Path, call: Call
+) -> None:
+    data = [f"data.{key}" for key in ("layout=voc", "train=trainval", "test=test")]
+    assert (
+        call(
+            *("reproduce", "table8", "--networks", "coco-vgg16", *weights, *SET),
+            *(word for setting in data for word in ("--set", setting)),
+            *("--data-dir", devkit / "VOC2007", "--out", tmp_path),
+        )
+        == 0
+    )
+    first, second = rows_of(tmp_path, 8)
+    assert (first["images"], second["ap50"]) == (4, None)
+    assert "data.layout: coco -> voc" in (tmp_path / "table8.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table8", "--networks", "coco-resnet50"], "this experiment has coco-vgg16, coco-resnet101"),
+        (["table8", "coco-vgg16"], "did you mean --networks?"),
+        (["table8", "--weights-vgg16", "nowhere"], "there is no folder {here}/nowhere"),
+        (["table8", "--weights-vgg16", "{detector}"], "holds a detector, and a classifier is expected"),
+        (["table8", "{weights}", "--data-dir", "/nonexistent"], "there is no folder /nonexistent"),
+        (["table7", "{weights}"], "VOC2007"),
+        (["table8", "{weights}", "--set", "detector.backbone.name=resnet50"], "cannot change the network"),
+        (["table8", "{weights}", "--set", "seed=3"], "cannot change the network, the name or the seed"),
+        (["table8", "{weights}", "--set", "schedule.iteration=3"], "there is no key 'schedule.iteration'"),
+        (["table7", "--set", "schedule.iteration=3"], "there is no key 'schedule.iteration'"),
+        (["table9", "--scales", "a,b"], "--scales a,b: write whole numbers"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    coco: Path,
+    coco_study: Path,
+    weights: list[str | Path],
+    tmp_path: Path,
+    call: Call,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled: list[str | Path] = []
+    for word in arguments:
+        filled += weights if word == "{weights}" else [word]
+    filled = [coco_study / "coco-vgg16" / "seed0" if word == "{detector}" else word for word in filled]
+    data = [] if "--data-dir" in filled else ["--data-dir", coco]
+    assert call("reproduce", *filled, *data, "--out", tmp_path / "new") == 2
+    error = capsys.readouterr().err
+    assert sentence.replace("{here}", str(Path.cwd())) in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_studies_of_different_settings_do_not_mix(
+    coco_study: Path, coco: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("reproduce", "table8", "--data-dir", coco, "--out", coco_study) == 2
+    assert "another experiment: --out ANOTHER_FOLDER" in capsys.readouterr().err
+    for recipe in ("coco-vgg16", "coco-resnet101"):
+        shutil.copytree(coco_study / recipe, tmp_path / recipe)
+    file = tmp_path / "coco-vgg16" / "seed0" / "recipe.yaml"
+    file.write_text(file.read_text().replace("learning_rate: 0.02", "learning_rate: 0.01"))
+    assert call("reproduce", "table8", "--no-train", "--out", tmp_path) == 2
+    assert "cannot be compared" in capsys.readouterr().err
+
+
+def test_a_comparable_row_shows_the_difference() -> None:
+    assert DetectionRow(TABLE8[1], 48.0, 27.5, 40_000).cells()[2:5] == ["48.4 / 27.2", "48.0 / 27.5", "+0.3"]
+    assert DetectionRow(TABLE7[0], 72.9, None, 4952).cells()[2:5] == ["73.2", "72.9", "-0.3"]
+    assert DetectionRow(TABLE7[0], 72.9, None, 4952, departs=True).cells()[4] == ""
+
+
+def test_the_papers_numbers() -> None:
+    """Read off the tables a second time; each has a recipe, and the improvements add up."""
+    assert [row.ap50 for row in TABLE7] == [73.2, 76.4, 70.4, 73.8]
+    assert [(row.ap50, row.ap) for row in TABLE8] == [(41.5, 21.2), (48.4, 27.2)]
+    val = [(row.ap50, row.ap) for row in TABLE9 if row.tested == "COCO val"]
+    assert val == [(41.5, 21.2), (48.4, 27.2), (49.9, 29.9), (51.1, 30.0), (53.8, 32.5)]
+    assert [(row.ap50, row.ap) for row in TABLE9[5:]] == [(53.3, 32.2), (55.7, 34.9), (59.0, 37.4)]
+    assert {row.recipe for row in (*TABLE7, *TABLE8, *TABLE9)} <= DETECTION.keys()
+    assert DETECTION[TABLE9[3].recipe].detector.global_context
+
+
+@pytest.mark.parametrize("number", [7, 8, 9])
+def test_help_has_examples(number: int, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reproduce", f"table{number}", "--help") == 0
+    assert f"\n    residual reproduce table{number} --data-dir ~/" in capsys.readouterr().out

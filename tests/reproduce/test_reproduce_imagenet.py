@@ -1,0 +1,88 @@
+"""Tables 2 to 5 and Figure 4, on a few small generated images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, Call, set_options
+
+from residual.reproduce.paper import TABLE2, TABLE3, TABLE4, TABLE5
+
+
+@pytest.fixture(scope="module")
+def study(images: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    out = tmp_path_factory.mktemp("study") / "imagenet"
+    common = [*set_options(SMALL), "--data-dir", images, "--out", out]
+    assert call("reproduce", "figure4", *common) == 0
+    assert call("reproduce", "table2", *common) == 0
+    assert call("reproduce", "table3", "--networks", "plain34", "resnet34-a", *common) == 0
+    assert call("reproduce", "table4", "--networks", "resnet34-b", *common) == 0
+    assert call("reproduce", "table5", "--networks", "resnet34-b", *common) == 0
+    return out
+
+
+def rows_of(study: Path, number: int) -> dict[str, dict[str, Any]]:
+    table = json.loads((study / f"table{number}.json").read_text())
+    assert any("3 classes, not ImageNet's 1000" in change for change in table["departures"])
+    return {row["published"]["method"]: row for row in table["rows"]}
+
+
+def test_tables_stand_beside_the_paper(study: Path) -> None:
+    second, third, fourth, fifth = (rows_of(study, number) for number in (2, 3, 4, 5))
+    assert list(second) == [row.method for row in TABLE2]
+    assert all(row["top1"] is not None and row["images"] == 8 for row in second.values())
+    assert list(third) == [row.method for row in TABLE3]
+    assert third["ResNet-34 A"]["top1"] == second["ResNet-34"]["top1"]
+    assert third["ResNet-34 B"]["top1"] is None
+    assert list(fourth) == [row.method for row in TABLE4]
+    assert fourth["ResNet-34 B"]["top5"] is not None
+    # An ensemble of one network is that network.
+    assert fifth[TABLE5[-1].method]["top1"] == fourth["ResNet-34 B"]["top1"]
+    text = (study / "table3.md").read_text()
+    assert "| VGG-16 | 28.07 | 9.33 | quoted |" in text
+    assert "| ResNet-152 | 21.43 | 5.71 | not run |" in text
+    assert "not comparable" in text
+    runs = sorted(path.parent.parent.name for path in study.glob("*/*/results.json"))
+    expected = ["plain18", "plain34", "resnet18", "resnet34-a", "resnet34-b"]
+    assert runs == [f"imagenet-{name}" for name in expected]
+
+
+def test_the_report_shows_the_tables(study: Path, tmp_path: Path, call: Call) -> None:
+    folders = ["--imagenet", study, "--detection", tmp_path / "nothing"]
+    assert call("reproduce", "report", "--out", tmp_path, *folders) == 0
+    text = (tmp_path / "report.html").read_text()
+    top1 = rows_of(study, 2)["plain-18"]["top1"]
+    cells = "<td>27.94</td><td>-</td>" + f"<td>{top1:.2f}</td>"
+    assert f'<th scope="row">plain-18</th>{cells}' in text
+    assert "10 classes" not in text
+    assert "3 classes, not ImageNet&#39;s 1000" in text
+    assert text.count("data:image/svg+xml;base64,") == 1
+    assert "Table 8: not run. <code>residual reproduce table8" in text
+
+
+def test_figure4(study: Path) -> None:
+    text = (study / "figure4.svg").read_text(encoding="utf-8")
+    for word in ("plain networks", "residual networks", "18-layer", "34-layer", "validation", "error (%)"):
+        assert word in text
+    stored = json.loads((study / "figure4.json").read_text())
+    assert list(stored["networks"]) == ["plain-18", "plain-34", "ResNet-18", "ResNet-34 A"]
+
+
+def test_a_network_that_a_table_has_not(
+    study: Path, images: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("reproduce", "table2", "--networks", "resnet50", "--out", study) == 2
+    assert "this experiment has plain18, plain34" in capsys.readouterr().err
+
+
+def test_the_papers_numbers() -> None:
+    """Read off Tables 2 to 5 a second time."""
+    assert [row.top1 for row in TABLE2] == [27.94, 28.54, 27.88, 25.03]
+    ours = {row.method: (row.top1, row.top5) for row in TABLE3 if row.network}
+    assert ours["ResNet-34 C"] == (24.19, 7.40)
+    assert ours["ResNet-152"] == (21.43, 5.71)
+    single = {row.method: (row.top1, row.top5) for row in TABLE4}
+    assert single["ResNet-152"] == (19.38, 4.49)
+    assert single["BN-inception"] == (21.99, 5.81)
+    assert TABLE5[-1].top5 == 3.57

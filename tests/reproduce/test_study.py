@@ -1,0 +1,286 @@
+"""The CIFAR-10 study, every experiment of it, on digits and for a few iterations."""
+
+import json
+import re
+import shutil
+import statistics
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Call
+from PIL import Image
+
+from residual import InputError, run
+from residual.errors import Interrupted
+from residual.inference import layers
+from residual.recipes import find
+from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
+from residual.reproduce.study import CIFAR10, Study
+from residual.reproduce.table6 import CifarRow, duration
+
+SETTINGS = [
+    "data.dataset=digits",
+    "data.pad=0",
+    "data.flip=false",
+    "batch.size=64",
+    "schedule.iterations=4",
+    "evaluate_every=2",
+]
+SET = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    """A study in which every experiment was run, as the commands leave it."""
+    out = tmp_path_factory.mktemp("study") / "cifar10"
+    assert call("reproduce", "table6", "--depths", "20", "--seeds", "2", *SET, "--out", out) == 0
+    assert call("reproduce", "figure1", *SET, "--out", out) == 0
+    assert call("reproduce", "figure6", "--depths", "20", "56", *SET, "--out", out) == 0
+    assert call("reproduce", "figure7", "--depths", "20,56", *SET, "--out", out) == 0
+    assert call("reproduce", "signals", "--depths", "20", *SET, "--out", out) == 0
+    assert call("reproduce", "report", "--out", out) == 0
+    return out
+
+
+def results_of(out: Path, network: str, seed: int = 0) -> dict[str, Any]:
+    return json.loads((out / f"cifar10-{network}" / f"seed{seed}" / "results.json").read_text())
+
+
+def svg_texts(path: Path) -> list[str]:
+    root = ET.fromstring(path.read_text(encoding="utf-8"))
+    return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_each_network_and_seed_was_run_once(study: Path) -> None:
+    runs = sorted(str(path.parent.relative_to(study)) for path in study.glob("*/*/results.json"))
+    assert runs == [
+        "cifar10-plain20/seed0",
+        "cifar10-plain56/seed0",
+        "cifar10-resnet20/seed0",
+        "cifar10-resnet20/seed1",
+        "cifar10-resnet56/seed0",
+    ]
+    sessions = [json.loads(path.read_text()) for path in study.glob("*/*/environment.json")]
+    assert all(len(session) == 1 for session in sessions)
+
+
+def test_table6_is_what_the_runs_measured(study: Path) -> None:
+    table = json.loads((study / "table6.json").read_text())
+    quoted = [row for row in table["rows"] if row["quoted"]]
+    assert [row["published"]["error"] for row in quoted] == [other.error for other in TABLE6_OTHERS]
+    (ours,) = (row for row in table["rows"] if not row["quoted"])
+    errors = [results_of(study, "resnet20", seed)["test"]["top1_error"] for seed in (0, 1)]
+    assert list(ours["errors"].values()) == errors
+    assert ours["mean"] == pytest.approx(statistics.mean(errors))
+    assert ours["std"] == pytest.approx(statistics.stdev(errors))
+    # Four iterations on digits say nothing about 64,000 on CIFAR-10, and the files say so.
+    assert ours["difference"] is None
+    assert "schedule.iterations: 64000 -> 4" in table["departures"]
+    text = (study / "table6.md").read_text()
+    assert "Test error on handwritten digits" in text
+    assert "not comparable: " in text
+    assert f"{min(errors):.2f} ({statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f})" in text
+    assert "| ResNet | 20 | 0.27M | 8.75 |" in text
+    assert text.count("quoted") == len(TABLE6_OTHERS)
+
+
+def test_a_comparable_row_shows_the_difference() -> None:
+    row = CifarRow(TABLE6[110], False, 110, {0: 6.5, 1: 6.7, 2: 6.45})
+    assert row.ours == "6.45 (6.55 ± 0.13)"
+    assert row.difference == pytest.approx(6.55 - 6.61)
+    assert CifarRow(TABLE6[20], False, 20, {0: 8.7}).ours == "8.70"
+    assert CifarRow(TABLE6[20], False, 20, {}).ours == "not run"
+    assert [duration(s) for s in (45, 600, 9000)] == ["45 s", "10 min", "2.5 h"]
+
+
+def test_the_papers_numbers_are_table_6() -> None:
+    """Read off the table a second time, with its parameters checked against the networks themselves."""
+    errors = {depth: row.error for depth, row in TABLE6.items()}
+    assert errors == {
+        20: "8.75",
+        32: "7.51",
+        44: "7.17",
+        56: "6.97",
+        110: "6.43 (6.61 ± 0.16)",
+        1202: "7.93",
+    }
+    others = {(row.method, row.layers): row.mean for row in TABLE6_OTHERS}
+    assert others[("Highway", 19)] == 7.72
+    assert others[("FitNet", 19)] == 8.39
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure6", "figure7", "signals"])
+def test_figures_are_well_formed_and_labelled(study: Path, name: str) -> None:
+    texts = svg_texts(study / f"{name}.svg")
+    expected = {
+        "figure1": ["training error", "test error", "iterations", "error (%)", "20-layer", "56-layer"],
+        "figure6": ["plain networks", "residual networks", "iterations", "error (%)", "20-layer", "56-layer"],
+        "figure7": ["std of the response", "plain-20", "plain-56", "ResNet-20", "ResNet-56"],
+        "signals": ["at initialisation", "after training", "gradient's norm", "plain-20", "ResNet-20"],
+    }[name]
+    assert [text for text in expected if text not in texts] == []
+    with Image.open(study / f"{name}.png") as image:
+        assert min(image.size) > 600
+
+
+def test_curves_are_the_logs(study: Path) -> None:
+    stored = json.loads((study / "figure6.json").read_text())
+    assert list(stored["networks"]) == ["plain-20", "plain-56", "ResNet-20", "ResNet-56"]
+    log = study / "cifar10-plain56" / "seed0" / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    drawn = stored["networks"]["plain-56"]
+    assert drawn["iterations"] == [2, 4]
+    assert drawn["training_curve"] == [line["train"]["top1_error"] for line in lines]
+    assert drawn["test_curve"] == [line["test"]["top1_error"] for line in lines]
+    # Four iterations: nothing can be said about depth, and nothing is.
+    assert all("have not learned yet" in sentence for sentence in stored["statements"])
+
+
+def test_responses_and_signals_are_kept_in_the_run_folders(study: Path) -> None:
+    figure = json.loads((study / "figure7.json").read_text())
+    kept = json.loads((study / "cifar10-plain56" / "seed0" / "responses.json").read_text())
+    assert figure["networks"]["plain-56"] == kept["layers"]
+    assert len(kept["layers"]) == 55
+    assert kept["images"] == 1438
+    signals = json.loads((study / "signals.json").read_text())
+    assert list(signals["networks"]["plain-20"]) == ["at initialisation", "after training"]
+    first = signals["networks"]["plain-20"]["at initialisation"]
+    # BN's scale is 1 and its shift 0 at initialisation.
+    assert [layer["variance"] for layer in first] == pytest.approx([1.0] * 19, rel=1e-3)
+    assert any("ResNet-20 responds" in sentence for sentence in figure["statements"])
+
+
+def test_the_report_shows_everything_and_what_is_missing(study: Path) -> None:
+    text = (study / "report.html").read_text(encoding="utf-8")
+    assert len(re.findall("<svg", text)) == 4
+    assert "not run" in text  # ResNet-32 and others
+    assert "ResNet-1202" in text
+    assert "depart from the paper" in text
+    assert "7.54 (7.72 ± 0.16)" in text
+    assert "http" not in re.sub(r'"http://www\.w3\.org[^"]*"', "", text)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_second_call_trains_and_measures_nothing(
+    study: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was there")
+
+    monkeypatch.setattr(run, "train", never)
+    for name in ("layer_responses", "layer_signals"):
+        monkeypatch.setattr(layers, name, never)
+    before = {path: path.read_bytes() for path in study.glob("*.*")}
+    assert call("reproduce", "figure7", "--depths", "20", "56", *SET, "--out", study) == 0
+    assert call("reproduce", "signals", "--depths", "20", "--no-train", "--out", study) == 0
+    assert call("reproduce", "table6", "--depths", "20", "--seeds", "2", "--no-train", "--out", study) == 0
+    assert {path: path.read_bytes() for path in study.glob("*.*")} == before
+
+
+def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, trained = run.train, []
+
+    def stop(recipe: Any, out: Path, **options: Any) -> Any:
+        trained.append((out.parent.name, options["resume"]))
+        if len(trained) == 2:
+            raise Interrupted("stopped", 2)
+        return original(recipe, out, **options)
+
+    monkeypatch.setattr(run, "train", stop)
+    here = Study(tmp_path, CIFAR10, SETTINGS, device="cpu")
+    with pytest.raises(Interrupted, match=r"resnet20.seed1; give the same command again to go on"):
+        here.runs(["resnet20"], range(2))
+    found = here.runs(["resnet20"], range(2))
+    assert trained == [("cifar10-resnet20", False)] * 3
+    assert [finished.test_error for finished in found] == [
+        results_of(study, "resnet20", seed)["test"]["top1_error"] for seed in (0, 1)
+    ]
+
+
+def test_nothing_there_is_not_run(tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("figure1", "figure6", "figure7", "signals"):
+        assert call("reproduce", command, "--no-train", "--out", tmp_path) == 0
+        assert "not run" in capsys.readouterr().out
+    assert call("reproduce", "table6", "--no-train", "--out", tmp_path) == 0
+    assert capsys.readouterr().out.count("not run") == len(TABLE6)
+    assert call("reproduce", "report", "--out", tmp_path) == 0
+    assert "<svg" not in (tmp_path / "report.html").read_text()
+
+
+def test_studies_of_different_settings_do_not_mix(study: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(study / "cifar10-resnet20", mixed / "cifar10-resnet20")
+    recipe = mixed / "cifar10-resnet20" / "seed1" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.1", "learning_rate: 0.2"))
+    with pytest.raises(InputError, match=r"cannot be compared: .*learning_rate: 0.1 -> 0.2"):
+        Study(mixed, CIFAR10, train=False).runs(["resnet20"], range(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table6", "--depths", "21"], "--depths 21: a CIFAR network has 6n+2 layers"),
+        (["table6", "--depths", "20", "deep"], "--depths deep: a CIFAR network has 6n+2 layers"),
+        (["table6", "20"], "did you mean --depths?"),
+        (["table6", "--depths", "26"], "there is no recipe 'cifar10-resnet26'"),
+        (["figure6", "--set", "model.shortcut=B"], "cannot change the network or the seed"),
+        (["figure6", "--set", "seed=3"], "cannot change the network or the seed"),
+        (["figure1", "--set", "schedule.iteration=3"], "there is no key 'schedule.iteration'"),
+        (["figure1", "--data-dir", "/nonexistent/data"], "no such folder"),
+        (["figure1", "--device", "cuda:7"], "--device cuda:7: PyTorch sees"),
+        (["report", "--out", "/nonexistent"], "there is no folder /nonexistent"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--out" not in arguments:
+        arguments = [*arguments, "--out", str(tmp_path / "new")]
+    assert call("reproduce", *arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").rglob("recipe.yaml"))
+
+
+def test_a_run_of_other_settings_is_not_continued(
+    study: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("reproduce", "table6", "--depths", "20", "--out", study, "--data-dir", study) == 2
+    error = capsys.readouterr().err
+    assert "schedule.iterations: 4 -> 64000" in error
+    assert "another experiment: --out ANOTHER_FOLDER" in error
+
+
+def test_analyze_does_the_same_for_a_users_network(
+    study: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = study / "cifar10-resnet20" / "seed0" / "weights"
+    assert call("analyze", "responses", weights, "--json", "--out", tmp_path / "responses.svg") == 0
+    measured = json.loads(capsys.readouterr().out)
+    kept = json.loads((study / "cifar10-resnet20" / "seed0" / "responses.json").read_text())
+    assert measured["layers"] == kept["layers"]
+    assert "std of the response" in svg_texts(tmp_path / "responses.svg")
+
+    assert call("analyze", "signals", weights, "--json", "--out", tmp_path / "signals.png") == 0
+    moments = json.loads(capsys.readouterr().out)["moments"]
+    assert (
+        moments == json.loads((study / "cifar10-resnet20" / "seed0" / "signals.json").read_text())["moments"]
+    )
+    assert call("analyze", "responses", weights, "--images", "100") == 0
+    assert "layer3.2.conv2" in capsys.readouterr().out
+    # Nothing is overwritten, and a wrong file is refused before the work.
+    assert call("analyze", "signals", weights, "--out", tmp_path / "signals.png") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert call("analyze", "responses", weights, "--out", tmp_path / "responses.pdf") == 2
+    assert "ends in .svg or .png" in capsys.readouterr().err
+
+
+def test_recipes_of_the_study_are_the_papers() -> None:
+    for depth in TABLE6:
+        recipe = find(f"cifar10-resnet{depth}")
+        assert (recipe.schedule.iterations, recipe.batch.size, recipe.batch.bn_group) == (64_000, 128, 64)
+        assert recipe.data.validation == 0

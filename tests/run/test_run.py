@@ -1,0 +1,223 @@
+"""Whole runs as real processes: killed, stopped, broken, continued, and shared by two ranks."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import (
+    TINY,
+    Command,
+    Refused,
+    Shown,
+    assert_same_run,
+    command_line,
+    environment,
+    metrics_of,
+    results_of,
+    set_options,
+    torchrun,
+    wait_for,
+)
+
+from residual.training.checkpoint import list_checkpoints, load_checkpoint
+
+
+def start(cwd: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command_line(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=environment(),
+    )
+
+
+def lines(run: Path) -> int:
+    file = run / "metrics.jsonl"
+    return file.read_text().count("\n") if file.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = subprocess.run(
+        command_line("train", *TINY, "--out", out), env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_run_leaves_everything_behind(uninterrupted: Path) -> None:
+    assert {p.name for p in uninterrupted.iterdir()} >= {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "results.json",
+        "weights",
+    }
+    results = results_of(uninterrupted)
+    assert results["iterations"] == 240
+    assert results["train"]["images"] == 1438
+    assert results["test"]["images"] == 359
+    assert results["test"]["top1_error"] < 15
+    measured = metrics_of(uninterrupted)
+    assert [line["iteration"] for line in measured] == list(range(10, 241, 10))
+    # The curve ends with the reported number: final iteration, averaged statistics.
+    assert measured[-1]["test"]["top1_error"] == results["test"]["top1_error"]
+    assert all(line["train"]["images"] == 640 for line in measured)
+    (session,) = json.loads((uninterrupted / "environment.json").read_text())
+    assert session["versions"]["torch"] == torch.__version__
+    assert session["departures"] == []
+
+
+def test_killed_at_several_points_and_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    arguments: list[str | Path] = ["train", *TINY, "--out", out]
+    # Before the first checkpoint; right after a line; while a later checkpoint may be being written.
+    for point, moment in enumerate(
+        [lambda: lines(out) >= 1, lambda: lines(out) >= 9, lambda: len(list_checkpoints(out)) == 2]
+    ):
+        before = len(list_checkpoints(out))
+        process = start(tmp_path, *arguments, *(["--resume"] if point else []))
+        wait_for(process, moment if point < 2 else lambda n=lines(out): lines(out) >= n + 5)  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "results.json").exists()
+        assert len(list_checkpoints(out)) >= before
+    done = subprocess.run(
+        command_line(*arguments, "--resume"), env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same_run(out, uninterrupted)
+    assert len(json.loads((out / "environment.json").read_text())) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    number: signal.Signals, uninterrupted: Path, tmp_path: Path, residual: Command
+) -> None:
+    out = tmp_path / "stopped"
+    process = start(tmp_path, "train", *TINY, "--out", out)
+    wait_for(process, lambda: lines(out) >= 4)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"continue with: residual train --resume --out {out}" in errors
+    assert "Traceback" not in errors
+    _, progress = load_checkpoint(list_checkpoints(out)[-1])
+    assert f"stopped at iteration {progress.iteration:,}" in errors
+    done = residual("train", "--resume", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(out, uninterrupted)
+
+
+def test_resuming_a_complete_run_changes_nothing(uninterrupted: Path, shown: Shown) -> None:
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.name != ".lock"}
+    assert "240 iterations" in shown("train", "--resume", "--out", uninterrupted).out
+    assert {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.name != ".lock"} == before
+
+
+def test_a_run_is_never_overwritten(uninterrupted: Path, refused: Refused) -> None:
+    said = refused("train", *TINY, "--out", uninterrupted)
+    assert "holds a run already; continue it with --resume" in said
+
+
+def test_a_changed_recipe_is_not_resumed(uninterrupted: Path, refused: Refused) -> None:
+    said = refused("train", *TINY, "--set", "seed=5", "--resume", "--out", uninterrupted)
+    assert "seed: 0 -> 5" in said
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, refused: Refused) -> None:
+    out = tmp_path / "diverged"
+    said = refused(
+        *("train", *TINY, "--out", out, "--set", "schedule.learning_rate=1e30"),
+        *("--set", "schedule.warmup.iterations=60", "--set", "schedule.warmup.learning_rate=0.01"),
+    )
+    assert "the loss is not finite at iteration 6" in said
+    assert "try a lower schedule.learning_rate" in said
+    newest = list_checkpoints(out)[-1]
+    assert str(newest) in said
+    tensors, progress = load_checkpoint(newest)
+    assert progress.iteration == 50
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_a_full_disk_loses_nothing(uninterrupted: Path, tmp_path: Path, residual: Command) -> None:
+    out = tmp_path / "full"
+    process = start(tmp_path, "train", *TINY, "--out", out)
+    wait_for(process, lambda: len(list_checkpoints(out)) >= 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    kept = {p: p.read_bytes() for p in list_checkpoints(out)}
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    done = residual("train", "--resume", "--out", out, preexec_fn=small_disk)
+    assert done.returncode == 2
+    assert f"{out} cannot be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p: p.read_bytes() for p in list_checkpoints(out)} == kept
+    assert residual("train", "--resume", "--out", out).returncode == 0
+    assert_same_run(out, uninterrupted)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
+    uninterrupted: Path, tmp_path: Path, residual: Command, refused: Refused
+) -> None:
+    out = tmp_path / "damaged"
+    process = start(tmp_path, "train", *TINY, "--out", out)
+    wait_for(process, lambda: len(list_checkpoints(out)) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    newest = list_checkpoints(out)[-1]
+    os.truncate(newest, newest.stat().st_size // 2)
+    assert f"{newest} is damaged (a checkpoint" in refused("train", "--resume", "--out", out)
+    newest.unlink()
+    assert residual("train", "--resume", "--out", out).returncode == 0
+    assert_same_run(out, uninterrupted)
+
+
+def test_two_processes_do_not_share_a_run_folder(tmp_path: Path, refused: Refused) -> None:
+    out = tmp_path / "run"
+    process = start(tmp_path, "train", *TINY, "--set", "schedule.iterations=1000000", "--out", out)
+    wait_for(process, lambda: lines(out) >= 1)
+    said = refused("train", "--resume", "--out", out)
+    process.kill()
+    process.communicate()
+    assert "another process is working on this run" in said
+
+
+def test_two_ranks_compute_what_one_process_computes(tmp_path: Path, shown: Shown) -> None:
+    """A batch of 128 in BN groups of 64: in turn in one process, or one group in each of two."""
+    settings = ["batch.size=128", "schedule.iterations=30", "evaluate_every=5", "data.pad=1"]
+    arguments = [*TINY, *set_options(settings)]
+    one, two = tmp_path / "one", tmp_path / "two"
+    shown("train", *arguments, "--out", one)
+    done = subprocess.run(
+        torchrun("train", *arguments, "--out", two),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    single, double = metrics_of(one), metrics_of(two)
+    assert [line["iteration"] for line in single] == [line["iteration"] for line in double]
+    for a, b in zip(single, double, strict=True):
+        for part in ("train", "test"):
+            assert a[part]["images"] == b[part]["images"]
+            assert a[part]["loss"] == pytest.approx(b[part]["loss"], rel=1e-3)
+    results = [results_of(run) for run in (one, two)]
+    for part in ("train", "test"):
+        assert results[0][part]["images"] == results[1][part]["images"]
+        assert results[0][part]["loss"] == pytest.approx(results[1][part]["loss"], rel=1e-3)
+    assert json.loads((two / "environment.json").read_text())[0]["ranks"] == 2
+    assert done.stdout.count("everything is in") == 1

@@ -1,0 +1,106 @@
+"""What a run of a classifier has of its own: its schedule, its numbers, and what is wrong with its input."""
+
+from pathlib import Path
+
+import pytest
+from conftest import (
+    SMALL,
+    TINY,
+    Refused,
+    Shown,
+    metrics_of,
+    results_of,
+    set_options,
+    small_recipe,
+    write_images,
+)
+
+from residual import run
+from residual.inference.evaluation import EvaluationOptions, evaluate
+from residual.recipes import RECIPES, override
+from residual.training.checkpoint import load_checkpoint
+
+
+def assert_one_number(out: Path, split: str, *parts: str) -> None:
+    """Assert that the curve's end, the run's results and the evaluation that users call agree in every bit.
+
+    Args:
+        split: what the curve shows.
+        parts: the splits that ``evaluate`` knows, and what the results call them, as "test=validation".
+    """
+    results, last = results_of(out), metrics_of(out)[-1]
+    kinds = ("loss", "top1_error", "top5_error", "images")
+    assert last[split] == {kind: results[split][kind] for kind in kinds}
+    for part in parts:
+        known, name = part.split("=")
+        found = evaluate(out, EvaluationOptions(split=known), device="cpu").metrics.plain()  # type: ignore[arg-type]
+        assert {kind: found[kind] for kind in kinds} == {kind: results[name][kind] for kind in kinds}
+
+
+@pytest.mark.parametrize("size", [(200, 150), (20, 24)], ids=["larger", "smaller"])
+def test_one_network_one_folder_one_number(size: tuple[int, int], tmp_path: Path, shown: Shown) -> None:
+    """JPEGs larger than what is looked at, which their decoder halves, and smaller ones."""
+    data = write_images(tmp_path / "images", sizes=[size], suffix="jpg")
+    out = tmp_path / "run"
+    shown("train", "imagenet-resnet18", *set_options(SMALL), "--data-dir", data, "--out", out)
+    assert_one_number(out, "validation", "test=validation")
+
+
+def test_one_network_one_dataset_one_number(tmp_path: Path, shown: Shown) -> None:
+    out = tmp_path / "run"
+    shown("train", *TINY, "--set", "schedule.iterations=20", "--out", out)
+    assert_one_number(out, "test", "test=test", "train=train")
+
+
+def test_a_plateau_is_remembered_by_checkpoints(images: Path, tmp_path: Path) -> None:
+    settings = ["schedule.plateau.patience=1", "schedule.plateau.least=100", "evaluate_every=1"]
+    recipe = small_recipe("imagenet-resnet18", *settings)
+    run.train(recipe, tmp_path / "run", data_dir=images, device="cpu")
+    rates = [line["learning_rate"] for line in metrics_of(tmp_path / "run")]
+    # No error is lower by 100 points: each evaluation after the first divides the rate, three times at most.
+    assert rates == pytest.approx([0.02, 0.02, 0.002, 0.0002] + [0.00002] * 4)
+    last = sorted((tmp_path / "run").glob("checkpoint-*"))[-1]
+    assert load_checkpoint(last)[1].plateaus == 3
+
+
+def test_epochs_become_iterations(images: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("imagenet-resnet18", "schedule.epochs=2")
+    results = run.train(recipe, tmp_path / "run", data_dir=images, device="cpu")
+    # Two epochs of 13 images are 26, four batches of 8 rounded up.
+    assert results["iterations"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["finetune", "--data-dir", "{images}"], "starts from trained weights; name them with --weights"),
+        (["finetune", "--weights", "{images}", "--data-dir", "{images}"], "is no weights folder"),
+        (["imagenet-resnet18"], "name the folder that holds train/ and val/ with --data-dir"),
+        (["imagenet-resnet18", "--data-dir", "/nonexistent"], "there is no folder /nonexistent"),
+        (["imagenet-resnet18", "--data-dir", "{images}/val"], "has no folder train"),
+        (
+            [*("imagenet-vgg16", "--data-dir", "{images}"), *set_options([*SMALL, "data.folder.size=8"])],
+            "too small for",
+        ),
+        (["imagenet-resnet18", "--set", "data.folder.size=300"], "hold a crop of size 300"),
+        (["imagenet-resnet18", "--set", "data.folder=null"], "data.folder is for the dataset folder"),
+        # The dataset is read first; digits stand in for CIFAR-10.
+        (
+            [*("cifar10-resnet20", "--set", "schedule.plateau.patience=3"), "--dataset", "digits"],
+            "follows the validation error",
+        ),
+    ],
+)
+def test_wrong_input_of_train(
+    arguments: list[str], sentence: str, images: Path, tmp_path: Path, refused: Refused
+) -> None:
+    filled = [argument.replace("{images}", str(images)) for argument in arguments]
+    assert sentence in refused("train", *filled, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_shortened_resnet20_reaches_17_percent(published_cifar10: Path, tmp_path: Path) -> None:
+    recipe = override(RECIPES["cifar10-resnet20"], ["schedule.iterations=4000"])
+    results = run.train(recipe, tmp_path / "run", data_dir=published_cifar10)
+    assert results["test"]["top1_error"] < 17

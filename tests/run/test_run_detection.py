@@ -1,0 +1,175 @@
+"""Whole detection runs: a problem learned, killed, continued, shared by two ranks; and damaged data."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import (
+    BEGUN,
+    SHAPES,
+    Call,
+    Refused,
+    Shown,
+    assert_same_run,
+    command_line,
+    environment,
+    metrics_of,
+    results_of,
+    set_options,
+    torchrun,
+    wait_for,
+)
+from PIL import Image
+from shapes import CLASSES, write_shapes
+
+import residual as package
+from residual.training.checkpoint import list_checkpoints
+
+START = ["detect", "train", "voc-finetune", *set_options(BEGUN)]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def learned(shapes: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "learned"
+    arguments = ("voc-finetune", *set_options(SHAPES), "--data-dir", shapes, "--out", out)
+    assert call("detect", "train", *arguments) == 0
+    return out
+
+
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command_line(*arguments), stdout=pipe, stderr=pipe, text=True, env=environment())
+
+
+def test_coloured_shapes_are_learned(learned: Path) -> None:
+    results = results_of(learned)
+    assert results["test"]["ap50"] > 90
+    assert results["test"]["images"] == 40
+    assert results["train_images"] == 120
+    assert {p.name for p in learned.iterdir()} >= {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "weights",
+    }
+    (last,) = metrics_of(learned)
+    assert last["train"]["images"] == 1200
+    assert last["train"]["loss"] == pytest.approx(sum(last["train"]["losses"].values()))
+
+
+def test_a_trained_detector_is_tested_and_used(
+    learned: Path, shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    recorded = results_of(learned)["test"]["ap50"]
+    plain = json.loads(shown("detect", "evaluate", learned, "--json").out)
+    assert 100 * plain["map"] == pytest.approx(recorded, abs=0.5)
+    assert plain["coco"]["AP50"] > 0.85
+    assert plain["images"] == 40
+    refined = json.loads(shown("detect", "evaluate", learned, "--refine", "--json").out)
+    # Nothing is to be gained at an overlap of 0.5 here; tighter boxes are what refinement is for.
+    assert refined["coco"]["AP75"] > plain["coco"]["AP75"] - 0.05
+
+    told = shown(
+        *("detect", "evaluate", learned, "--split", "test", "--data-dir", shapes),
+        *("--figure", tmp_path / "pr.svg", "--submission", tmp_path / "voc"),
+    )
+    assert all(name in told.out for name in CLASSES)
+    assert "recall" in (tmp_path / "pr.svg").read_text()
+    names = {path.name for path in (tmp_path / "voc").iterdir()}
+    assert names == {f"comp4_det_test_{name}.txt" for name in CLASSES}
+    image, score, *box = (tmp_path / "voc/comp4_det_test_disc.txt").read_text().split("\n")[0].split()
+    assert (shapes / "JPEGImages" / f"{image}.png").is_file()
+    assert 0 < float(score) <= 1
+    assert len(box) == 4
+
+    annotated = shapes / "JPEGImages/test000.png"
+    told = shown("detect", "predict", learned, annotated, "--json", "--out", tmp_path / "drawn")
+    objects = json.loads(told.out)["images"][0]["objects"]
+    assert objects
+    assert Image.open(tmp_path / "drawn/test000.png").size == (48, 48)
+    detector = package.load_detector(learned, device="cpu")
+    found = detector.predict(annotated, score_threshold=0.5)
+    assert [detector.classes[label] for label in found.labels] == [item["class"] for item in objects]
+    assert found.boxes.flatten().tolist() == pytest.approx(
+        [value for item in objects for value in item["box"]], abs=0.01
+    )
+
+
+def test_killed_and_resumed_is_the_same_run(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    out = tmp_path / "killed"
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        resume = ["--resume"] if out.exists() else []
+        before = len(list_checkpoints(out)) if out.exists() else 0
+        process = start(*START, "--data-dir", few_shapes, "--out", out, *resume)
+        wait_for(process, lambda n=before: len(list_checkpoints(out)) > n)  # type: ignore[misc]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        if number == signal.SIGTERM and process.returncode:
+            assert "continue with: residual detect train --resume" in errors
+    assert "12 iterations" in shown("detect", "train", "--resume", "--out", out).out
+    assert_same_run(out, begun_detector)
+
+
+def test_two_ranks_compute_what_one_process_computes(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
+    arguments = [*START, "--set", "schedule.iterations=6", "--data-dir", few_shapes]
+    one, two = tmp_path / "one", tmp_path / "two"
+    shown(*arguments, "--out", one)
+    done = subprocess.run(
+        torchrun(*arguments, "--out", two), capture_output=True, text=True, env=environment(), timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(metrics_of(one), metrics_of(two), strict=True):
+        assert a["train"]["images"] == b["train"]["images"]
+        assert a["test"]["images"] == b["test"]["images"] == 5
+        # Rounding decides which of two nearly equal proposals is the better, but not what anchors learn.
+        ours, theirs = a["train"]["losses"], b["train"]["losses"]
+        assert ours["proposal_class"] == pytest.approx(theirs["proposal_class"], rel=2e-3)
+        assert a["train"]["loss"] == pytest.approx(b["train"]["loss"], rel=2e-2)
+        assert a["test"]["ap50"] == pytest.approx(b["test"]["ap50"], abs=2)
+
+
+def test_four_step_alternating_training(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
+    """A run that is killed in the middle of a step goes on as if it had not been."""
+    settings = ["training=alternating", "checkpoint_every=1"]
+    arguments = [*START, *set_options(settings), "--data-dir", few_shapes]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    shown(*arguments, "--out", whole)
+    assert [line["learning_rate"] for line in metrics_of(whole)] == [0.02, 0.02, 0.002]
+    assert metrics_of(whole)[0]["train"]["losses"]["proposal_class"] > 0
+    # After 7 of 12 iterations the second of the third step's three is next.
+    process = start(*arguments, "--out", killed)
+    wait_for(process, lambda: any("0000007" in path.name for path in list_checkpoints(killed)))
+    process.kill()
+    process.communicate()
+    shown("detect", "train", "--resume", "--out", killed)
+    assert_same_run(killed, whole)
+
+
+def test_a_run_survives_bad_files_and_reports_them(tmp_path: Path, shown: Shown, refused: Refused) -> None:
+    data = write_shapes(tmp_path / "data", train=8, test=4)
+    (data / "JPEGImages/train001.png").write_bytes(b"\x89PNG and no more")
+    Image.new("RGB", (30, 20)).save(data / "JPEGImages/train002.png")
+    (data / "Annotations/train003.xml").write_text("<annotation>")
+    (data / "Annotations/test001.xml").unlink()
+    (data / "JPEGImages/test002.png").write_bytes(b"")
+    out = tmp_path / "run"
+    assert "train003.xml is damaged" in shown(*START, "--data-dir", data, "--out", out).err
+    assert "test001.xml is missing" in (out / "left-out.txt").read_text()
+    unreadable = (out / "unreadable.txt").read_text()
+    assert "train001.png" in unreadable
+    assert "train002.png has 30 x 20 pixels and its annotation says 48 x 48" in unreadable
+    assert "test002.png" in unreadable
+    results = results_of(out)
+    assert (results["left_out"], results["unreadable_images"]) == (2, 3)
+    assert results["test"]["images"] == 3
+    strict = ["--set", "data.damaged=fatal", "--data-dir", data, "--out", tmp_path / "strict"]
+    assert "set data.damaged=skip" in refused(*START, *strict)

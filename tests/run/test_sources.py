@@ -1,0 +1,125 @@
+"""What a classifier is trained on: datasets in memory and folders of images, whole, damaged, and shared."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    SMALL,
+    TINY,
+    Shown,
+    assert_same_run,
+    environment,
+    metrics_of,
+    results_of,
+    set_options,
+    small_recipe,
+    torchrun,
+)
+
+from residual import InputError, run
+from residual.data.images import decode_centre
+from residual.data.stream import StreamBatches
+from residual.models.weights import load_weights
+
+
+def test_a_run_on_a_folder(trained_on_images: Path, images: Path) -> None:
+    results = results_of(trained_on_images)
+    assert results["iterations"] == 8
+    assert results["validation"]["images"] == 8
+    assert (results["train"], results["test"]) == (None, None)
+    lines = metrics_of(trained_on_images)
+    assert [line["iteration"] for line in lines] == [4, 8]
+    assert lines[0]["train"]["images"] == 32
+    stored = load_weights(trained_on_images)
+    assert stored.classes == ("ant", "bee", "cow")
+    # The mean image is that of the centres at 256/224 of the size.
+    assert stored.preprocessing.mean.shape == (3, 32, 32)
+    files = sorted((images / "train").rglob("*.png"))
+    centres = [decode_centre(file, 32, 37).double() / 255 for file in files]
+    assert (stored.preprocessing.mean - sum(centres) / 13).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("mean", ["per-pixel", "per-channel"])
+def test_interrupted_in_mid_epoch_no_image_is_repeated_or_lost(
+    mean: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that is resumed takes the mean from the cache, and the other one measured it: the same bits."""
+    recipe = small_recipe("imagenet-resnet18", f"data.mean={mean}", "data.std=true")
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of the whole run"))
+    run.train(recipe, whole, data_dir=images, device="cpu")
+
+    seen: dict[int, list[str]] = {}
+    original = StreamBatches.__call__
+
+    def watched(batches: StreamBatches, iteration: int) -> Any:
+        if iteration == 5 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise RuntimeError("the power fails")
+        seen[iteration] = [batches.index.ids[i] for i in batches.indices(iteration).tolist()]
+        return original(batches, iteration)
+
+    monkeypatch.setattr(StreamBatches, "__call__", watched)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of the other run"))
+    with pytest.raises(RuntimeError, match="the power fails"):
+        run.train(recipe, out, data_dir=images, device="cpu")
+    # The checkpoint is that after 3 iterations, within the second epoch of 13 images.
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+    run.train(None, out, resume=True, device="cpu")
+    row = [name for iteration in range(8) for name in seen[iteration]]
+    names = {path.relative_to(images / "train").as_posix() for path in (images / "train").rglob("*.png")}
+    assert all(set(row[start : start + 13]) == names for start in (0, 13, 26, 39))
+    assert_same_run(out, whole)
+
+
+def test_two_ranks_compute_what_one_process_computes_on_a_folder(
+    images: Path, tmp_path: Path, shown: Shown
+) -> None:
+    # BN over four values of a 1 x 1 map would magnify the rounding of another order of additions.
+    small = ["data.folder.size=64", "data.folder.shorter_side=[64,72]", "batch.bn_group=4"]
+    small += ["schedule.learning_rate=0.001", "schedule.iterations=4", "evaluate_every=2"]
+    arguments = ["train", "imagenet-resnet18", *set_options([*SMALL, *small]), "--data-dir", images]
+    shown(*arguments, "--out", tmp_path / "one")
+    done = subprocess.run(
+        torchrun(*arguments, "--out", tmp_path / "two"),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two"), strict=True):
+        for part in ("train", "validation"):
+            assert a[part]["images"] == b[part]["images"]
+            assert a[part]["loss"] == pytest.approx(b[part]["loss"], rel=1e-3)
+
+
+def test_damaged_images_are_counted_and_listed(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(images, tmp_path / "images")
+    (data / "train" / "ant" / "00.png").write_bytes(b"damaged")
+    (data / "val" / "bee" / "01.png").write_bytes(b"damaged")
+    results = run.train(small_recipe(), tmp_path / "run", data_dir=data, device="cpu")
+    assert results["validation"]["images"] == 7
+    assert results["unreadable_images"] == 2
+    assert "2 images could not be read and were skipped" in capsys.readouterr().err
+    assert "00.png" in (tmp_path / "run" / "unreadable.txt").read_text()
+    fatal = small_recipe("imagenet-resnet18", "data.folder.damaged=fatal")
+    with pytest.raises(InputError, match=r"mend or remove it"):
+        run.train(fatal, tmp_path / "fatal", data_dir=data, device="cpu")
+
+
+def test_a_validation_part_is_what_the_curve_shows(tmp_path: Path, shown: Shown) -> None:
+    out = tmp_path / "run"
+    shown(
+        *("train", *TINY, "--out", out, "--set", "data.validation=200", "--set", "schedule.iterations=30"),
+    )
+    measured = metrics_of(out)
+    assert all("test" not in line and line["validation"]["images"] == 200 for line in measured)
+    results = results_of(out)
+    assert [results[part]["images"] for part in ("train", "validation", "test")] == [1238, 200, 359]
+    assert results["best_validation_top1_error"] == min(line["validation"]["top1_error"] for line in measured)

@@ -1,0 +1,157 @@
+"""What a run starts from: trained weights, of which nothing that was asked for is lost."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import BEGUN, SMALL, Refused, Shown, save_network, set_options, tensors_of
+from PIL import Image
+
+from residual.models.weights import load_weights
+
+#: Two iterations of fine-tuning.
+TUNE = ["data.folder.size=32", "data.folder.shorter_side=[36,48]", "batch.size=4", "schedule.iterations=2"]
+#: Two iterations of a detector that is made from weights.
+DETECT = [s for s in BEGUN if "backbone" not in s and not s.startswith("name=")] + ["schedule.iterations=2"]
+
+
+def recipe_of(run: Path) -> dict[str, dict[str, object]]:
+    return yaml.safe_load((run / "recipe.yaml").read_text())
+
+
+def test_fine_tuning_replaces_the_classifier_and_keeps_the_rest(
+    trained_on_images: Path, images: Path, tmp_path: Path, shown: Shown
+) -> None:
+    two = tmp_path / "two"
+    for part in ("train", "val"):
+        for name in ("ant", "cow"):
+            (two / part).mkdir(parents=True, exist_ok=True)
+            (two / part / name).symlink_to(images / part / name)
+    out = tmp_path / "tuned"
+    settings = ["data.folder.size=32", "data.folder.shorter_side=[36,48]", "batch.size=4", "batch.bn_group=4"]
+    settings += ["schedule.epochs=1", "schedule.learning_rate=1e-9"]
+    told = shown(
+        *("train", "finetune", "--weights", trained_on_images, "--data-dir", two, "--out", out),
+        *set_options(settings),
+    )
+    assert "but its classifier, which starts anew for 2 classes" in told.err
+    tuned, before = load_weights(out), load_weights(trained_on_images)
+    assert tuned.classes == ("ant", "cow")
+    assert tuned.config["model"]["name"] == "resnet18"
+    # At that rate nothing moves visibly; the preprocessing is that of the weights.
+    assert torch.equal(tuned.preprocessing.mean, before.preprocessing.mean)
+    moved = (tuned.model.layer4[1].conv2.weight - before.model.layer4[1].conv2.weight).abs().max()
+    assert moved < 1e-6
+    assert tuned.model.fc.weight.shape == (2, 512)
+    # Resuming a complete run needs nothing named again.
+    shown("train", "--resume", "--out", out)
+
+
+def test_a_classifier_is_no_detector_and_the_reverse(
+    begun_detector: Path, tmp_path: Path, refused: Refused
+) -> None:
+    classifier = save_network(tmp_path / "classifier", classes="ab")
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    said = refused("detect", "predict", classifier, tmp_path / "x.png")
+    assert "holds a classifier, and a detector is expected" in said
+    assert "holds a detector, and a classifier is expected" in refused("evaluate", begun_detector)
+
+
+def test_a_detector_starts_from_a_classifier_or_a_detector(
+    few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    classifier = save_network(tmp_path / "classifier", classes="ab", mean=torch.full((3, 32, 32), 0.5))
+    start = ["detect", "train", "voc-finetune", *set_options(DETECT), "--data-dir", few_shapes]
+    first, second = tmp_path / "first", tmp_path / "second"
+    told = shown(*start, "--weights", classifier, "--out", first).err
+    assert f"starting from the classifier {classifier}" in told
+    told = shown(*start, "--weights", first, "--out", second).err
+    assert f"starting from the detector {first}" in told
+    name = "backbone.network.bn1.scale"
+    assert torch.equal(tensors_of(first)[name], tensors_of(second)[name])
+    assert tensors_of(first)["preprocessing.mean"].flatten().tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "theirs", "asked"),
+    [
+        ("cifar_resnet8", "shortcut", "A", "C"),
+        ("resnet18", "shortcut", "B", "C"),
+        ("resnet50", "variant", "v1", "v1.5"),
+    ],
+)
+@pytest.mark.parametrize("detection", [False, True], ids=["classifier", "detector"])
+def test_a_setting_that_does_not_fit_the_weights_is_never_lost(
+    name: str,
+    option: str,
+    theirs: str,
+    asked: str,
+    detection: bool,
+    images: Path,
+    few_shapes: Path,
+    tmp_path: Path,
+    refused: Refused,
+) -> None:
+    weights = save_network(tmp_path / "weights", name, classes="ab", mean=torch.rand(3))
+    if detection:
+        start = ["detect", "train", "voc-finetune", *set_options(DETECT), "--data-dir", few_shapes]
+        key = f"detector.backbone.{option}"
+    else:
+        start, key = ["train", "finetune", *set_options(TUNE), "--data-dir", images], f"model.{option}"
+    out = tmp_path / "run"
+    said = refused(*start, "--weights", weights, "--set", f"{key}={asked}", "--out", out)
+    assert said.count("\n") == 1
+    assert f"has {option} {theirs} and the recipe {asked}" in said
+    assert not out.exists()
+
+
+def test_a_setting_that_fits_the_weights_is_kept(
+    images: Path, few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    weights = save_network(tmp_path / "weights", classes="ab", shortcut="C")
+    out = tmp_path / "tuned"
+    tune = ["train", "finetune", *set_options(TUNE), "--data-dir", images, "--weights", weights]
+    shown(*tune, "--set", "model.shortcut=C", "--out", out)
+    assert recipe_of(out)["model"]["shortcut"] == "C"
+    assert load_weights(out).config["model"]["options"]["shortcut"] == "C"
+    out = tmp_path / "detector"
+    detect = ["detect", "train", "voc-finetune", *set_options(DETECT), "--data-dir", few_shapes]
+    setting = "detector.backbone.shortcut=C"
+    shown(*detect, "--weights", weights, "--set", setting, "--out", out)
+    assert recipe_of(out)["detector"]["backbone"]["shortcut"] == "C"  # type: ignore[index]
+
+
+def test_a_network_that_the_weights_are_not_of(images: Path, tmp_path: Path, refused: Refused) -> None:
+    weights = save_network(tmp_path / "weights", classes="ab")
+    start = ["train", "finetune", *set_options(SMALL), "--data-dir", images, "--weights", weights]
+    said = refused(*start, "--set", "model.name=cifar_resnet14", "--out", tmp_path / "run")
+    assert "is a cifar_resnet8 and the recipe is for a cifar_resnet14" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("detection", [False, True], ids=["classifier", "detector"])
+def test_weights_that_were_named_by_a_relative_path_are_found_from_elsewhere(
+    detection: bool,
+    images: Path,
+    few_shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: Shown,
+) -> None:
+    weights = save_network(tmp_path / "here" / "weights", classes="ab")
+    (tmp_path / "there").mkdir()
+    out = tmp_path / "run"
+    words = ["detect", "train"] if detection else ["train"]
+    settings = set_options(DETECT if detection else TUNE)
+    start = [*words, "voc-finetune" if detection else "finetune", *settings]
+    monkeypatch.chdir(tmp_path / "here")
+    data = few_shapes if detection else images
+    shown(*start, "--weights", "weights", "--data-dir", data, "--out", out)
+    recipe = recipe_of(out)
+    network = recipe["detector"]["backbone"] if detection else recipe["model"]
+    assert network["weights"] == str(weights)  # type: ignore[index]
+    # As if it had been killed before the end.
+    (out / "results.json").unlink()
+    monkeypatch.chdir(tmp_path / "there")
+    assert "2 iterations" in shown(*words, "--resume", "--out", out).out

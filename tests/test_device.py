@@ -1,0 +1,205 @@
+"""The device that computes: wrong names, its arithmetic whoever asks for it, its memory."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import save_network, sentence_of
+
+import residual
+from residual.device import keep_freed_memory, memory_ran_out, open_device, pick_device, set_arithmetic
+from residual.inference.evaluation import EvaluationOptions, evaluate
+from residual.inference.layers import layer_responses, layer_signals
+
+CUDA = torch.device("cuda:0")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave PyTorch's switches as they were."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    precision, exact = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(exact)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """A machine with two GPUs, as far as asking goes; return what was made the current one."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return current
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    "name", ["tpu", "", "gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "mps", "meta", "cpu,cuda"]
+)
+def test_names_of_no_device(name: str) -> None:
+    said = sentence_of(lambda: pick_device(name))
+    assert said == f"--device {name}: known are auto, cpu, cuda and cuda:N"
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
+def test_a_gpu_where_there_is_none(name: str) -> None:
+    said = sentence_of(lambda: pick_device(name))
+    assert said.startswith(f"--device {'cuda:0' if name == 'cuda' else name}: PyTorch sees 0 GPUs here")
+    assert "--device cpu" in said
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_without_a_gpu_is_the_cpu() -> None:
+    assert pick_device("auto") == torch.device("cpu")
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_each_process_has_its_gpu(two_gpus: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("auto") == pick_device("cuda") == CUDA
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:1")
+    # One that is named is taken, whatever the rank.
+    assert pick_device("cuda:0") == CUDA
+    assert [str(device) for device in two_gpus] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:0"]
+    assert pick_device("cpu") == torch.device("cpu")
+    assert len(two_gpus) == 5
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--device cuda:2: PyTorch sees 2 GPUs here" in sentence_of(lambda: pick_device("cuda:2"))
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    said = sentence_of(lambda: pick_device("auto"))
+    assert "torchrun with as many processes as there are GPUs" in said
+
+
+# --- arithmetic ---
+
+
+def switches() -> tuple[bool, str, bool, bool]:
+    return (
+        torch.backends.cudnn.allow_tf32,
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "deterministic", "one_size", "expected"),
+    [
+        ("float32", False, False, (False, "highest", False, False)),
+        ("tf32", False, False, (True, "high", False, False)),
+        ("bfloat16", False, True, (True, "high", True, False)),
+        ("float32", True, True, (False, "highest", False, True)),
+        ("tf32", True, False, (True, "high", False, True)),
+    ],
+)
+def test_how_a_gpu_computes(
+    precision: str, deterministic: bool, one_size: bool, expected: tuple[bool, str, bool, bool]
+) -> None:
+    # The opposite before, so that what is not set shows.
+    set_arithmetic(CUDA, "float32" if expected[0] else "tf32", not expected[3], not expected[2])
+    set_arithmetic(CUDA, precision, deterministic, one_size)
+    assert switches() == expected
+    if deterministic:
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_cpu_needs_no_switch() -> None:
+    before = switches()
+    set_arithmetic(torch.device("cpu"), "tf32", deterministic=True, one_size=True)
+    assert switches() == before
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+
+
+def use(weights: Path) -> object:
+    return residual.load(weights, device="cuda")
+
+
+def tested(weights: Path) -> object:
+    return evaluate(weights, EvaluationOptions("digits"), device="cuda")
+
+
+def respond(weights: Path) -> object:
+    return layer_responses(weights, "digits", None, 10, "cuda")
+
+
+def signal(weights: Path) -> object:
+    return layer_signals(weights, "digits", None, 1, "cuda")
+
+
+def detect(weights: Path) -> object:
+    return residual.load_detector(weights, device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and nothing to pretend")
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("door", [use, tested, respond, signal, detect])
+def test_a_network_that_is_used_computes_in_its_precision(
+    door: Callable[[Path], object], begun_detector: Path, tmp_path: Path
+) -> None:
+    """A GPU's float32 products are those of float32: not only in training are the switches set."""
+    weights = save_network(tmp_path / "weights", classes="0123456789", mean=torch.zeros(1, 8, 8))
+    set_arithmetic(CUDA, "tf32")
+    # There is no GPU after all, so that is as far as it comes.
+    with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
+        door(begun_detector if door is detect else weights)
+    assert switches()[:2] == (False, "highest")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_device_is_opened_with_its_arithmetic() -> None:
+    assert open_device("cuda:1", "tf32", one_size=True) == torch.device("cuda:1")
+    assert switches() == (True, "high", True, False)
+    assert open_device("auto", "float32", deterministic=True) == CUDA
+    assert switches() == (False, "highest", False, True)
+
+
+# --- memory ---
+
+
+def test_freed_memory_is_kept_on_glibc_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Library:
+        @staticmethod
+        def mallopt(option: int, value: int) -> None:
+            asked.append((option, value))
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    keep_freed_memory()
+    assert asked == []
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    keep_freed_memory()
+    # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h.
+    assert asked == [(-3, 2**31 - 1), (-1, 2**31 - 1)]
+
+
+def test_what_is_said_when_the_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 60 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 62 * 2**30)
+    said = memory_ran_out(CUDA)
+    assert "this run had taken 60.0 GiB and needed more" in said
+    assert "other programs hold 17.0 of the GPU's 80.0 GiB" in said
+    assert "batch.size" in said

@@ -1,0 +1,120 @@
+"""Every command and every line of Python in README.md and docs/ is run, small, and has to end well."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Call
+from documents import (
+    PAGES,
+    Stage,
+    Told,
+    command_named,
+    distinct,
+    mentioned,
+    options_of,
+    prose_of,
+    python_of,
+    told_by_help,
+    told_by_pages,
+    try_out,
+)
+
+from residual import InputError
+from residual.recipes import DETECTION, RECIPES, override
+
+#: What is told and not run here, and why.
+NOT_RUN = {
+    "make install && source .venv/bin/activate": "installs PyTorch",
+    "source .venv/bin/activate": "changes the shell that it is typed into",
+    "make demo": "is residual reproduce degradation, which is run",
+    "make docs": "makes the website; CI does",
+    "pip install 'residual[detection]'": "installs",
+    "pip install 'residual[onnx]'": "installs",
+    "pip install 'residual[tensorboard]'": "installs",
+    "python benchmarks/train_cpu.py --out results/benchmarks/train_cpu.json": "measures for minutes",
+    "python benchmarks/train_gpu.py --out results/benchmarks/train_gpu.json --profile profile.txt": "a GPU",
+    "python benchmarks/inference_cpu.py --rounds 3": "measures for minutes",
+    "python benchmarks/testing.py --device cpu": "measures for minutes",
+    "python benchmarks/detection.py --tasks inference --images 1 --passes 2": "measures for minutes",
+}
+
+TOLD = distinct(told_by_pages())
+OURS = [told for told in TOLD if "residual " in told.text and told.text not in NOT_RUN]
+
+
+def test_all_that_is_told_is_run_or_listed() -> None:
+    others = [told.text for told in TOLD if told not in OURS]
+    assert sorted(others) == sorted(NOT_RUN)
+    assert len(OURS) > 60
+
+
+@pytest.mark.parametrize("text", NOT_RUN)
+def test_what_is_not_run_is_there(text: str) -> None:
+    program, word = text.split()[:2]
+    if program == "make":
+        assert re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif program == "python":
+        assert (ROOT / word).is_file()
+    elif program == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert re.search(r"\[(\w+)\]", text)[1] in extras  # type: ignore[index]
+
+
+@pytest.mark.parametrize("told", [told for told in OURS if told.whole], ids=lambda told: told.text)
+def test_a_command_of_the_pages_ends_well(
+    told: Told, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    try_out(told, stage, tmp_path, monkeypatch, call)
+
+
+@pytest.mark.parametrize("told", [told for told in OURS if not told.whole], ids=lambda told: told.text)
+def test_a_command_that_a_sentence_mentions_is_there(told: Told) -> None:
+    command, options = mentioned(told.text)
+    assert set(options) <= options_of(command)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name)
+def test_python_of_a_page_runs_in_its_order(
+    page: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.patch(monkeypatch)
+    monkeypatch.chdir(stage.copy(tmp_path / "place", detection=False))
+    exec(compile(python_of(page), str(page), "exec"), {"__name__": page.stem})
+
+
+def test_every_option_that_a_page_names_is_there() -> None:
+    known = {"--nproc-per-node"}
+    for told in told_by_help():
+        if "residual " in told.where:
+            command, _ = command_named(told.where.split()[1:])
+            known |= options_of(command)
+    for page in PAGES:
+        for code in re.findall(r"`([^`]+)`", "\n".join(prose_of(page.read_text(encoding="utf-8")))):
+            for option in re.findall(r"(?:^| )(--[a-z0-9][a-z0-9-]*)", code):
+                if not code.startswith("python "):
+                    assert option in known, f"{page.name}: {code}"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    sorted(
+        {
+            setting.strip("'")
+            for page in PAGES
+            for setting in re.findall(
+                r"(?:--set |`)((?:'[^']+'|[a-z_.]+=[^\s`]+))", page.read_text(encoding="utf-8")
+            )
+            if re.match(r"'?[a-z_]+(\.[a-z_]+)*=", setting)
+        }
+    ),
+)
+def test_every_setting_that_a_page_names_is_one_of_a_recipe(setting: str) -> None:
+    for recipe in (*RECIPES.values(), *DETECTION.values()):
+        try:
+            override(recipe, [setting])
+        except InputError:
+            continue
+        return
+    pytest.fail(f"no recipe takes {setting}")

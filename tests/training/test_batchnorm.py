@@ -1,0 +1,72 @@
+"""BN groups told apart, and exact averages after training."""
+
+import copy
+
+import pytest
+import torch
+from conftest import small_batch, small_model, step_of
+from torch import Tensor, nn
+
+from residual.distributed import World
+from residual.training.batchnorm import GroupedBatchNorm2d, average_statistics, batch_norms, tell_groups_apart
+
+
+def test_exact_averages_are_plain_means_over_all_groups() -> None:
+    model = small_model()
+    first = model.bn1
+    outputs: list[Tensor] = []
+    model.conv1.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach().clone()))
+    average_statistics(model, lambda i: small_batch(16, i), range(3, 8), 8, World())
+    assert len(outputs) == 10
+    means = torch.stack([o.mean(dim=(0, 2, 3)) for o in outputs]).mean(0)
+    variances = torch.stack([o.var(dim=(0, 2, 3), unbiased=True) for o in outputs]).mean(0)
+    torch.testing.assert_close(first.running_mean, means)
+    torch.testing.assert_close(first.running_var, variances)
+
+
+def test_averaging_changes_no_weight() -> None:
+    model = small_model()
+    before = [p.clone() for p in model.parameters()]
+    average_statistics(model, lambda i: small_batch(16, i), range(2), 8, World())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert {layer.num_batches_tracked.item() for layer in batch_norms(model)} == {4}
+
+
+BATCH, GROUP = 16, 4
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_plain8", "resnet18"])
+def test_groups_told_apart_train_as_groups_one_after_the_other(name: str) -> None:
+    x = torch.randn(BATCH, 1, 64, 64, generator=torch.Generator().manual_seed(2)).double()
+    y = torch.arange(BATCH) % 4
+    apart, together = small_model(name).double(), small_model(name).double()
+    tell_groups_apart(together, GROUP)
+    one, other = step_of(apart, GROUP), step_of(together, BATCH)
+    for number in range(2):
+        one(x, y, 0.02, number)
+        other(x, y, 0.02, number)
+    for (key, a), b in zip(apart.state_dict().items(), together.state_dict().values(), strict=True):
+        if not key.endswith("num_batches_tracked"):
+            torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_telling_groups_apart_keeps_the_state_dict_and_the_parameters() -> None:
+    model = small_model()
+    before, parameters = copy.deepcopy(model.state_dict()), list(model.parameters())
+    tell_groups_apart(model, GROUP)
+    assert all(isinstance(layer, GroupedBatchNorm2d) for layer in batch_norms(model))
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert all(p is q for p, q in zip(model.parameters(), parameters, strict=True))
+
+
+def test_one_group_and_evaluation_are_plain_bn() -> None:
+    plain = nn.BatchNorm2d(3)
+    grouped = GroupedBatchNorm2d(copy.deepcopy(plain), GROUP)
+    for count in (GROUP, GROUP + 1):
+        x = torch.randn(count, 3, 5, 5)
+        torch.testing.assert_close(grouped(x), plain(x), rtol=0, atol=0)
+    x = torch.randn(2 * GROUP, 3, 5, 5)
+    assert not torch.allclose(grouped(x), plain(x))
+    grouped.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(grouped.eval()(x), plain.eval()(x), rtol=0, atol=0)

@@ -1,0 +1,145 @@
+"""What iterations on a GPU are made of, checked on a CPU: rates and batches from tables."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from conftest import CPU, small_model, step_of
+from torch import Tensor, nn
+
+from residual.data.dataset import Dataset
+from residual.data.resident import ResidentBatches
+from residual.distributed import World
+from residual.models.preprocessing import Preprocessing
+from residual.recipes.schema import Schedule
+from residual.training import iteration as iterations
+from residual.training.batchnorm import tell_groups_apart
+from residual.training.classification import ErrorMeter
+from residual.training.iteration import CapturedIterations, EagerIterations, PlannedBatches, compile_regions
+from residual.training.schedule import learning_rate
+from residual.training.sgd import SGD
+from residual.training.step import Step
+
+BATCH, GROUP = 16, 4
+
+
+def batches_of(pad: int = 1) -> ResidentBatches:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (40, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    targets = torch.randint(4, (40,), generator=generator)
+    dataset = Dataset("generated", tuple("abcd"), images, targets, torch.arange(40))
+    return ResidentBatches(dataset, Preprocessing(torch.full((1,), 0.5)), BATCH, pad, True, 0, CPU)
+
+
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of five rows, so that a short run fills them several times."""
+    monkeypatch.setattr(iterations, "ROWS", 5)
+
+
+@pytest.mark.usefixtures("few_rows")
+def test_iterations_from_tables_are_the_eager_ones() -> None:
+    rate = partial(learning_rate, Schedule(iterations=12, learning_rate=0.05))
+    states: list[dict[str, Tensor]] = []
+    meters = []
+    for captured in (False, True):
+        model, batches = small_model(), batches_of()
+        step = step_of(model, GROUP)
+        iterate = (
+            CapturedIterations(step, batches, rate, CPU)
+            if captured
+            else EagerIterations(step, batches, rate, 0, 0)
+        )
+        for number in range(12):
+            iterate(number)
+        states.append(model.state_dict())
+        meters.append(step.meter.sums)
+    for key, value in states[0].items():
+        # A rate in a tensor is rounded to float32 before it meets a gradient.
+        torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(meters[1], meters[0])
+
+
+@pytest.mark.usefixtures("few_rows")
+def test_iterations_from_tables_can_start_anywhere() -> None:
+    rate = partial(learning_rate, Schedule(iterations=12, learning_rate=0.05))
+    model, batches = small_model(), batches_of()
+    through = CapturedIterations(step_of(model, GROUP), batches, rate, CPU)
+    for number in range(7):
+        through(number)
+    middle, velocities = copy.deepcopy(model), copy.deepcopy(through.step.optimizer.velocities)
+    for number in range(7, 12):
+        through(number)
+    step = step_of(middle, GROUP)
+    for name, value in velocities.items():
+        step.optimizer.velocities[name].copy_(value)
+    resumed = CapturedIterations(step, batches, rate, CPU)
+    for number in range(7, 12):
+        resumed(number)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(middle.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_resident_batches_are_planned() -> None:
+    batches = batches_of()
+    assert isinstance(batches, PlannedBatches)
+    inputs, targets = batches.assemble(batches.plan(3))
+    again, same = batches(3)
+    assert torch.equal(inputs, again)
+    assert torch.equal(targets, same)
+
+
+def test_blocks_of_one_shape_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps a 1202-layer network from compiling for an hour: distinct blocks count, not blocks."""
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        compiled.append(len(inputs))
+        return graph.forward
+
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: original(self, backend=backend, **how))
+    counts = {}
+    x = torch.randn(2 * GROUP, 1, 8, 8)
+    for name in ("cifar_resnet14", "cifar_resnet38"):
+        torch._dynamo.reset()
+        compiled.clear()
+        model = small_model(name)
+        tell_groups_apart(model, GROUP)
+        compile_regions(model)
+        model(x).sum().backward()
+        counts[name] = len(compiled)
+    torch._dynamo.reset()
+    # The first BN, and of each width the block that changes the shape and the one that does not.
+    assert counts["cifar_resnet14"] == counts["cifar_resnet38"] <= 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.usefixtures("few_rows")
+def test_a_recorded_iteration_is_the_eager_one() -> None:
+    device = torch.device("cuda")
+    rate = partial(learning_rate, Schedule(iterations=20, learning_rate=0.02))
+    states, sums = [], []
+    for recorded in (False, True):
+        model = small_model().to(device)
+        batches = batches_of()
+        batches.images, batches.targets = batches.images.to(device), batches.targets.to(device)
+        batches.prepare = Preprocessing(torch.full((1,), 0.5)).to(device)
+        if recorded:
+            tell_groups_apart(model, GROUP)
+            compile_regions(model)
+        optimizer = SGD(model, 0.9, 1e-4, "paper")
+        step = Step(model, optimizer, BATCH if recorded else GROUP, World(), ErrorMeter(device), "float32")
+        iterate = (
+            CapturedIterations(step, batches, rate, device)
+            if recorded
+            else EagerIterations(step, batches, rate, 0, 0)
+        )
+        for number in range(8):
+            iterate(number)
+        states.append({k: v.cpu() for k, v in model.state_dict().items() if "num_batches" not in k})
+        sums.append(step.meter.sums.cpu())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-2, atol=1e-2)

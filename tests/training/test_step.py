@@ -1,0 +1,55 @@
+"""A step against the paper's machine."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from conftest import CPU, small_batch, small_model, step_of
+
+from residual.distributed import World
+from residual.training.batchnorm import batch_norms
+from residual.training.classification import ErrorMeter
+from residual.training.sgd import SGD
+from residual.training.step import Step
+
+
+def test_a_step_normalises_group_by_group_and_averages_the_gradients() -> None:
+    """Against the paper's machine: two GPUs with half of the batch each, gradients averaged."""
+    x, y = small_batch(16)
+    model = small_model()
+    gpus = [copy.deepcopy(model), copy.deepcopy(model)]
+    for gpu, xs, ys in zip(gpus, x.split(8), y.split(8), strict=True):
+        F.cross_entropy(gpu(xs), ys).backward()
+    expected = {}
+    for (name, p), q in zip(gpus[0].named_parameters(), gpus[1].parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        expected[name] = p.detach() - 0.1 * (p.grad + q.grad) / 2
+
+    meter = ErrorMeter(CPU)
+    Step(model, SGD(model, 0.9, 0, "paper"), 8, World(), meter)(x, y, 0.1, 0)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[name])
+    # Moving averages: what the average over the two GPUs would be.
+    for mine, a, b in zip(*(batch_norms(m) for m in (model, *gpus)), strict=True):
+        torch.testing.assert_close(mine.running_mean, (a.running_mean + b.running_mean) / 2)
+        torch.testing.assert_close(mine.running_var, (a.running_var + b.running_var) / 2)
+
+    whole = small_model()
+    Step(whole, SGD(whole, 0.9, 0, "paper"), 16, World(), ErrorMeter(CPU))(x, y, 0.1, 0)
+    name = "layer1.0.conv1.weight"
+    assert not torch.allclose(whole.get_parameter(name), expected[name]), "the group does not matter?"
+
+
+def test_bfloat16_keeps_the_state_in_float32() -> None:
+    model = small_model()
+    step = Step(model, SGD(model, 0.9, 1e-4, "paper"), 4, World(), ErrorMeter(CPU), "bfloat16")
+    inputs, targets = small_batch(16)
+    reference = copy.deepcopy(model)
+    step(inputs, targets, 0.05, 0)
+    step_of(reference, 4)(inputs, targets, 0.05, 0)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in model.state_dict().values())
+    moved = model.state_dict()["conv1.weight"]
+    # Close to the float32 step, but not the same: the products were in bfloat16.
+    torch.testing.assert_close(moved, reference.state_dict()["conv1.weight"], rtol=0.1, atol=0.02)
+    assert not torch.equal(moved, reference.state_dict()["conv1.weight"])
