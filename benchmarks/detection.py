@@ -160,7 +160,7 @@ def our_inference(side: str, device: torch.device) -> Callable[[list[Tensor]], A
     from residual.models.inference import fold_batchnorm
 
     model: Any = fold_batchnorm(our_detector()).to(device).to(memory_format=torch.channels_last)
-    how = DetectionOptions(precision="bfloat16" if side.endswith("bfloat16") else "tf32")
+    how = DetectionOptions(precision="bfloat16" if side.endswith("bfloat16") else "float32")
     return lambda images: detect([model], images, how)
 
 

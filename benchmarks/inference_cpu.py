@@ -49,7 +49,7 @@ def torchvision_side() -> Callable[[Tensor], Tensor]:
 
 def our_side(precision: Any) -> Callable[[Tensor], Tensor]:
     from residual.device import keep_freed_memory
-    from residual.evaluation.views import make_views, probabilities
+    from residual.evaluation.views import crop_views, make_views, score
     from residual.models import build_model
     from residual.models.inference import for_inference
     from residual.models.preprocessing import Preprocessing
@@ -58,7 +58,7 @@ def our_side(precision: Any) -> Callable[[Tensor], Tensor]:
     model = for_inference(build_model("resnet50", variant="v1.5"), precision=precision)
     prepare = Preprocessing(torch.tensor(MEAN), torch.tensor(STD))
     views = make_views("center", 224, 224)
-    return lambda images: probabilities(model, prepare, images, views)
+    return lambda images: score(model, prepare, crop_views(images, views), views)
 
 
 @torch.inference_mode()

@@ -66,7 +66,7 @@ def ours(depth: int, precision: str, eager: bool, settings: Settings) -> Iterato
 
     recipe = recipes.override(recipes.find(f"cifar10-resnet{depth}"), [f"precision={precision}"])
     device = torch.device("cuda")
-    set_arithmetic(device, recipe.precision, deterministic=False)
+    set_arithmetic(device, recipe.precision, deterministic=False, one_size=True)
     dataset = dataset_of(settings.data_dir).to(device)
     model = (
         build_model(recipe.model.name, classes=10).to(device).to(memory_format=torch.channels_last).train()

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -15,17 +17,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 2**31 - 1
 
 
-def open_device(
-    name: str, precision: str, *, deterministic: bool = False, one_size: bool = False
-) -> torch.device:
-    """Return a device that is ready to compute in a precision: see the functions below.
-
-    Raises:
-        InputError: when there is no such device.
-    """
+def open_device(name: str) -> torch.device:
+    """Return a device to use trained networks on; errors as of ``pick_device``."""
     device = pick_device(name)
     keep_freed_memory()
-    set_arithmetic(device, precision, deterministic, one_size)
     return device
 
 
@@ -56,10 +51,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def set_arithmetic(
-    device: torch.device, precision: str, deterministic: bool = False, one_size: bool = False
-) -> None:
-    """Choose how a GPU computes float32 products, and whether it may choose among kernels.
+def set_arithmetic(device: torch.device, precision: str, deterministic: bool, one_size: bool) -> None:
+    """Choose how a GPU computes float32 products in training, and whether it may choose among kernels.
 
     Args:
         device: a CPU needs and gets no setting: its results repeat as they are.
@@ -77,6 +70,25 @@ def set_arithmetic(
         # cuBLAS reads it when it is first used; without it, it refuses in deterministic mode.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Compute float32 products as such in this context, on a GPU too, where training may shorten factors.
+
+    So testing gives one number, within a run and after it, and leaves what others have set.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def keep_freed_memory() -> None:

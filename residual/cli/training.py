@@ -53,7 +53,7 @@ def train_run(
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
     settings = [*settings, *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):
-        raise InputError("--set, --dataset and --weights change a recipe; name the recipe as well")
+        raise InputError("--set and --weights change a recipe; name the recipe as well")
     if chosen and asked.weights:
         chosen = run.start_from(chosen, asked.weights)
     if chosen:

@@ -16,19 +16,19 @@ SPLITS = ("train", "test")
 
 
 def load_dataset(name: str, split: Literal["train", "test"], data_dir: Path | None = None) -> Dataset:
-    """Return one part of a dataset.
+    """Return one split of a dataset.
 
     Args:
         name: one of DATASETS.
-        split: the official part; see ``split_validation`` for one to choose by.
+        split: the official one; see ``split_validation`` for one to choose by.
         data_dir: where the dataset lies, or is downloaded to; None for the folder ``data``. The digits
             need none.
 
     Raises:
-        InputError: for an unknown name or part, and for files that are missing, wrong or unreachable.
+        InputError: for an unknown name or split, and for files that are missing, wrong or unreachable.
     """
     if split not in SPLITS:
-        raise InputError(f"there is no part {split!r} of a dataset{nearest(split, SPLITS)}")
+        raise InputError(f"there is no split {split!r} of a dataset{nearest(split, SPLITS)}")
     if name == "digits":
         return load_digits(split)
     if name == "cifar10":
@@ -39,10 +39,10 @@ def load_dataset(name: str, split: Literal["train", "test"], data_dir: Path | No
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
     """Return what remains for training and ``count`` random images for validation (45k/5k in Section 4.2).
 
-    A pure function of the seed; both parts keep the images' order and their ids.
+    A pure function of the seed; both splits keep the images' order and their ids.
 
     Raises:
-        InputError: unless both parts have an image.
+        InputError: unless both have an image.
     """
     total = len(dataset)
     if not 0 < count < total:

@@ -15,7 +15,7 @@ from .images import DamagedImage, decode, decode_part
 from .order import OrderedBatches
 from .threads import Prefetch, in_threads
 
-#: Iterations under way, the one that is asked for among them.
+#: Iterations under way, the one that is asked for among them; in testing images.
 AHEAD = 4
 #: Images tried in turn for one place in a batch before the run gives up.
 TRIES = 100
@@ -167,6 +167,7 @@ def in_order(
             return error
         return image
 
-    images = in_threads(read, (dataset.images[number] for number in numbers))
+    # Full-size images are large: few of them are under way.
+    images = in_threads(read, (dataset.images[number] for number in numbers), ahead=AHEAD)
     for number, image in zip(numbers, images, strict=True):
         yield number, dataset.images[number], image

@@ -138,11 +138,12 @@ def mean_of(images: Tensor, kind: str) -> Tensor:
 
 def std_of(images: Tensor) -> Tensor:
     """Return the channels' deviations over all pixels of uint8 (N, C, H, W): (C,)."""
-    values = [part.double().div(255) for part in images.split(1000)]
-    count = images[:, 0].numel()
-    mean = sum((v.sum(dim=(0, 2, 3)) for v in values), torch.zeros(images.shape[1]).double()) / count
-    squares = sum((v.square().sum(dim=(0, 2, 3)) for v in values), torch.zeros(images.shape[1]).double())
-    return (squares / count - mean.square()).sqrt().float()
+    sums = torch.zeros(2, images.shape[1], dtype=torch.float64, device=images.device)
+    for part in images.split(1000):
+        values = part.double().div(255)
+        sums += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
+    mean, square = sums / images[:, 0].numel()
+    return (square - mean.square()).sqrt().float()
 
 
 def load_statistics(file: Path) -> Statistics | None:

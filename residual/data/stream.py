@@ -1,8 +1,7 @@
 """A dataset that does not fit in memory, as training batches: decoded ahead by threads.
 
-The threads read a file, decode it at a reduced scale and resize the part that was chosen, or its flip
-image; Python's lock is free meanwhile, so nothing has to be copied between processes. Mean and colour noise
-are for the whole batch, on the device.
+The threads read a file, decode it at a reduced scale and resize the part that was chosen, or its flip. Mean
+and colour noise are for the whole batch, on the device.
 """
 
 from collections.abc import Callable

@@ -18,17 +18,23 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
-def in_threads(function: Callable[[S], T], items: Iterable[S], workers: int | None = None) -> Iterator[T]:
+def in_threads(
+    function: Callable[[S], T],
+    items: Iterable[S],
+    workers: int | None = None,
+    ahead: int | None = None,
+) -> Iterator[T]:
     """Yield ``function(item)`` in the items' order, some items ahead of the one that is asked for.
 
     Args:
         workers: threads; None for as many as there are cores for this process.
+        ahead: items under way; None for two a thread.
     """
     workers = workers or cores()
     items = iter(items)
     with ThreadPoolExecutor(workers, "decode") as pool:
         under_way: deque[Future[T]] = deque(
-            pool.submit(function, item) for item in islice(items, 2 * workers)
+            pool.submit(function, item) for item in islice(items, ahead or 2 * workers)
         )
         try:
             while under_way:

@@ -22,8 +22,6 @@ from ..errors import InputError
 
 #: Intersection over union from which on a detection is of an object.
 OVERLAP = 0.5
-#: Detections of an image that COCO counts.
-COCO_DETECTIONS = 100
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class FasterRCNN(nn.Module):
             tops.append(top)
             owners.append(torch.full_like(index, number))
         box, top, owner = torch.cat(boxes), torch.cat(tops), torch.cat(owners)
-        # What clipping leaves without area is no region, whatever ``smallest`` is.
+        # What clipping leaves without area is no region, whatever ``min_size`` is.
         sides = box[:, 2:] - box[:, :2]
         large = ((sides >= self.min_size) & (sides > 0)).all(dim=1).nonzero()[:, 0]
         box, top, owner = box[large], top[large], owner[large]

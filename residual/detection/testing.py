@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.transforms.v2.functional import resize
 
+from ..device import full_float32
 from ..errors import InputError
 from .average_precision import Detections
 from .faster_rcnn import FasterRCNN, decode
@@ -39,7 +40,7 @@ class DetectionOptions:
     max_detections: int = 100
     refine: bool = False
     scales: tuple[int, ...] = ()
-    precision: str = "tf32"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def detect(
     device = members[0].cls_score.weight.device
     images = [image.to(device) for image in images]
     sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-    with torch.autocast(device.type, torch.bfloat16, how.precision == "bfloat16"):
+    autocast = torch.autocast(device.type, torch.bfloat16, how.precision == "bfloat16")
+    with full_float32(device), autocast:
         views, offers = zip(*(_look(member, images, how) for member in members), strict=True)
         regions = [torch.cat(parts) for parts in zip(*offers, strict=True)]
         scores, boxes = _outputs(members, views, regions, sizes)

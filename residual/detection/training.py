@@ -14,7 +14,7 @@ from ..data.box_batches import BoxBatches
 from ..distributed import World
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
-from ..training.loop import Curve, Work
+from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
 from ..training.step import distributed
 from .alternating import AlternatingRCNN, step_of
@@ -24,34 +24,25 @@ from .faster_rcnn import LOSSES, FasterRCNN
 AP50 = Curve("ap50", "AP50", rising=True)
 
 
-class LossMeter:
-    """Sums over training images since the last log line, kept on the device."""
+class LossMeter(Meter):
+    """The sums of the four losses, and the number of images."""
 
     def __init__(self, device: torch.device) -> None:
-        #: The four losses, and the number of images.
-        self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)
-        #: Iteration of the first loss that was not finite, -1 while there is none.
-        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
+        super().__init__(len(LOSSES) + 1, device)
 
     def add(self, losses: Tensor, count: int, iteration: int) -> None:
         """Count some images, given the sums of their losses (4,)."""
         self.sums += torch.cat([losses, losses.new_full((1,), count)])
-        broken = ~torch.isfinite(losses).all() & (self.broken_at < 0)
-        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
+        self.note(torch.isfinite(losses).all(), iteration)
 
     def read(self, world: World) -> tuple[float, float | None, int]:
-        """Return the mean loss, no error, and the number of images, over all ranks."""
         line = self.line(world)
         return line["loss"], None, line["images"]
 
     def line(self, world: World) -> dict[str, Any]:
-        """Return what a line of metrics.jsonl says of training."""
         *losses, images = world.sum_(self.sums.clone()).tolist()
         means = {name: value / max(images, 1) for name, value in zip(LOSSES, losses, strict=True)}
         return {"loss": sum(means.values()), "losses": means, "images": int(images)}
-
-    def reset(self) -> None:
-        self.sums.zero_()
 
 
 class DetectionIterations:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import centre, decoded_side, middle, resize_shorter, square
+from ..device import full_float32
 from ..errors import InputError
 from ..models import Classifier
 
@@ -129,23 +130,14 @@ def score(
         crops: of ``crop_views``, for each of ``views.sides`` a uint8 (n, v, C, h, w).
     """
     total, count = torch.zeros((), device=crops[0].device), 0
-    for squares in crops:
-        for flipped in (False, True) if views.flips else (False,):
-            x = squares.flip(-1) if flipped else squares
-            probabilities = _softmax(model, prepare, x.flatten(0, 1), whole=views.crop is None)
-            total = total + probabilities.unflatten(0, squares.shape[:2]).sum(dim=1)
-            count += squares.shape[1]
+    with full_float32(total.device):
+        for squares in crops:
+            for flipped in (False, True) if views.flips else (False,):
+                x = squares.flip(-1) if flipped else squares
+                probabilities = _softmax(model, prepare, x.flatten(0, 1), whole=views.crop is None)
+                total = total + probabilities.unflatten(0, squares.shape[:2]).sum(dim=1)
+                count += squares.shape[1]
     return total / count
-
-
-def probabilities(
-    model: Classifier, prepare: Callable[[Tensor], Tensor], images: Tensor, views: Views
-) -> Tensor:
-    """Return the softmax scores of images of one shape, averaged over their views.
-
-    Shapes: uint8 (n, C, H, W) to float32 (n, K).
-    """
-    return score(model, prepare, crop_views(images, views), views)
 
 
 def _softmax(model: Classifier, prepare: Callable[[Tensor], Tensor], images: Tensor, whole: bool) -> Tensor:

@@ -121,7 +121,7 @@ def load(folder: str | Path, device: str = "auto", precision: Precision = "float
     Raises:
         InputError: when there is none, it is damaged, or there is no such device.
     """
-    where = open_device(device, precision)
+    where = open_device(device)
     weights = load_weights(Path(folder))
     crop, side = usual_size(weights)
     return Network(

@@ -98,7 +98,7 @@ def load_detector(
     Raises:
         InputError: when a folder holds no detector, or an ensemble's members differ in their classes.
     """
-    where = open_device(device, precision)
+    where = open_device(device)
     stored = [read_detector(Path(path)) for path in (folder, *others)]
     for path, other in zip(others, stored[1:], strict=True):
         if other.classes != stored[0].classes:

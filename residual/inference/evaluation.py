@@ -108,12 +108,12 @@ def evaluate(
     Raises:
         InputError: when the weights or the data are wrong or do not fit, or no image is readable.
     """
-    where = open_device(device, options.precision)
+    where = open_device(device)
     world = distributed.join(where)
     weights = load_weights(path)
-    images, views, shown = _open(path, weights, options)
+    images, views, shown = _open(path, weights, options, where)
     matched = match_classes(images.classes, weights.classes, images.name)
-    targets = matched[images.targets]
+    targets = matched[images.targets.cpu()]
     model = for_inference(weights.model, where, options.precision)
     try:
         found = evaluate_network(
@@ -149,7 +149,9 @@ def evaluate(
     )
 
 
-def _open(path: Path, weights: Weights, options: EvaluationOptions) -> tuple[LabelledImages, Views, str]:
+def _open(
+    path: Path, weights: Weights, options: EvaluationOptions, device: torch.device
+) -> tuple[LabelledImages, Views, str]:
     """Return the images, what of them a network is to look at, and how to call that."""
     dataset = dataset_of(path, weights, options.dataset)
     if dataset == "folder":
@@ -167,7 +169,7 @@ def _open(path: Path, weights: Weights, options: EvaluationOptions) -> tuple[Lab
             "--dataset folder"
         )
     stored = in_memory(path, weights, dataset, options.split, options.data_dir)
-    return ImagesInMemory(stored), whole_images(stored.shape), "whole images"
+    return ImagesInMemory(stored.to(device)), whole_images(stored.shape), "whole images"
 
 
 def dataset_of(path: Path, weights: Weights, name: str | None) -> str:

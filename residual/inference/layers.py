@@ -10,7 +10,7 @@ from ..analysis.layer_figures import Named
 from ..analysis.layers import Response, Signal, responses, signals
 from ..data.dataset import Dataset
 from ..data.resident import ResidentBatches
-from ..device import open_device
+from ..device import full_float32, open_device
 from ..errors import InputError
 from ..evaluation.labelled import BATCH_IN_MEMORY
 from ..models import build_model
@@ -46,7 +46,8 @@ def layer_responses(
     chosen = data.images[:images]
     batches = (weights.preprocessing(part) for part in chosen.split(BATCH_IN_MEMORY[chosen.device.type]))
     tell = functools.partial(progress, len(chosen)) if progress else None
-    return responses(weights.model, batches, tell), len(chosen)
+    with full_float32(chosen.device):
+        return responses(weights.model, batches, tell), len(chosen)
 
 
 def layer_signals(
@@ -81,10 +82,11 @@ def layer_signals(
     torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
     fresh = build_model(model["name"], classes=model["classes"], **model["options"])
     fresh = fresh.to(data.images.device).to(memory_format=torch.channels_last)
-    return {
-        moment: signals(network, (batches(group) for group in range(groups)))
-        for moment, network in (("at initialisation", fresh), ("after training", weights.model))
-    }
+    with full_float32(data.images.device):
+        return {
+            moment: signals(network, (batches(group) for group in range(groups)))
+            for moment, network in (("at initialisation", fresh), ("after training", weights.model))
+        }
 
 
 def named(path: Path) -> Named:
@@ -96,7 +98,7 @@ def named(path: Path) -> Named:
 
 def _open(path: Path, name: str | None, data_dir: Path | None, device: str) -> tuple[Weights, Dataset]:
     """Return a weights folder's content and training images that fit it, both on a device."""
-    where = open_device(device, "float32")
+    where = open_device(device)
     weights = load_weights(path)
     name = dataset_of(path, weights, name)
     if name == "folder":

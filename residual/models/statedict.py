@@ -33,7 +33,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """
     if not file.is_file():
         raise InputError(f"there is no file {file}")
-    return _read_safetensors(file) if file.suffix == ".safetensors" else _unwrap(_read_torch(file), file)
+    return (
+        _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _unwrap(_read_torch(file), file)
+    )
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -72,7 +74,7 @@ def write_state(model: nn.Module, file: Path) -> None:
     """
     # safetensors wants contiguous tensors, and plain ones load anywhere.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if file.suffix == ".safetensors":
+    if file.suffix.lower() == ".safetensors":
         # save_file would make the file readable to its owner alone.
         file.write_bytes(save(state))
     else:

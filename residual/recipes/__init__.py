@@ -80,4 +80,6 @@ def read(path: Path, kind: type[Any] | None = None) -> Any:
     """
     value = read_yaml(path)
     found: Any = DetectionRecipe if isinstance(value, dict) and "detector" in value else Recipe
-    return parse(value, str(path), kind or found)
+    if kind not in (None, found):
+        raise InputError(f"{path} is a recipe of {KINDS[found][1]}: {KINDS[found][1]} train {path}")
+    return parse(value, str(path), found)

@@ -65,10 +65,10 @@ class Folder(Part):
 
 
 class Data(Part):
-    """The dataset, its split, and the augmentation of the training part."""
+    """The dataset, its split, and the augmentation of the training split."""
 
     dataset: Literal["cifar10", "digits", "folder"]
-    #: Images held out of the training part for choosing. The paper chose its schedule on 45k/5k and then
+    #: Images held out of the training split for choosing. The paper chose its schedule on 45k/5k and then
     #: trained the reported networks on all 50k, which is 0 here.
     validation: int = Field(0, ge=0)
     #: Seed of that split; apart from ``seed`` so that several runs share one split.
@@ -134,7 +134,7 @@ class Warmup(Part):
 
 
 class Plateau(Part):
-    """Section 3.4: the rate is "divided by 10 when the error plateaus", of the validation part here."""
+    """Section 3.4: the rate is "divided by 10 when the error plateaus", of the validation split here."""
 
     #: Evaluations in a row without a lower error than before.
     patience: int = Field(5, ge=1)

@@ -117,9 +117,10 @@ def reproduce(out: Path, *, seed: int, settings: list[str], device: str) -> Path
     """
     started = time.perf_counter()
     study = Study(out, DIGITS, settings, device=device)
-    if there := [name for name in RUNS if RunFolder(study.path(name)).results_file.exists()]:
-        say(f"already there: {', '.join(there)}")
+    there = [name for name in RUNS if RunFolder(study.path(name)).results_file.exists()]
     members = {run.network: run for run in study.runs(RUNS, [seed])}
+    if there:
+        say(f"were there already: {', '.join(there)}")
     page = _write(out, members)
     _show(members, page, time.perf_counter() - started)
     return page

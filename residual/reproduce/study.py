@@ -84,7 +84,7 @@ class ClassifierRun(TrainedRun):
 
     @property
     def held_out(self) -> str:
-        """The part that the error curve is about."""
+        """The split that the error curve is about."""
         return "validation" if self.recipe.data.validation or self.recipe.data.folder else "test"
 
     @property

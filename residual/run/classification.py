@@ -64,9 +64,10 @@ class ClassificationTask(Task):
         self.device = device
         self.preprocessing = self.source.preprocessing(self._stored).to(device)
         self.model = self.model.to(device).to(memory_format=torch.channels_last)
-        self.batches = self.source.batches(self.preprocessing, device, self.world)
+        batches = self.source.batches(self.preprocessing, device, self.world)
+        self.batches = batches
         lasting = self.recipe.model_copy(update={"schedule": schedule})
-        return classification_work(self.model, self.batches, lasting, self.world, device, eager)
+        return classification_work(self.model, batches, lasting, self.world, device, eager)
 
     def evaluate(self) -> dict[str, Any]:
         return self._evaluate(self.split)

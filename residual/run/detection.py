@@ -102,7 +102,7 @@ class DetectionTask(Task):
         if self.test is None:
             return {"ap50": None, "images": 0}
         data = self.recipe.data
-        options = DetectionOptions(data.shorter_side, data.longer_side, precision=self.recipe.precision)
+        options = DetectionOptions(data.shorter_side, data.longer_side)
         found = detect_dataset(
             [fold_batchnorm(self.detector)], self.test, options, self.world, damaged=data.damaged
         )

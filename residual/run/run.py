@@ -86,12 +86,7 @@ def train(
             lasting, task.model, task.batches, work, task.evaluate, task.split, folder, world, again, log
         )
         if world.is_main:
-            _tell(
-                task.notes,
-                "annotation was left out or cut",
-                "annotations were left out or cut",
-                out / "left-out.txt",
-            )
+            _tell(task.notes, "annotation{s} {were} left out or cut", out / "left-out.txt")
         _continue(run, task, where, data_dir, resume)
         run.train()
         task.batches.close()
@@ -110,12 +105,8 @@ def train(
             folder.remove_unfinished_weights()
             task.save(folder.weights, results)
             folder.finish(results)
-            _tell(
-                list(unreadable.values()),
-                "image could not be read and was skipped",
-                "images could not be read and were skipped",
-                out / "unreadable.txt",
-            )
+            what = "image{s} could not be read and {were} skipped"
+            _tell(list(unreadable.values()), what, out / "unreadable.txt")
         world.barrier()
         return results
 
@@ -215,17 +206,13 @@ def _continue(run: Run, task: Task, device: torch.device, data_dir: Path | None,
         run.folder.cut_metrics(done - (done == run.recipe.schedule.iterations))
 
 
-def _tell(faults: Sequence[str], one: str, more: str, listing: Path) -> None:
-    """Say what is wrong with the data, and list all of it in a file of the run folder.
-
-    Args:
-        one, more: what is said of one fault, and of more.
-    """
-    if not faults:
-        return
-    replace_file(listing, "".join(f"{fault}\n" for fault in faults))
-    said = f"{len(faults):,} {one if len(faults) == 1 else more}"
-    print(f"note: {said}, listed in {listing}; the first: {faults[0]}", file=sys.stderr)
+def _tell(faults: Sequence[str], what: str, listing: Path) -> None:
+    """Say how many faults the data have, and list all of them in a file of the run folder."""
+    if faults:
+        replace_file(listing, "".join(f"{fault}\n" for fault in faults))
+        many = {"s": "s", "were": "were"} if len(faults) > 1 else {"s": "", "were": "was"}
+        said = f"{len(faults):,} {what.format(**many)}"
+        print(f"note: {said}, listed in {listing}; the first: {faults[0]}", file=sys.stderr)
 
 
 def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -29,7 +30,9 @@ from ..evaluation.views import Views, make_views, side_for, whole_images
 from ..models import Classifier
 from ..models.preprocessing import Preprocessing
 from ..recipes import Recipe
-from ..training.iteration import Batches
+
+#: Of this rank, by iteration.
+TrainingBatches = ResidentBatches | StreamBatches
 
 
 class Source(ABC):
@@ -60,15 +63,18 @@ class Source(ABC):
         if data.mean == "weights":
             assert stored is not None, "training refuses such a recipe without weights"
             return stored
-        mean, std = self.mean_and_std(data.mean)
-        return Preprocessing(mean, std if data.std else None)
+        return Preprocessing(self.mean(data.mean), self.std() if data.std else None)
 
     @abstractmethod
-    def mean_and_std(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Return the training split's mean, "per-pixel" or "per-channel", and its channels' deviations."""
+    def mean(self, kind: str) -> Tensor:
+        """Return the training split's mean, "per-pixel" (C, H, W) or "per-channel" (C,)."""
 
     @abstractmethod
-    def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> Batches:
+    def std(self) -> Tensor:
+        """Return its channels' deviations, (C,)."""
+
+    @abstractmethod
+    def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> TrainingBatches:
         """Return the training batches of this rank."""
 
     def evaluate(
@@ -124,11 +130,13 @@ class Resident(Source):
         self.shape = train.shape
         self.images = {split: len(dataset) for split, dataset in self.splits.items()}
 
-    def mean_and_std(self, kind: str) -> tuple[Tensor, Tensor]:
-        images = self.splits["train"].images
-        return mean_of(images, kind), std_of(images)
+    def mean(self, kind: str) -> Tensor:
+        return mean_of(self.splits["train"].images, kind)
 
-    def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> Batches:
+    def std(self) -> Tensor:
+        return std_of(self.splits["train"].images)
+
+    def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> TrainingBatches:
         self.splits = {split: dataset.to(device) for split, dataset in self.splits.items()}
         recipe = self.recipe
         return ResidentBatches(
@@ -169,16 +177,18 @@ class Folders(Source):
         self.shape = (3, self.folder.size, self.folder.size)
         self.images = {split: len(index) for split, index in self.splits.items()}
 
-    def mean_and_std(self, kind: str) -> tuple[Tensor, Tensor]:
-        found = self.statistics
-        return found.mean if kind == "per-pixel" else found.channel_mean, found.channel_std
+    def mean(self, kind: str) -> Tensor:
+        return self.statistics.mean if kind == "per-pixel" else self.statistics.channel_mean
+
+    def std(self) -> Tensor:
+        return self.statistics.channel_std
 
     @functools.cached_property
     def statistics(self) -> Statistics:
         """The training split's statistics, measured once and then kept in the user's cache folder."""
         return _statistics(self.splits["train"], self.folder.size)
 
-    def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> Batches:
+    def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> TrainingBatches:
         recipe, folder = self.recipe, self.folder
         crop: Crop = ResizedCrop(folder.size)
         if folder.crop == "scale":
@@ -229,19 +239,21 @@ def _statistics(index: FolderIndex, size: int) -> Statistics:
     """Return a training split's statistics, of what testing sees of its images."""
     started = time.perf_counter()
     console = Console(stderr=True)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("images", total=len(index), visible=False)
+    progress = Progress(console=console, transient=True)
+    task = progress.add_task("images", total=len(index))
 
-        def tell(done: int) -> None:
-            # Called only where the cache did not have them.
-            if done == 1:
-                what = f"reading {len(index):,} images once for their mean and colours"
-                console.print(what, highlight=False)
-            progress.update(task, completed=done, visible=True)
+    def tell(done: int) -> None:
+        # Called only where the cache did not have them.
+        if done == 1:
+            console.print(f"reading {len(index):,} images once for their mean and colours", highlight=False)
+            progress.start()
+        progress.update(task, completed=done)
 
-        found = training_statistics(index, size, side_for(size), tell)
-        if progress.tasks[0].completed:
-            console.print(f"  {time.perf_counter() - started:.0f} s", highlight=False)
+    # One rank measures while the others wait: all cores are its own.
+    found = training_statistics(index, size, side_for(size), tell, len(os.sched_getaffinity(0)))
+    if progress.tasks[0].completed:
+        progress.stop()
+        console.print(f"  {time.perf_counter() - started:.0f} s", highlight=False)
     if found.unreadable:
         print(f"  {len(found.unreadable):,} of them could not be read", file=sys.stderr)
     return found

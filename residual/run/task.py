@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.order import OrderedBatches
 from ..recipes.schema import Schedule
-from ..training.loop import Feed, Run, Work
+from ..training.loop import Run, Work
 
 
 class Task(ABC):
@@ -36,7 +37,7 @@ class Task(ABC):
     departures: list[str]
     started_from: str | None
     model: nn.Module
-    batches: Feed
+    batches: OrderedBatches
     split: str
 
     @abstractmethod

@@ -30,7 +30,7 @@ class Progress:
     Attributes:
         iteration: iterations done.
         seconds: time spent in training, over all sessions of the run.
-        best: lowest validation error so far in percent, None without a validation part. It is reported,
+        best: lowest validation error so far in percent, None without a validation split. It is reported,
             never used to choose weights.
         plateaus: how many times the validation error has stopped falling.
         waited: evaluations since the lowest one that counts for the next plateau, ``lowest``.

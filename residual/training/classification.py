@@ -17,21 +17,18 @@ from .iteration import (
     has_dropout,
     without_compilation,
 )
-from .loop import Curve, Work
+from .loop import Curve, Meter, Work
 from .sgd import SGD
 from .step import Step
 
 ERRORS = Curve("top1_error", "errors", rising=False)
 
 
-class ErrorMeter:
-    """Sums over training images since the last log line, kept on the device: adding never waits for it."""
+class ErrorMeter(Meter):
+    """The sum of losses, the number of errors and the number of images."""
 
     def __init__(self, device: torch.device) -> None:
-        #: Sum of losses, number of errors, number of images.
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        #: Iteration of the first loss that was not finite, -1 while there is none.
-        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
+        super().__init__(3, device)
 
     def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int | Tensor) -> None:
         """Count one group: its mean loss, its scores (n, K) and targets (n,).
@@ -41,21 +38,15 @@ class ErrorMeter:
         count = torch.full_like(loss, len(targets), dtype=torch.float64)
         errors = (scores.argmax(dim=1) != targets).sum()
         self.sums += torch.stack([loss.double() * count, errors.double(), count])
-        broken = ~torch.isfinite(loss) & (self.broken_at < 0)
-        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
+        self.note(torch.isfinite(loss), iteration)
 
     def read(self, world: World) -> tuple[float, float, int]:
-        """Return the mean loss, the error in percent and the number of images, over all ranks."""
         loss, errors, count = world.sum_(self.sums.clone()).tolist()
         return loss / max(count, 1), 100 * errors / max(count, 1), int(count)
 
     def line(self, world: World) -> dict[str, float]:
-        """Return what a line of metrics.jsonl says of training."""
         loss, error, images = self.read(world)
         return {"loss": loss, "top1_error": error, "images": images}
-
-    def reset(self) -> None:
-        self.sums.zero_()
 
 
 def classification_work(

@@ -19,6 +19,9 @@ from ..files import as_json, read_json, remove_half_written, replace_file
 from ..recipes import TrainingRecipe, differences, read
 from .checkpoint import list_checkpoints
 
+#: What to do about a damaged file of a run.
+GONE = "it is not made again by itself: start another run with --out"
+
 
 class RunFolder:
     """A run's files: ``check`` that the folder is right for a run, ``open`` it, write, ``close``."""
@@ -93,7 +96,7 @@ class RunFolder:
         return list_checkpoints(self.path)
 
     def add_session(self, environment: dict[str, Any]) -> None:
-        sessions = read_json(self.environment_file) if self.environment_file.exists() else []
+        sessions = read_json(self.environment_file, GONE) if self.environment_file.exists() else []
         replace_file(self.environment_file, as_json([*sessions, environment]))
 
     def cut_metrics(self, iteration: int) -> None:
@@ -135,6 +138,6 @@ def remembered_data_dir(path: Path) -> Path | None:
     """
     for folder in (path, path.parent):
         file = RunFolder(folder).environment_file
-        if file.is_file() and (stored := read_json(file)[-1].get("data_dir")) and Path(stored).is_dir():
+        if file.is_file() and (stored := read_json(file, GONE)[-1].get("data_dir")) and Path(stored).is_dir():
             return Path(stored)
     return None

@@ -18,7 +18,6 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..models.blocks import Block
 from ..randomness import Stream, mix
 from .batchnorm import GroupedBatchNorm2d
-from .loop import Feed
 from .step import Step
 
 #: Iterations whose plans are sent to the device at once.
@@ -28,12 +27,12 @@ ROWS = 256
 WARM_UP = 3
 
 
-class Batches(Feed, Protocol):
-    """Training batches of classification."""
+class Batches(Protocol):
+    """This rank's inputs, float (n, C, H, W), and targets, int64 (n,); ``len``: an epoch's iterations."""
 
-    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
-        ...
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]: ...
+
+    def __len__(self) -> int: ...
 
 
 @runtime_checkable

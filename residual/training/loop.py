@@ -3,15 +3,17 @@
 import math
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..data.order import OrderedBatches
 from ..distributed import World
 from ..errors import InputError, Interrupted
 from ..recipes.schema import TrainingRecipe
@@ -31,22 +33,33 @@ class Diverged(InputError):
     """The loss is no longer a finite number."""
 
 
-class TrainingSums(Protocol):
-    """Sums over training images since the last log line, on the device.
+class Meter(ABC):
+    """Sums over training images since the last log line, kept on the device: adding never waits for it.
 
     Attributes:
-        sums: float64, of any length.
+        sums: float64 (numbers,).
         broken_at: iteration of the first loss that was not finite, -1 while there is none.
     """
 
-    sums: Tensor
-    broken_at: Tensor
+    def __init__(self, numbers: int, device: torch.device) -> None:
+        self.sums = torch.zeros(numbers, dtype=torch.float64, device=device)
+        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
 
-    def read(self, world: World) -> tuple[float, float | None, int]: ...
+    def note(self, finite: Tensor, iteration: int | Tensor) -> None:
+        """Remember the iteration where a loss was not finite, bool (); in place, as a CUDA graph needs it."""
+        broken = ~finite & (self.broken_at < 0)
+        self.broken_at.copy_(torch.where(broken, iteration, self.broken_at))
 
-    def line(self, world: World) -> dict[str, Any]: ...
+    @abstractmethod
+    def read(self, world: World) -> tuple[float, float | None, int]:
+        """Return the mean loss, the error in percent (None: there is none) and the images, over all ranks."""
 
-    def reset(self) -> None: ...
+    @abstractmethod
+    def line(self, world: World) -> dict[str, Any]:
+        """Return what a line of metrics.jsonl says of training."""
+
+    def reset(self) -> None:
+        self.sums.zero_()
 
 
 @dataclass(frozen=True)
@@ -64,25 +77,6 @@ class Curve:
     rising: bool
 
 
-class Feed(Protocol):
-    """What the loop knows of training batches; ``len`` is the number of an epoch's iterations.
-
-    Attributes:
-        waited: seconds spent waiting for images.
-        unreadable: what is wrong with each image that was left out, by its id.
-    """
-
-    unreadable: dict[str, str]
-
-    @property
-    def waited(self) -> float: ...
-
-    def __len__(self) -> int: ...
-
-    def close(self) -> None:
-        """Drop what is under way."""
-
-
 @dataclass(frozen=True)
 class Work:
     """What a run learns, and all that differs between one task and another.
@@ -96,7 +90,7 @@ class Work:
         rate: the learning rate of an iteration; None for the schedule's.
     """
 
-    meter: TrainingSums
+    meter: Meter
     begin: Callable[[SGD, Callable[[int], float]], Callable[[int], None]]
     curve: Curve
     layers: Sequence[_BatchNorm] = ()
@@ -124,7 +118,7 @@ class Run:
         self,
         recipe: TrainingRecipe,
         model: nn.Module,
-        batches: Feed,
+        batches: OrderedBatches,
         work: Work,
         evaluate: Callable[[], dict[str, Any]],
         split: str,

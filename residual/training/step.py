@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,8 @@ from ..distributed import World
 from .batchnorm import batch_norms, set_momentum
 from .sgd import SGD
 
-
-class GroupMeter(Protocol):
-    """Counts what a group's forward pass gave (classification.ErrorMeter)."""
-
-    def add(self, loss: Tensor, scores: Tensor, targets: Tensor, iteration: int | Tensor) -> None: ...
+if TYPE_CHECKING:
+    from .classification import ErrorMeter
 
 
 class Step:
@@ -39,7 +36,7 @@ class Step:
         optimizer: SGD,
         group: int,
         world: World,
-        meter: GroupMeter,
+        meter: "ErrorMeter",
         precision: str = "tf32",
     ) -> None:
         self.model = distributed(model) if world.size > 1 else model

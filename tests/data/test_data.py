@@ -12,7 +12,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     assert DATASETS == ("digits", "cifar10")
     with pytest.raises(InputError, match=r"no dataset 'cifar-10'; did you mean cifar10\?"):
         load_dataset("cifar-10", "test")
-    with pytest.raises(InputError, match="no part 'validation' of a dataset; known are train, test"):
+    with pytest.raises(InputError, match="no split 'validation' of a dataset; known are train, test"):
         load_dataset("digits", "validation")  # type: ignore[arg-type]
 
 

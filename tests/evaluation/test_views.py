@@ -8,12 +8,17 @@ from torchvision.transforms.v2 import functional as transforms
 
 from residual import InputError, build_model
 from residual.data.images import LONGEST
-from residual.evaluation.views import Views, crop_views, make_views, probabilities, score
+from residual.evaluation.views import Views, crop_views, make_views, score
 from residual.models import Classifier
 from residual.models.foreign import outline
 from residual.models.preprocessing import Preprocessing
 
 PREPARE = Preprocessing(torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.25]))
+
+
+def probabilities(model: Classifier, prepare: Preprocessing, images: Tensor, views: Views) -> Tensor:
+    """From images of one shape, uint8 (n, C, H, W), to scores (n, K)."""
+    return score(model, prepare, crop_views(images, views), views)
 
 
 def network(name: str = "cifar_resnet8", classes: int = 7) -> Classifier:

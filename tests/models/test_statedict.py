@@ -9,8 +9,10 @@ import pytest
 import torch
 from conftest import sentence_of
 from safetensors.torch import save_file
+from torch import nn
 
 from residual import build_model
+from residual.models.statedict import read_state, write_state
 from residual.models.weights import import_weights
 
 
@@ -68,3 +70,12 @@ def test_files_without_a_state_dict(tmp_path: Path) -> None:
         file = tmp_path / "a.pth"
         torch.save(content, file)
         assert message(file).startswith(f"{file} {expected}")
+
+
+def test_the_suffix_tells_the_format_however_it_is_written(tmp_path: Path) -> None:
+    layer = nn.Linear(3, 2)
+    write_state(layer, tmp_path / "a.SAFETENSORS")
+    (tmp_path / "a.SAFETENSORS").rename(tmp_path / "a.safetensors")
+    assert torch.equal(read_state(tmp_path / "a.safetensors")["weight"], layer.weight)
+    (tmp_path / "a.safetensors").rename(tmp_path / "b.SafeTensors")
+    assert torch.equal(read_state(tmp_path / "b.SafeTensors")["weight"], layer.weight)
