@@ -156,7 +156,7 @@ def their_inference(side: str, device: torch.device) -> Callable[[list[Tensor]],
 
 
 def our_inference(side: str, device: torch.device) -> Callable[[list[Tensor]], Any]:
-    from residual.detection.testing import DetectionOptions, detect
+    from residual.detection.inference import DetectionOptions, detect
     from residual.models.inference import fold_batchnorm
 
     model: Any = fold_batchnorm(our_detector()).to(device).to(memory_format=torch.channels_last)

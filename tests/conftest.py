@@ -1,8 +1,8 @@
 """What several test files need: the command, runs that take seconds, and the files that they are about.
 
 A test file tests the module whose name it has: tests/data/test_stream.py is about residual/data/stream.py.
-Where rooms have modules of one name, the room comes first (test_data_folder.py); what a room offers itself is
-tested in test_data.py. What is about the whole house lies beside this file.
+Where rooms have modules of one name, the room comes first (test_data_folder.py), and it may do so elsewhere;
+what a room offers itself is tested in test_data.py. What is about the whole house lies beside this file.
 """
 
 import json

@@ -1,6 +1,5 @@
 """What the documents and --help tell people to type, and a place where all of it can be typed."""
 
-import json
 import os
 import re
 import shlex
@@ -13,13 +12,12 @@ from typing import Any
 import torch
 import typer
 from conftest import BEGUN, ROOT, set_options, smooth_image, write_images
-from shapes import write_shapes
+from shapes import write_coco, write_devkit, write_shapes
 
 from residual import build_model
 from residual.cli import app
 from residual.data import cifar10
 from residual.data.synsets import imagenet_classes
-from residual.data.voc import load_voc
 from residual.models import cifar, imagenet
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.preprocessing import Preprocessing
@@ -341,18 +339,14 @@ class Stage:
         self._boxes()
 
     def _boxes(self) -> None:
-        first, second = self.home / "VOCdevkit" / "VOC2007", self.home / "VOCdevkit" / "VOC2012"
-        for seed, folder in enumerate((first, second, self.home / "cells")):
-            write_shapes(folder, train=6, test=4, seed=seed)
-            shutil.copy(folder / "ImageSets/Main/train.txt", folder / "ImageSets/Main/trainval.txt")
-        (self.home / "other").symlink_to("cells")
+        devkit = write_devkit(self.home / "VOCdevkit")
         # What is on the test images of 2012 is not public.
-        for name in (second / "ImageSets/Main/test.txt").read_text().split():
-            (second / "Annotations" / f"{name}.xml").unlink()
-        coco = self.home / "coco"
-        (coco / "annotations").mkdir(parents=True)
-        for split, own in (("train2014", "train"), ("val2014", "test")):
-            _write_coco(coco, split, load_voc(first, [own]))
+        for name in (devkit / "VOC2012/ImageSets/Main/test.txt").read_text().split():
+            (devkit / "VOC2012" / "Annotations" / f"{name}.xml").unlink()
+        write_coco(self.home / "coco", devkit)
+        lists = write_shapes(self.home / "cells", train=6, test=4) / "ImageSets" / "Main"
+        shutil.copy(lists / "train.txt", lists / "trainval.txt")
+        (self.home / "other").symlink_to("cells")
 
     def _weights(self) -> None:
         names = [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
@@ -424,19 +418,3 @@ def _save(folder: Path, name: str, classes: Any, mean: torch.Tensor) -> None:
     model = build_model(name, classes=len(classes), **options)
     about = {"name": name, "options": options, "classes": tuple(classes)}
     save_weights(folder, model, preprocessing=Preprocessing(mean), **about)
-
-
-def _write_coco(folder: Path, split: str, data: Any) -> None:
-    """Write annotated images in COCO's layout."""
-    (folder / split).mkdir()
-    images, annotations = [], []
-    for number, annotated in enumerate(data.images):
-        shutil.copy(annotated.path, folder / split)
-        images.append({"id": number, "file_name": annotated.path.name, "width": 48, "height": 48})
-        for (x1, y1, x2, y2), label in zip(annotated.boxes.tolist(), annotated.labels.tolist(), strict=True):
-            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
-            about = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1}
-            annotations.append(about | box)
-    names = [{"id": number + 1, "name": name} for number, name in enumerate(data.classes)]
-    content = {"images": images, "annotations": annotations, "categories": names}
-    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))

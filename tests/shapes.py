@@ -1,9 +1,14 @@
 """A detection problem made in a second: coloured squares, discs and triangles on noisy ground."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from residual.data.voc import load_voc
 
 CLASSES = ("disc", "square", "triangle")
 SIDE = 48
@@ -20,6 +25,35 @@ def write_shapes(folder: Path, train: int = 120, test: int = 40, seed: int = 0) 
             objects = _image(folder / "JPEGImages" / f"{name}.png", random)
             (folder / "Annotations" / f"{name}.xml").write_text(_annotation(objects))
         (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+def write_devkit(folder: Path) -> Path:
+    """Write a VOCdevkit of two years: trainval of 6 images, test of 4."""
+    for seed, year in enumerate(("VOC2007", "VOC2012")):
+        lists = write_shapes(folder / year, train=6, test=4, seed=seed) / "ImageSets" / "Main"
+        shutil.move(lists / "train.txt", lists / "trainval.txt")
+    return folder
+
+
+def write_coco(folder: Path, devkit: Path) -> Path:
+    """Write the images of a devkit's 2007 in COCO's layout, the splits train2014 and val2014."""
+    (folder / "annotations").mkdir(parents=True)
+    for split, part in (("train2014", "2007/trainval"), ("val2014", "2007/test")):
+        shapes = load_voc(devkit, [part], CLASSES)
+        (folder / split).mkdir()
+        images: list[dict[str, Any]] = []
+        boxes: list[dict[str, Any]] = []
+        for number, annotated in enumerate(shapes.images):
+            shutil.copy(annotated.path, folder / split)
+            images.append({"id": number, "file_name": annotated.path.name, "width": SIDE, "height": SIDE})
+            found = zip(annotated.boxes.tolist(), annotated.labels.tolist(), strict=True)
+            for (x1, y1, x2, y2), label in found:
+                box = {"image_id": number, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+                boxes.append({"id": len(boxes), **box})
+        categories = [{"id": k + 1, "name": name} for k, name in enumerate(shapes.classes)]
+        content = {"images": images, "annotations": boxes, "categories": categories}
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return folder
 
 

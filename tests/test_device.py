@@ -3,15 +3,25 @@
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_network, sentence_of
+from conftest import BEGUN, TINY, Shown, save_network, sentence_of, set_options, smooth_image
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import residual
-from residual.device import keep_freed_memory, memory_ran_out, open_device, pick_device, set_arithmetic
+from residual.device import (
+    full_float32,
+    keep_freed_memory,
+    memory_ran_out,
+    open_device,
+    pick_device,
+    set_arithmetic,
+)
 from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.inference.layers import layer_responses, layer_signals
 
@@ -131,47 +141,104 @@ def test_a_cpu_needs_no_switch() -> None:
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
-def use(weights: Path) -> object:
-    return residual.load(weights, device="cuda")
-
-
-def tested(weights: Path) -> object:
-    return evaluate(weights, EvaluationOptions("digits"), device="cuda")
-
-
-def respond(weights: Path) -> object:
-    return layer_responses(weights, "digits", None, 10, "cuda")
-
-
-def signal(weights: Path) -> object:
-    return layer_signals(weights, "digits", None, 1, "cuda")
-
-
-def detect(weights: Path) -> object:
-    return residual.load_detector(weights, device="cuda")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and nothing to pretend")
-@pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("door", [use, tested, respond, signal, detect])
-def test_a_network_that_is_used_computes_in_its_precision(
-    door: Callable[[Path], object], begun_detector: Path, tmp_path: Path
-) -> None:
-    """A GPU's float32 products are those of float32: not only in training are the switches set."""
-    weights = save_network(tmp_path / "weights", classes="0123456789", mean=torch.zeros(1, 8, 8))
-    set_arithmetic(CUDA, "tf32")
-    # There is no GPU after all, so that is as far as it comes.
-    with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
-        door(begun_detector if door is detect else weights)
-    assert switches()[:2] == (False, "highest")
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_a_device_is_opened_with_its_arithmetic() -> None:
-    assert open_device("cuda:1", "tf32", one_size=True) == torch.device("cuda:1")
+def test_float32_is_float32_in_testing_and_afterwards_all_is_as_before() -> None:
+    set_arithmetic(CUDA, "tf32", deterministic=False, one_size=True)
+    with full_float32(CUDA):
+        assert switches() == (False, "highest", True, False)
     assert switches() == (True, "high", True, False)
-    assert open_device("auto", "float32", deterministic=True) == CUDA
-    assert switches() == (False, "highest", False, True)
+    with pytest.raises(ZeroDivisionError), full_float32(CUDA):
+        raise ZeroDivisionError
+    assert switches() == (True, "high", True, False)
+    with full_float32(torch.device("cpu")):
+        assert switches() == (True, "high", True, False)
+
+
+class Watched:
+    """Tells of each convolution whether it computes in ``full_float32`` or not.
+
+    Attributes:
+        seen: (whether the layer is in training, whether float32 is float32).
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.depth = 0
+        self.seen: set[tuple[bool, bool]] = set()
+        for module in ("evaluation.views", "detection.testing", "inference.layers"):
+            patch.setattr(f"residual.{module}.full_float32", self.context)
+
+    @contextmanager
+    def context(self, device: torch.device) -> Iterator[None]:
+        self.depth += 1
+        yield
+        self.depth -= 1
+
+    def hook(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # Whether a network takes images of some size is asked with one, on the CPU.
+        if isinstance(module, nn.Conv2d) and len(inputs[0]) > 1:
+            self.seen.add((module.training, self.depth > 0))
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    watched = Watched(monkeypatch)
+    handle = register_module_forward_pre_hook(watched.hook)
+    yield watched
+    handle.remove()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save_network(tmp_path / "weights", classes="0123456789", mean=torch.zeros(1, 8, 8))
+
+
+def test_a_network_that_is_used_computes_in_float32(weights: Path, watched: Watched) -> None:
+    network = residual.load(weights, device="cpu")
+    network.predict([smooth_image(seed=seed) for seed in range(3)])
+    assert watched.seen == {(False, True)}
+
+
+def test_a_network_that_is_tested_computes_in_float32(weights: Path, watched: Watched) -> None:
+    evaluate(weights, EvaluationOptions("digits"), device="cpu")
+    assert watched.seen == {(False, True)}
+
+
+def test_a_network_that_is_looked_into_computes_in_float32(weights: Path, watched: Watched) -> None:
+    layer_responses(weights, "digits", None, 10, "cpu")
+    assert watched.seen == {(False, True)}
+    # Signals are those of a training step, gradients and all.
+    layer_signals(weights, "digits", None, 1, "cpu")
+    assert watched.seen == {(False, True), (True, True)}
+
+
+def test_a_detector_that_is_used_computes_in_float32(
+    begun_detector: Path, few_shapes: Path, watched: Watched
+) -> None:
+    detector = residual.load_detector(begun_detector, device="cpu", refine=True, scales=(32, 48))
+    detector.predict(few_shapes / "JPEGImages" / "test000.png")
+    assert watched.seen == {(False, True)}
+
+
+@pytest.mark.parametrize("detection", [False, True], ids=["classifier", "detector"])
+def test_a_run_is_tested_in_float32_and_trained_as_its_recipe_says(
+    detection: bool, few_shapes: Path, tmp_path: Path, shown: Shown, watched: Watched
+) -> None:
+    short = ["--set", "schedule.iterations=4", "--out", tmp_path / "run"]
+    if detection:
+        shown("detect", "train", "voc-finetune", *set_options(BEGUN), "--data-dir", few_shapes, *short)
+        # BN statistics of a network from scratch are measured first, as in training.
+        assert watched.seen >= {(False, True), (True, False)}
+        assert (True, True) not in watched.seen
+    else:
+        shown("train", *TINY, *short)
+        assert watched.seen == {(False, True), (True, False)}
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_device_for_trained_networks_leaves_the_switches_alone() -> None:
+    before = switches()
+    assert open_device("cuda:1") == torch.device("cuda:1")
+    assert open_device("auto") == CUDA
+    assert switches() == before
 
 
 # --- memory ---

@@ -97,20 +97,19 @@ def test_every_option_that_a_page_names_is_there() -> None:
                     assert option in known, f"{page.name}: {code}"
 
 
-@pytest.mark.parametrize(
-    "setting",
-    sorted(
-        {
-            setting.strip("'")
-            for page in PAGES
-            for setting in re.findall(
-                r"(?:--set |`)((?:'[^']+'|[a-z_.]+=[^\s`]+))", page.read_text(encoding="utf-8")
-            )
-            if re.match(r"'?[a-z_]+(\.[a-z_]+)*=", setting)
-        }
-    ),
-)
-def test_every_setting_that_a_page_names_is_one_of_a_recipe(setting: str) -> None:
+def settings() -> list[str]:
+    """Return what the pages and the examples of --help say after --set, and what else reads like it."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES] + [told.text for told in told_by_help()]
+    found = set()
+    for text in texts:
+        for setting in re.findall(r"(?:--set |`)('[^']+'|[a-z_.]+=[^\s`]+)", text):
+            if re.match(r"'?[a-z_]+(\.[a-z_]+)*=", setting):
+                found.add(setting.strip("'"))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("setting", settings())
+def test_every_setting_that_is_told_is_one_of_a_recipe(setting: str) -> None:
     for recipe in (*RECIPES.values(), *DETECTION.values()):
         try:
             override(recipe, [setting])

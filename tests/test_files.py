@@ -78,13 +78,15 @@ def test_a_file_or_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_fails_on_the_way_leaves_nothing(tmp_path: Path, folder: bool) -> None:
-    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "new") as temporary:
-        if folder:
-            temporary.mkdir()
-            (temporary / "half").write_text("half")
-        else:
-            temporary.write_text("half")
-        raise ZeroDivisionError
+    def half() -> None:
+        with written_whole(tmp_path / "new") as temporary:
+            if folder:
+                temporary.mkdir()
+            (temporary / "half" if folder else temporary).write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -226,4 +226,4 @@ def print_errors(metrics: "Metrics") -> None:
 def lines(path: Path) -> list[str]:
     from ..files import read_text
 
-    return read_text(path, "name another with --classes").split("\n")[:-1]
+    return read_text(path, "name another with --classes").splitlines()

@@ -40,8 +40,8 @@ class TrainingImage:
     seed: int
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+    def height_width(self) -> tuple[int, int]:
+        """In pixels."""
         return int(self.image.shape[1]), int(self.image.shape[2])
 
     def to(self, device: torch.device) -> "TrainingImage":

@@ -79,7 +79,7 @@ class BoxDataset:
         """Of the dataset and its splits, as "voc 2007/test"."""
         return f"{self.layout} {'+'.join(self.splits)}"
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return what tells these images from others: a resumed run has to have the same."""
         names = hashlib.sha256("\n".join(annotated.id for annotated in self.images).encode()).hexdigest()[:16]
         return {"classes": len(self.classes), "images": len(self.images), "files": names}
@@ -98,7 +98,8 @@ class Annotation:
 
     Attributes:
         corners: x1, y1, x2, y2.
-        label: None for a class that is not known yet.
+        name: of its class.
+        crowd: whether it is a region of many objects; area: as annotated, None for the box's own.
     """
 
     name: str

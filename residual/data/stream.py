@@ -21,7 +21,7 @@ from .images import DamagedImage, decode_part
 from .order import OrderedBatches
 from .threads import Prefetch
 
-#: Iterations that are decoded ahead of the one that is asked for.
+#: Iterations under way, the one that is asked for among them.
 AHEAD = 3
 
 

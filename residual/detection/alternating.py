@@ -65,14 +65,14 @@ class AlternatingRCNN(nn.Module):
         """Return the sums over the images of the four losses (``LOSSES``), zero where a step has none."""
         proposer = self.proposer if self.step < 2 else self.detector
         if self.step in (0, 2):
-            losses, _ = proposer.learn_proposals(images, proposer.training_maps(images))
+            losses, _ = proposer.rpn_losses(images, proposer.training_maps(images))
             return torch.cat([losses, torch.zeros_like(losses)])
         with torch.no_grad():
             maps = proposer.training_maps(images)
-            proposals = proposer.run_rpn(maps, [image.size for image in images]).proposals
+            proposals = proposer.run_rpn(maps, [image.height_width for image in images]).proposals
         if self.step == 1:
             maps = self.detector.training_maps(images)
-        losses = self.detector.learn_regions(images, maps, proposals)
+        losses = self.detector.roi_losses(images, maps, proposals)
         return torch.cat([torch.zeros_like(losses), losses])
 
 

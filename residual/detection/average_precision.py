@@ -79,8 +79,9 @@ def voc_ap(
 
     Args:
         found: the detections of each image of the dataset.
-        rule: "11 points" for VOC 2007: the mean of the highest precisions at recalls of at least 0, 0.1, ...,
-            1. "area" for 2010 and later: under the precision made monotonous.
+        ap_rule: "11 points" for VOC 2007: the mean of the highest precisions at recalls of at least 0, 0.1,
+            ..., 1. "area" for 2010 and later: under the precision made monotonous.
+        overlap: intersection over union from which on a detection is of an object.
     """
     # The object of each detection, numbered through the dataset, -1 for none. For one image at a time, all
     # classes together; what follows is one pass over all detections of a class.

@@ -10,7 +10,7 @@ from ..data.coco import load_coco
 from ..data.voc import load_voc
 from ..errors import InputError
 from ..recipes.detection import Boxes
-from .testing import input_size
+from .inference import input_size
 
 
 def load_boxes(
@@ -26,6 +26,7 @@ def load_boxes(
         found = load_voc(folder, splits, classes, boxes=boxes)
     else:
         found = load_coco(folder, splits, classes, boxes=boxes)
+    # Every backbone for such images has a stride of 16.
     size = functools.partial(input_size, shorter=data.shorter_side, longer=data.longer_side, stride=16)
     kept, notes = [], list(found.notes)
     for annotated in found.images:

@@ -33,15 +33,15 @@ RPN_CHANNELS = 512
 RPN_NMS_THRESHOLD = 0.7
 PRE_NMS_TOP_N = {True: 12_000, False: 6_000}
 #: Anchors that the proposal network learns from in an image, and at most so many of them objects.
-ANCHORS_SAMPLED, ANCHOR_OBJECTS = 256, 128
+RPN_SAMPLES, RPN_MAX_POSITIVES = 256, 128
 #: At most so much of the regions that the head learns from are objects.
-REGION_OBJECTS = 0.25
+ROI_POSITIVE_FRACTION = 0.25
 #: Box outputs are in units of the deviations that the targets have in training (Fast R-CNN, Section 3.1).
-RPN_CODER, REGION_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
+RPN_CODER, ROI_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
 #: Where the loss of a box output turns from quadratic to linear (sigma 3 and 1 in the released code).
-RPN_BETA, REGION_BETA = 1 / 9, 1.0
+RPN_BETA, ROI_BETA = 1 / 9, 1.0
 #: Names of the four losses.
-LOSSES = ("proposal_class", "proposal_box", "class", "box")
+LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box")
 
 
 class RPNHead(nn.Module):
@@ -231,7 +231,7 @@ class FasterRCNN(nn.Module):
         rows = torch.arange(len(contexts)).repeat_interleave(counts).to(features.device)
         return self.predict(torch.cat([regions, wholes[rows]], dim=1))
 
-    def whole(self, map: Tensor, size: tuple[int, int]) -> Tensor:
+    def pool_whole_image(self, map: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the whole image of (height, width) pooled as one region, (1, C, roi_size, roi_size)."""
         return self.pool(map, torch.tensor([[0.0, 0.0, size[1], size[0]]], device=map.device))
 
@@ -244,35 +244,35 @@ class FasterRCNN(nn.Module):
     def forward(self, images: Sequence[TrainingImage]) -> Tensor:
         """Return the sums over the images of the four losses (``LOSSES``), (4,)."""
         maps = self.training_maps(images)
-        losses, proposals = self.learn_proposals(images, maps)
-        return torch.cat([losses, self.learn_regions(images, maps, proposals)])
+        losses, proposals = self.rpn_losses(images, maps)
+        return torch.cat([losses, self.roi_losses(images, maps, proposals)])
 
-    def learn_proposals(
+    def rpn_losses(
         self, images: Sequence[TrainingImage], maps: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the sums over the images of the proposals' two losses, (2,), and the proposals."""
-        sizes = [image.size for image in images]
+        sizes = [image.height_width for image in images]
         seen = self.run_rpn(maps, sizes)
         losses = [
-            torch.stack(self._proposal_losses(*each)).double()
+            torch.stack(self._anchor_losses(*each)).double()
             for each in zip(images, sizes, seen.scores, seen.outputs, seen.anchors, strict=True)
         ]
         return torch.stack(losses).sum(dim=0), seen.proposals
 
-    def learn_regions(
+    def roi_losses(
         self, images: Sequence[TrainingImage], maps: Sequence[Tensor], proposals: Sequence[Tensor]
     ) -> Tensor:
         """Return the sums over the images of the head's two losses, (2,)."""
         sampled = [self.sample_regions(*each) for each in zip(images, proposals, strict=True)]
-        return self._head_losses(maps, [image.size for image in images], sampled).double()
+        return self._head_losses(maps, [image.height_width for image in images], sampled).double()
 
-    def _proposal_losses(
+    def _anchor_losses(
         self, image: TrainingImage, size: tuple[int, int], scores: Tensor, outputs: Tensor, anchors: Tensor
     ) -> tuple[Tensor, Tensor]:
         edge = (size[1], size[0]) if self.ignore_cross_boundary_anchors else None
         positive, negative, matched = match_anchors(anchors, image.boxes, image.crowds, edge)
         random = _random(image.seed, 0, len(anchors), anchors.device)
-        index, positive, used = sample(positive, negative, random, ANCHORS_SAMPLED, ANCHOR_OBJECTS)
+        index, positive, used = sample(positive, negative, random, RPN_SAMPLES, RPN_MAX_POSITIVES)
         count = used.sum().clamp(min=1)
         losses = F.binary_cross_entropy_with_logits(scores[index], positive.float(), reduction="none")
         targets = _encode(RPN_CODER, image.boxes, matched[index], anchors[index])
@@ -284,14 +284,14 @@ class FasterRCNN(nn.Module):
         candidates = torch.cat([image.boxes, proposals])
         if not len(candidates):
             # Nothing was proposed and nothing is there: the whole image is background.
-            height, width = image.size
+            height, width = image.height_width
             candidates = candidates.new_tensor([[0.0, 0.0, width, height]])
         positive, negative, matched = match_regions(candidates, image.boxes, image.crowds)
         random = _random(image.seed, 1, len(candidates), candidates.device)
-        most = round(self.regions * REGION_OBJECTS)
+        most = round(self.regions * ROI_POSITIVE_FRACTION)
         index, positive, used = sample(positive, negative, random, self.regions, most)
         regions = candidates[index]
-        targets = _encode(REGION_CODER, image.boxes, matched[index], regions)
+        targets = _encode(ROI_CODER, image.boxes, matched[index], regions)
         labels = torch.zeros_like(index)
         if len(image.labels):
             labels = torch.where(positive, image.labels[matched[index]] + 1, 0)
@@ -303,7 +303,7 @@ class FasterRCNN(nn.Module):
         pooled = [self.pool(map, part.regions) for map, part in zip(maps, sampled, strict=True)]
         contexts = None
         if self.global_context:
-            contexts = [self.whole(map, size) for map, size in zip(maps, sizes, strict=True)]
+            contexts = [self.pool_whole_image(map, size) for map, size in zip(maps, sizes, strict=True)]
         scores, outputs = self.predict_regions(pooled, contexts)
         labels = torch.cat([part.labels for part in sampled])
         used = torch.cat([part.used for part in sampled])
@@ -314,7 +314,7 @@ class FasterRCNN(nn.Module):
         # The box outputs of a region's own class; the background has none.
         own = outputs[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(min=0)]
         targets = torch.cat([part.targets for part in sampled])
-        losses = F.smooth_l1_loss(own, targets, beta=REGION_BETA, reduction="none").sum(dim=1)
+        losses = F.smooth_l1_loss(own, targets, beta=ROI_BETA, reduction="none").sum(dim=1)
         return torch.stack([classified, (torch.where(labels > 0, losses, 0) * weights).sum()])
 
 
@@ -353,7 +353,7 @@ class SampledRegions:
 
 def decode(outputs: Tensor, regions: Tensor) -> Tensor:
     """Return the boxes that the head's outputs (R, K, 4) make of regions (R, 4): (R, K, 4)."""
-    return REGION_CODER.decode_single(outputs.flatten(1), regions).reshape(outputs.shape)
+    return ROI_CODER.decode_single(outputs.flatten(1), regions).reshape(outputs.shape)
 
 
 def _whole_pixels(boxes: Tensor, map: Tensor, stride: int) -> Tensor:

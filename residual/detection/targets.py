@@ -13,11 +13,11 @@ from torchvision.ops import box_iou
 
 #: Faster R-CNN, Section 3.1.2: an anchor is an object from an overlap of 0.7 on, or when none overlaps an
 #: object more; background below 0.3; else neither.
-ANCHOR_OBJECT, ANCHOR_BACKGROUND = 0.7, 0.3
+RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU = 0.7, 0.3
 #: Fast R-CNN, Section 2.3: a region is an object from an overlap of 0.5 on, else background.
-REGION_OBJECT = 0.5
+ROI_POSITIVE_IOU = 0.5
 #: A box of which so much lies in a crowd is no background.
-CROWD = 0.7
+CROWD_OVERLAP = 0.7
 
 
 def match_anchors(
@@ -46,8 +46,8 @@ def match_anchors(
     best, matched = iou.max(dim=0)
     most = iou.max(dim=1, keepdim=True).values
     nearest = ((iou == most) & (most > 0)).any(dim=0)
-    positive = usable & ((best >= ANCHOR_OBJECT) | nearest)
-    return positive, negative & (best < ANCHOR_BACKGROUND) & ~positive, matched
+    positive = usable & ((best >= RPN_POSITIVE_IOU) | nearest)
+    return positive, negative & (best < RPN_NEGATIVE_IOU) & ~positive, matched
 
 
 def match_regions(regions: Tensor, boxes: Tensor, crowds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +57,7 @@ def match_regions(regions: Tensor, boxes: Tensor, crowds: Tensor) -> tuple[Tenso
         none = torch.zeros_like(negative)
         return none, negative, none.long()
     best, matched = box_iou(boxes, regions).max(dim=0)
-    positive = best >= REGION_OBJECT
+    positive = best >= ROI_POSITIVE_IOU
     return positive, negative & ~positive, matched
 
 
@@ -105,4 +105,4 @@ def _crowded(boxes: Tensor, crowds: Tensor) -> Tensor:
     )
     inside = (corners[1] - corners[0]).clamp(min=0).prod(dim=2)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return (inside.max(dim=1).values / area.clamp(min=1e-6)) >= CROWD
+    return (inside.max(dim=1).values / area.clamp(min=1e-6)) >= CROWD_OVERLAP

@@ -1,192 +1,82 @@
-"""From images and one or several detectors to detections, with the appendix's improvements as switches.
+"""Where a detector is tested: what is found on every image of a dataset, shared by ranks."""
 
-Boxes are in the pixels of the images as they are given, from the proposals on: members of an ensemble and
-scales then need no translation.
-"""
-
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
-from torchvision.transforms.v2.functional import resize
 
-from ..device import full_float32
+from ..data.box_batches import in_order
+from ..data.boxes import BoxDataset
+from ..distributed import World
 from ..errors import InputError
 from .average_precision import Detections
-from .faster_rcnn import FasterRCNN, decode
-from .improvements import mean_outputs, most_likely_boxes, pool_maxout, vote
+from .faster_rcnn import FasterRCNN
+from .inference import DetectionOptions, detect
 
 
 @dataclass(frozen=True)
-class DetectionOptions:
-    """How a detector is used.
+class DatasetDetections:
+    """What was found on every image of a dataset.
 
     Attributes:
-        shorter_side, longer_side: what the image's shorter side becomes, and its longer one at most.
-        score_threshold: least score of a detection (the box score threshold).
-        nms_threshold: of two detections of a class that overlap more, the one with the lower score goes.
-        max_detections: of an image.
-        refine: box refinement and voting.
-        scales: shorter sides for multi-scale testing; empty for none.
-        precision: "bfloat16" autocasts convolutions and products.
+        detections: of each image, on the CPU; none for those that could not be used.
+        unusable: what is wrong with each of those, by its id.
+        images_per_second: over all ranks, decoding included.
     """
 
-    shorter_side: int = 600
-    longer_side: int = 1000
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.3
-    max_detections: int = 100
-    refine: bool = False
-    scales: tuple[int, ...] = ()
-    precision: str = "float32"
+    detections: list[Detections]
+    unusable: dict[str, str]
+    images_per_second: float
 
 
-@dataclass(frozen=True)
-class _View:
-    """An image's maps at rising scales as one member sees it, and their scales (4,)."""
-
-    maps: list[Tensor]
-    scales: list[Tensor]
-
-
-def input_size(width: int, height: int, shorter: int, longer: int, stride: int) -> tuple[int, int]:
-    """Return the width and height that an image has in the network.
-
-    Raises:
-        InputError: for an image so long that nothing is left of its shorter side.
-    """
-    factor = min(shorter / min(width, height), longer / max(width, height))
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    if min(size) < stride:
-        raise InputError(
-            f"an image of {width} x {height} is too long: with {longer} pixels on its longer side, "
-            f"{min(size)} are left on the other, and the network needs {stride}; cut it into parts"
-        )
-    return size
-
-
-@torch.inference_mode()
-def detect(
-    members: Sequence[FasterRCNN], images: Sequence[Tensor], how: DetectionOptions
-) -> list[Detections]:
-    """Return what one detector, or several together, find on each image.
+def detect_dataset(
+    members: Sequence[FasterRCNN],
+    dataset: BoxDataset,
+    how: DetectionOptions,
+    world: World | None = None,
+    *,
+    damaged: Literal["skip", "fatal"] = "skip",
+    progress: Callable[[int], None] | None = None,
+) -> DatasetDetections:
+    """Look at every image of a dataset, each rank at every size-th of them.
 
     Args:
-        members: of the same classes, in evaluation mode, on one device.
-        images: uint8 (3, H, W), of any sizes.
+        members: one detector, or several as an ensemble.
+        damaged: "skip": nothing is found on an image that cannot be used, and it is named.
+        progress: called with the number of images done by this rank.
 
     Raises:
-        InputError: for an image that is too long.
+        InputError: for an image that cannot be used, if those are fatal.
     """
-    device = members[0].cls_score.weight.device
-    images = [image.to(device) for image in images]
-    sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-    autocast = torch.autocast(device.type, torch.bfloat16, how.precision == "bfloat16")
-    with full_float32(device), autocast:
-        views, offers = zip(*(_look(member, images, how) for member in members), strict=True)
-        regions = [torch.cat(parts) for parts in zip(*offers, strict=True)]
-        scores, boxes = _outputs(members, views, regions, sizes)
-        if how.refine:
-            again = [
-                clip_boxes_to_image(most_likely_boxes(s, b), size)
-                for s, b, size in zip(scores, boxes, sizes, strict=True)
-            ]
-            new_scores, new_boxes = _outputs(members, views, again, sizes)
-            scores = [torch.cat(pair) for pair in zip(scores, new_scores, strict=True)]
-            boxes = [torch.cat(pair) for pair in zip(boxes, new_boxes, strict=True)]
-    return _choose(scores, boxes, sizes, how)
-
-
-def _look(
-    member: FasterRCNN, images: Sequence[Tensor], how: DetectionOptions
-) -> tuple[list[_View], list[Tensor]]:
-    """Return a member's maps of each image, and its proposals."""
-    scales = sorted({how.shorter_side, *how.scales}) if how.scales else [how.shorter_side]
-    maps: list[list[Tensor]] = [[] for _ in images]
-    factors: list[list[Tensor]] = [[] for _ in images]
-    proposals: list[Tensor] = []
-    for shorter in scales:
-        longer = round(how.longer_side * shorter / how.shorter_side)
-        # A long image is left with nothing at a small scale, which is then not one of its scales.
-        fits = [shorter == how.shorter_side or _fits(image, shorter, longer, member) for image in images]
-        numbers = [number for number, fit in enumerate(fits) if fit]
-        inputs = [_resized(images[number], shorter, longer, member) for number in numbers]
-        here = member.maps(inputs)
-        scaled = [_scale(x, images[number]) for x, number in zip(inputs, numbers, strict=True)]
-        if shorter == how.shorter_side:
-            found = member.run_rpn(here, [(int(x.shape[1]), int(x.shape[2])) for x in inputs]).proposals
-            proposals = [boxes / scale for boxes, scale in zip(found, scaled, strict=True)]
-        if not how.scales or shorter in how.scales:
-            for number, map_, scale in zip(numbers, here, scaled, strict=True):
-                maps[number].append(map_)
-                factors[number].append(scale)
-    return [_View(m, f) for m, f in zip(maps, factors, strict=True)], proposals
-
-
-def _outputs(
-    members: Sequence[FasterRCNN],
-    views: Sequence[Sequence[_View]],
-    regions: Sequence[Tensor],
-    sizes: Sequence[tuple[int, int]],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return each image's probabilities (R, K+1) and boxes (R, K, 4) of its regions (R, 4)."""
-    every = torch.cat(list(regions))
-    outputs = []
-    for member, seen in zip(members, views, strict=True):
-        pooled = [
-            pool_maxout(member, view.maps, view.scales, boxes)
-            for view, boxes in zip(seen, regions, strict=True)
-        ]
-        contexts = None
-        if member.global_context:
-            whole = [every.new_tensor([[0.0, 0.0, width, height]]) for height, width in sizes]
-            contexts = [
-                pool_maxout(member, view.maps, view.scales, box)
-                for view, box in zip(seen, whole, strict=True)
-            ]
-        logits, deltas = member.predict_regions(pooled, contexts)
-        outputs.append((logits.softmax(dim=1), decode(deltas, every)))
-    scores, boxes = mean_outputs(outputs)
-    counts = [len(part) for part in regions]
-    return list(scores.split(counts)), list(boxes.split(counts))
-
-
-def _choose(
-    scores: Sequence[Tensor], boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]], how: DetectionOptions
-) -> list[Detections]:
-    """Return what is left after the least score, NMS within each class, and voting."""
-    results = []
-    for score, box, size in zip(scores, boxes, sizes, strict=True):
-        region, label = (score[:, 1:] > how.score_threshold).nonzero().unbind(dim=1)
-        values = score[region, label + 1]
-        places = clip_boxes_to_image(box[region, label], size)
-        # A box that was outside the image has no area left, and overlaps nothing, not even itself.
-        there = (places[:, 2:] > places[:, :2]).all(dim=1)
-        places, values, label = places[there], values[there], label[there]
-        every = Detections(places, values, label)
-        kept = batched_nms(places, values, label, how.nms_threshold)[: how.max_detections]
-        chosen = Detections(places[kept], values[kept], label[kept])
-        results.append(vote(chosen, every) if how.refine else chosen)
-    return results
-
-
-def _fits(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> bool:
-    height, width = image.shape[1:]
-    try:
-        input_size(width, height, shorter, longer, member.backbone.stride)
-    except InputError:
-        return False
-    return True
-
-
-def _resized(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> Tensor:
-    height, width = image.shape[1:]
-    new_width, new_height = input_size(width, height, shorter, longer, member.backbone.stride)
-    return member.preprocessing(resize(image, [new_height, new_width], antialias=True)[None])[0]
-
-
-def _scale(resized: Tensor, image: Tensor) -> Tensor:
-    x, y = resized.shape[2] / image.shape[2], resized.shape[1] / image.shape[1]
-    return torch.tensor([x, y, x, y], device=image.device)
+    world = world or World()
+    start = time.perf_counter()
+    mine: dict[int, Detections] = {}
+    unusable: dict[str, str] = {}
+    modes = [member.training for member in members]
+    for member in members:
+        member.eval()
+    for done, (number, annotated, image) in enumerate(in_order(dataset, world.rank, world.size), start=1):
+        try:
+            if isinstance(image, InputError):
+                raise image
+            mine[number] = detect(members, [image], how)[0].cpu()
+        except InputError as error:
+            if damaged == "fatal":
+                raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None
+            unusable[annotated.id] = f"{annotated.id}: {error}"
+        if progress:
+            progress(done)
+    for member, mode in zip(members, modes, strict=True):
+        member.train(mode)
+    nothing = Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0, dtype=torch.int64))
+    found: dict[int, Detections] = {}
+    for theirs, names in world.gather((mine, unusable)):
+        found |= theirs
+        unusable = unusable | names
+    return DatasetDetections(
+        [found.get(number, nothing) for number in range(len(dataset))],
+        unusable,
+        len(dataset) / (time.perf_counter() - start),
+    )

@@ -21,7 +21,7 @@ from .alternating import AlternatingRCNN, step_of
 from .alternating import rate as alternating_rate
 from .faster_rcnn import LOSSES, FasterRCNN
 
-AP50 = Curve("ap50", "AP50", rising=True)
+AP50 = Curve("ap50", "AP50")
 
 
 class LossMeter(Meter):

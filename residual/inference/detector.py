@@ -9,7 +9,7 @@ import torch
 from ..data.images import ImageLike, as_pixels
 from ..detection.average_precision import Detections
 from ..detection.faster_rcnn import FasterRCNN
-from ..detection.testing import DetectionOptions, detect
+from ..detection.inference import DetectionOptions, detect
 from ..detection.weights import DetectorWeightsConfig, read_detector
 from ..device import open_device
 from ..errors import InputError

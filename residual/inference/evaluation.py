@@ -21,7 +21,7 @@ from ..detection.average_precision import (
     voc_ap,
 )
 from ..detection.boxes import load_boxes
-from ..detection.evaluation import detect_dataset
+from ..detection.testing import detect_dataset
 from ..device import open_device
 from ..errors import InputError
 from ..evaluation.classes import how_matched, match_classes, unnamed

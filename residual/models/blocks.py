@@ -51,13 +51,13 @@ class Residual(nn.Module):
         self.activation = nn.ReLU() if activation is None else activation
 
     def forward(self, x: Tensor) -> Tensor:
-        residual, identity = self.function(x), self.shortcut(x)
-        if residual.shape != identity.shape:
+        residual, shortcut = self.function(x), self.shortcut(x)
+        if residual.shape != shortcut.shape:
             raise ValueError(
-                f"the function gives shape {tuple(residual.shape)} and the shortcut {tuple(identity.shape)}; "
+                f"the function gives shape {tuple(residual.shape)} and the shortcut {tuple(shortcut.shape)}; "
                 "give a shortcut that projects to the function's shape (equation 2)"
             )
-        return self.activation(residual + identity)
+        return self.activation(residual + shortcut)
 
 
 class ZeroPadShortcut(nn.Module):

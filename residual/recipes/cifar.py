@@ -1,4 +1,4 @@
-"""Section 4.2: the runs behind Table 6 and Figures 1 and 6, and the small ones on handwritten digits.
+"""Section 4.2: the runs behind Table 6 and Figures 1 and 6.
 
 Two recipes of a family differ only in the network and, for 110 layers, in the warm-up. The published test
 errors are in ``residual.reproduce.paper``.

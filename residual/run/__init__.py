@@ -1,4 +1,4 @@
-"""Training runs: the only place where recipes become objects."""
+"""Training runs: from a recipe to a complete run folder."""
 
 from .run import train
 from .sources import folder_statistics

@@ -45,8 +45,8 @@ class ClassificationTask(Task):
         self.split = "validation" if "validation" in self.source.images else "test"
         self.departures = _departures(recipe, world)
 
-    def identity(self) -> dict[str, Any]:
-        return self.source.identity()
+    def fingerprint(self) -> dict[str, Any]:
+        return self.source.fingerprint()
 
     def start(self) -> None:
         begin = start_classifier(self.recipe, self.source.classes, self.source.shape[0])

@@ -11,8 +11,8 @@ from ..detection.alternating import AlternatingRCNN
 from ..detection.average_precision import mean_ap, voc_ap
 from ..detection.backbones import make_backbone, measure_batch_norm
 from ..detection.boxes import load_boxes
-from ..detection.evaluation import detect_dataset
-from ..detection.testing import DetectionOptions, input_size
+from ..detection.inference import DetectionOptions, input_size
+from ..detection.testing import detect_dataset
 from ..detection.training import detection_work
 from ..detection.weights import build_detector, is_detector, read_detector, save_detector, take_over
 from ..distributed import World
@@ -62,8 +62,8 @@ class DetectionTask(Task):
         self.departures: list[str] = []
         self._skipped: dict[str, str] = {}
 
-    def identity(self) -> dict[str, Any]:
-        return self.train.identity()
+    def fingerprint(self) -> dict[str, Any]:
+        return self.train.fingerprint()
 
     def start(self) -> None:
         recipe, classes = self.recipe, len(self.train.classes)

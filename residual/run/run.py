@@ -66,7 +66,7 @@ def train(
         return read_json(folder.results_file)
     # Everything that can be wrong with the input is found before the folder is made.
     task = _task(recipe, data_dir, world)
-    _check_same_data(folder, task.identity(), resume)
+    _check_same_data(folder, task.fingerprint(), resume)
     task.start()
     schedule = in_iterations(recipe, task.images)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
@@ -197,7 +197,7 @@ def _continue(run: Run, task: Task, device: torch.device, data_dir: Path | None,
             "iteration": run.progress.iteration,
             "departures": task.departures,
             "started_from": task.started_from,
-            "data": task.identity(),
+            "data": task.fingerprint(),
             "data_dir": str(data_dir.resolve()) if data_dir else None,
         }
         run.folder.add_session(describe(device, run.world.size) | session)

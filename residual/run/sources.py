@@ -96,7 +96,7 @@ class Source(ABC):
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:
         """Return the images of a split, and the view of each."""
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return what tells these data from others: a resumed run has to have the same."""
         return {"classes": len(self.classes), "images": self.images}
 
@@ -214,9 +214,9 @@ class Folders(Source):
         size = self.folder.size
         return ImagesInFiles(self.splits[split]), make_views("center", size, side_for(size))
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         told = "\n".join(file for index in self.splits.values() for file in index.files)
-        return super().identity() | {"files": hashlib.sha256(told.encode()).hexdigest()[:16]}
+        return super().fingerprint() | {"files": hashlib.sha256(told.encode()).hexdigest()[:16]}
 
     def colours(self) -> dict[str, Any] | None:
         if not self.folder.colour_noise:

@@ -41,7 +41,7 @@ class Task(ABC):
     split: str
 
     @abstractmethod
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return what tells the data from others: a resumed run has to have the same."""
 
     @abstractmethod

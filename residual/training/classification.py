@@ -21,7 +21,7 @@ from .loop import Curve, Meter, Work
 from .sgd import SGD
 from .step import Step
 
-ERRORS = Curve("top1_error", "errors", rising=False)
+ERRORS = Curve("top1_error", "errors")
 
 
 class ErrorMeter(Meter):

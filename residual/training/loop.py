@@ -69,12 +69,10 @@ class Curve:
     Attributes:
         key: in what an evaluation gives.
         name: for people.
-        rising: whether more is better.
     """
 
     key: str
     name: str
-    rising: bool
 
 
 @dataclass(frozen=True)
@@ -260,10 +258,7 @@ class Run:
         }
         now: float | None = metrics[self.work.curve.key]
         if now is not None:
-            if self.split == "validation" and (
-                progress.best is None
-                or (now > progress.best if self.work.curve.rising else now < progress.best)
-            ):
+            if self.split == "validation" and (progress.best is None or now < progress.best):
                 progress.best = now
             follow_plateau(self.recipe.schedule, progress, now)
             display.evaluation(self.split, now)

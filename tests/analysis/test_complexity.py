@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from rich.console import Console
 
-from residual.analysis.complexity import Complexity, complexity, default_input_size, table, to_json
+from residual.analysis.complexity import Complexity, complexity, default_input_size, headings, rows, to_json
 from residual.errors import InputError
 from residual.models import build_model, model_names
 
@@ -216,13 +215,16 @@ def test_json_is_exact() -> None:
     }
 
 
-def test_table_writes_the_papers_units() -> None:
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(table(count("resnet50")))
-    lines = capture.get().splitlines()
-    total = next(line for line in lines if "total" in line)
-    assert [cell.strip() for cell in total.split("│")[3:7]] == ["50", "25,557,032", "3.86 G", "10.59 M"]
-    # Right-aligned: the units stand below each other.
-    conv1, fc = (next(line for line in lines if f" {name} " in line) for name in ("conv1", "fc"))
-    assert conv1.index("118.01 M") + len("118.01 M") == fc.index("2.05 M") + len("2.05 M")
+def test_rows_write_the_papers_units() -> None:
+    counted = rows(count("resnet50"))
+    assert headings() == ["stage", "output", "layers", "parameters", "multiply-adds", "activations"]
+    assert [row[:2] for row in counted] == [
+        ["conv1", "64 x 112 x 112"],
+        ["conv2_x", "256 x 56 x 56"],
+        ["conv3_x", "512 x 28 x 28"],
+        ["conv4_x", "1024 x 14 x 14"],
+        ["conv5_x", "2048 x 7 x 7"],
+        ["fc", "1000 x 1 x 1"],
+        ["total", ""],
+    ]
+    assert counted[-1][2:] == ["50", "25,557,032", "3.86 G", "10.59 M"]

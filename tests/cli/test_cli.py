@@ -1,5 +1,6 @@
 """The command: one sentence with exit code 2 for every wrong input."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 import typer
-from conftest import Call, Command, Refused, save_network
+from conftest import Call, Command, Refused, Shown, command_line, environment, save_network, smooth_image
 
+from residual import __version__
 from residual.cli import app
 
 
@@ -124,3 +126,41 @@ def test_no_gpu(residual: Command) -> None:
     done = residual("train", "digits-resnet20", "--device", "cuda")
     assert done.returncode == 2
     assert "sees 0 GPUs here; use --device cpu" in done.stderr
+
+
+def test_a_gpu_whose_memory_runs_out_is_a_sentence(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("residual.inference.classifier.load", full)
+    smooth_image().save(tmp_path / "a.png")
+    said = refused("predict", tmp_path, tmp_path / "a.png")
+    assert "the GPU's memory ran out" in said
+    assert "--device cpu" in said
+
+
+def test_another_error_of_ours_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake in the program")
+
+    monkeypatch.setattr("residual.models.build_model", wrong)
+    with pytest.raises(RuntimeError, match="a mistake in the program"):
+        call("complexity", "resnet50")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As in ``residual recipes | head -n 1``."""
+    process = subprocess.Popen(
+        command_line("recipes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait(60)
+
+
+def test_the_version(shown: Shown) -> None:
+    assert shown("--version").out == f"residual {__version__}\n"

@@ -1,13 +1,16 @@
-"""``residual train``, ``evaluate`` and ``recipes``."""
+"""``residual train``, ``evaluate``, ``ensemble`` and ``recipes``."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import SEVEN, TINY, Command, Refused, Shown, results_of, save_network, write_images
 
 from residual.evaluation.scores import load_scores
+from residual.inference.ensemble import evaluate_ensemble
+from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.recipes import RECIPES, read
 
 
@@ -115,3 +118,30 @@ def test_wrong_input_of_evaluate(
     assert words in said
     assert said.count("\n") == 1
     assert Path("s.safetensors").read_text() == "precious"
+
+
+def test_ensembles_of_runs_and_scores(tmp_path: Path, shown: Shown, refused: Refused) -> None:
+    data = write_images(tmp_path / "data", SEVEN, val=14)
+    a = save_network(tmp_path / "a", classes=SEVEN, seed=1)
+    b = save_network(tmp_path / "b", classes=SEVEN[::-1], seed=2)
+    folder = ("--dataset", "folder", "--data-dir", data)
+    saved = tmp_path / "a.safetensors"
+    shown("evaluate", a, *folder, "--save-scores", saved)
+    printed = json.loads(shown("ensemble", saved, b, *folder, "--json").out)
+    options = EvaluationOptions("folder", "test", data)
+    members, together = evaluate_ensemble([a, b], options)
+    assert [entry["member"] for entry in printed["members"]] == [str(saved), str(b)]
+    assert printed["members"][1]["loss"] == pytest.approx(members[1][1].loss, rel=1e-5)
+    assert printed["ensemble"]["loss"] == pytest.approx(together.metrics().loss, rel=1e-5)
+    scores = [evaluate(weights, options, keep_scores=True).scores for weights in (a, b)]
+    mean = (scores[0].probabilities + scores[1].probabilities.flip(1)) / 2  # type: ignore[union-attr]
+    torch.testing.assert_close(together.probabilities, mean)
+    told = shown("ensemble", saved, b, *folder, "--save-scores", tmp_path / "c.safetensors").out
+    assert "ensemble of 2, 14 images" in told
+    torch.testing.assert_close(load_scores(tmp_path / "c.safetensors").probabilities, mean)
+
+    other = write_images(tmp_path / "other", SEVEN, val=7)
+    said = refused("ensemble", saved, b, "--dataset", "folder", "--data-dir", other)
+    sentence = said.splitlines()[-1]
+    assert f"{b} lacks the image" in sentence
+    assert "and 6 more" in sentence

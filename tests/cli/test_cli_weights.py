@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import Shown
 
@@ -13,6 +14,16 @@ def test_complexity(shown: Shown) -> None:
     counted = json.loads(shown("complexity", "cifar_resnet20", "--json").out)
     assert counted["parameters"] == 269_722
     assert "conv2_x" in shown("complexity", "cifar_resnet20").out
+
+
+def test_the_table_of_complexity_has_the_papers_units(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = shown("complexity", "resnet50").out.splitlines()
+    total = next(line for line in lines if "total" in line)
+    assert [cell.strip() for cell in total.split("│")[3:7]] == ["50", "25,557,032", "3.86 G", "10.59 M"]
+    # Right-aligned: the units stand below each other.
+    conv1, fc = (next(line for line in lines if f" {name} " in line) for name in ("conv1", "fc"))
+    assert conv1.index("118.01 M") + len("118.01 M") == fc.index("2.05 M") + len("2.05 M")
 
 
 def test_import_and_export(shown: Shown, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectors import Scripted, eye, small_detector
 
-from residual.detection.testing import DetectionOptions, detect, input_size
+from residual.detection.inference import DetectionOptions, detect, input_size
 from residual.errors import InputError
 
 

@@ -78,7 +78,7 @@ def test_global_context_joins_the_whole_image_to_each_region() -> None:
     maps[0][:, :, :4] = 4.0
     boxes = [torch.tensor([[0.0, 0, 7, 3], [0, 4, 7, 7]]), torch.tensor([[0.0, 0, 7, 7]])]
     pooled = [detector.pool(map, box) for map, box in zip(maps, boxes, strict=True)]
-    detector.predict_regions(pooled, [detector.whole(map, (8, 8)) for map in maps])
+    detector.predict_regions(pooled, [detector.pool_whole_image(map, (8, 8)) for map in maps])
     # The whole of the first image is 4 above and 2 below; each half has its own largest value.
     assert seen[0][:, 0].tolist() == [4, 2, 7]
     assert seen[0][:2, 3].tolist() == [3, 3]

@@ -15,9 +15,9 @@ from conftest import metrics_of
 from PIL import Image
 
 from residual import run
-from residual.analysis.figures import ErrorCurve, Panel, error_curves, file_content, page_svg
 from residual.errors import InputError, Interrupted
 from residual.reproduce.degradation import RUNS, Verdict, reproduce
+from residual.training import checkpoint, loop
 from residual.training.loop import Run
 
 #: Four iterations: what the networks learn does not matter here.
@@ -241,7 +241,7 @@ def test_complete_runs_are_read_not_trained_again(
     reproduce(again, seed=0, settings=SHORT, device="cpu")
     assert before == {path: path.read_bytes() for path in before}
     printed = capsys.readouterr().out
-    assert "already there: plain20, plain56, resnet20, resnet56" in printed
+    assert "were there already: plain20, plain56, resnet20, resnet56" in printed
     assert str(page) in printed
     assert "ResNet-56" in printed
 
@@ -258,14 +258,15 @@ def test_an_interrupted_experiment_goes_on(
     # plain56 was interrupted after two iterations, and the residual networks had not begun.
     shutil.rmtree(again)
     shutil.copytree(short / "plain20", again / "plain20")
-    save = Run._save
+    save = checkpoint.save_checkpoint
 
-    def save_and_stop(self: Run) -> None:
-        save(self)
-        if self.progress.iteration == 2:
+    def save_and_stop(folder: Path, tensors: Any, progress: checkpoint.Progress) -> Path:
+        saved = save(folder, tensors, progress)
+        if progress.iteration == 2:
             raise Interrupted("stopped", 15)
+        return saved
 
-    monkeypatch.setattr(Run, "_save", save_and_stop)
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
     with pytest.raises(Interrupted, match=r"stopped in .*plain56; give the same command again") as caught:
         reproduce(again, seed=0, settings=SHORT, device="cpu")
     assert caught.value.signal == 15
@@ -278,7 +279,7 @@ def test_an_interrupted_experiment_goes_on(
     assert [len(sessions[name]) for name in ("plain20", "resnet20", "resnet56")] == [1, 1, 1]
     for name in RUNS:
         assert metrics_of(again / name) == metrics_of(short / name)
-    assert "already there: plain20\n" in capsys.readouterr().out
+    assert "were there already: plain20\n" in capsys.readouterr().out
 
 
 def test_another_seed_or_setting_needs_another_folder(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,33 +313,15 @@ def test_the_page_is_replaced_as_a_whole(again: Path, monkeypatch: pytest.Monkey
     assert page.read_text() == "the page before"
 
 
-# --- figures by themselves ---
-
-
-def test_labels_of_curves_that_end_together_stand_apart() -> None:
-    def heights(shallow: float, deep: float) -> list[float]:
-        curves = (
-            ErrorCurve(20, [1, 2], [90, shallow], [90, shallow]),
-            ErrorCurve(20, [1, 2], [90, deep], [90, deep]),
-        )
-        figure = error_curves([Panel("two", curves)], iterations=2, drops=[1], held_out="test")
-        return [text.xy[1] for text in figure.axes[0].texts if "layer" in text.get_text()]
-
-    assert heights(0, 54) == [0, 54]
-    assert heights(0, 0) == [0, 6.5]
-    assert heights(1, 0) == [6.5, 0]
-    assert heights(100, 100) == [93.5, 100]
-
-
-def test_the_same_figure_gives_the_same_bytes() -> None:
-    curves = (ErrorCurve(20, [1, 2], [90, 1], [90, 2]), ErrorCurve(56, [1, 2], [90, 3], [90, 4]))
-
-    def draw() -> Any:
-        return error_curves([Panel("two", curves)], iterations=2, drops=[], held_out="validation")
-
-    assert file_content(draw(), "svg") == file_content(draw(), "svg")
-    assert page_svg(draw(), 'a "label" & <more>') == page_svg(draw(), 'a "label" & <more>')
-    assert ET.fromstring(page_svg(draw(), 'a "label" & <more>')).get("aria-label") == 'a "label" & <more>'
+@pytest.mark.slow
+def test_the_demo_shows_degradation_and_its_cure(tmp_path: Path) -> None:
+    reproduce(tmp_path, seed=0, settings=[], device="cpu")
+    verdict = Verdict(**{name: results(tmp_path, name)["train"]["top1_error"] for name in RUNS})
+    assert verdict.degrades
+    assert verdict.cured
+    # Far above and far below, not by a hair.
+    assert verdict.plain56 > 30
+    assert verdict.resnet56 < 3
 
 
 # --- in a browser ---

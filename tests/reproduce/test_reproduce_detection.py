@@ -2,96 +2,49 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from conftest import Call
-from shapes import write_shapes
+from conftest import BEGUN, Call, save_network, set_options
+from shapes import write_coco, write_devkit
 
-from residual import build_model, run
-from residual.data.voc import load_voc
-from residual.models.preprocessing import Preprocessing
-from residual.models.weights import save_weights
+from residual import run
 from residual.recipes import DETECTION
-from residual.reproduce import detection, table
+from residual.reproduce import detection
 from residual.reproduce.detection import DETECTION as FAMILY
 from residual.reproduce.detection import DetectionRow
 from residual.reproduce.paper import TABLE7, TABLE8, TABLE9
 from residual.reproduce.study import Study
 
-SETTINGS = [
-    "detector.anchor_sizes=[14,20]",
-    "detector.aspect_ratios=[1]",
-    "detector.min_size=4",
-    "detector.freeze=0",
-    "detector.regions=32",
-    "detector.train_proposals=100",
-    "detector.proposals=30",
-    "data.shorter_side=48",
-    "data.longer_side=48",
-    "batch.size=4",
-    "batch.at_once=4",
-    "schedule.learning_rate=0.02",
-    "schedule.iterations=4",
-    "evaluate_every=4",
-]
-SET = [word for setting in SETTINGS for word in ("--set", setting)]
+#: What every run here is like; the networks are those of --weights.
+LEFT_OUT = ("name=", "detector.backbone", "data.train=", "schedule.epochs=", "checkpoint_every=")
+SETTINGS = [setting for setting in BEGUN if not setting.startswith(LEFT_OUT)]
+SET = set_options([*SETTINGS, "schedule.iterations=4", "evaluate_every=4"])
 #: A little longer: Table 9's rows are to differ.
-LONGER = [*SET, "--set", "schedule.iterations=12", "--set", "evaluate_every=12"]
+LONGER = set_options([*SETTINGS, "schedule.iterations=36", "evaluate_every=36"])
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
     """Two tiny classifiers in the place of ImageNet's."""
     folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
     options: list[str | Path] = []
     for option, name in (("--weights-vgg16", "cifar_resnet14"), ("--weights-resnet101", "cifar_resnet8")):
-        save_weights(
-            folder / name,
-            build_model(name, classes=2),
-            name=name,
-            options={},
-            preprocessing=Preprocessing(torch.full((3, 32, 32), 0.5)),
-            classes=["a", "b"],
-        )
-        options += [option, folder / name]
+        options += [option, save_network(folder / name, name, classes="ab")]
     return options
 
 
 @pytest.fixture(scope="module")
 def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VOCdevkit of two years."""
-    folder = tmp_path_factory.mktemp("VOCdevkit")
-    for seed, year in enumerate(("VOC2007", "VOC2012")):
-        lists = write_shapes(folder / year, train=6, test=4, seed=seed) / "ImageSets" / "Main"
-        shutil.move(lists / "train.txt", lists / "trainval.txt")
-    return folder
+    return write_devkit(tmp_path_factory.mktemp("VOCdevkit"))
 
 
 @pytest.fixture(scope="module")
 def coco(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same images in COCO's layout."""
-    folder = tmp_path_factory.mktemp("coco")
-    (folder / "annotations").mkdir()
-    for split, part in (("train2014", "2007/trainval"), ("val2014", "2007/test")):
-        shapes = load_voc(devkit, [part], ("disc", "square", "triangle"))
-        (folder / split).mkdir()
-        images, boxes = [], []
-        for number, annotated in enumerate(shapes.images):
-            shutil.copy(annotated.path, folder / split)
-            images.append({"id": number, "file_name": annotated.path.name, "width": 48, "height": 48})
-            for (x1, y1, x2, y2), label in zip(
-                annotated.boxes.tolist(), annotated.labels.tolist(), strict=True
-            ):
-                box = {"image_id": number, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-                boxes.append({"id": len(boxes), **box})
-        categories = [{"id": k + 1, "name": name} for k, name in enumerate(shapes.classes)]
-        content = {"images": images, "annotations": boxes, "categories": categories}
-        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return folder
+    return write_coco(tmp_path_factory.mktemp("coco") / "coco", devkit)
 
 
 @pytest.fixture(scope="module")
@@ -230,25 +183,21 @@ def test_runs_of_detect_train_count_and_say_how_they_depart(
 
 
 def test_each_row_is_tested_with_its_own_improvements(
-    coco_study: Path, monkeypatch: pytest.MonkeyPatch
+    coco_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the detectors are loaded with for each row, where no result is kept."""
-    asked = []
+    out = shutil.copytree(coco_study, tmp_path / "study")
+    for path in [*out.rglob("precision*.json"), *out.glob("ensemble*.json")]:
+        path.unlink()
+    asked: list[tuple[list[str], bool, tuple[int, ...]]] = []
+    original = detection.load_detector
 
-    def measure(study: object, runs: Any, refine: bool, scales: Any) -> dict[str, Any]:
-        asked.append(([run.name for run in runs], refine, tuple(scales)))
-        return {"ap50": 50.0, "ap": 25.0, "images": 4}
+    def watched(*folders: Path, refine: bool, scales: Sequence[int], **more: Any) -> Any:
+        asked.append(([str(folder.relative_to(out)) for folder in folders], refine, tuple(scales)))
+        return original(*folders, refine=refine, scales=scales, **more)
 
-    monkeypatch.setattr(detection, "_measure", measure)
-    monkeypatch.setattr(detection, "write_derived", lambda *_: None)
-    monkeypatch.setattr(table, "write_derived", lambda *_: None)
-    for path in coco_study.rglob("precision*.json"):
-        path.rename(path.with_suffix(".kept"))
-    try:
-        detection.table(Study(coco_study, FAMILY, train=False), 9, scales=(16, 32))
-    finally:
-        for path in coco_study.rglob("*.kept"):
-            path.rename(path.with_suffix(".json"))
+    monkeypatch.setattr(detection, "load_detector", watched)
+    detection.table(Study(out, FAMILY, train=False), 9, scales=(16, 32))
     context = "coco-resnet101-context"
     assert asked == [
         (["coco-vgg16/seed0"], False, ()),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call
+from conftest import Call, set_options
 from PIL import Image
 
 from residual import InputError, run
@@ -28,7 +28,7 @@ SETTINGS = [
     "schedule.iterations=4",
     "evaluate_every=2",
 ]
-SET = [word for setting in SETTINGS for word in ("--set", setting)]
+SET = set_options(SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def test_two_ranks_compute_what_one_process_computes(few_shapes: Path, tmp_path:
         assert a["test"]["images"] == b["test"]["images"] == 5
         # Rounding decides which of two nearly equal proposals is the better, but not what anchors learn.
         ours, theirs = a["train"]["losses"], b["train"]["losses"]
-        assert ours["proposal_class"] == pytest.approx(theirs["proposal_class"], rel=2e-3)
+        assert ours["rpn_class"] == pytest.approx(theirs["rpn_class"], rel=2e-3)
         assert a["train"]["loss"] == pytest.approx(b["train"]["loss"], rel=2e-2)
         assert a["test"]["ap50"] == pytest.approx(b["test"]["ap50"], abs=2)
 
@@ -144,7 +144,7 @@ def test_four_step_alternating_training(few_shapes: Path, tmp_path: Path, shown:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     shown(*arguments, "--out", whole)
     assert [line["learning_rate"] for line in metrics_of(whole)] == [0.02, 0.02, 0.002]
-    assert metrics_of(whole)[0]["train"]["losses"]["proposal_class"] > 0
+    assert metrics_of(whole)[0]["train"]["losses"]["rpn_class"] > 0
     # After 7 of 12 iterations the second of the third step's three is next.
     process = start(*arguments, "--out", killed)
     wait_for(process, lambda: any("0000007" in path.name for path in list_checkpoints(killed)))

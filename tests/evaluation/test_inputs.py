@@ -1,0 +1,54 @@
+"""The size and the channels of the images that a network was trained on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_pixels, save_network, sentence_of
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from residual import build_model
+from residual.evaluation.inputs import check_input, usual_size, with_channels
+from residual.models.weights import load_weights
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "expected"),
+    [
+        # Crops of 224 are cut from 256; the networks of Section 4.2 see whole images.
+        ("resnet18", torch.zeros(3), (224, 256)),
+        ("resnet18", torch.zeros(3, 112, 112), (112, 128)),
+        ("cifar_resnet8", torch.zeros(3), (32, 32)),
+        ("cifar_resnet8", torch.zeros(3, 32, 32), (32, 32)),
+        ("cifar_resnet8", torch.zeros(1, 8, 8), (8, 8)),
+        ("cifar_resnet8", torch.zeros(3, 24, 48), (24, 24)),
+    ],
+)
+def test_the_usual_size(name: str, mean: torch.Tensor, expected: tuple[int, int], tmp_path: Path) -> None:
+    assert usual_size(load_weights(save_network(tmp_path / "w", name, mean=mean))) == expected
+
+
+def test_the_usual_size_of_a_run_on_a_folder_is_its_recipes(trained_on_images: Path) -> None:
+    assert usual_size(load_weights(trained_on_images)) == (32, 37)
+
+
+def test_channels() -> None:
+    images = random_pixels(2, 3, 4, 5)
+    assert with_channels(images, 3) is images
+    assert torch.equal(with_channels(images, 1), rgb_to_grayscale(images))
+    assert with_channels(images[0], 1).shape == (1, 4, 5)
+    assert "the network takes 4 channels" in sentence_of(lambda: with_channels(images, 4))
+
+
+def test_images_that_are_too_small_for_a_network() -> None:
+    with torch.device("meta"):
+        vgg = build_model("vgg16", classes=2)
+    vgg.convolutions.to_empty(device="cpu")
+    said = sentence_of(lambda: check_input(vgg, "vgg16", (3, 16, 40)))
+    assert said == "vgg16 cannot take images of 16 x 40 pixels; they are too small for it"
+    model = build_model("cifar_resnet8").train()
+    before = model.bn1.running_mean.clone()
+    check_input(model, "cifar_resnet8", (3, 4, 4))
+    # It is left in its mode, and has learned nothing.
+    assert model.training
+    assert torch.equal(model.bn1.running_mean, before)
