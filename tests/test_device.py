@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,8 +164,10 @@ class Watched:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.depth = 0
         self.seen: set[tuple[bool, bool]] = set()
-        for module in ("evaluation.views", "detection.testing", "inference.layers"):
-            patch.setattr(f"residual.{module}.full_float32", self.context)
+        # Wherever it is used by its name.
+        for name, module in list(sys.modules.items()):
+            if name.startswith("residual.") and name != "residual.device" and hasattr(module, "full_float32"):
+                patch.setattr(module, "full_float32", self.context)
 
     @contextmanager
     def context(self, device: torch.device) -> Iterator[None]:

@@ -55,9 +55,10 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
                 label=curve.label,
                 drawstyle="steps-pre",
             )
-        ax.legend(
-            loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, borderaxespad=0
-        )
+        if curves:
+            ax.legend(
+                loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, borderaxespad=0
+            )
     return figure
 
 
