@@ -81,7 +81,10 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
     root = data_dir / split
     if not root.is_dir():
         if split == "train" or any((data_dir / other).is_dir() for other in ("train", "val")):
-            raise InputError(f"{data_dir} has no folder {split}; put a folder for each class into {root}")
+            above = data_dir.absolute().parent
+            inside = data_dir.name in ("train", "val") and (above / "train").is_dir()
+            remedy = f"name {above}" if inside else f"put a folder for each class into {root}"
+            raise InputError(f"{data_dir} has no folder {split}; {remedy}")
         root = data_dir
     listing = _cached(root)
     flat = listing[""]

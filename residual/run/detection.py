@@ -1,6 +1,7 @@
 """What a run of a detector has of its own."""
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ class DetectionTask(Task):
         if self.test is None:
             return {"ap50": None, "images": 0}
         data = self.recipe.data
+        if self.world.is_main:
+            print(f"{self.recipe.name}: testing on {len(self.test):,} images", file=sys.stderr)
         options = DetectionOptions(data.shorter_side, data.longer_side)
         found = detect_dataset(
             [fold_batchnorm(self.detector)], self.test, options, self.world, damaged=data.damaged

@@ -139,7 +139,7 @@ def test_wrong_folders(images: Path, tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "there is no folder" in refusal(tmp_path / "absent")
-    assert "has no folder train" in refusal(images / "val")
+    assert f"has no folder train; name {images}" in refusal(images / "val")
     strange = refusal(images, "val", ("cats", "dogs"))
     assert "has a class 'cat' that the training part has not; did you mean cats" in strange
     (images / "train" / "bird").mkdir()
