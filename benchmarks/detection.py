@@ -4,7 +4,6 @@ Every turn of a side has a process of its own, and the sides take turns. See REA
 """
 
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 import typer
 from paired import (
     check_new_file,
+    environment,
     in_new_process,
     peak_bytes,
     print_checks,
@@ -299,8 +299,6 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
     """Measure a ResNet-101-C4 detector in turns with torchvision's FasterRCNN around the same network."""
-    from residual.environment import describe
-
     check_new_file(out)
     chosen = {"tasks": tasks.split(","), "sides": sides.split(",")}
     for option, known in (("tasks", TASKS), ("sides", tuple(SIDES))):
@@ -310,7 +308,8 @@ def benchmark(
         raise InputError(f"--sides: ours is compared with {min(missing)}; name it as well")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: there is no CUDA device here")
-    environment = describe(torch.device(device), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    # Before the rounds: the commit that they ran from.
+    described = environment(device)
     found: list[dict[str, Any]] = []
     for number in range(1, rounds + 1):
         turn: dict[str, Any] = {"round": number}
@@ -324,7 +323,7 @@ def benchmark(
     summary, checks = summarize(found, device)
     result = {
         "benchmark": "detection",
-        "environment": environment,
+        "environment": described,
         "settings": {"rounds": rounds, "images": images, "passes": passes},
         "summary": summary,
         "checks": checks,

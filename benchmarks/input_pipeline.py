@@ -6,8 +6,6 @@ beside this file.
 """
 
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +15,7 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Annotated, Any
 
 import typer
-from paired import check_new_file, in_new_process, run, spread, write_json
+from paired import check_new_file, environment, in_new_process, run, spread, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -123,10 +121,6 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
     """Measure the preparation of training images on one core, in turns with PIL transforms."""
-    import torch
-
-    from residual.environment import describe
-
     check_new_file(out)
     files = sorted(p.resolve() for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
@@ -149,10 +143,9 @@ def benchmark(
             "rounds": {s: [asdict(m) for m in t] for s, t in turns.items()},
         }
     show(found)
-    environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
     result = {
         "benchmark": "input_pipeline",
-        "environment": environment,
+        "environment": environment("cpu"),
         "images": len(files),
         "bytes_per_image": sum(f.stat().st_size for f in files) // len(files),
         "settings": {"rounds": rounds, "batch": batch, "batches": batches},

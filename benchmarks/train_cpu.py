@@ -6,9 +6,7 @@ users, heat) slows down all of them. See README.md beside this file.
 """
 
 import os
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import torch
 import torch.nn.functional as F
 import typer
-from paired import check_new_file, in_new_process, print_checks, run, spread, write_json
+from paired import check_new_file, environment, in_new_process, print_checks, run, spread, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -373,13 +371,12 @@ def benchmark(
 ) -> None:
     """Measure training throughput on the CPU, in turns with the loop that people use."""
     from residual import recipes
-    from residual.environment import describe
 
     chosen = [side.strip() for side in sides.split(",")]
     _check(chosen, rounds, iterations + warmup, out)
     settings = Settings(warmup, iterations, workers, data_dir)
     name = dataset_of(data_dir).name  # also finds out whether they can be read
-    environment = describe(torch.device("cpu"), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    described = environment("cpu")
     flop = flop_per_image()
     progress = Console(stderr=True, highlight=False)
     found = []
@@ -393,7 +390,7 @@ def benchmark(
     summary = summarize(found, chosen)
     result = {
         "benchmark": "train_cpu",
-        "environment": environment,
+        "environment": described,
         "recipe": recipes.find(RECIPE).model_dump(mode="json"),
         "images": f"{name} images" if data_dir is None else name,
         "settings": asdict(settings) | {"data_dir": data_dir and str(data_dir), "rounds": rounds},

@@ -4,8 +4,6 @@ CIFAR-10 networks, images of CIFAR-10's size, batches of 128. Every measurement 
 own, and the sides take turns. See README.md beside this file.
 """
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from paired import check_new_file, in_new_process, run, spread, write_json
+from paired import check_new_file, environment, in_new_process, run, spread, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -203,8 +201,6 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
     """Measure training throughput on a GPU, in turns with the loop that people use."""
-    from residual.environment import describe
-
     chosen = [side.strip() for side in sides.split(",")]
     if unknown := [side for side in chosen if side not in SIDES]:
         raise InputError(f"--sides: there is no side {unknown[0]!r}; known are {', '.join(SIDES)}")
@@ -226,7 +222,7 @@ def benchmark(
         found[str(depth)] = summarize(depth, turns, rates)
     result = {
         "benchmark": "train_gpu",
-        "environment": describe(torch.device("cuda"), 1) | {"command": shlex.join(["python", *sys.argv])},
+        "environment": environment("cuda"),
         "settings": asdict(settings) | {"data_dir": data_dir and str(data_dir), "rounds": rounds},
         "ceilings": rates,
         "networks": found,

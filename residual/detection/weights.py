@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..files import as_json, damaged, first_line, read_json, written_whole
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
-from ..models.weights import ANEW, CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked
+from ..models.weights import ANEW, CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked, weights_in
 from ..recipes.detection import Detector
 from .backbones import Backbone, VGGBackbone, outline_backbone
 from .faster_rcnn import FasterRCNN
@@ -132,7 +132,7 @@ def save_detector(
 def is_detector(folder: Path) -> bool:
     """Whether a folder (or the weights folder in it) holds a detector; False where it holds nothing."""
     try:
-        content = read_json(_weights_in(folder) / CONFIG_FILE)
+        content = read_json(weights_in(folder) / CONFIG_FILE)
     except InputError:
         return False
     return isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT
@@ -147,7 +147,7 @@ def read_detector(folder: Path) -> StoredDetector:
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    folder = _weights_in(folder)
+    folder = weights_in(folder)
     file = folder / CONFIG_FILE
     config = _config(folder, file)
     try:
@@ -178,11 +178,6 @@ def take_over(detector: FasterRCNN, stored: dict[str, Tensor], same_classes: boo
     }
     own = detector.state_dict()
     load_state(detector, {**own, **kept} if not same_classes else kept, "the detector to start from")
-
-
-def _weights_in(folder: Path) -> Path:
-    inner = folder / "weights"
-    return inner if not (folder / CONFIG_FILE).exists() and inner.is_dir() else folder
 
 
 def _config(folder: Path, file: Path) -> DetectorWeightsConfig:

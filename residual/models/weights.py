@@ -123,6 +123,12 @@ def save_weights(
     _write(folder, model, preprocessing, config | {"recipe": recipe, "results": results})
 
 
+def weights_in(folder: Path) -> Path:
+    """Return ``folder``, or the weights folder in it where it is a run's."""
+    inner = folder / "weights"
+    return inner if not (folder / CONFIG_FILE).exists() and inner.is_dir() else folder
+
+
 def load_weights(folder: Path) -> Weights:
     """Read a weights folder, or the one in a run folder.
 
@@ -133,8 +139,7 @@ def load_weights(folder: Path) -> Weights:
         raise InputError(f"{folder} is a file; make a weights folder of it with residual import")
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    if not (folder / CONFIG_FILE).exists() and (folder / "weights").is_dir():
-        folder = folder / "weights"
+    folder = weights_in(folder)
     config, content = _read_config(folder)
     try:
         model = outline(config.model.name, **config.model.options | {"classes": config.model.classes})

@@ -20,6 +20,7 @@ from ..distributed import World
 from ..errors import InputError
 from ..models import build_model
 from ..models.classifier import Classifier
+from ..models.foreign import IMAGENET_MEAN
 from ..models.frozen import freeze_batch_norm
 from ..models.inference import fold_batchnorm
 from ..models.preprocessing import Preprocessing
@@ -32,8 +33,6 @@ from .task import Task
 
 #: Images over which BN statistics are averaged for a network that starts from scratch.
 MEASURED = 64
-#: The mean of ImageNet's channels, in units of [0, 1]: a network from scratch has no mean of its own.
-MEAN = (0.485, 0.456, 0.406)
 
 
 class DetectionTask(Task):
@@ -156,7 +155,8 @@ class DetectionTask(Task):
             return stored.model, preprocessing, options, f"the classifier {wanted.weights}"
         options = wanted.options()
         network = build_model(wanted.name, **options)
-        preprocessing = Preprocessing(torch.tensor(MEAN))
+        # A network from scratch has no mean of its own.
+        preprocessing = Preprocessing(torch.tensor(IMAGENET_MEAN))
         # All ranks measure the same images, so that they start from the same network.
         batches = self._batches(stride=1, world=World())
         count = -(-min(MEASURED, len(self.train)) // self.recipe.batch.size)
