@@ -80,7 +80,8 @@ class StagedNetwork(Classifier):
         return F.conv2d(self.last_map(x), fc.weight[:, :, None, None], fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier()(self.last_map(x).mean(dim=(2, 3)))
+        # The mean over (2, 3), taken so that its gradient is a map in channels-last format.
+        return self.classifier()(self.last_map(x).flatten(2).transpose(1, 2).mean(dim=1))
 
 
 def initialize(network: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from residual.errors import InputError
 from residual.models import Classifier, build_model
+from residual.models.blocks import Block
 from residual.models.classifier import StagedNetwork
 
 CLASSES = 7
@@ -211,6 +212,33 @@ def test_channels_last_gives_the_same_scores(name: str) -> None:
         torch.testing.assert_close(
             model(x.contiguous(memory_format=torch.channels_last)), scores, rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cifar_resnet20", {}),
+        ("cifar_resnet20", {"shortcut": "B"}),
+        ("cifar_plain20", {}),
+        ("resnet18", {"shortcut": "A"}),
+        ("resnet50", {}),
+    ],
+)
+def test_gradients_stay_in_channels_last_format(name: str, options: dict[str, Any]) -> None:
+    """A gradient in another format costs every operation after it a slow path: a fifth of a step."""
+    torch.manual_seed(0)
+    model = build_model(name, classes=CLASSES, **options).to(memory_format=torch.channels_last)
+    gradients: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.register_hook(gradients.append)
+
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.register_forward_hook(watch)
+    model(torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert len(gradients) == len(blocks)
+    assert all(g.is_contiguous(memory_format=torch.channels_last) for g in gradients)
 
 
 @pytest.mark.parametrize(
