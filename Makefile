@@ -1,6 +1,7 @@
 # make demo      degradation and its cure, on your machine, in about two minutes
 # make test      every check that CI runs
 # make test-slow the long checks (some need CIFAR-10: CIFAR10_DIR=folder)
+# make test-gpu  the checks that need a GPU
 # make docs      the documentation as a website in site/; a dead link or a missing docstring fails
 # make check     linter, formatter's check, type checker
 # make install   the virtual environment alone
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check docs install clean
+.PHONY: demo test test-slow test-gpu check docs install clean
 
 demo: .venv/installed
 	$(BIN)/residual reproduce degradation
@@ -19,6 +20,9 @@ test: check
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout 3600
+
+test-gpu: .venv/installed
+	$(BIN)/pytest -m gpu
 
 check: .venv/installed
 	$(BIN)/ruff check .

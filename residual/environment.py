@@ -1,5 +1,6 @@
 """Where a result came from: versions, hardware, commit and command."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 
 from . import __version__
+
+#: The environment variable that names the commit where there is no .git.
+COMMIT = "RESIDUAL_COMMIT"
 
 
 def describe(device: torch.device, ranks: int) -> dict[str, Any]:
@@ -35,13 +39,17 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the source that runs, marked where files differ from it; None when installed."""
+    """Return the commit of the source that runs, marked where files differ from it.
+
+    A copy without its history (on a rented machine, say) does not know it: there it is what the environment
+    variable ``RESIDUAL_COMMIT`` says, None where there is none.
+    """
     folder = Path(__file__).parent
     try:
         name = _git(folder, "rev-parse", "--short=12", "HEAD")
         return name + ("-dirty" if _git(folder, "status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get(COMMIT) or None
 
 
 def processor() -> str:

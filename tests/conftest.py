@@ -44,6 +44,8 @@ ROOT = Path(__file__).parent.parent
 # busy machine cost minutes, and another number of threads gives other bits.
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
+#: The marker of tests that need a GPU, and all of what -m says where they run.
+GPU_ONLY = "gpu"
 
 Call = Callable[..., int]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -122,6 +124,27 @@ SEVEN = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "[ship]", "truck")
 
 
+# --- the device ---
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep tests off the GPU: what they compare bit for bit, and with how many ranks, is a CPU's affair.
+
+    Processes that they start see none either. ``pytest -m gpu`` (make test-gpu) runs those that need one.
+    """
+    if config.option.markexpr != GPU_ONLY:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        raise pytest.UsageError(f"-m {GPU_ONLY}: PyTorch sees no GPU here")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.markexpr != GPU_ONLY:
+        for item in items:
+            if item.get_closest_marker(GPU_ONLY):
+                item.add_marker(pytest.mark.skip(reason=f"needs a GPU; run by pytest -m {GPU_ONLY}"))
+
+
 # --- the command ---
 
 
@@ -136,8 +159,10 @@ def torchrun(*arguments: str | Path, processes: int = 2) -> list[str]:
 
 
 def environment() -> dict[str, str]:
+    """Return the environment of the processes that tests start, whatever folder they start them in."""
     # One thread: several processes share the machine's cores in these tests.
-    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": path}
 
 
 @pytest.fixture

@@ -121,7 +121,6 @@ def test_wrong_input_of_the_real_command(residual: Command) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(residual: Command) -> None:
     done = residual("train", "digits-resnet20", "--device", "cuda")
     assert done.returncode == 2
