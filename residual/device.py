@@ -13,6 +13,9 @@ from .errors import InputError
 
 GIB = 2**30
 
+#: Kinds of devices that compute in float32 at most.
+WITHOUT_FLOAT64 = {"mps"}
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 2**31 - 1
 
@@ -27,6 +30,8 @@ def open_device(name: str) -> torch.device:
 def pick_device(name: str) -> torch.device:
     """Return the device that a name stands for: "auto" is this process's GPU where there is one.
 
+    Apple's GPU ("mps") is there to be named: nobody has measured it here, so "auto" does not take it.
+
     Raises:
         InputError: when there is no such device.
     """
@@ -39,8 +44,13 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: known are auto, cpu, cuda and cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}: known are auto, cpu, cuda, cuda:N and mps")
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError(f"--device {name}: PyTorch sees no GPU of Apple's here; use --device cpu")
+        if distributed.started():
+            raise InputError(f"--device {name}: it is for one process; start it without torchrun")
     if device.type == "cuda":
         if not available or (device.index or 0) >= torch.cuda.device_count():
             raise InputError(
@@ -91,6 +101,11 @@ def full_float32(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before[1])
 
 
+def sums_dtype(device: torch.device) -> torch.dtype:
+    """Return what sums over many images are kept in: float64, or float32 where that is all there is."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep freed blocks instead of handing them back to the kernel.
 
@@ -98,10 +113,12 @@ def keep_freed_memory() -> None:
     kernel, every page is cleared and mapped again, which costs about a tenth of the step
     (docs/performance.md). The peak stays the same. Elsewhere than on glibc, nothing happens.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _KEEP)
+        mallopt(_M_TRIM_THRESHOLD, _KEEP)
 
 
 def memory_ran_out(device: torch.device) -> str:

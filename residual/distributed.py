@@ -62,7 +62,7 @@ class World:
 
 def join(device: torch.device) -> World:
     """Return the world that torchrun describes in the environment, joining its process group once."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not started():
         return World()
     if not dist.is_initialized():
         # Long: one rank measures a training set of a million images while the others wait.
@@ -81,14 +81,25 @@ def left() -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def started() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def rank() -> int:
     """Return this process's number among all that torchrun started."""
     return int(os.environ.get("RANK", 0))
 
 
-def cores() -> int:
-    """Return how many cores are for this process: its share, where torchrun starts several processes."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+def cores(all_ranks: bool = False) -> int:
+    """Return how many cores are for this process: its share, where torchrun starts several processes.
+
+    Args:
+        all_ranks: those of all of them together, for a rank that works while the others wait.
+    """
+    # Linux tells which cores a process may run on; macOS and Windows only how many there are.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable if all_ranks else max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def local_rank() -> int:

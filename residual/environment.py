@@ -24,7 +24,7 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["residual", *sys.argv[1:]]),
         "commit": commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "device": _name(device),
         "ranks": ranks,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -36,6 +36,12 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
             "numpy": version("numpy"),
         },
     }
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor() + (", its GPU (mps)" if device.type == "mps" else "")
 
 
 def commit() -> str | None:
@@ -65,5 +71,5 @@ def processor() -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, encoding="utf-8"
     ).stdout.strip()

@@ -145,7 +145,8 @@ def _whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
-            with file.open("rb") as written:
+            # Windows wants to be able to write what it is to flush.
+            with file.open("r+b") as written:
                 os.fsync(written.fileno())
         temporary.replace(path)
     finally:

@@ -7,14 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import BEGUN, TINY, Shown, save_network, sentence_of, set_options, smooth_image
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import residual
+from residual.detection.training import DetectionIterations
 from residual.device import (
     full_float32,
     keep_freed_memory,
@@ -23,8 +27,10 @@ from residual.device import (
     pick_device,
     set_arithmetic,
 )
+from residual.evaluation.metrics import Tally
 from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.inference.layers import layer_responses, layer_signals
+from residual.training.iteration import EagerIterations
 
 CUDA = torch.device("cuda:0")
 
@@ -61,12 +67,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- names ---
 
 
-@pytest.mark.parametrize(
-    "name", ["tpu", "", "gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "mps", "meta", "cpu,cuda"]
-)
+@pytest.mark.parametrize("name", ["tpu", "", "gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "meta", "cpu,cuda"])
 def test_names_of_no_device(name: str) -> None:
     said = sentence_of(lambda: pick_device(name))
-    assert said == f"--device {name}: known are auto, cpu, cuda and cuda:N"
+    assert said == f"--device {name}: known are auto, cpu, cuda, cuda:N and mps"
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -100,6 +104,66 @@ def test_a_gpu_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
     said = sentence_of(lambda: pick_device("auto"))
     assert "torchrun with as many processes as there are GPUs" in said
+
+
+def test_apples_gpu_is_taken_where_it_is_named(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert sentence_of(lambda: pick_device("mps")) == (
+        "--device mps: PyTorch sees no GPU of Apple's here; use --device cpu"
+    )
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps") == torch.device("mps")
+    assert pick_device("auto") == torch.device("cpu")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert "start it without torchrun" in sentence_of(lambda: pick_device("mps"))
+
+
+class Float32AtMost(TorchDispatchMode):
+    """Refuses what Apple's GPUs refuse: a tensor of float64."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        found = function(*arguments, **(options or {}))
+        for value in tree_leaves(found):
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                raise TypeError(f"{function} gives float64")
+        return found
+
+
+def test_a_device_without_float64_needs_none(
+    few_shapes: Path, tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done on the device, in training and in testing; what is measured beforehand is the CPU's."""
+
+    def on_the_device(kind: type[Any], name: str) -> None:
+        inner = getattr(kind, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            entered.add(name)
+            with Float32AtMost():
+                return inner(*arguments, **options)
+
+        monkeypatch.setattr(kind, name, call)
+
+    entered: set[str] = set()
+    on_the_device(EagerIterations, "__call__")
+    on_the_device(DetectionIterations, "__call__")
+    on_the_device(Tally, "add")
+    short = ["--set", "schedule.iterations=3", "--out"]
+    with pytest.raises(TypeError, match="float64"):
+        shown("train", *TINY, *short, tmp_path / "float64")
+    monkeypatch.setattr("residual.device.WITHOUT_FLOAT64", {"cpu"})
+    shown("train", *TINY, *short, tmp_path / "classifier")
+    shown(
+        "detect",
+        "train",
+        "voc-finetune",
+        *set_options(BEGUN),
+        "--data-dir",
+        few_shapes,
+        *short,
+        tmp_path / "detector",
+    )
+    assert entered == {"__call__", "add"}
 
 
 # --- arithmetic ---
@@ -263,6 +327,9 @@ def test_freed_memory_is_kept_on_glibc_alone(monkeypatch: pytest.MonkeyPatch) ->
     keep_freed_memory()
     # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h.
     assert asked == [(-3, 2**31 - 1), (-1, 2**31 - 1)]
+    # A C library that calls itself so and has no such call is as good as another one.
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    keep_freed_memory()
 
 
 def test_what_is_said_when_the_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..device import sums_dtype
 from ..errors import InputError
 
 
@@ -83,14 +84,14 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
 
 class Moments:
-    """Standard deviation and variance of numbers that come in parts, in double precision."""
+    """Standard deviation and variance of numbers that come in parts, as exact as the device can."""
 
     def __init__(self) -> None:
         self.count, self.total, self.squares = 0, 0.0, 0.0
 
     def add(self, values: Tensor) -> None:
         # Shifted sums are not needed: BN's outputs have means near 0 compared with their deviations.
-        values = values.detach().double()
+        values = values.detach().to(sums_dtype(values.device))
         self.count += values.numel()
         self.total += float(values.sum())
         self.squares += float(values.square().sum())
@@ -161,7 +162,7 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
 
     def add(number: int, gradient: Tensor) -> None:
         # The loss is a mean over n images: one image's own gradient is n times as large.
-        squares[number] += float((gradient.double() * len(gradient)).square().sum())
+        squares[number] += float((gradient.to(sums_dtype(gradient.device)) * len(gradient)).square().sum())
 
     handles = []
     for number, layer in enumerate(layers):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the dataset lies, or is downloaded to (default: data).")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Eager = Annotated[
     bool, typer.Option("--eager", help="On a GPU: neither compile the network nor record its iterations.")
 ]

@@ -8,7 +8,6 @@ cifar-10-batches-py/    data_batch_{1..5}, test_batch, batches.meta: the same as
 """
 
 import codecs
-import fcntl
 import hashlib
 import os
 import pickle
@@ -23,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch.hub import download_url_to_file
 
 from ..errors import InputError
@@ -224,9 +224,8 @@ def _download(data_dir: Path) -> tuple[_Layout, Path]:
     target = data_dir / _BINARY.folder
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with open(data_dir / ".cifar10.lock", "w") as lock:
-            # Of torchrun's processes one downloads; the others wait here and then find its copy.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Of torchrun's processes one downloads; the others wait here and then find its copy.
+        with FileLock(data_dir / ".cifar10.lock"):
             if found := _find(data_dir):
                 return found
             print(f"downloading CIFAR-10 (170 MB) from {URL} to {target}", file=sys.stderr)

@@ -212,7 +212,7 @@ def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"": []}
 
     def walk(folder: Path, prefix: str, seen: frozenset[str]) -> Iterable[str]:
-        directories[str(folder.relative_to(root))] = _modified(folder)
+        directories[folder.relative_to(root).as_posix()] = _modified(folder)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:

@@ -23,6 +23,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align, roi_pool
 
 from ..data.box_batches import TrainingImage
+from ..device import sums_dtype
 from ..models.preprocessing import Preprocessing
 from .backbones import Backbone
 from .targets import match_anchors, match_regions, sample, smooth_l1
@@ -254,7 +255,7 @@ class FasterRCNN(nn.Module):
         sizes = [image.height_width for image in images]
         seen = self.run_rpn(maps, sizes)
         losses = [
-            torch.stack(self._anchor_losses(*each)).double()
+            torch.stack(self._anchor_losses(*each)).to(sums_dtype(maps[0].device))
             for each in zip(images, sizes, seen.scores, seen.outputs, seen.anchors, strict=True)
         ]
         return torch.stack(losses).sum(dim=0), seen.proposals
@@ -264,7 +265,8 @@ class FasterRCNN(nn.Module):
     ) -> Tensor:
         """Return the sums over the images of the head's two losses, (2,)."""
         sampled = [self.sample_regions(*each) for each in zip(images, proposals, strict=True)]
-        return self._head_losses(maps, [image.height_width for image in images], sampled).double()
+        losses = self._head_losses(maps, [image.height_width for image in images], sampled)
+        return losses.to(sums_dtype(losses.device))
 
     def _anchor_losses(
         self, image: TrainingImage, size: tuple[int, int], scores: Tensor, outputs: Tensor, anchors: Tensor

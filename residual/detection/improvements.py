@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from ..device import sums_dtype
 from .average_precision import Detections
 from .faster_rcnn import FasterRCNN
 
@@ -44,9 +45,10 @@ def vote(kept: Detections, candidates: Detections) -> Detections:
         return kept
     overlaps = box_iou(kept.boxes, candidates.boxes) >= VOTES
     votes = overlaps & (kept.labels[:, None] == candidates.labels)
-    # In double: a GPU may shorten float32 factors, and coordinates go up to thousands.
-    weights = votes * candidates.scores.double()
-    boxes = (weights @ candidates.boxes.double()) / weights.sum(dim=1, keepdim=True)
+    # As exact as can be: a GPU may shorten float32 factors, and coordinates go up to thousands.
+    dtype = sums_dtype(kept.boxes.device)
+    weights = votes * candidates.scores.to(dtype)
+    boxes = (weights @ candidates.boxes.to(dtype)) / weights.sum(dim=1, keepdim=True)
     return Detections(boxes.to(kept.boxes.dtype), kept.scores, kept.labels)
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 #: Images of one shape that go through the network together, each with all its views.
 BATCH = 32
 #: The same of images in memory, by kind of device: they are small, and there is nothing to wait for.
-BATCH_IN_MEMORY = {"cpu": 250, "cuda": 1000}
+BATCH_IN_MEMORY = {"cpu": 250, "cuda": 1000, "mps": 1000}
 
 
 class LabelledImages(ABC):

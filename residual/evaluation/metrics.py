@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..device import sums_dtype
 from ..distributed import World
 from ..errors import InputError
 
@@ -65,9 +66,10 @@ class Tally:
         """Count n images: float32 (n, K) and int64 (n,), on one device."""
         place = places(probabilities, targets)
         right = probabilities.gather(1, targets[:, None])
-        loss = -right.double().clamp(min=SMALLEST).log().sum()
+        dtype = sums_dtype(right.device)
+        loss = -right.to(dtype).clamp(min=SMALLEST).log().sum()
         count = torch.full_like(loss, len(targets))
-        sums = torch.stack([loss, (place > 0).sum().double(), (place > 4).sum().double(), count])
+        sums = torch.stack([loss, *((place > top).sum().to(dtype) for top in (0, 4)), count])
         self.sums = sums if self.sums is None else self.sums + sums
 
     def metrics(self, world: World | None = None, device: torch.device | None = None) -> Metrics:
@@ -79,7 +81,11 @@ class Tally:
         Raises:
             InputError: when there is no image.
         """
-        sums = torch.zeros(4, dtype=torch.float64, device=device) if self.sums is None else self.sums.clone()
+        if self.sums is None:
+            where = device or torch.device("cpu")
+            sums = torch.zeros(4, dtype=sums_dtype(where), device=where)
+        else:
+            sums = self.sums.clone()
         loss, top1, top5, count = (world or World()).sum_(sums).tolist()
         if not count:
             raise InputError("there is no image to count the errors of; none was there, or none can be read")

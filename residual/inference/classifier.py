@@ -115,7 +115,7 @@ def load(folder: str | Path, device: str = "auto", precision: Precision = "float
     """Return the network in a weights folder or a run folder, ready to ``predict``.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "bfloat16" is faster where there are instructions for it, and a little less exact.
 
     Raises:

@@ -90,7 +90,7 @@ def load_detector(
     Args:
         folder: a detector's folder or a run folder.
         others: more of them, for an ensemble.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         refine: box refinement and voting.
         scales: shorter sides for multi-scale testing.
         precision: "bfloat16" autocasts.

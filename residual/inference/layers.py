@@ -36,7 +36,7 @@ def layer_responses(
         dataset: its name; None for the one that the network was trained on.
         data_dir: where it lies; None for where it lay in the run's last session.
         images: how many, from the beginning of the training split; all where there are fewer.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         progress: called with the number of images in all and the number done.
 
     Raises:

@@ -47,7 +47,7 @@ def train(
         recipe: what to train, a classifier or a detector; None, when resuming, for the folder's own.
         out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
         data_dir: where the data lie, or CIFAR-10 is downloaded to; None, when resuming, for where they lay.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         resume: continue at the newest checkpoint; a complete run just gives its results again.
         tensorboard: also write TensorBoard's events to ``out/tensorboard``.
         eager: on a GPU, run the network kernel by kernel, without compiling and recording iterations.

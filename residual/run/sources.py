@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from .. import distributed
 from ..data import load_dataset, split_validation
 from ..data.colour import ColourNoise
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
@@ -250,7 +250,7 @@ def _statistics(index: FolderIndex, size: int) -> Statistics:
         progress.update(task, completed=done)
 
     # One rank measures while the others wait: all cores are its own.
-    found = training_statistics(index, size, side_for(size), tell, len(os.sched_getaffinity(0)))
+    found = training_statistics(index, size, side_for(size), tell, distributed.cores(all_ranks=True))
     if progress.tasks[0].completed:
         progress.stop()
         console.print(f"  {time.perf_counter() - started:.0f} s", highlight=False)

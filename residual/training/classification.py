@@ -35,9 +35,9 @@ class ErrorMeter(Meter):
 
         In place, and without a constant from the host, so that it can be a part of a CUDA graph.
         """
-        count = torch.full_like(loss, len(targets), dtype=torch.float64)
+        count = torch.full_like(loss, len(targets), dtype=self.sums.dtype)
         errors = (scores.argmax(dim=1) != targets).sum()
-        self.sums += torch.stack([loss.double() * count, errors.double(), count])
+        self.sums += torch.stack([loss.to(count.dtype) * count, errors.to(count.dtype), count])
         self.note(torch.isfinite(loss), iteration)
 
     def read(self, world: World) -> tuple[float, float, int]:

@@ -8,11 +8,12 @@ weights/             the final network (models/weights.py)
 results.json         the final numbers; where it is, the run is complete
 """
 
-import fcntl
 import json
 import shutil
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..errors import InputError
 from ..files import as_json, read_json, remove_half_written, replace_file
@@ -33,7 +34,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.results_file = path / "results.json"
         self.weights = path / "weights"
-        self._lock: TextIO | None = None
+        self._lock = FileLock(path / ".lock", timeout=0)
 
     @staticmethod
     def check(path: Path, recipe: TrainingRecipe | None, resume: bool) -> TrainingRecipe:
@@ -76,21 +77,19 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.acquire()
             # Reading the data takes a while, in which another process may have begun a run here.
             self.check(self.path, recipe, resume)
             remove_half_written(self.path, ".safetensors")
             if not self.recipe_file.exists():
                 replace_file(self.recipe_file, recipe.to_yaml())
-        except BlockingIOError:
+        except Timeout:
             raise InputError(f"{self.path}: another process is working on this run") from None
         except OSError as error:
             raise InputError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
 
     def close(self) -> None:
-        if self._lock:
-            self._lock.close()
+        self._lock.release()
 
     def checkpoints(self) -> list[Path]:
         return list_checkpoints(self.path)

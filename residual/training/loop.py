@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.order import OrderedBatches
+from ..device import sums_dtype
 from ..distributed import World
 from ..errors import InputError, Interrupted
 from ..recipes.schema import TrainingRecipe
@@ -37,13 +38,14 @@ class Meter(ABC):
     """Sums over training images since the last log line, kept on the device: adding never waits for it.
 
     Attributes:
-        sums: float64 (numbers,).
+        sums: (numbers,), as long as ``sums_dtype`` says.
         broken_at: iteration of the first loss that was not finite, -1 while there is none.
     """
 
     def __init__(self, numbers: int, device: torch.device) -> None:
-        self.sums = torch.zeros(numbers, dtype=torch.float64, device=device)
-        self.broken_at = torch.full((), -1.0, dtype=torch.float64, device=device)
+        dtype = sums_dtype(device)
+        self.sums = torch.zeros(numbers, dtype=dtype, device=device)
+        self.broken_at = torch.full((), -1.0, dtype=dtype, device=device)
 
     def note(self, finite: Tensor, iteration: int | Tensor) -> None:
         """Remember the iteration where a loss was not finite, bool (); in place, as a CUDA graph needs it."""
@@ -282,7 +284,7 @@ class Run:
         broken = self.meter.broken_at
         if self.world.size > 1:
             # The first rank may not be the one that saw it.
-            seen = self.world.sum_(torch.stack([(broken >= 0).double(), broken.clamp(min=0)]))
+            seen = self.world.sum_(torch.stack([(broken >= 0).to(broken.dtype), broken.clamp(min=0)]))
             count, total = seen.tolist()
             at = total / count if count else -1
         else:
