@@ -1,7 +1,10 @@
-"""What ends a command: wrong input, or a signal; and the helper that offers the nearest names."""
+"""What ends a command: wrong input, a package that lacks, or a signal; and what offers the nearest names."""
 
 import difflib
 from collections.abc import Iterable
+
+#: What ``pip install`` takes: ``residual`` is another project's name on the package index.
+DISTRIBUTION = "deep-residual"
 
 
 class InputError(Exception):
@@ -21,6 +24,11 @@ class Interrupted(Exception):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = number
+
+
+def needs(what: str, package: str, extra: str) -> InputError:
+    """Return the error for something that needs a package which is not installed, of one of our extras."""
+    return InputError(f"{what} needs the package {package}: pip install '{DISTRIBUTION}[{extra}]'")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

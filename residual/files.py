@@ -19,6 +19,12 @@ def refuse_existing(path: Path) -> None:
         raise InputError(f"{path} exists already and nothing is overwritten; name another one or remove it")
 
 
+def check_file(path: Path) -> None:
+    """Raise an InputError where a file that is to be read is not there."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+
+
 def check_new(path: Path, what: str, *suffixes: str) -> None:
     """Raise an InputError unless ``path`` is free and ends in one of the suffixes: before hours are spent.
 
@@ -97,8 +103,7 @@ def read_text(path: Path, remedy: str = "get it anew") -> str:
     Raises:
         InputError: when it cannot be read or is no text; the sentence ends with the remedy.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    check_file(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

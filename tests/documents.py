@@ -263,12 +263,14 @@ def written_by(words: list[str]) -> list[str]:
     if kind[-1:] == ["train"] and "--out" not in words:
         recipe = words[len(kind)]
         named.append(f"runs/{NAMES.get((*kind, recipe), recipe)}")
-    return named + (words[2:3] if words[0] == "export-weights" else [])
+    if words[0] == "import" and "--out" not in words:
+        named.append(f"weights/{Path(words[1]).stem}")
+    return named
 
 
 #: What the recipes in my.yaml are called, and their runs if nothing else is said.
 NAMES = {("train", "my.yaml"): "cifar10-resnet110", ("detect", "train", "my.yaml"): "voc-finetune"}
-OUTPUTS = ("--out", "--save-scores", "--onnx", "--sheet", "--submission", "--figure")
+OUTPUTS = ("--out", "--save-scores", "--onnx", "--torchvision", "--sheet", "--submission", "--figure")
 
 
 # --- the place ---

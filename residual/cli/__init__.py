@@ -17,6 +17,7 @@ from . import (
     statistics,
     weights,
 )
+from .help import use_plain_help
 
 app = typer.Typer(
     name="residual",
@@ -36,6 +37,7 @@ app.add_typer(export.app)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(detect.app, name="detect")
 app.add_typer(reproduce.app, name="reproduce")
+use_plain_help(app)
 
 
 @app.callback(invoke_without_command=True)

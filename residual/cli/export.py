@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from .options import WeightsFolder
 
 app = typer.Typer()
@@ -14,20 +15,38 @@ app = typer.Typer()
     epilog="""\b
 Examples:
   residual export runs/cifar10-resnet20 --onnx resnet20.onnx
-  residual export weights/resnet50 --onnx resnet50.onnx
+  residual export weights/resnet50 --torchvision resnet50.pth
+  residual export runs/cifar10-resnet20 --torchvision resnet20.safetensors
 """
 )
 def export(
     weights: WeightsFolder,
-    onnx: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    onnx: Annotated[
+        Path | None,
+        typer.Option(help="Write this ONNX file: preprocessing included, checked in ONNX Runtime."),
+    ] = None,
+    torchvision: Annotated[
+        Path | None,
+        typer.Option(help="Write this .pth or .safetensors: a state dict with torchvision's names."),
+    ] = None,
 ) -> None:
-    """Write a network as ONNX.
+    """Write a network for other programs.
 
-    Preprocessing included, for any batch and size, checked in ONNX Runtime.
+    As ONNX for any batch and size, or as weights that torchvision, timm and plain PyTorch load.
     """
-    from ..models.onnx import export_onnx
-    from ..models.weights import load_weights
+    if onnx is None and torchvision is None:
+        raise InputError("say what to write: --onnx FILE or --torchvision FILE")
+    from ..models.weights import check_state_file, export_weights, load_weights
 
-    difference = export_onnx(load_weights(weights), onnx)
-    typer.echo(f"wrote {onnx}: uint8 RGB images (n, C, h, w) in, scores (n, K) before softmax out")
-    typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
+    if torchvision:
+        check_state_file(torchvision)  # before a large ONNX file is written
+    network = load_weights(weights)
+    if onnx:
+        from ..models.onnx import export_onnx
+
+        difference = export_onnx(network, onnx)
+        typer.echo(f"wrote {onnx}: uint8 RGB images (n, C, h, w) in, scores (n, K) before softmax out")
+        typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
+    if torchvision:
+        export_weights(network, torchvision)
+        typer.echo(f"wrote {torchvision}: the state dict of {network.config['model']['name']}")

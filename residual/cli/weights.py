@@ -1,4 +1,4 @@
-"""``residual complexity``, ``import`` and ``export-weights``: networks and their weights."""
+"""``residual complexity`` and ``import``: networks and their weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Classes, Json, Shortcut, Variant, WeightsFolder, lines, numbers, print_json
+from ..errors import InputError
+from .options import Classes, Json, Shortcut, Variant, lines, numbers, print_json
 
 app = typer.Typer()
 
@@ -57,16 +58,19 @@ def complexity(
     "import",
     epilog="""\b
 Examples:
-  residual import resnet50.pth --model resnet50 --variant v1.5 --classes imagenet \\
-    --out weights/resnet50
+  residual import resnet50.pth --model resnet50 --variant v1.5 --classes imagenet
   residual import resnet20.th --model cifar_resnet20 --out weights/resnet20 \\
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
 """,
 )
 def import_(
     file: Annotated[Path, typer.Argument(help="A state dict: .pth, .pt, .th, .bin or .safetensors.")],
-    model: Annotated[str, typer.Option(help="The network that the weights are for.")],
-    out: Annotated[Path, typer.Option(help="The weights folder to write.")],
+    model: Annotated[
+        str | None, typer.Option(help="The network that the weights are for, as resnet50.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The weights folder to write (default: weights/ and the file's name).")
+    ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Channel means of the preprocessing, as 0.485,0.456,0.406.")
     ] = None,
@@ -82,6 +86,15 @@ def import_(
 
     Those of torchvision, timm and the public CIFAR-10 ResNets, into a weights folder.
     """
+    from ..files import check_file
+
+    check_file(file)
+    if model is None:
+        from ..models import model_names
+
+        names = [name for name in model_names() if name in file.stem] or ["resnet50", "cifar_resnet20"]
+        raise InputError(f"say which network {file} is of, with --model (as {max(names, key=len)})")
+    out = out or Path("weights") / file.stem
     from ..models.weights import import_weights
 
     weights = import_weights(
@@ -98,28 +111,6 @@ def import_(
     typer.echo(f"wrote {out}: {model}, {weights.model.classes} classes")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
     typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
-
-
-@app.command(
-    "export-weights",
-    epilog="""\b
-Examples:
-  residual export-weights runs/cifar10-resnet20 resnet20.safetensors
-  residual export-weights weights/resnet50 resnet50.pth
-""",
-)
-def export_weights(
-    weights: WeightsFolder,
-    file: Annotated[Path, typer.Argument(help="The file to write: .pth or .safetensors.")],
-) -> None:
-    """Write a network's weights for other libraries.
-
-    A state dict with torchvision's names.
-    """
-    from ..models import weights as formats
-
-    formats.export_weights(formats.load_weights(weights), file)
-    typer.echo(f"wrote {file}")
 
 
 def _class_names(source: str) -> list[str]:

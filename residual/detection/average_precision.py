@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ..data.boxes import BoxDataset
-from ..errors import InputError
+from ..errors import needs
 
 #: Intersection over union from which on a detection is of an object.
 OVERLAP = 0.5
@@ -155,7 +155,7 @@ def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> np.ndarray:
 def check_pycocotools() -> None:
     """Raise an InputError where pycocotools is not installed: better before hours of testing than after."""
     if importlib.util.find_spec("pycocotools") is None:
-        raise InputError("COCO AP is computed by pycocotools: pip install 'residual[detection]'")
+        raise needs("COCO AP", "pycocotools", "detection")
 
 
 def coco_ap(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:

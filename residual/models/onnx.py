@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, needs
 from ..files import check_new, first_line, written_whole
 from .cifar import CifarNetwork
 from .classifier import Classifier
@@ -80,9 +80,7 @@ def _need_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"ONNX export needs the package {error.name}: pip install 'residual[onnx]'"
-        ) from None
+        raise needs("ONNX export", str(error.name), "onnx") from None
 
 
 def _sizes(weights: Weights) -> tuple[int, int]:

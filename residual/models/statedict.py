@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import damaged, first_line
+from ..files import check_file, damaged, first_line
 
 #: Keys under which training scripts keep the state dict among other things.
 WRAPPING_KEYS = ("state_dict", "model", "net")
@@ -31,8 +31,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     Raises:
         InputError: when the file is not there or damaged, holds no state dict, or would execute code.
     """
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
+    check_file(file)
     return (
         _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _unwrap(_read_torch(file), file)
     )

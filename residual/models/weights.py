@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import as_json, check_new, damaged, read_json, refuse_existing, written_whole
+from ..files import as_json, check_file, check_new, damaged, read_json, refuse_existing, written_whole
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
 from .preprocessing import Preprocessing
@@ -178,6 +178,7 @@ def import_weights(
     Raises:
         InputError: when the file cannot be read or is not of this network, or an argument does not fit it.
     """
+    check_file(file)
     refuse_existing(out)
     asked = {k: v for k, v in {"variant": variant, "shortcut": shortcut}.items() if v is not None}
     network = outline(name, **asked)
@@ -197,6 +198,11 @@ def import_weights(
     return Weights(model.eval(), preprocessing, tuple(classes), config)
 
 
+def check_state_file(file: Path) -> None:
+    """Raise an InputError unless ``export_weights`` can write this file: before work is lost."""
+    check_new(file, "a state dict", ".safetensors", ".pth", ".pt")
+
+
 def export_weights(weights: Weights, file: Path) -> None:
     """Write the network's state dict under torchvision's names, which for CIFAR networks are the public ones.
 
@@ -206,7 +212,7 @@ def export_weights(weights: Weights, file: Path) -> None:
     Raises:
         InputError: when ``file`` exists, has another suffix or cannot be written.
     """
-    check_new(file, "a state dict", ".safetensors", ".pth", ".pt")
+    check_state_file(file)
     with written_whole(file) as temporary:
         write_state(weights.model, temporary)
 

@@ -9,13 +9,13 @@ import io
 import os
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from markupsafe import Markup
 from PIL import Image
 
+from .. import __version__
 from ..analysis.figures import Panel, page_svg
 from ..data import load_dataset
 from ..files import write_derived
@@ -171,7 +171,7 @@ def _write(out: Path, members: dict[str, ClassifierRun]) -> Path:
         recipe=runs[0].recipe,
         environments=environments(runs),
         hours={name: _cifar10_hours(member) for name, member in members.items()},
-        version=version("residual"),
+        version=__version__,
         readme=_readme(out),
     )
     write_figure(out, "errors", draw(panels, runs, TOP))

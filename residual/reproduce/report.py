@@ -5,13 +5,13 @@ them.
 """
 
 import base64
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from .. import __version__
 from ..analysis.figures import page_svg
 from ..errors import InputError
 from ..files import read_json, write_derived
@@ -88,7 +88,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
         environments=environments(runs),
         unfinished=unfinished,
         absent=[label_of(name) for name in curves.networks_of(table6.DEPTHS) if name not in by_network],
-        version=version("residual"),
+        version=__version__,
     )
     page = out / "report.html"
     write_derived(page, text)

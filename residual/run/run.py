@@ -19,7 +19,7 @@ from .. import distributed
 from ..device import keep_freed_memory, memory_ran_out, pick_device, set_arithmetic
 from ..distributed import World
 from ..environment import describe
-from ..errors import InputError, Interrupted
+from ..errors import InputError, Interrupted, needs
 from ..files import cannot_write, read_json, replace_file
 from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Schedule
@@ -220,9 +220,7 @@ def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError(
-            "--tensorboard needs the package tensorboard: pip install 'residual[tensorboard]'"
-        ) from None
+        raise needs("--tensorboard", "tensorboard", "tensorboard") from None
 
     # Opened by the first line: until then the run folder may not be there.
     writer = functools.cache(lambda: SummaryWriter(str(folder)))

@@ -37,6 +37,17 @@ def test_help_has_examples(words: tuple[str, ...], call: Call, capsys: pytest.Ca
     assert f"\n    residual {' '.join(words)}" in shown
 
 
+@pytest.mark.parametrize("words", [(), *commands(typer.main.get_command(app))], ids=" ".join)
+def test_help_is_in_a_users_words(
+    words: tuple[str, ...], call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(*words, "--help")
+    shown = capsys.readouterr().out
+    assert "list[" not in shown
+    assert "[more]" not in shown
+    assert "--help" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -75,9 +86,12 @@ def test_help_has_examples(words: tuple[str, ...], call: Call, capsys: pytest.Ca
         (["complexity", "vgg16", "--shortcut", "A"], ["vgg16 has no option 'shortcut'"]),
         (["complexity", "resnet50", "--variant", "v2"], ["v2", "v1.5"]),
         (["complexity", "resnet50", "--clases", "3"], ["--clases"]),
-        (["import", "nowhere.pth", "--model", "resnet18", "--out", "w"], ["nowhere.pth"]),
+        (["import", "nowhere.pth"], ["there is no file nowhere.pth"]),
+        (["import", "nowhere.pth", "--model", "resnet50", "--out", "full"], ["no file nowhere.pth"]),
+        (["import", "resnet18.pth"], ["say which network resnet18.pth is of", "--model (as resnet18)"]),
         (["import", "a-file", "--model", "resnet18", "--out", "w", "--mean", "a,b"], ["--mean a,b"]),
-        (["export-weights", "weights-of-digits", "a-file"], ["a-file"]),
+        (["export", "weights-of-digits", "--torchvision", "a-file"], ["a-file"]),
+        (["export", "weights-of-digits"], ["--onnx FILE or --torchvision FILE"]),
     ],
     ids=lambda value: "-".join(value)[:50] if isinstance(value, list) else None,
 )
@@ -90,6 +104,7 @@ def test_wrong_input(
     refused: Refused,
 ) -> None:
     (tmp_path / "a-file").write_text("precious")
+    (tmp_path / "resnet18.pth").write_text("precious")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("precious")
     for folder, sizes in (("truncated", (30_730_000, 12_345)), ("zeros", (30_730_000,) * 5)):

@@ -1,4 +1,4 @@
-"""``residual complexity``, ``import`` and ``export-weights``."""
+"""``residual complexity``, ``import`` and ``export``."""
 
 import json
 from pathlib import Path
@@ -33,6 +33,6 @@ def test_import_and_export(shown: Shown, tmp_path: Path) -> None:
         *("import", tmp_path / "a.th", "--model", "cifar_resnet8", "--out", tmp_path / "w"),
         *("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
     )
-    shown("export-weights", tmp_path / "w", tmp_path / "b.pth")
+    shown("export", tmp_path / "w", "--torchvision", tmp_path / "b.pth")
     back = torch.load(tmp_path / "b.pth", weights_only=True)
     assert all(torch.equal(back[name], state[name]) for name in state)
