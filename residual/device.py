@@ -3,8 +3,9 @@
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -104,6 +105,17 @@ def full_float32(device: torch.device) -> Iterator[None]:
 def sums_dtype(device: torch.device) -> torch.dtype:
     """Return what sums over many images are kept in: float64, or float32 where that is all there is."""
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+#: Instructions that multiply bfloat16 numbers, as PyTorch calls them: Intel's and AMD's, and ARM's.
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a CPU has instructions for products of bfloat16 numbers, which then are the faster ones."""
+    # PyTorch says so only since 2.12.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
 
 
 def keep_freed_memory() -> None:

@@ -45,6 +45,28 @@ def test_train_my_own_yaml_then_evaluate(residual: Command, shown: Shown, tmp_pa
     assert measured["images_per_second"] > 0
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "settings", "told"),
+    [
+        ({"avx512_bf16": True}, (), True),
+        ({"avx512_bf16": True}, ("--set", "precision=bfloat16"), False),
+        ({"avx512_bf16": False, "avx512_f": True}, (), False),
+    ],
+)
+def test_a_machine_with_bfloat16_instructions_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+    shown: Shown,
+    tmp_path: Path,
+    capabilities: dict[str, bool],
+    settings: tuple[str, ...],
+    told: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    short = ("--set", "schedule.iterations=1", "--device", "cpu", "--out", str(tmp_path / "run"))
+    said = shown("train", *TINY, *short, *settings).err
+    assert said.count("--set precision=bfloat16") == told
+
+
 def test_a_wrong_recipe_leaves_no_folder_behind(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
