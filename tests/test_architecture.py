@@ -20,8 +20,8 @@ STOREYS = [
     {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
-    {"recipes", "environment", "device"},
-    {"distributed", "randomness", "files"},
+    {"recipes", "environment", "device", "table"},
+    {"distributed", "randomness", "files", "terminal"},
     {"errors", "__init__"},
 ]
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

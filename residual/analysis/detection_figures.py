@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .figures import INK, STYLE
+from .figures import INK, STYLE, add_legend
 
 #: Colours of classes, in turn: readable on white, and apart for those who see few colours.
 PALETTE = ("#2f66c8", "#e6981a", "#2a9d6f", "#c0392b", "#8a3fae", "#6b7280", "#0f8aa8", "#b0642b")
@@ -52,13 +52,11 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
                 linestyle=DASHES[number % len(DASHES)],
                 color=PALETTE[number % len(PALETTE)],
                 linewidth=1.6,
-                label=curve.label,
                 drawstyle="steps-pre",
             )
         if curves:
-            ax.legend(
-                loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, borderaxespad=0
-            )
+            labels = [curve.label for curve in curves]
+            add_legend(ax, ax.lines, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
     return figure
 
 

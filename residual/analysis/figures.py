@@ -9,8 +9,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 #: A network's colour by its depth, the same in all figures: readable on white and on black, and of falling
@@ -23,6 +25,8 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.linewidth": 0.8,
     "axes.edgecolor": INK,
+    # Names are shown as they are written, those with a dollar sign too.
+    "text.parse_math": False,
 }
 #: "Dashed lines denote training error, and bold lines denote testing error" (Figure 6).
 TRAINING: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
@@ -73,6 +77,16 @@ def error_curves(
             _draw(ax, panel, iterations, drops, top)
             _name_styles(ax, panel, held_out)
     return figure
+
+
+def add_legend(
+    owner: Axes | Figure, handles: Sequence[Artist], labels: Sequence[str], **options: Any
+) -> Legend:
+    """Add a legend with labels as they are written: Matplotlib leaves those out that begin with "_"."""
+    legend = owner.legend(handles, ["-"] * len(handles), frameon=False, labelcolor=INK, **options)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
+    return legend
 
 
 def page_svg(figure: Figure, label: str) -> str:
@@ -160,19 +174,17 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int], top: int) -
 def _name_styles(ax: Axes, panel: Panel, held_out: str) -> None:
     """Say what dashed and bold mean above the axes, where no curve and no label can be."""
     styles = {"training": ("training", TRAINING), "held_out": (held_out, HELD_OUT)}
-    samples = [
-        Line2D([], [], color=INK, label=name, **style) for name, style in map(styles.__getitem__, panel.show)
-    ]
-    ax.legend(
-        handles=samples,
+    shown = [styles[line] for line in panel.show]
+    add_legend(
+        ax,
+        [Line2D([], [], color=INK, **style) for _, style in shown],
+        [name for name, _ in shown],
         loc="lower left",
         bbox_to_anchor=(0, 1),
         borderaxespad=0.2,
         borderpad=0,
-        ncols=len(samples),
+        ncols=len(shown),
         columnspacing=1,
-        frameon=False,
-        labelcolor=INK,
     )
 
 

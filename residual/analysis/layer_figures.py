@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import INK, STYLE, colour_of
+from .figures import INK, STYLE, add_legend, colour_of
 from .layers import Response, Signal
 
 #: Plain networks dashed, residual ones solid, as in Figure 7.
@@ -40,6 +40,7 @@ def responses_figure(networks: Sequence[tuple[Named, list[Response]]]) -> Figure
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 6.2), layout="constrained")
         above, below = figure.subplots(2, 1)
+        labels = [named.label for named, _ in networks]
         for ax, title, ordered in (
             (above, "in the network's order", lambda values: values),
             (below, "in descending order", lambda values: sorted(values, reverse=True)),
@@ -48,7 +49,7 @@ def responses_figure(networks: Sequence[tuple[Named, list[Response]]]) -> Figure
             _draw(ax, series)
             _label(ax, title, f"layer index ({title.removeprefix('in ')})", "std of the response")
             ax.set_ylim(bottom=0)
-        above.legend(frameon=False, ncols=len(networks), labelcolor=INK, loc="upper right", fontsize=9)
+        add_legend(above, above.lines, labels, ncols=len(networks), loc="upper right", fontsize=9)
     return figure
 
 
@@ -86,10 +87,8 @@ def signals_figure(networks: Sequence[tuple[Named, dict[str, list[Signal]]]]) ->
         # The axes of a row are shared: their limits are set when both columns are drawn.
         for row in grid:
             _logarithmic(row[0])
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, labelcolor=INK
-        )
+        labels = [named.label for named, _ in networks]
+        add_legend(figure, grid[0][0].lines, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
@@ -97,7 +96,7 @@ def _draw(ax: Axes, series: list[tuple[Named, list[float]]], relative: bool = Fa
     for named, values in series:
         last = max(len(values) - 1, 1)
         places = [i / last if relative else i + 1 for i in range(len(values))]
-        ax.plot(places, values, label=named.label, color=colour_of(named.depth), **LINES[named.plain])
+        ax.plot(places, values, color=colour_of(named.depth), **LINES[named.plain])
 
 
 def _logarithmic(ax: Axes) -> None:

@@ -52,7 +52,7 @@ def responses(
     check_figure_file("--out", out)
     from ..analysis.layer_figures import responses_figure
     from ..inference import layers
-    from ..reproduce.table import Table, TableRow
+    from ..table import Table, TableRow
 
     with progress_bar() as progress:
         measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
@@ -86,7 +86,7 @@ def signals(
     check_figure_file("--out", out)
     from ..analysis.layer_figures import signals_figure
     from ..inference import layers
-    from ..reproduce.table import Table, TableRow
+    from ..table import Table, TableRow
 
     measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
     if out:

@@ -301,7 +301,7 @@ def _as_json(measured: "DetectorEvaluation", weights: list[Path]) -> dict[str, A
 
 
 def _print_table(measured: "DetectorEvaluation", weights: list[Path], boxes: bool) -> None:
-    from ..reproduce.table import Table, TableRow
+    from ..table import Table, TableRow
 
     title = f"{' + '.join(map(str, weights))} on {measured.dataset.name}, {len(measured.dataset):,} images"
     if not boxes:

@@ -208,13 +208,11 @@ def find_images(named: list[str]) -> list[Path]:
 @contextmanager
 def progress_bar(silent: bool = False) -> "Iterator[Callable[[int, int], None]]":
     """Give what shows how many images are done, and the time left, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from ..terminal import progress
 
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as progress:
-        task = progress.add_task("images", total=None)
-        yield lambda total, done: progress.update(task, total=total, completed=done)
+    with progress(silent=silent) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda total, done: bar.update(task, total=total, completed=done)
 
 
 def print_errors(metrics: "Metrics") -> None:

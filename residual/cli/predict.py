@@ -86,7 +86,7 @@ def _print_csv(found: "list[tuple[str, list[Prediction]]]") -> None:
 
 
 def _print_table(found: "list[tuple[str, list[Prediction]]]") -> None:
-    from ..reproduce.table import Table, TableRow
+    from ..table import Table, TableRow
 
     rows = [
         TableRow(("" if n else file, name, f"{100 * probability:.1f} %"), rule=n == 0)

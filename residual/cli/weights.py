@@ -39,7 +39,7 @@ def complexity(
     from ..analysis.complexity import complexity as count
     from ..analysis.complexity import default_input_size, headings, rows, to_json
     from ..models import build_model
-    from ..reproduce.table import Table, TableRow
+    from ..table import Table, TableRow
 
     chosen: dict[str, Any] = {"classes": classes, "shortcut": shortcut, "variant": variant}
     options = {name: value for name, value in chosen.items() if value is not None}

@@ -20,11 +20,12 @@ from ..analysis.figures import Panel, page_svg
 from ..data import load_dataset
 from ..files import write_derived
 from ..recipes import Recipe, find
+from ..table import Table, TableRow
+from ..terminal import say
 from ..training.folder import RunFolder
 from .curves import UNLEARNED, by_kind, curve, draw
 from .output import render, ways_to, write_figure
 from .study import ClassifierRun, Family, Study, environments
-from .table import Table, TableRow, say
 
 DIGITS = Family(
     "digits-",

@@ -9,9 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from ..detection.boxes import load_boxes
 from ..detection.improvements import SCALES
 from ..detection.weights import is_detector
@@ -21,10 +18,11 @@ from ..inference.detector import load_detector
 from ..inference.evaluation import evaluate_detector
 from ..recipes import DetectionRecipe, find, read
 from ..run import start_from
+from ..table import Table, TableRow, difference, not_comparable
+from ..terminal import progress
 from ..training.folder import RunFolder, remembered_data_dir
 from .paper import TABLE7, TABLE8, TABLE9, DetectionAP
 from .study import AnyRecipe, Family, Study, TrainedRun, among, check_alike, departures_of
-from .table import Table, TableRow, difference, not_comparable
 
 TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9}
 HEADINGS = ("method", "tested on", "paper", "ours", "diff.")
@@ -293,13 +291,13 @@ def _measure(
     """Return COCO's precisions in percent on the runs' test data, None where there is no object."""
     detector = load_detector(*(run.path for run in runs), device=study.device, refine=refine, scales=scales)
     how = [word for word, on in (("refinement", refine), (f"scales {_sides(scales)}", scales)) if on]
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"testing {', '.join([' + '.join(run.name for run in runs), *how])}")
+    with progress() as bar:
+        task = bar.add_task(f"testing {', '.join([' + '.join(run.name for run in runs), *how])}")
         measured = evaluate_detector(
             detector,
             runs[0].path,
             study.data_dir,
-            progress=lambda total, done: progress.update(task, total=total, completed=done),
+            progress=lambda total, done: bar.update(task, total=total, completed=done),
         )
     coco = measured.coco
     assert coco is not None

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ..analysis.figures import Panel
 from ..evaluation.scores import save_scores
 from ..evaluation.views import ViewsName
@@ -17,10 +15,11 @@ from ..files import as_json, read_json, write_derived
 from ..inference.ensemble import evaluate_ensemble
 from ..inference.evaluation import EvaluationOptions, evaluate
 from ..recipes import Recipe
+from ..table import Table, TableRow, difference, not_comparable
+from ..terminal import say
 from .curves import curve, draw, publish_curves
 from .paper import TABLE2, TABLE3, TABLE4, TABLE5, ImageNetErrors
 from .study import ClassifierRun, Family, Study, departures_of
-from .table import Table, TableRow, difference, not_comparable, say
 
 IMAGENET = Family(
     "imagenet-",
@@ -126,7 +125,7 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
     """Return a run's errors by a protocol, testing it if its folder does not have them."""
     file, scores = run.path / f"errors-{protocol}.json", _scores_file(run, protocol)
     if not file.exists() or not scores.exists():
-        Console(stderr=True).print(f"testing {run.label}, {protocol}", highlight=False)
+        say(f"testing {run.label}, {protocol}", stderr=True)
         options = EvaluationOptions("folder", "test", study.data_dir, protocol)
         outcome = evaluate(run.path, options, device=study.device, keep_scores=True)
         assert outcome.scores is not None

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from matplotlib.figure import Figure
-from rich.progress import Progress
 
 from ..analysis.layer_figures import Named, responses_figure, signals_figure
 from ..analysis.layers import Response, Signal
 from ..files import as_json, read_json, write_derived
 from ..inference import layers
+from ..table import Table, TableRow
+from ..terminal import progress
 from .curves import networks_of
 from .output import publish_figure
 from .study import ClassifierRun, Study
-from .table import Table, TableRow
 
 #: The depths of Figure 7, and those whose signals are compared.
 FIGURE7_DEPTHS, SIGNAL_DEPTHS = (20, 56, 110), (20, 56)
@@ -69,15 +69,15 @@ def responses_of(study: Study[ClassifierRun], run: ClassifierRun) -> list[Respon
     """Return a run's layer responses, measuring them if its folder does not have them."""
     if (kept := responses_in(run)) is not None:
         return kept
-    with Progress(transient=True) as progress:
-        task = progress.add_task(f"responses of {run.label}", total=IMAGES)
+    with progress() as bar:
+        task = bar.add_task(f"responses of {run.label}", total=IMAGES)
         values, images = layers.layer_responses(
             run.path,
             None,
             study.data_dir,
             IMAGES,
             study.device,
-            lambda total, done: progress.update(task, total=total, completed=done),
+            lambda total, done: bar.update(task, total=total, completed=done),
         )
     content = {"images": images, "layers": [asdict(value) for value in values]}
     write_derived(run.path / RESPONSES, as_json(content))

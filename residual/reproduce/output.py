@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from ..analysis.figures import file_content
 from ..files import as_json, write_derived
+from ..table import Table
+from ..terminal import say
 from .study import TrainedRun
-from .table import Table, say
 
 
 def write_figure(folder: Path, name: str, figure: Figure) -> None:

@@ -15,10 +15,10 @@ from .. import __version__
 from ..analysis.figures import page_svg
 from ..errors import InputError
 from ..files import read_json, write_derived
+from ..terminal import say
 from . import curves, layer_studies, table6
 from .output import render, ways_to
 from .study import CIFAR10, Study, check_alike, departures_of, environments, label_of
-from .table import say
 
 #: Tables that their commands left as files, and what they are about.
 IMAGENET = {

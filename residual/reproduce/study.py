@@ -12,13 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rich.console import Console
-
 from .. import run
 from ..errors import InputError, Interrupted
 from ..files import read_json
 from ..models import depth_of, is_plain
 from ..recipes import KINDS, DetectionRecipe, Recipe, differences, find, override, read
+from ..terminal import say
 from ..training.folder import RunFolder, read_metrics
 
 AnyRecipe = Recipe | DetectionRecipe
@@ -237,12 +236,11 @@ class Study(Generic[T]):
         # All folders before any training: what does not fit is said at once, not after an hour.
         begun = {path for path, recipe in runs if is_begun(path, recipe)}
         missing = [one for one in runs if not RunFolder(one[0]).results_file.exists()]
-        console = Console(stderr=True)
         for number, (path, recipe) in enumerate(missing, start=1):
             of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
             state = "going on with" if path in begun else "training"
             said = f"{of}: {state} {recipe.name}, seed {recipe.seed}, in {path}"
-            console.print(said, highlight=False, soft_wrap=True)
+            say(said, stderr=True)
             try:
                 run.train(
                     recipe,

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from ..table import Table, TableRow, not_comparable
 from .paper import TABLE6, TABLE6_OTHERS, CifarError
 from .study import ClassifierRun, Study, departures_of
-from .table import Table, TableRow, not_comparable
 
 DEPTHS = tuple(TABLE6)
 HEADINGS = ("method", "layers", "params", "paper, %", "ours, %", "seeds", "diff.", "time")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from .. import distributed
@@ -30,6 +28,7 @@ from ..evaluation.views import Views, make_views, side_for, whole_images
 from ..models import Classifier
 from ..models.preprocessing import Preprocessing
 from ..recipes import Recipe
+from ..terminal import progress, say
 
 #: Of this rank, by iteration.
 TrainingBatches = ResidentBatches | StreamBatches
@@ -238,22 +237,21 @@ def folder_statistics(data_dir: Path, size: int) -> tuple[FolderIndex, Statistic
 def _statistics(index: FolderIndex, size: int) -> Statistics:
     """Return a training split's statistics, of what testing sees of its images."""
     started = time.perf_counter()
-    console = Console(stderr=True)
-    progress = Progress(console=console, transient=True)
-    task = progress.add_task("images", total=len(index))
+    bar = progress()
+    task = bar.add_task("images", total=len(index))
 
     def tell(done: int) -> None:
         # Called only where the cache did not have them.
         if done == 1:
-            console.print(f"reading {len(index):,} images once for their mean and colours", highlight=False)
-            progress.start()
-        progress.update(task, completed=done)
+            say(f"reading {len(index):,} images once for their mean and colours", stderr=True)
+            bar.start()
+        bar.update(task, completed=done)
 
     # One rank measures while the others wait: all cores are its own.
     found = training_statistics(index, size, side_for(size), tell, distributed.cores(all_ranks=True))
-    if progress.tasks[0].completed:
-        progress.stop()
-        console.print(f"  {time.perf_counter() - started:.0f} s", highlight=False)
+    if bar.tasks[0].completed:
+        bar.stop()
+        say(f"  {time.perf_counter() - started:.0f} s", stderr=True)
     if found.unreadable:
         print(f"  {len(found.unreadable):,} of them could not be read", file=sys.stderr)
     return found

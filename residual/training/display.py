@@ -4,10 +4,12 @@ import sys
 import time
 from datetime import timedelta
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from ..terminal import console
 
 #: Seconds between two updates of the live line, and between two plain lines.
 LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
@@ -49,7 +51,7 @@ class Display:
         self._speed = 0.0
         #: When waiting was last looked at, and how long it was by then.
         self._waited = (self._started[0], 0.0)
-        self.console = Console(stderr=True)
+        self.console = console(stderr=True)
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal and not self.silent:
@@ -100,7 +102,7 @@ class Display:
     def say(self, what: str) -> None:
         """Say in a line of its own what the run is doing now that is no iteration."""
         if not self.silent:
-            self.console.print(f"{self.name}: {what}", highlight=False, markup=False, soft_wrap=True)
+            self.console.print(f"{self.name}: {what}", soft_wrap=True)
 
     def measure(self, iteration: int) -> None:
         """Measure the speed since the last call, if there were iterations, and start anew from here."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import rich.table
-from rich.console import Console
 
-from ..files import as_json, write_derived
+from .files import as_json, write_derived
+from .terminal import console, say
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Table:
             if row.note:
                 name, *more = row.cells[: self.names]
                 notes.setdefault(row.note, []).append(f"{name} ({', '.join(more)})" if more else name)
-        # Names may hold brackets, which would be markup.
-        Console(markup=False).print(shown)
+        console().print(shown)
         say(*(f"{note}: {'; '.join(names)}" for note, names in notes.items()))
         if self.remark:
             say(self.remark)
@@ -106,12 +105,6 @@ class Table:
     @property
     def _cells(self) -> list[list[str]]:
         return [[*row.cells, *[row.note] * self._noted] for row in self.rows]
-
-
-def say(*lines: str) -> None:
-    """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
-    for line in lines:
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def not_comparable(departures: Sequence[str]) -> str:

@@ -1,0 +1,58 @@
+"""Names of files and classes are shown letter for letter, in a terminal and in figures."""
+
+import re
+from html import unescape
+
+import pytest
+from matplotlib.figure import Figure
+
+from residual.analysis.detection_figures import PrecisionCurve, precision_recall
+from residual.analysis.figures import file_content
+from residual.analysis.layer_figures import Named, responses_figure
+from residual.analysis.layers import Response
+from residual.table import Table, TableRow
+from residual.terminal import progress, say
+from residual.training.display import Display
+
+#: Markup of Rich, an emoji's name, what Matplotlib hides, and what it takes for mathematics.
+NAMES = ("[ship]", "[/x]", ":cat:", "_hidden", "a$b$c", "[bold]runs/[/]", "100 %")
+
+
+def test_a_table_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [TableRow((name, "1"), note=f"note {name}") for name in NAMES]
+    Table("title [/x]", ("heading [/x]", ":cat:"), rows, caption="[/y]").print()
+    shown = capsys.readouterr().out
+    for text in (*NAMES, "title [/x]", "heading [/x]", "[/y]", *(f"note {name}: {name}" for name in NAMES)):
+        assert text in shown, text
+
+
+def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    say(*NAMES)
+    say(*NAMES, stderr=True)
+    display = Display("runs/[/x]", 10, 1, 0, silent=False)
+    display.say("[ship] :cat:")
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == list(NAMES)
+    assert printed.err.splitlines() == [*NAMES, "runs/[/x]: [ship] :cat:"]
+    with display.console.capture() as capture:
+        display.console.print(display._line("1 of 10", "", 0.5, left=None, data=""))  # type: ignore[arg-type]
+    assert capture.get().startswith("runs/[/x]")
+    bar = progress()
+    for name in NAMES:
+        bar.add_task(name, total=2)
+    with bar.console.capture() as capture:
+        bar.console.print(bar.get_renderable())
+    assert [re.split(r"  +", line)[0] for line in capture.get().splitlines()] == list(NAMES)
+
+
+@pytest.mark.parametrize("kind", ["precision", "responses"])
+def test_a_legend_shows_names_as_they_are(kind: str) -> None:
+    if kind == "precision":
+        curves = [PrecisionCurve(name, [0.5, 1.0], [1.0, 0.5]) for name in NAMES]
+        figure: Figure = precision_recall(curves, "title $x$")
+    else:
+        measured = [Response("layer1.0.conv1", 1.0), Response("layer1.0.conv2", 2.0)]
+        figure = responses_figure([(Named(name, 20, False), measured) for name in NAMES])
+    drawn = re.findall(r"<text [^>]*>([^<]*)</text>", file_content(figure, "svg").decode())
+    assert set(NAMES) <= {unescape(text) for text in drawn}
+    assert kind != "precision" or "title $x$" in drawn
