@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,8 +89,20 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
+    """Return the user's folder for what can be made again.
+
+    It is RESIDUAL_CACHE where that is set, or else ``residual`` in the system's folder for caches. Who has no
+    home, as many a container's user, has one of their own in the folder for temporary files.
+    """
+    if named := os.environ.get("RESIDUAL_CACHE"):
+        return Path(named).expanduser()
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "residual"
+    try:
+        return Path.home() / ".cache" / "residual"
+    except RuntimeError:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir()) / f"residual-{user}"
 
 
 def as_json(value: Any) -> str:

@@ -20,7 +20,7 @@ STOREYS = [
     {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
-    {"recipes", "environment", "device", "table"},
+    {"recipes", "environment", "device", "table", "download"},
     {"distributed", "randomness", "files", "terminal"},
     {"errors", "__init__"},
 ]

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,19 @@ def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path
         else:
             monkeypatch.setenv("XDG_CACHE_HOME", unset)
         assert cache_folder() == tmp_path / "home" / ".cache" / "residual"
+    monkeypatch.setenv("RESIDUAL_CACHE", "~/mine")
+    assert cache_folder() == tmp_path / "home" / "mine"
+
+
+def test_the_cache_folder_of_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RESIDUAL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert cache_folder().parent == Path(tempfile.gettempdir())
+    assert cache_folder().name.startswith("residual-")
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

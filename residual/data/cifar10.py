@@ -8,14 +8,11 @@ cifar-10-batches-py/    data_batch_{1..5}, test_batch, batches.meta: the same as
 """
 
 import codecs
-import hashlib
 import os
 import pickle
-import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
@@ -23,13 +20,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from filelock import FileLock
-from torch.hub import download_url_to_file
 
+from ..download import PublishedFile, fetch
 from ..errors import InputError
 from .dataset import Dataset
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+ARCHIVE = PublishedFile(
+    "CIFAR-10",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "md5",
+    "c32a1d4ab5d03f1284b67883e8d87530",
+)
 #: Images in each file, and bytes of an image.
 RECORDS, PIXELS = 10_000, 3 * 32 * 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -96,7 +97,7 @@ class _Layout:
 
 def _read_batch(layout: _Layout, path: Path) -> tuple[np.ndarray, list[int]]:
     """Return the pixels and the labels of a file; errors end with what to do about them."""
-    remedy = f"fetch {URL} and unpack it in place of {path.parent}"
+    remedy = f"fetch {ARCHIVE.url} and unpack it in place of {path.parent}"
     try:
         pixels, labels = layout.read_batch(path)
     except FileNotFoundError:
@@ -222,32 +223,26 @@ def _find(data_dir: Path) -> tuple[_Layout, Path] | None:
 def _download(data_dir: Path) -> tuple[_Layout, Path]:
     """Download the binary layout to ``data_dir``, unless another process just has."""
     target = data_dir / _BINARY.folder
+    archive = data_dir / ARCHIVE.name
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         # Of torchrun's processes one downloads; the others wait here and then find its copy.
         with FileLock(data_dir / ".cifar10.lock"):
             if found := _find(data_dir):
                 return found
-            print(f"downloading CIFAR-10 (170 MB) from {URL} to {target}", file=sys.stderr)
+            downloaded = fetch(ARCHIVE, archive, "name another folder with --data-dir")
             # The folder gets its name when it is whole: an interruption leaves nothing that looks like one.
-            with TemporaryDirectory(prefix=".cifar10-", dir=data_dir) as temporary:
-                _fetch(Path(temporary)).rename(target)
-    except (OSError, HTTPException, tarfile.TarError, _WrongFileError) as error:
+            with (
+                TemporaryDirectory(prefix=".cifar10-", dir=data_dir) as temporary,
+                tarfile.open(archive) as tar,
+            ):
+                tar.extractall(temporary, filter="data")
+                (Path(temporary) / _BINARY.folder).rename(target)
+            if downloaded:
+                archive.unlink()
+    except (OSError, tarfile.TarError) as error:
         raise InputError(
-            f"cannot download CIFAR-10 from {URL}: {str(error).strip('<>')}; fetch the archive yourself and "
-            f"unpack it under {data_dir}"
+            f"cannot unpack CIFAR-10 ({str(error).strip('<>')}); fetch {ARCHIVE.url} yourself and unpack it "
+            f"under {data_dir}"
         ) from None
     return _BINARY, target
-
-
-def _fetch(temporary: Path) -> Path:
-    """Return the unpacked folder, inside a temporary one."""
-    archive = temporary / "archive.tar.gz"
-    download_url_to_file(URL, str(archive), progress=sys.stderr.isatty())
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != MD5:
-        raise _WrongFileError(f"expected the MD5 {MD5}, found {found} of {archive.stat().st_size:,} bytes")
-    with tarfile.open(archive) as tar:
-        tar.extractall(temporary, filter="data")
-    return temporary / _BINARY.folder

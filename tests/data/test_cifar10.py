@@ -10,15 +10,16 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from servers import FileServer, serving
 
 from residual.data import cifar10, load_dataset
+from residual.download import PublishedFile
 from residual.errors import InputError
 
 RECORDS = 4
@@ -309,89 +310,60 @@ def test_an_unreadable_file_is_named(file: str, tmp_path: Path) -> None:
     assert f"{path} cannot be read: Too many levels of symbolic links" in refusal(tmp_path)
 
 
-class Server:
-    """A web server on this machine that has one archive.
-
-    Attributes:
-        archive: what it sends.
-        length: the Content-Length that it announces, None for the true one.
-        requests: how many it has answered.
-    """
-
-    def __init__(self, archive: bytes) -> None:
-        self.archive = archive
-        self.length: int | None = None
-        self.requests = 0
-        outer = self
-
-        class Handler(SimpleHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests += 1
-                if self.path != "/cifar.tar.gz":
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(outer.length or len(outer.archive)))
-                self.end_headers()
-                self.wfile.write(outer.archive)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/cifar.tar.gz"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
-
 @pytest.fixture
 def server(
     small: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Server]:
+) -> Iterator[FileServer]:
     """Serve a good archive at the address that CIFAR-10 is downloaded from."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         tar.add(write(tmp_path_factory.mktemp("archive")), "cifar-10-batches-bin")
-    server = Server(archive.getvalue())
-    monkeypatch.setattr(cifar10, "URL", server.url)
-    monkeypatch.setattr(cifar10, "MD5", hashlib.md5(server.archive).hexdigest())
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    yield server
-    server.stop()
+    with serving() as server:
+        serve(server, archive.getvalue(), monkeypatch)
+        yield server
+
+
+def serve(server: FileServer, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.files = {"/cifar.tar.gz": archive}
+    checksum = hashlib.md5(archive).hexdigest()
+    url = f"{server.address}/cifar.tar.gz"
+    monkeypatch.setattr(cifar10, "ARCHIVE", PublishedFile("CIFAR-10", url, "md5", checksum))
 
 
 def content(data_dir: Path) -> list[str]:
-    """Return what lies in a folder, but for the lock of the download."""
-    return sorted(path.name for path in data_dir.iterdir() if path.name != ".cifar10.lock")
+    """Return what lies in a folder, but for the locks of the download."""
+    return sorted(path.name for path in data_dir.iterdir() if path.suffix != ".lock")
 
 
-def test_download(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_download(server: FileServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     part = load_dataset("cifar10", "test", tmp_path)
     assert part.targets.tolist() == images("test_batch")[1]
     assert content(tmp_path) == ["cifar-10-batches-bin"]
     out, err = capfd.readouterr()
-    assert err == (
-        f"downloading CIFAR-10 (170 MB) from {server.url} to {tmp_path / 'cifar-10-batches-bin'}\n"
-    )
+    assert err.startswith("downloading CIFAR-10 (")
+    assert err.endswith(f") from {server.address}/cifar.tar.gz to {tmp_path / 'cifar.tar.gz'}\n")
     assert not out
     assert len(load_dataset("cifar10", "train", tmp_path)) == 5 * RECORDS
-    assert server.requests == 1
+    assert len(server.asked) == 1
 
 
 def test_download_to_the_default_folder(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert len(load_dataset("cifar10", "test")) == RECORDS
     assert content(tmp_path / "data") == ["cifar-10-batches-bin"]
 
 
-def test_processes_that_start_together_download_once(server: Server, tmp_path: Path) -> None:
+def test_an_archive_that_was_put_there_by_hand_is_unpacked(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "cifar.tar.gz").write_bytes(server.files["/cifar.tar.gz"])
+    assert len(load_dataset("cifar10", "test", tmp_path)) == RECORDS
+    assert server.asked == []
+    assert content(tmp_path) == ["cifar-10-batches-bin", "cifar.tar.gz"]
+
+
+def test_processes_that_start_together_download_once(server: FileServer, tmp_path: Path) -> None:
     lengths: list[int] = []
     threads = [
         threading.Thread(target=lambda: lengths.append(len(load_dataset("cifar10", "test", tmp_path))))
@@ -402,82 +374,68 @@ def test_processes_that_start_together_download_once(server: Server, tmp_path: P
     for thread in threads:
         thread.join()
     assert lengths == [RECORDS] * 4
-    assert server.requests == 1
+    assert len(server.asked) == 1
 
 
 def test_a_wrong_checksum_is_found_before_unpacking(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cifar10, "MD5", "0" * 32)
     monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("unpacked an unknown archive"))
-    found = hashlib.md5(server.archive).hexdigest()
+    archive = server.files["/cifar.tar.gz"] + b"more"
+    server.files["/cifar.tar.gz"] = archive
+    found = hashlib.md5(archive).hexdigest()
     sentence = refusal(tmp_path)
-    assert sentence.startswith(f"cannot download CIFAR-10 from {server.url}: expected the MD5 {'0' * 32}")
-    assert f"found {found} of {len(server.archive):,} bytes" in sentence
-    assert sentence.endswith(f"fetch the archive yourself and unpack it under {tmp_path}")
+    assert sentence.startswith(
+        f"cannot download CIFAR-10 from {server.address}/cifar.tar.gz: expected the MD5 "
+    )
+    assert f"found {found} of {len(archive):,} bytes" in sentence
+    assert sentence.endswith(f"fetch it by hand and put it at {tmp_path / 'cifar.tar.gz'}")
     assert content(tmp_path) == []
 
 
-def test_a_connection_that_breaks_off(server: Server, tmp_path: Path) -> None:
-    server.length = len(server.archive) + 1000
-    server.archive = server.archive[:-1000]
-    assert f"cannot download CIFAR-10 from {server.url}: " in refusal(tmp_path)
-    assert content(tmp_path) == []
+def test_a_connection_that_breaks_off_is_gone_on_with(server: FileServer, tmp_path: Path) -> None:
+    server.cuts = [1000, 0]
+    assert "the connection broke off after 1,000 of " in refusal(tmp_path)
+    assert content(tmp_path) == [".cifar.tar.gz.partial"]
+    assert len(load_dataset("cifar10", "test", tmp_path)) == RECORDS
+    assert content(tmp_path) == ["cifar-10-batches-bin"]
 
 
-def test_a_server_without_the_archive(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cifar10, "URL", server.url + ".old")
-    sentence = refusal(tmp_path)
-    assert "HTTP Error 404" in sentence
-    assert f"unpack it under {tmp_path}" in sentence
-    assert content(tmp_path) == []
-
-
-def test_a_server_that_is_gone(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_is_gone(server: FileServer, tmp_path: Path) -> None:
     server.stop()
     sentence = refusal(tmp_path)
     assert "Connection refused" in sentence
-    assert sentence.endswith(f"fetch the archive yourself and unpack it under {tmp_path}")
     assert content(tmp_path) == []
 
 
-@pytest.mark.parametrize("step", ["download", "unpack"])
-def test_an_interrupted_download_leaves_nothing(
-    step: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_unpacking_leaves_nothing_that_looks_like_the_dataset(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(*args: Any, **_: Any) -> None:
-        if step == "download":
-            Path(args[1]).write_bytes(server.archive[:100])
-        else:
-            args[0].extract("cifar-10-batches-bin/data_batch_1.bin", args[1], filter="data")
+        args[0].extract("cifar-10-batches-bin/data_batch_1.bin", args[1], filter="data")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        if step == "download":
-            patch.setattr(cifar10, "download_url_to_file", half)
-        else:
-            patch.setattr(tarfile.TarFile, "extractall", half)
+        patch.setattr(tarfile.TarFile, "extractall", half)
         with pytest.raises(KeyboardInterrupt):
             load_dataset("cifar10", "test", tmp_path)
-    assert content(tmp_path) == []
+    assert content(tmp_path) == ["cifar.tar.gz"]
     assert len(load_dataset("cifar10", "test", tmp_path)) == RECORDS
+    assert len(server.asked) == 1
 
 
 def test_an_archive_stays_in_its_folder(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../../escaped"))
-    server.archive = archive.getvalue()
-    monkeypatch.setattr(cifar10, "MD5", hashlib.md5(server.archive).hexdigest())
+    serve(server, archive.getvalue(), monkeypatch)
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    assert "cannot download CIFAR-10" in refusal(data_dir)
+    assert "cannot unpack CIFAR-10" in refusal(data_dir)
     assert content(tmp_path) == ["data"]
-    assert content(data_dir) == []
+    assert content(data_dir) == ["cifar.tar.gz"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,199 @@
+"""The one way to fetch a file: a checksum, a progress bar, and an interrupted download that goes on.
+
+A file has its name only when it is whole. Until then it is ``.NAME.partial`` beside it, which the next call
+takes up where it ends.
+"""
+
+import errno
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from filelock import FileLock
+
+from . import __version__
+from .errors import InputError
+from .files import cannot_write
+
+#: Seconds without a word from the server.
+PATIENCE = 30
+#: How often a connection that breaks off is made anew, if something came through it.
+TRIES = 5
+PIECE = 2**18
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file at a public address.
+
+    Attributes:
+        what: it is called in messages, as "CIFAR-10".
+        url: its address, http or https.
+        algorithm: of its checksum, as "sha256".
+        checksum: in hexadecimal digits, or the first of them.
+    """
+
+    what: str
+    url: str
+    algorithm: str
+    checksum: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+#: What a connection raises. Some are OSErrors, as the disk's are.
+_TROUBLES = (URLError, HTTPException, TimeoutError, ConnectionError)
+
+
+class _BrokenOffError(Exception):
+    """The connection ended before the file did."""
+
+
+class _WrongChecksumError(Exception):
+    """The checksum is another one."""
+
+
+def fetch(published: PublishedFile, file: Path, room: str) -> bool:
+    """Have a published file at ``file``, and return whether it had to be downloaded.
+
+    A file that is there already, by hand or by an earlier call, is checked and left as it is. Of several
+    processes one downloads, and the others wait for it.
+
+    Args:
+        room: what to do where there is no room, as "name another folder with --data-dir".
+
+    Raises:
+        InputError: when it cannot be reached or written, or has another checksum; says what to fetch by hand
+            and where to put it.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            if file.exists():
+                _check_by_hand(published, file)
+                return False
+            _download(published, file)
+            return True
+    except (*_TROUBLES, _BrokenOffError, _WrongChecksumError) as error:
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        raise InputError(
+            f"cannot download {published.what} from {published.url}: {str(reason).strip('<>')}; try again, "
+            f"or fetch it by hand and put it at {file}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{cannot_write(file, error)}; make room, or {room}") from None
+
+
+def _download(published: PublishedFile, file: Path) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    while True:
+        begun = partial.exists()
+        _receive_all(published, file, partial)
+        try:
+            _check(published, partial)
+        except _WrongChecksumError:
+            partial.unlink()
+            if begun:
+                continue  # what was begun may be of an older file at this address: once more, from its start
+            raise
+        partial.replace(file)
+        return
+
+
+def _receive_all(published: PublishedFile, file: Path, partial: Path) -> None:
+    """Receive what the partial file lacks, however often the connection breaks off on the way."""
+    for tries in range(1, TRIES + 1):
+        before = _size(partial)
+        try:
+            _receive(published, file, partial)
+            return
+        except _BrokenOffError:
+            if tries == TRIES or _size(partial) <= before:
+                raise
+
+
+def _receive(published: PublishedFile, file: Path, partial: Path) -> None:
+    """Append to the partial file what follows it, over one connection."""
+    there = _size(partial)
+    asked = {"User-Agent": f"residual/{__version__}"} | ({"Range": f"bytes={there}-"} if there else {})
+    try:
+        answer = urlopen(Request(published.url, headers=asked), timeout=PATIENCE)
+    except HTTPError as error:
+        if not there or error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        return  # there is nothing after it; the checksum tells whether it is the file
+    with answer:
+        if answer.status != HTTPStatus.PARTIAL_CONTENT:
+            there = 0  # this server sends all of it
+        length = answer.headers.get("Content-Length")
+        total = there + int(length) if length else None
+        free = shutil.disk_usage(partial.parent).free
+        if total and total - there > free:
+            reason = f"it takes {_mega(total - there)} and {_mega(free)} are free"
+            raise OSError(errno.ENOSPC, reason)
+        size = f" ({_mega(total)})" if total else ""
+        on = f", from {_mega(there)} on" if there else ""
+        print(f"downloading {published.what}{size} from {published.url} to {file}{on}", file=sys.stderr)
+        done = there
+        # A connection that is closed early may as well read like the end of the file.
+        with (
+            partial.open("ab" if there else "wb") as output,
+            _progress(total) as show,
+            suppress(*_TROUBLES),
+        ):
+            while piece := answer.read(PIECE):
+                output.write(piece)
+                done += len(piece)
+                show(done)
+    if total and done < total:
+        raise _BrokenOffError(f"the connection broke off after {done:,} of {total:,} bytes, which are kept")
+
+
+def _check(published: PublishedFile, file: Path) -> None:
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, published.algorithm).hexdigest()
+    if not found.startswith(published.checksum):
+        name = published.algorithm.upper().replace("SHA", "SHA-")
+        raise _WrongChecksumError(
+            f"expected the {name} {published.checksum}, found {found} of {_size(file):,} bytes"
+        )
+
+
+def _check_by_hand(published: PublishedFile, file: Path) -> None:
+    try:
+        _check(published, file)
+    except _WrongChecksumError as error:
+        raise InputError(
+            f"{file} is not {published.what}: {error}; remove it, or get it anew from {published.url}"
+        ) from None
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
+    """Give what shows how many bytes have come, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _mega(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:,.1f} MB"
