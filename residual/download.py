@@ -7,9 +7,7 @@ takes up where it ends.
 import errno
 import hashlib
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
@@ -22,6 +20,7 @@ from filelock import FileLock
 from . import __version__
 from .errors import InputError
 from .files import cannot_write
+from .terminal import download_progress, say
 
 #: Seconds without a word from the server.
 PATIENCE = 30
@@ -143,18 +142,19 @@ def _receive(published: PublishedFile, file: Path, partial: Path) -> None:
             raise OSError(errno.ENOSPC, reason)
         size = f" ({_mega(total)})" if total else ""
         on = f", from {_mega(there)} on" if there else ""
-        print(f"downloading {published.what}{size} from {published.url} to {file}{on}", file=sys.stderr)
+        say(f"downloading {published.what}{size} from {published.url} to {file}{on}", stderr=True)
         done = there
         # A connection that is closed early may as well read like the end of the file.
         with (
             partial.open("ab" if there else "wb") as output,
-            _progress(total) as show,
+            download_progress() as progress,
             suppress(*_TROUBLES),
         ):
+            task = progress.add_task("", total=total, completed=there)
             while piece := answer.read(PIECE):
                 output.write(piece)
                 done += len(piece)
-                show(done)
+                progress.update(task, completed=done)
     if total and done < total:
         raise _BrokenOffError(f"the connection broke off after {done:,} of {total:,} bytes, which are kept")
 
@@ -176,19 +176,6 @@ def _check_by_hand(published: PublishedFile, file: Path) -> None:
         raise InputError(
             f"{file} is not {published.what}: {error}; remove it, or get it anew from {published.url}"
         ) from None
-
-
-@contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
-    """Give what shows how many bytes have come, on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def _size(file: Path) -> int:

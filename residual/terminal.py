@@ -4,7 +4,15 @@ To Rich a text is markup by default: "[ship]" disappears, "[/x]" is an error, ":
 """
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -27,3 +35,10 @@ def progress(*, silent: bool = False) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console(stderr=True), transient=True, disable=silent)
+
+
+def download_progress() -> Progress:
+    """Return what shows on stderr how many bytes have come, how fast, and the time left; on a terminal."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    there = console(stderr=True)
+    return Progress(*columns, console=there, transient=True, disable=not there.is_terminal)
