@@ -1,6 +1,5 @@
 """What ends a command: wrong input, a package that lacks, or a signal; and what offers the nearest names."""
 
-import difflib
 from collections.abc import Iterable
 
 #: What ``pip install`` takes: ``residual`` is another project's name on the package index.
@@ -14,8 +13,10 @@ class InputError(Exception):
     """
 
 
-class Interrupted(Exception):
-    """A signal stopped the run after a checkpoint was written.
+class Interrupted(BaseException):
+    """A signal stopped the work; in training a checkpoint was written.
+
+    No Exception, as KeyboardInterrupt is none: what reads damaged files is not to take it for damage.
 
     Attributes:
         signal: its number; a shell expects the exit code 128 + signal.
@@ -33,6 +34,8 @@ def needs(what: str, package: str, extra: str) -> InputError:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean a or b?"`` for a misspelt ``name``, or a list of what there is."""
+    import difflib  # the command listens for signals after a few milliseconds, not before such imports
+
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:

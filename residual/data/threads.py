@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
 
+from .. import signals
 from ..distributed import cores
 
 S = TypeVar("S")
@@ -81,7 +82,10 @@ class Prefetch(Generic[C, T]):
             self._under_way.append((number, shared, [self._pool.submit(task) for task in tasks]))
         _, shared, futures = self._under_way.popleft()
         start = time.perf_counter()
-        results = [future.result() for future in futures]
+        results = []
+        for future in futures:
+            signals.check()
+            results.append(future.result())
         self.waited += time.perf_counter() - start
         return shared, results
 

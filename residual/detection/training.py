@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
+from .. import signals
 from ..data.box_batches import BoxBatches
 from ..distributed import World
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
-from ..training.step import distributed
+from ..training.step import distributed, left_as_it_was
 from .alternating import AlternatingRCNN, step_of
 from .alternating import rate as alternating_rate
 from .faster_rcnn import LOSSES, FasterRCNN
@@ -85,12 +86,14 @@ class DetectionIterations:
         device = self.meter.sums.device
         at_once = self.recipe.batch.at_once
         parts = [loaded[start : start + at_once] for start in range(0, len(loaded), at_once)]
-        for number, part in enumerate(parts, start=1):
-            with self._gradients_stay_here(number < len(parts)):
-                with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
-                    losses = self.model([image.to(device) for image in part])
-                (losses.sum() / len(loaded)).backward()
-            self.meter.add(losses.detach(), len(part), iteration)
+        with left_as_it_was(self.meter.state(), self.optimizer):
+            for number, part in enumerate(parts, start=1):
+                signals.check()
+                with self._gradients_stay_here(number < len(parts)):
+                    with torch.autocast(device.type, torch.bfloat16, self.recipe.precision == "bfloat16"):
+                        losses = self.model([image.to(device) for image in part])
+                    (losses.sum() / len(loaded)).backward()
+                self.meter.add(losses.detach(), len(part), iteration)
         self.optimizer.step(self.rate(iteration))
 
     def _begin_step(self, model: AlternatingRCNN, iteration: int) -> None:

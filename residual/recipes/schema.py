@@ -191,7 +191,7 @@ class TrainingRecipe(Part):
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
     #: Iterations between two evaluations (a point of the curves); None: once an epoch.
     evaluate_every: int | None = Field(None, ge=1)
-    #: Iterations between two checkpoints; a checkpoint is also written on SIGINT and SIGTERM.
+    #: Iterations between two checkpoints; a checkpoint is also written on SIGINT, SIGTERM and SIGHUP.
     checkpoint_every: int = Field(1000, ge=1)
     seed: int = Field(0, ge=0)
 

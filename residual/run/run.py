@@ -23,6 +23,7 @@ from ..errors import InputError, Interrupted, needs
 from ..files import cannot_write, read_json, replace_file
 from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Schedule
+from ..signals import saying
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
 from .classification import ClassificationTask
@@ -55,7 +56,7 @@ def train(
 
     Raises:
         InputError: for anything wrong with the recipe, the data or the folder.
-        Interrupted: after SIGINT or SIGTERM; a checkpoint has been written.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP; a checkpoint has been written.
     """
     where = pick_device(device)
     world = distributed.join(where)
@@ -161,12 +162,12 @@ def _troubles(name: str, folder: RunFolder, device: torch.device, again: str) ->
     Raises:
         InputError, Interrupted: as the work inside does, and for a full disk, memory or impatience.
     """
+    stopped = f"stopped; what the last checkpoint holds is kept, continue with: {again}"
     try:
-        yield
+        with saying(stopped):
+            yield
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; what the last checkpoint holds is kept, continue with: {again}", signal.SIGINT
-        ) from None
+        raise Interrupted(stopped, signal.SIGINT) from None
     except torch.OutOfMemoryError:
         raise InputError(f"{name}: {memory_ran_out(device)}") from None
     except OSError as error:

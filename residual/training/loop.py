@@ -1,5 +1,6 @@
 """The training loop: iterations, evaluations, checkpoints, log lines."""
 
+import contextlib
 import math
 import signal
 import time
@@ -18,13 +19,13 @@ from ..device import sums_dtype
 from ..distributed import World
 from ..errors import InputError, Interrupted
 from ..recipes.schema import TrainingRecipe
+from ..signals import Listener, listening
 from .batchnorm import synchronize
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
 from .folder import RunFolder
 from .schedule import follow_plateau, learning_rate
 from .sgd import SGD
-from .signals import StopSignals
 
 #: Ranks agree on stopping only every so many iterations: asking costs an exchange.
 STOP_EVERY = 10
@@ -62,6 +63,10 @@ class Meter(ABC):
 
     def reset(self) -> None:
         self.sums.zero_()
+
+    def state(self) -> list[Tensor]:
+        """Return what adding changes, in place."""
+        return [self.sums, self.broken_at]
 
 
 @dataclass(frozen=True)
@@ -191,23 +196,50 @@ class Run:
         """Train to the recipe's last iteration, average the BN statistics, and log the final errors.
 
         Raises:
-            Interrupted: after SIGINT or SIGTERM, when a checkpoint has been written.
+            Interrupted: after SIGINT, SIGTERM or SIGHUP, when a checkpoint has been written.
             Diverged: at a loss that is not finite.
             OSError: when the run folder cannot be written; what was there is untouched.
         """
         schedule = self.recipe.schedule
-        epoch = self.recipe.evaluate_every or len(self.batches)
-        progress, world = self.progress, self.world
-        before, start = progress.seconds, time.perf_counter()
         self.model.train()
-        silent = not world.is_main
+        silent = not self.world.is_main
         name, batch = self.recipe.name, self.recipe.batch.size
         with (
-            StopSignals() as stop,
+            listening() as listener,
             Display(
-                name, schedule.iterations, batch, progress.iteration, silent, self.work.curve.name
+                name, schedule.iterations, batch, self.progress.iteration, silent, self.work.curve.name
             ) as display,
         ):
+            try:
+                several = self.world.size > 1
+                with listener.deferred(together=several):
+                    self._iterate(listener, display)
+                # The last checkpoint is written: what is left is done again.
+                with listener.deferred(together=True) if several else contextlib.nullcontext():
+                    if self.work.finish:
+                        display.measure(self.progress.iteration)
+                        self.work.finish(display.say)
+                    self._agree(listener)
+                    self._log(display)
+            except Interrupted:
+                raise self._stopped(listener) from None
+
+    def _iterate(self, listener: Listener, display: Display) -> None:
+        """Train to the last iteration, or to a signal; a checkpoint is written then.
+
+        Raises:
+            Interrupted: where the iteration or the evaluation in work was left.
+        """
+        schedule, progress, world = self.recipe.schedule, self.progress, self.world
+        epoch = self.recipe.evaluate_every or len(self.batches)
+        before, start = progress.seconds, time.perf_counter()
+        # Ranks that wait for each other can only stop together.
+        granted = listener.granted if world.size == 1 else contextlib.nullcontext
+        try:
+            due = 0 < progress.iteration < schedule.iterations and progress.iteration % epoch == 0
+            if due and self.meter.read(world)[2]:
+                # There are images that no log line is about: a signal has ended the evaluation.
+                self._log(display, granted)
             while progress.iteration < schedule.iterations:
                 self.iterate(progress.iteration)
                 progress.iteration += 1
@@ -216,24 +248,23 @@ class Run:
                 if display.due():
                     self._show(display)
                 if progress.iteration % epoch == 0 and not last:
-                    self._log(display)
-                stopping = (world.size == 1 or progress.iteration % STOP_EVERY == 0) and world.any(
-                    stop.received is not None, self.device
-                )
-                if last or stopping or progress.iteration % self.recipe.checkpoint_every == 0:
+                    self._log(display, granted)
+                if last or progress.iteration % self.recipe.checkpoint_every == 0:
                     self._save()
-                if stopping:
-                    self._stop(stop)
-            if self.work.finish:
-                display.measure(self.progress.iteration)
-                self.work.finish(display.say)
-            if world.any(stop.received is not None, self.device):
-                self._stop(stop)
-            self._log(display)
+                if world.size == 1 or progress.iteration % STOP_EVERY == 0:
+                    self._agree(listener)
+        except Interrupted:
+            self._save()
+            raise
 
-    def _stop(self, stop: StopSignals) -> None:
+    def _agree(self, listener: Listener) -> None:
+        """Raise Interrupted in all ranks where one has heard a signal."""
+        if self.world.any(listener.received is not None, self.device):
+            raise self._stopped(listener)
+
+    def _stopped(self, listener: Listener) -> Interrupted:
         at = f"stopped at iteration {self.progress.iteration:,}"
-        raise Interrupted(f"{at}; continue with: {self.resume_command}", stop.received or signal.SIGTERM)
+        return Interrupted(f"{at}; continue with: {self.resume_command}", listener.received or signal.SIGTERM)
 
     def _show(self, display: Display) -> None:
         if self.world.size == 1:
@@ -241,13 +272,22 @@ class Run:
         # What the other ranks have seen is not asked for between evaluations.
         display.show(self.progress.iteration, *self.meter.read(World())[:2], self.batches.waited)
 
-    def _log(self, display: Display) -> None:
-        """Evaluate, write a line of metrics.jsonl, and start new training sums."""
+    def _log(
+        self,
+        display: Display,
+        granted: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Evaluate, write a line of metrics.jsonl, and start new training sums.
+
+        Args:
+            granted: in what the evaluation is done: a signal may end it.
+        """
         self._check_finite()
         synchronize(self.work.layers, self.world)
         # An evaluation is no training: it does not count as slow iterations.
         display.measure(self.progress.iteration)
-        metrics = self.last = self.evaluate()
+        with granted():
+            metrics = self.last = self.evaluate()
         display.measure(self.progress.iteration)
         loss, error, _ = self.meter.read(self.world)
         progress = self.progress

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .. import signals
 from ..distributed import World
+from ..errors import Interrupted
 from .batchnorm import batch_norms, set_momentum
 from .sgd import SGD
 
@@ -51,16 +54,22 @@ class Step:
     ) -> None:
         """Inputs float (n, C, H, W), targets int64 (n,): this rank's share of the mini-batch."""
         parts = list(zip(inputs.split(self.group), targets.split(self.group), strict=True))
-        for number, (x, y) in enumerate(parts, start=1):
-            set_momentum(self.layers, number, len(parts))
-            with self._gradients_stay_here(number < len(parts)):
-                # No cache: it would keep the graph's first copies of the weights.
-                with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
-                    scores = self.model(x)
-                scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-                loss = F.cross_entropy(scores, y)
-                (loss * (len(y) / len(targets))).backward()
-            self.meter.add(loss.detach(), scores.detach(), y, iteration)
+        changed = [*self.meter.state(), *(buffer for layer in self.layers for buffer in layer.buffers())]
+        # A GPU is done with all groups at once.
+        long = len(parts) > 1 and inputs.device.type == "cpu"
+        with left_as_it_was(changed, self.optimizer) if long else contextlib.nullcontext():
+            for number, (x, y) in enumerate(parts, start=1):
+                if long:
+                    signals.check()
+                set_momentum(self.layers, number, len(parts))
+                with self._gradients_stay_here(number < len(parts)):
+                    # No cache: it would keep the graph's first copies of the weights.
+                    with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
+                        scores = self.model(x)
+                    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+                    loss = F.cross_entropy(scores, y)
+                    (loss * (len(y) / len(targets))).backward()
+                self.meter.add(loss.detach(), scores.detach(), y, iteration)
         self.optimizer.step(learning_rate)
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
@@ -68,6 +77,24 @@ class Step:
         if stay and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def left_as_it_was(changed: Sequence[Tensor], optimizer: SGD) -> Iterator[None]:
+    """Put tensors back and drop the gradients where a signal ends this context: an iteration not begun.
+
+    Args:
+        changed: all that an iteration changes before the optimizer's step.
+    """
+    before = [tensor.clone() for tensor in changed]
+    try:
+        yield
+    except Interrupted:
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
+        for parameter in optimizer.parameters:
+            parameter.grad = None
+        raise
 
 
 def distributed(model: nn.Module) -> DistributedDataParallel:

@@ -1,16 +1,20 @@
 """Whole runs as real processes: killed, stopped, broken, continued, and shared by two ranks."""
 
+import fcntl
 import json
 import os
 import resource
 import signal
 import subprocess
+import termios
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import (
     TINY,
+    Call,
     Command,
     Refused,
     Shown,
@@ -24,6 +28,8 @@ from conftest import (
     wait_for,
 )
 
+from residual.errors import Interrupted
+from residual.run.classification import ClassificationTask
 from residual.training.checkpoint import list_checkpoints, load_checkpoint
 
 
@@ -116,6 +122,71 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     done = residual("train", "--resume", "--out", out)
     assert done.returncode == 0, done.stderr
     assert_same_run(out, uninterrupted)
+
+
+def test_a_closed_terminal_writes_a_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "closed"
+    terminal, inside = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(inside, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        command_line("train", *TINY, "--out", out),
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        env=environment(),
+        preexec_fn=take_terminal,
+    )
+    os.close(inside)
+    while lines(out) < 4:
+        os.read(terminal, 10_000)
+        assert process.poll() is None
+    os.close(terminal)
+    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert load_checkpoint(list_checkpoints(out)[-1])[1].iteration >= 40
+
+
+def test_a_signal_between_two_bn_groups_leaves_the_iteration(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [*TINY, *set_options(["batch.size=32", "batch.bn_group=8", "schedule.iterations=30"])]
+    assert call("train", *groups, "--out", tmp_path / "whole") == 0
+    heard = iter([*[False] * 67, True])
+
+    def check() -> None:
+        if next(heard):
+            raise Interrupted("stop", signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("residual.signals.check", check)
+        assert call("train", *groups, "--out", tmp_path / "stopped") == 128 + signal.SIGTERM
+    # 16 iterations of four groups, and three groups of another.
+    newest = list_checkpoints(tmp_path / "stopped")[-1]
+    assert load_checkpoint(newest)[1].iteration == 16
+    assert call("train", "--resume", "--out", tmp_path / "stopped") == 0
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
+    uninterrupted: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, calls = ClassificationTask.evaluate, iter(range(100))
+
+    def stopped(task: ClassificationTask) -> Any:
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "evaluate", stopped)
+        assert call("train", *TINY, "--out", tmp_path / "stopped") == 128 + signal.SIGTERM
+    assert lines(tmp_path / "stopped") == 3
+    assert load_checkpoint(list_checkpoints(tmp_path / "stopped")[-1])[1].iteration == 40
+    assert call("train", "--resume", "--out", tmp_path / "stopped") == 0
+    assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
 def test_resuming_a_complete_run_changes_nothing(uninterrupted: Path, shown: Shown) -> None:
