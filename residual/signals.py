@@ -12,6 +12,7 @@ the training loop listens, nothing ends the process, and a second signal is a Ke
 import os
 import select
 import signal
+import socket
 import stat
 import threading
 import time
@@ -21,7 +22,9 @@ from types import FrameType
 
 from .errors import Interrupted
 
-WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Windows has no SIGHUP.
+HANGUP = getattr(signal, "SIGHUP", None)
+WATCHED = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
 #: Seconds that the main thread has to end by itself where it has nothing to save.
 GRACE = 1.5
 #: torchrun passes on to its processes a signal that the terminal has sent them already: within so many
@@ -52,13 +55,14 @@ class Listener:
         if threading.current_thread() is not threading.main_thread():
             return
         if command:
-            self._reading, self._writing = os.pipe()
-            os.set_blocking(self._writing, False)
-            signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+            # Windows wants sockets for it.
+            self._reading, self._writing = socket.socketpair()
+            self._writing.setblocking(False)
+            signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
             threading.Thread(target=self._watch, name="signals", daemon=True).start()
         for number in WATCHED:
             # What was started with nohup outlives its terminal.
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
 
     def close(self) -> None:
@@ -67,7 +71,7 @@ class Listener:
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._command:
             signal.set_wakeup_fd(-1)
-            os.close(self._writing)  # which ends the thread
+            self._writing.close()  # which ends the thread
 
     def check(self) -> None:
         """Raise Interrupted where a signal was heard: called where the work can be left."""
@@ -106,7 +110,7 @@ class Listener:
                 raise KeyboardInterrupt
             return  # the other thread ends the process
         self.received = number
-        if number == signal.SIGHUP:
+        if number == HANGUP:
             _leave_terminal()
         if not self._command:
             self._say_heard(number)
@@ -127,11 +131,11 @@ class Listener:
             while (second := self._next(None)) is not None:
                 if "TORCHELASTIC_RUN_ID" not in os.environ or time.monotonic() - heard > TOGETHER:
                     self._end(second)
-        os.close(self._reading)
+        self._reading.close()
 
     def _next(self, seconds: float | None) -> int | None:
         """Return the next signal, None where none comes in so many seconds or ever."""
-        while select.select([self._reading], [], [], seconds)[0] and (byte := os.read(self._reading, 1)):
+        while select.select([self._reading], [], [], seconds)[0] and (byte := self._reading.recv(1)):
             if byte[0] in WATCHED:
                 return byte[0]
         return None
@@ -144,7 +148,7 @@ class Listener:
             )
 
     def _end(self, number: int) -> None:
-        if number == signal.SIGHUP:
+        if number == HANGUP:
             _leave_terminal()
         _write(f"residual: {self.sentence}\n")
         os._exit(128 + number)
