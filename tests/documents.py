@@ -15,9 +15,9 @@ from conftest import BEGUN, ROOT, set_options, smooth_image, write_images
 from shapes import write_coco, write_devkit, write_shapes
 
 from residual import build_model
+from residual.class_names import imagenet_classes
 from residual.cli import app
 from residual.data import cifar10
-from residual.data.synsets import imagenet_classes
 from residual.models import cifar, imagenet
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.preprocessing import Preprocessing

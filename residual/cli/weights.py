@@ -116,7 +116,7 @@ def import_(
 def _class_names(source: str) -> list[str]:
     """Return the names in a file, or those of ImageNet with their WordNet ids."""
     if source == "imagenet":
-        from ..data.synsets import imagenet_classes
+        from ..class_names import imagenet_classes
 
         return [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
     return lines(Path(source))

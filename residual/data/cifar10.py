@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from ..class_names import CIFAR10_CLASSES
 from ..download import PublishedFile, fetch
 from ..errors import InputError
 from .dataset import Dataset
@@ -33,7 +34,6 @@ ARCHIVE = PublishedFile(
 )
 #: Images in each file, and bytes of an image.
 RECORDS, PIXELS = 10_000, 3 * 32 * 32
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 
 
@@ -107,10 +107,10 @@ def _read_batch(layout: _Layout, path: Path) -> tuple[np.ndarray, list[int]]:
     except _WrongFileError as error:
         raise InputError(f"{path} is not a file of CIFAR-10: {error}; {remedy}") from None
     for record, label in enumerate(labels):
-        if type(label) is not int or not 0 <= label < len(CLASSES):
+        if type(label) is not int or not 0 <= label < len(CIFAR10_CLASSES):
             raise InputError(
                 f"{path} is not a file of CIFAR-10: the label of its image {record:,} is none of "
-                f"0 to {len(CLASSES) - 1}; {remedy}"
+                f"0 to {len(CIFAR10_CLASSES) - 1}; {remedy}"
             )
     return pixels, labels
 
@@ -120,13 +120,13 @@ def _read_classes(layout: _Layout, path: Path) -> tuple[str, ...]:
     try:
         names = layout.read_classes(path)
     except FileNotFoundError:
-        return CLASSES
+        return CIFAR10_CLASSES
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except _WrongFileError as error:
         raise InputError(f"{path} is not a file of CIFAR-10: {error}") from None
-    if len(names) != len(CLASSES):
-        raise InputError(f"{path}: expected the names of {len(CLASSES)} classes, found {len(names)}")
+    if len(names) != len(CIFAR10_CLASSES):
+        raise InputError(f"{path}: expected the names of {len(CIFAR10_CLASSES)} classes, found {len(names)}")
     return tuple(names)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data.synsets import imagenet_classes
+from ..class_names import imagenet_classes
 from ..errors import InputError, nearest
 
 

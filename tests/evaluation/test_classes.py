@@ -3,7 +3,7 @@
 import pytest
 
 from residual import InputError
-from residual.data.synsets import imagenet_classes
+from residual.class_names import imagenet_classes
 from residual.evaluation.classes import how_matched, match_classes
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from residual import InputError, build_model
-from residual.data.synsets import imagenet_classes
+from residual.class_names import imagenet_classes
 from residual.evaluation.scores import load_scores
 from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.models.weights import import_weights, load_weights

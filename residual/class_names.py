@@ -1,0 +1,20 @@
+"""The classes of published datasets, in the order that published networks have them in."""
+
+import functools
+from pathlib import Path
+
+#: CIFAR-10's ten, in the order of its labels.
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """Return ImageNet 2012's 1,000 classes in the order of their WordNet ids.
+
+    Each is that id and the name that torchvision gives it: ``("n01440764", "tench")``.
+    """
+    lines = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    return tuple((line[:9], line[10:]) for line in lines)
