@@ -183,7 +183,7 @@ def find_images(named: list[str]) -> list[Path]:
         InputError: for an argument that names nothing, or a folder without images.
     """
     # A file that is named is tried whatever its name is.
-    from ..data.folder import SUFFIXES
+    from ..data.images import SUFFIXES
 
     files: dict[Path, None] = {}
     for name in named:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from ..errors import InputError, nearest
 from ..files import cache_folder, keep
+from .images import SUFFIXES
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 #: Where the classes of a flat validation folder stand, beside it or in it.
 GROUND_TRUTH = ("LOC_val_solution.csv", "val.txt", "val.csv", "val_labels.csv")
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"

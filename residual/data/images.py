@@ -1,27 +1,73 @@
 """Images from files: whatever the format, RGB and upright; and only as much of them as is needed."""
 
+import importlib
 import math
+import os
+import re
+import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from ..errors import InputError
+from ..errors import InputError, Interrupted
+from .threads import Budget
 
 T = TypeVar("T")
 
-#: Decoded images have at most so many pixels (512 MB as RGB); a JPEG may be larger in its file.
-MAX_PIXELS = 178_956_970
+with suppress(ImportError):
+    # HEIC is what telephones write; Pillow reads it with the help of this package, which is an extra.
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+#: What is ever opened, by Pillow's name of the format, and how the names of such files end. Pillow knows more
+#: formats, some of which start other programs: PostScript would run Ghostscript.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+#: What Pillow reads only where it was built with a library.
+FEATURES = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+for _module in ("Avif", "Bmp", "Gif", "Jpeg2K", "Png", "Ppm", "Tiff", "WebP"):
+    # What is imported can be opened.
+    importlib.import_module(f"PIL.{_module}ImagePlugin")
+#: The formats that this Pillow reads, and how the names of their files end, in lower case.
+READABLE = tuple(name for name in FORMATS if name in Image.OPEN and features.check(FEATURES.get(name, "pil")))
+SUFFIXES = tuple(suffix for name in READABLE for suffix in FORMATS[name])
+
+#: Bytes that all threads together may decode into. An image that takes more is refused; one for which there
+#: is no room now waits for the others.
+MEMORY = 1 << 30
+_budget = Budget(MEMORY)
+#: Bytes of a pixel in Pillow's memory, by mode; all others take four.
+BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), 2)
+#: Bytes of a pixel that a format's decoder takes beside the image, for each band.
+DECODER_BYTES = {"WEBP": 3, "AVIF": 4, "HEIF": 4, "JPEG2000": 4}
+#: Pixels that are converted together: what lies between a mode and RGB stays small.
+STRIP = 1 << 22
+
 #: The EXIF tag of the orientation, and its values for which width and height change places.
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+#: TIFF's tag of the bits of a sample.
+BITS = 258
 #: How a JPEG begins.
 JPEG = b"\xff\xd8\xff"
 
@@ -49,26 +95,29 @@ class DamagedImage(InputError):
 def decode(path: Path, shorter_side: int | None = None) -> Tensor:
     """Return an image as uint8 RGB (3, H, W), upright.
 
-    Grey, CMYK, palette and 16-bit images become 8-bit RGB; transparent ones are laid on white.
+    Grey, CMYK, palette and 16-bit images become 8-bit RGB; transparent ones are laid on white. Of several
+    frames the first is taken.
 
     Args:
-        path: a JPEG, PNG, WebP or whatever else Pillow reads.
+        path: a file of one of FORMATS, whatever its name.
         shorter_side: let a JPEG's decoder halve the image as long as its shorter side stays that long: much
             faster for large images. None: full size.
 
     Raises:
-        DamagedImage: when the file is missing, unreadable, truncated, no image, or too large.
+        DamagedImage: when the file is missing, unreadable, truncated, no image, or too large, or its values
+            do not say what is white.
     """
 
-    def whole(image: Image.Image) -> Image.Image:
+    def whole(image: Image.Image) -> Tensor:
+        full = image.size
         if shorter_side is not None:
-            width, height = image.size
+            width, height = full
             part = shorter_side / min(width, height)
             image.draft(None, (round(width * part), round(height * part)))
-        _check_size(image, path)
-        return _upright_rgb(image)
+        with _memory_for(image, full, path) if image.format == "JPEG" else nullcontext():
+            return _pixels(image)
 
-    return _to_tensor(_open(path, whole))
+    return _open(path, whole)
 
 
 def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
@@ -84,7 +133,8 @@ def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
     if isinstance(image, str | Path):
         return decode(Path(image), shorter_side)
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        with _said_of("the image"):
+            return _pixels(image)
     if not isinstance(image, np.ndarray | Tensor):
         raise InputError(
             f"{type(image).__name__} is no image; give a path, a PIL image, an array or a tensor"
@@ -126,6 +176,7 @@ def decode_part(
     """
 
     def part(image: Image.Image) -> np.ndarray:
+        full = image.size
         orientation = image.getexif().get(ORIENTATION, 1)
         width, height = image.size[::-1] if orientation in TURNED else image.size
         box, size = crop(width, height)
@@ -136,14 +187,14 @@ def decode_part(
             least = math.ceil(image.size[0] * scale), math.ceil(image.size[1] * scale)
             drafted = image.draft(None, least)
             reduced = drafted[1][2] / wide if drafted else 1.0
-        _check_size(image, path)
-        upright = _upright_rgb(image)
-        # A reduced JPEG is exactly a half, a quarter or an eighth; its last row and column are padded to
-        # whole pixels, and come first where the image was turned about.
-        x = upright.width - width * reduced if orientation in (2, 3, 6, 7) else 0.0
-        y = upright.height - height * reduced if orientation in (3, 4, 7, 8) else 0.0
-        left, top, right, bottom = (edge * reduced for edge in box)
-        return _resized(upright, (left + x, top + y, right + x, bottom + y), size, flipped)
+        with _memory_for(image, full, path) if image.format == "JPEG" else nullcontext():
+            upright = _upright(image)
+            # A reduced JPEG is exactly a half, a quarter or an eighth; its last row and column are padded to
+            # whole pixels, and come first where the image was turned about.
+            x = upright.width - width * reduced if orientation in (2, 3, 6, 7) else 0.0
+            y = upright.height - height * reduced if orientation in (3, 4, 7, 8) else 0.0
+            left, top, right, bottom = (edge * reduced for edge in box)
+            return _resized(upright, (left + x, top + y, right + x, bottom + y), size, flipped)
 
     pixels = _open(path, part)
     if out is None:
@@ -213,70 +264,180 @@ def square(images: Tensor, size: int, top: int, left: int) -> Tensor:
     return images[..., top : top + size, left : left + size]
 
 
+class _Unclear(Exception):
+    """An image's values do not say what is black and what is white; says why."""
+
+
 def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
-    try:
-        with path.open("rb") as file, _reader(file, path) as image:
+    with _said_of(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Reading a pipe would wait for whoever writes into it.
+            kind = "folder" if path.is_dir() else "device or a pipe"
+            raise DamagedImage(f"{path} is a {kind}, not a file")
+        # What a JPEG takes is known once its decoder has been asked for a smaller image. Others may be
+        # decoded as soon as their orientation is asked for: a PNG's may stand at its end.
+        with (
+            path.open("rb") as file,
+            _reader(file) as image,
+            nullcontext() if image.format == "JPEG" else _memory_for(image, image.size, path),
+        ):
             return use(image)
-    except DamagedImage:
+
+
+@contextmanager
+def _said_of(what: Path | str) -> Iterator[None]:
+    """Turn what is wrong with an image into a DamagedImage that begins with the image's name."""
+    try:
+        yield
+    except (InputError, Interrupted):
         raise
     except FileNotFoundError:
-        raise DamagedImage(f"{path}: there is no such file") from None
-    except Image.DecompressionBombError:
-        raise _too_large(path) from None
-    except Image.UnidentifiedImageError:
-        raise DamagedImage(f"{path} is no image that can be read, or its beginning is damaged") from None
+        if isinstance(what, Path) and what.is_symlink():
+            raise DamagedImage(f"{what} is a link to {os.readlink(what)}, which is not there") from None
+        raise DamagedImage(f"{what}: there is no such file") from None
+    except Image.DecompressionBombError as error:
+        # Pillow's own limit: "Image size (900000000 pixels) exceeds limit of 178956970 pixels, ...".
+        found = re.search(r"\d+", str(error))
+        raise _too_large(what, f"{int(found[0]):,} pixels" if found else "too many pixels") from None
+    except UnidentifiedImageError:
+        raise DamagedImage(f"{what} is no image that can be read, or its beginning is damaged") from None
+    except _Unclear as error:
+        raise DamagedImage(f"{what} {error}") from None
     # Decoders stumble over damaged files in many ways.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DamagedImage(f"{what} cannot be read: {error.strerror}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedImage(f"{path} is damaged or unreadable ({reason})") from None
+        raise DamagedImage(f"{what} is damaged or unreadable ({reason})") from None
 
 
-def _reader(file: BinaryIO, path: Path) -> Image.Image:
+def _reader(file: BinaryIO) -> Image.Image:
     """Return the opened image. Pillow's own limit holds for what is decoded, not for a JPEG's full size."""
-    start = file.read(3)
+    start = file.read(len(JPEG))
     file.seek(0)
-    if start != JPEG:
-        return Image.open(file)
-    image = JpegImageFile(file)
-    if image.info.get("progressive") and image.size[0] * image.size[1] > MAX_PIXELS:
-        # Its decoder keeps the coefficients of all of it, at whatever scale.
-        raise _too_large(path)
-    return image
+    return JpegImageFile(file) if start == JPEG else Image.open(file, formats=READABLE)
 
 
-def _check_size(image: Image.Image, path: Path) -> None:
-    if image.size[0] * image.size[1] > MAX_PIXELS:
-        raise _too_large(path)
+def _memory_for(image: Image.Image, full: tuple[int, int], path: Path) -> AbstractContextManager[None]:
+    """Hold the memory that decoding an opened image takes; wait where other threads hold it.
+
+    Args:
+        full: the size before the decoder was asked for a smaller one.
+
+    Raises:
+        DamagedImage: where it takes more than there is.
+    """
+    pixels, bands = math.prod(image.size), len(image.getbands())
+    # A PNG without EXIF data at its beginning is asked once it is decoded.
+    known = image.format != "PNG" or "exif" in image.info
+    copies = 2 if known and image.getexif().get(ORIENTATION, 1) != 1 else 1
+    need = pixels * (copies * BYTES.get(image.mode, 4) + 3)
+    need += pixels * bands * DECODER_BYTES.get(image.format or "", 0)
+    if image.info.get("progressive"):
+        # The decoder keeps 16 bits for each value of all of it, at whatever scale.
+        need += 2 * bands * math.prod(full)
+    if need > MEMORY:
+        raise _too_large(path, f"{full[0]:,} x {full[1]:,} pixels", need)
+    return _budget.hold(need)
 
 
-def _too_large(path: Path) -> DamagedImage:
+def _too_large(what: Path | str, size: str, need: int | None = None) -> DamagedImage:
+    takes = (
+        f", which take {need / 1e9:.1f} GB to decode; {MEMORY / 1e9:.1f} GB is what is used" if need else ""
+    )
     return DamagedImage(
-        f"{path} has more than {MAX_PIXELS / 1e6:.0f} million pixels; make it smaller, or save it as a "
-        "baseline JPEG, which is decoded at a reduced scale"
+        f"{what} is too large: it has {size}{takes}; make it smaller, or save it as a baseline JPEG, which "
+        "is decoded at a reduced scale"
     )
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _pixels(image: Image.Image) -> Tensor:
+    """Return a PIL image as ``decode`` returns a file, uint8 (3, H, W)."""
+    image = _upright(image)
+    pixels = np.empty((3, image.height, image.width), np.uint8)
+    _fill(pixels.transpose(1, 2, 0), image, (0, 0, *image.size))
+    return torch.from_numpy(pixels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image as it is to be seen, with 8 bits a value, in any of the modes that ``_rgb`` takes."""
+    white = _white(image) if image.mode.startswith(("I", "F")) else None
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        image.load()
+    image.load()
+    return image if white is None else _eight_bits(image, white)
+
+
+def _white(image: Image.Image) -> float:
+    """Return which value is white, of an image with whole or fractional numbers of more than 8 bits.
+
+    Raises:
+        _Unclear: when nothing says it.
+    """
+    if image.mode == "F":
+        low, high = 0.0, 0.0
+        for _, strip in _strips(image, (0, 0, *image.size)):
+            values = np.asarray(strip)
+            # Unlike Python's, NumPy's lowest and highest of what holds a NaN are one.
+            low, high = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))
+        if not (low >= 0 and high <= 255):
+            raise _Unclear(
+                f"has fractional values, from {low:g} to {high:g}; save them from 0 to 1, or with 8 or 16 "
+                "bits"
+            )
+        return 1.0 if high <= 1 else 255.0
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise _Unclear(
+            "has whole numbers of 32 bits or with a sign, which do not say what is white; save it with 8 or "
+            "16 bits"
+        )
+    tags = getattr(image, "tag_v2", {})
+    return float(2 ** tags.get(BITS, (16,))[0] - 1)
+
+
+def _eight_bits(image: Image.Image, white: float) -> Image.Image:
+    """Return an image of one band as mode L; Pillow's own conversion would cut values off at 255."""
+    result = Image.new("L", image.size)
+    for top, strip in _strips(image, (0, 0, *image.size)):
+        values = np.asarray(strip, dtype=np.float32)
+        grey = (values / (white / 255)).round().clip(0, 255).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = 255
+        result.paste(Image.fromarray(grey), (0, top))
+    return result
+
+
+def _strips(image: Image.Image, box: tuple[int, int, int, int]) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the parts of a box from top to bottom, and where each begins in it."""
+    left, top, right, bottom = box
+    rows = max(1, STRIP // (right - left))
+    for start in range(top, bottom, rows):
+        part = (left, start, right, min(start + rows, bottom))
+        yield start - top, image if part == (0, 0, *image.size) else image.crop(part)
+
+
+def _fill(pixels: np.ndarray, image: Image.Image, box: tuple[int, int, int, int]) -> None:
+    """Write a box of an image of 8 bits as RGB into uint8 (height, width, 3)."""
+    for top, strip in _strips(image, box):
+        pixels[top : top + strip.height] = np.asarray(_rgb(strip))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith(("I", "F")):
-        # 16 bits a pixel; Pillow's own conversion would cut values off at 255.
-        values = np.asarray(image, dtype=np.float32)
-        image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode == "LAB":
+        raise _Unclear("has its colours in LAB, which is not read; save it as RGB")
     return image.convert("RGB")
 
 
 def _resized(
     image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int], flipped: bool
 ) -> np.ndarray:
-    """Return a box, in pixels, of an RGB image, resized to (width, height): uint8 (height, width, 3).
+    """Return a box, in pixels, of an upright image, resized to (width, height): uint8 (height, width, 3).
 
     PyTorch's kernel gives what Pillow's does in half the time, but begins at a whole pixel. So it begins some
     pixels of the result before the box, where one of them falls on a whole pixel of the image; the box's
@@ -287,15 +448,17 @@ def _resized(
     top, above = _start(box[1], down)
     reach = (max(1.0, step) + 1 for step in (across, down))
     right, bottom = (math.ceil(edge + more) for edge, more in zip(box[2:], reach, strict=True))
-    cropped = image.crop((left, top, min(right, image.width), min(bottom, image.height)))
+    right, bottom = min(right, image.width), min(bottom, image.height)
+    cropped = np.empty((bottom - top, right - left, 3), np.uint8)
+    _fill(cropped, image, (left, top, right, bottom))
     # To the kernel equal sizes mean that nothing is to be done, whatever the scale: it is asked for one more
     # pixel then, which still lies in the image, as steps are shorter than pixels where sizes can be equal.
     wide, high = before + size[0], above + size[1]
-    wide += wide == cropped.width and across < 1 - 1e-6
-    high += high == cropped.height and down < 1 - 1e-6
+    wide += wide == cropped.shape[1] and across < 1 - 1e-6
+    high += high == cropped.shape[0] and down < 1 - 1e-6
     result = torch.ops.aten._upsample_bilinear2d_aa(
         # This order of the two makes it channels-last in PyTorch's eyes too, which is twice as fast.
-        torch.from_numpy(np.array(cropped))[None].permute(0, 3, 1, 2),
+        torch.from_numpy(cropped)[None].permute(0, 3, 1, 2),
         [high, wide],
         False,
         1 / down,
@@ -321,8 +484,3 @@ def _start(edge: float, step: float) -> tuple[int, int]:
         if off < least:
             best, least = steps, off
     return max(0, round(edge - best * step)), best
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    # A copy: the image's own memory may not be written to.
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -8,7 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
+from threading import Condition
 from typing import Generic, TypeVar
 
 from .. import signals
@@ -95,3 +97,24 @@ class Prefetch(Generic[C, T]):
             for future in futures:
                 future.cancel()
         self._under_way.clear()
+
+
+class Budget:
+    """An amount of something that threads share; one that needs more than is free waits for the others."""
+
+    def __init__(self, amount: int) -> None:
+        self.free = amount
+        self._changed = Condition()
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Hold an amount, at most all that there is; a thread that holds some does not ask for more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.free >= amount)
+            self.free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += amount
+                self._changed.notify_all()

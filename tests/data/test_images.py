@@ -1,8 +1,11 @@
 """Images from files against Pillow's and torchvision's slow way, and files that are no images."""
 
 import io
+import os
 import resource
+import struct
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +16,17 @@ from conftest import smooth_image
 from PIL import Image
 
 from residual.data.crops import ScaleCrop, scaled
-from residual.data.images import CropFunction, DamagedImage, decode, decode_part, resize_shorter
+from residual.data.images import (
+    SUFFIXES,
+    CropFunction,
+    DamagedImage,
+    as_pixels,
+    decode,
+    decode_part,
+    image_size,
+    resize_shorter,
+)
+from residual.data.threads import Budget
 
 #: The pixels of the image that most tests are about.
 SMOOTH = np.asarray(smooth_image(120, 90), dtype=int)
@@ -180,7 +193,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     assert "start.jpg is damaged or unreadable" in damaged(tmp_path / "start.jpg")
     assert "there is no such file" in damaged(tmp_path / "absent.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    assert "folder.jpg is damaged or unreadable" in damaged(tmp_path / "folder.jpg")
+    assert "folder.jpg is a folder, not a file" in damaged(tmp_path / "folder.jpg")
 
 
 def test_one_pixel(tmp_path: Path) -> None:
@@ -197,18 +210,203 @@ def test_huge_images_take_bounded_memory(tmp_path: Path) -> None:
     part = decode_part(tmp_path / "huge.jpg", ScaleCrop().at(torch.rand(3)))
     assert part.mean() == pytest.approx(77, abs=1)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
-    with pytest.raises(DamagedImage, match="more than 179 million pixels"):
+    with pytest.raises(
+        DamagedImage, match=r"20,000 x 20,000 pixels, which take 1.6 GB to decode; 1.1 GB is what is used"
+    ):
         decode(tmp_path / "huge.jpg")
 
 
-def test_a_bomb_is_refused(tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        import zlib
+def huge_png(path: Path, side: int, colour: int) -> None:
+    """Write the beginning of a PNG of ``side`` x ``side`` pixels, of 8 bits and a colour type."""
 
+    def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    header = (30_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    (tmp_path / "bomb.png").write_bytes(
+    header = side.to_bytes(4, "big") * 2 + bytes([8, colour, 0, 0, 0])
+    path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     )
-    assert "more than 179 million pixels" in damaged(tmp_path / "bomb.png")
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    huge_png(tmp_path / "bomb.png", 30_000, colour=2)
+    assert "has 900,000,000 pixels" in damaged(tmp_path / "bomb.png")
+
+
+def test_a_large_transparent_image_is_refused_with_its_size(tmp_path: Path) -> None:
+    """Before it is decoded: 0.7 MB as a file, whose copies once took 5.2 GB."""
+    huge_png(tmp_path / "large.png", 13_300, colour=6)
+    said = damaged(tmp_path / "large.png")
+    assert "has 13,300 x 13,300 pixels, which take 1.2 GB to decode; 1.1 GB is what is used" in said
+    with pytest.raises(DamagedImage, match="13,300 x 13,300 pixels"):
+        image_size(tmp_path / "large.png")
+
+
+# --- what people bring ---
+
+
+def shades(low: float, high: float, kind: str) -> np.ndarray:
+    """A ramp of 16 x 16 values from ``low`` to ``high``."""
+    return np.linspace(low, high, 256).reshape(16, 16).round(12).astype(kind)
+
+
+GREY = np.arange(256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("float 0 to 1", shades(0, 1, "float32")),
+        ("float 0 to 255", shades(0, 255, "float32")),
+        ("16 bits", (GREY * 257).astype("uint16")),
+    ],
+)
+def test_deep_tiffs_are_scaled_by_their_range(tmp_path: Path, name: str, values: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(values).save(path)
+    assert (pixels(decode(path)) == GREY[..., None]).all()
+    # Of a part, too: the range is that of the whole image, not of the part.
+    part = decode_part(path, lambda width, height: ((0, 0, 16, 1), (16, 1)))
+    assert (part[0, :, 0] == GREY[0]).all()
+    assert (pixels(as_pixels(Image.open(path))) == GREY[..., None]).all()
+
+
+def test_the_12_bits_of_a_camera_are_not_nearly_black(tmp_path: Path) -> None:
+    # Pillow does not write such TIFFs: one of 16 bits whose tag says 12, two values in three bytes.
+    values = np.array([0, 4095, 2048, 1024], dtype=int)
+    packed = bytes(
+        byte
+        for a, b in zip(values[::2], values[1::2], strict=True)
+        for byte in (a >> 4, (a & 15) << 4 | b >> 8, b & 255)
+    )
+    header = b"II" + struct.pack("<HI", 42, 8)
+    tags = [(256, 3, 4), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 0), (277, 3, 1)]
+    tags += [(278, 3, 1), (279, 4, len(packed))]
+    start = 8 + 2 + 12 * len(tags) + 4
+    body = struct.pack("<H", len(tags))
+    for tag, kind, value in tags:
+        value = start if tag == 273 else value
+        body += struct.pack("<HHI", tag, kind, 1) + (
+            struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value)
+        )
+    (tmp_path / "a.tif").write_bytes(header + body + bytes(4) + packed)
+    assert decode(tmp_path / "a.tif")[0].tolist() == [[0, 255, 128, 64]]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (GREY.astype("int32"), "has whole numbers of 32 bits or with a sign"),
+        ((GREY * 16_000_000).astype("int32"), "do not say what is white; save it with 8 or 16 bits"),
+        (shades(-1, 1, "float32"), "has fractional values, from -1 to 1; save them from 0 to 1"),
+        (shades(0, 3000, "float32"), "has fractional values, from 0 to 3000"),
+        (np.full((4, 4), np.nan, "float32"), "has fractional values, from nan to nan"),
+    ],
+)
+def test_values_that_do_not_say_what_is_white_are_refused(
+    tmp_path: Path, values: np.ndarray, sentence: str
+) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert f"{tmp_path / 'a.tif'} " in damaged(tmp_path / "a.tif")
+    assert sentence in damaged(tmp_path / "a.tif")
+    with pytest.raises(DamagedImage, match=r"^the image has"):
+        as_pixels(Image.fromarray(values))
+
+
+def test_deep_images_of_other_formats(tmp_path: Path) -> None:
+    deep = Image.fromarray((GREY * 257).astype("uint16"))
+    for name in ("a.png", "a.pgm", "a.jp2"):
+        deep.save(tmp_path / name)
+        assert (pixels(decode(tmp_path / name)) == GREY[..., None]).all(), name
+    # The transparent value of a 16-bit PNG is one of its 65,536.
+    deep.save(tmp_path / "t.png", transparency=2 * 257)
+    expected = np.where(GREY == 2, 255, GREY)
+    assert (pixels(decode(tmp_path / "t.png")) == expected[..., None]).all()
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.avif", "a.jp2", "a.pnm"])
+def test_other_names_and_formats(tmp_path: Path, name: str) -> None:
+    assert Path(name).suffix in SUFFIXES
+    smooth_image(120, 90).save(tmp_path / name, **({"quality": 95} if name[2:] in ("jpe", "avif") else {}))
+    assert abs(pixels(decode(tmp_path / name)) - SMOOTH).mean() < 4
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    for name in ("a.gif", "a.webp", "a.apng", "a.tif"):
+        options = {"lossless": True} if name == "a.webp" else {}
+        kind = {"format": "PNG"} if name == "a.apng" else {}
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options, **kind)
+        assert (pixels(decode(tmp_path / name)) == [255, 0, 0]).all(), name
+
+
+def test_heic_where_there_is_what_reads_it(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    smooth_image(120, 90).save(tmp_path / "a.heic", quality=95)
+    assert abs(pixels(decode(tmp_path / "a.heic")) - SMOOTH).mean() < 4
+
+
+def test_postscript_is_not_run_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth_image(20, 20).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "cat.jpg")
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    assert "is no image that can be read" in damaged(tmp_path / "cat.jpg")
+    # As it would be without a list of formats.
+    with pytest.raises(AssertionError):
+        Image.open(tmp_path / "cat.jpg").load()
+
+
+def test_a_pipe_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    assert damaged(tmp_path / "x.jpg") == f"{tmp_path / 'x.jpg'} is a device or a pipe, not a file"
+
+
+def test_what_the_system_says_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to("gone.jpg")
+    assert (
+        damaged(tmp_path / "link.jpg") == f"{tmp_path / 'link.jpg'} is a link to gone.jpg, which is not there"
+    )
+    assert damaged(tmp_path / f"{'a' * 300}.jpg").endswith("cannot be read: File name too long")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    assert "cannot be read: Too many levels of symbolic links" in damaged(tmp_path / "loop.jpg")
+
+
+def test_threads_share_the_memory_for_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for one image at a time: four threads decode one after the other, and nobody waits for ever."""
+    monkeypatch.setattr("residual.data.images.MEMORY", 5000)
+    budget = Budget(5000)
+    monkeypatch.setattr("residual.data.images._budget", budget)
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")  # 2,800 bytes: two do not fit
+    least = []
+    original = Image.Image.load
+
+    def watched(image: Image.Image) -> object:
+        least.append(budget.free)
+        return original(image)
+
+    monkeypatch.setattr(Image.Image, "load", watched)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(decode, [tmp_path / "a.png"] * 20))
+    assert all((image[0] == 255).all() for image in found)
+    assert min(least) == 2200
+    assert budget.free == 5000
+    Image.new("RGB", (30, 30)).save(tmp_path / "b.png")
+    assert "30 x 30 pixels" in damaged(tmp_path / "b.png")
+    assert budget.free == 5000
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1"])
+def test_an_image_is_the_same_in_strips(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image = smooth_image(61, 47)
+    image.putalpha(smooth_image(61, 47, seed=1).convert("L"))
+    image.convert(mode).save(path)
+    cut = ScaleCrop(size=28, low=32, high=60).at(torch.tensor([0.4, 0.8, 0.3]))
+    whole, part = decode(path), decode_part(path, cut)
+    monkeypatch.setattr("residual.data.images.STRIP", 100)
+    assert torch.equal(decode(path), whole)
+    assert (decode_part(path, cut) == part).all()
