@@ -262,9 +262,9 @@ def test_every_reader_takes_its_ranks_share_of_the_cores(
     weights = save_network(tmp_path / "weights")
     watch, original = Watch(2), Image.open
 
-    def watched(*given: object) -> Image.Image:
+    def watched(*given: object, **named: object) -> Image.Image:
         with watch:
-            return original(*given)  # type: ignore[arg-type]
+            return original(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", watched)
     reader(plain_colours, few_shapes, weights)
@@ -277,9 +277,9 @@ def test_the_rank_that_measures_while_the_others_wait_takes_all_cores(
 ) -> None:
     watch, original = Watch(8), Image.open
 
-    def watched(*given: object) -> Image.Image:
+    def watched(*given: object, **named: object) -> Image.Image:
         with watch:
-            return original(*given)  # type: ignore[arg-type]
+            return original(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", watched)
     assert folder_statistics(plain_colours.root.parent, 8)[1].images == 11
