@@ -324,6 +324,12 @@ class Stage:
         write_images(self.home / "imagenet", ids)
         for name in ("flowers", "images", "imagenette"):
             (self.home / name).symlink_to("imagenet")
+        for image in (self.home / "imagenet").rglob("*.png"):
+            to = self.home / "tulips" / image.parent.name / f"{image.parts[-3]}-{image.name}"
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, to)
+        files = sorted(path.relative_to(self.home) for path in (self.home / "tulips").rglob("*.png"))
+        (self.home / "tulips.csv").write_text("".join(f"{file},{file.parent.name}\n" for file in files))
         batches = self.home / "data" / "cifar-10-batches-bin"
         batches.mkdir(parents=True)
         generator = torch.Generator().manual_seed(0)

@@ -29,6 +29,8 @@ Examples:
   residual train cifar10-resnet56 --set schedule.iterations=4000 --set seed=1 --out runs/short
   residual train imagenet-resnet50 --data-dir ~/imagenet
   residual train finetune --weights weights/resnet50 --data-dir ~/flowers --out runs/flowers
+  residual train finetune --weights weights/resnet50 --data-dir ~/tulips --epochs 5 --lr 0.005 \\
+    --batch 32 --set data.validation=0.2 --out runs/tulips
   residual train my.yaml
   residual train --resume --out runs/short
   torchrun --nproc-per-node=2 -m residual train cifar10-resnet20

@@ -78,6 +78,7 @@ Examples:
   residual detect train coco-vgg16 --weights weights/vgg16 --data-dir ~/coco
   residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --out runs/cells
   residual detect train voc-finetune --weights runs/cells --data-dir ~/other --set data.train=train
+  residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --epochs 20 --lr 0.002
   residual detect train my.yaml --data-dir ~/cells
   residual detect train --resume --out runs/cells
   torchrun --nproc-per-node=8 -m residual detect train coco-resnet101 --weights ... --data-dir ~/coco

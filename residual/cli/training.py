@@ -28,6 +28,16 @@ class RunAsked:
     weights: Annotated[
         Path | None, typer.Option(help="Start from this weights folder (or run folder): fine-tuning.")
     ] = None
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Length of the run, as --set schedule.epochs=N.")
+    ] = None
+    lr: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Learning rate, as --set schedule.learning_rate=RATE."),
+    ] = None
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Images of an iteration, as --set batch.size=N.")
+    ] = None
     settings: Settings = None
     device: Device = "auto"
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False
@@ -51,9 +61,9 @@ def train_run(
     from .. import distributed, recipes, run
 
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
-    settings = [*settings, *(asked.settings or [])]
+    settings = [*settings, *_short_forms(asked), *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):
-        raise InputError("--set and --weights change a recipe; name the recipe as well")
+        raise InputError("--set, its short forms and --weights change a recipe; name the recipe as well")
     if chosen and asked.weights:
         chosen = run.start_from(chosen, asked.weights)
     if chosen:
@@ -94,6 +104,22 @@ def _tell_of_bfloat16(recipe: "TrainingRecipe", asked: RunAsked) -> None:
             "--set precision=bfloat16 (weights, statistics and updates stay float32)"
         )
         typer.echo(note, err=True)
+
+
+def _short_forms(asked: RunAsked) -> list[str]:
+    """Return what --epochs, --lr and --batch say, as settings.
+
+    Raises:
+        InputError: where --set says it too.
+    """
+    from ..recipes.schema import SHORT_FORMS
+
+    given = {short: value for short in SHORT_FORMS if (value := getattr(asked, short)) is not None}
+    for setting in asked.settings or []:
+        key = setting.partition("=")[0].strip()
+        if short := next((short for short in given if SHORT_FORMS[short] == key), None):
+            raise InputError(f"--{short} and --set {setting} say the same; leave one of them out")
+    return [f"{SHORT_FORMS[short]}={value}" for short, value in given.items()]
 
 
 def _check_kind(out: Path, kind: "type[TrainingRecipe]") -> None:

@@ -1,18 +1,22 @@
 """Datasets by name, and the split that holds some images out for choosing."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..errors import InputError, nearest
 from ..randomness import Stream, generator
 from .cifar10 import load_cifar10
 from .dataset import Dataset
 from .digits import load_digits
+from .folder import FolderIndex
 
 DATASETS = ("digits", "cifar10")
 SPLITS = ("train", "test")
+
+D = TypeVar("D", Dataset, FolderIndex)
 
 
 def load_dataset(name: str, split: Literal["train", "test"], data_dir: Path | None = None) -> Dataset:
@@ -36,22 +40,47 @@ def load_dataset(name: str, split: Literal["train", "test"], data_dir: Path | No
     raise InputError(f"there is no dataset {name!r}{nearest(name, DATASETS)}")
 
 
-def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Return what remains for training and ``count`` random images for validation (45k/5k in Section 4.2).
+def split_validation(dataset: D, held_out: int | float, seed: int) -> tuple[D, D]:
+    """Return what remains for training, and random images for validation (45k/5k in Section 4.2).
 
-    A pure function of the seed; both splits keep the images' order and their ids.
+    A pure function of the images and the seed; both splits keep the images' order and their ids.
+
+    Args:
+        held_out: a number of images, of all alike; or a share below 1, of each class alike: at least one of
+            its images is held out, and at least one stays.
 
     Raises:
-        InputError: unless both have an image.
+        InputError: unless both have an image, of each class where a share is held out.
     """
     total = len(dataset)
-    if not 0 < count < total:
+    if isinstance(held_out, float):
+        chosen = _share_of_classes(dataset, held_out, seed)
+    elif 0 < held_out < total:
+        chosen = torch.randperm(total, generator=generator(seed, Stream.SPLIT))[:held_out]
+    else:
         raise InputError(
-            f"cannot hold {count:,} of the {total:,} images of {dataset.name} out for validation; "
+            f"cannot hold {held_out:,} of the {total:,} images of {dataset.name} out for validation; "
             f"hold out 1 to {total - 1:,}"
         )
-    order = torch.randperm(total, generator=generator(seed, Stream.SPLIT))
+    held = torch.zeros(total, dtype=torch.bool)
+    held[chosen] = True
     return (
-        dataset.subset(order[count:].sort().values, f"{dataset.name} ({total - count})"),
-        dataset.subset(order[:count].sort().values, f"{dataset.name} ({count} for validation)"),
+        dataset.subset((~held).nonzero()[:, 0], f"{dataset.name} ({total - len(chosen)})"),
+        dataset.subset(held.nonzero()[:, 0], f"{dataset.name} ({len(chosen)} for validation)"),
     )
+
+
+def _share_of_classes(dataset: D, share: float, seed: int) -> Tensor:
+    """Return the positions of a random share of each class's images, int64 (M,)."""
+    chosen = []
+    for target, name in enumerate(dataset.classes):
+        positions = (dataset.targets == target).nonzero()[:, 0]
+        count = len(positions)
+        if count < 2:
+            raise InputError(
+                f"the class {name!r} of {dataset.name} has {count} image{'' if count else 's'}, too few to "
+                "hold one out and to train on another; add images of it, or remove the class"
+            )
+        order = torch.randperm(count, generator=generator(seed, Stream.SPLIT, target))
+        chosen.append(positions[order[: min(max(1, round(share * count)), count - 1)]])
+    return torch.cat(chosen)

@@ -4,6 +4,8 @@
     DIR/val/CLASS/image.jpg           the validation part, or
     DIR/val/image.jpg                 ImageNet's flat one, with a file that names each image's class:
                                         LOC_val_solution.csv, val.txt, or the devkit's ground truth
+    DIR/CLASS/image.jpg               not divided: ``split_validation`` holds some images out
+    FILE.csv                          a list of images and classes anywhere (labels.py)
 
 An index of the files is kept in the user's cache folder: reading the directories of 1.28 million files takes
 minutes on a slow disk, and checking that they have not changed takes seconds.
@@ -25,13 +27,17 @@ from torch import Tensor
 from ..errors import InputError, nearest
 from ..files import cache_folder, keep
 from .images import SUFFIXES
+from .labels import read_labels
 
 #: Where the classes of a flat validation folder stand, beside it or in it.
 GROUND_TRUTH = ("LOC_val_solution.csv", "val.txt", "val.csv", "val_labels.csv")
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
+#: What folders of the parts of a dataset are called here and elsewhere; no class is.
+PARTS = ("train", "val", "training", "valid", "validation", "test")
 VERSION = 1
 
-Split = Literal["train", "val"]
+#: "all" is what validation images may be held out of: all images of what has no validation part of its own.
+Split = Literal["train", "val", "all"]
 
 
 @dataclass(frozen=True)
@@ -63,22 +69,51 @@ class FolderIndex:
     def path(self, position: int) -> Path:
         return self.root / self.files[position]
 
+    def subset(self, indices: Tensor, name: str) -> "FolderIndex":
+        """Return the images at ``indices``, int64 (M,)."""
+        files = tuple(self.files[position] for position in indices.tolist())
+        return FolderIndex(name, self.classes, files, self.targets[indices], self.root)
+
+
+def parts_of(data_dir: Path) -> set[Split]:
+    """Return into which parts a folder or a list of images is divided; none where it is not."""
+    if data_dir.is_file():
+        return {listed.split for listed in read_labels(data_dir) if listed.split}
+    return {part for part in ("train", "val") if (data_dir / part).is_dir()}
+
+
+def holds_classes(data_dir: Path) -> bool:
+    """Whether there are images by classes, not divided into parts: the usual beginning."""
+    if data_dir.is_file():
+        return True
+    if data_dir.name in PARTS and (data_dir.absolute().parent / "train").is_dir():
+        return False  # a part, of the folder above
+    folders = [path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return not any(path.name.lower() in PARTS for path in folders) and any(
+        file.name.lower().endswith(SUFFIXES) for path in folders for file in path.iterdir()
+    )
+
 
 def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None = None) -> FolderIndex:
     """Return the index of a part of a folder of images.
 
     Args:
         data_dir: the folder that holds ``train`` and ``val``; for validation also one that holds the classes.
-        split: "train" or "val".
+            Or a CSV file (labels.py).
+        split: "train", "val", or "all" for what is not divided.
         classes: those of the training part, in whose order targets count; None for the part's own.
 
     Raises:
         InputError: when there is no such folder, a class has no images or is not among ``classes``, or the
             classes of a flat validation folder are not known.
     """
+    if data_dir.is_file():
+        return _listed(data_dir, split, classes)
     if not data_dir.is_dir():
         raise InputError(f"there is no folder {data_dir}")
-    root = data_dir / split
+    root = data_dir / ("train" if split == "all" else split)
+    if split == "all" and not root.is_dir():
+        root = data_dir
     if not root.is_dir():
         if split == "train" or any((data_dir / other).is_dir() for other in ("train", "val")):
             above = data_dir.absolute().parent
@@ -90,21 +125,43 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
     flat = listing[""]
     folders = {name: files for name, files in listing.items() if name}
     found = _flat(root, data_dir, flat) if flat and not folders else _sorted(root, folders)
+    name = f"{data_dir} {root.name}" if root != data_dir else str(data_dir)
+    return _index(name, root, found, classes, root)
+
+
+def _index(
+    name: str, source: Path, found: dict[str, list[str]], classes: tuple[str, ...] | None, root: Path
+) -> FolderIndex:
+    """Return the index of each class's images, in the order of ``classes`` where they are given."""
     own = tuple(sorted(found))
     if classes is not None and (strange := [name for name in own if name not in set(classes)]):
-        raise InputError(
-            f"{root} has a class {strange[0]!r} that the training part has not{nearest(strange[0], classes)}"
-        )
+        close = nearest(strange[0], classes)
+        raise InputError(f"{source} has a class {strange[0]!r} that the training part has not{close}")
     order = classes or own
     number = {name: target for target, name in enumerate(order)}
     files = [(file, number[name]) for name in own for file in found[name]]
     return FolderIndex(
-        f"{data_dir} {root.name}" if root != data_dir else str(data_dir),
+        name,
         order,
         tuple(file for file, _ in files),
         torch.tensor([target for _, target in files]),
         root,
     )
+
+
+def _listed(path: Path, split: Split, classes: tuple[str, ...] | None) -> FolderIndex:
+    """Return the index of a part of a list; a list without parts may be tested on as a whole."""
+    listed = read_labels(path)
+    divided = any(each.split for each in listed)
+    if split == "train" and not divided:
+        raise InputError(f"{path} does not say which images to train on; add a column split: train or val")
+    found: dict[str, list[str]] = {}
+    for each in listed:
+        if not divided or split == "all" or each.split == split:
+            found.setdefault(each.label, []).append(each.file)
+    if not found:
+        raise InputError(f"{path} lists no image of the split {split}")
+    return _index(f"{path} {split}" if divided else str(path), path, found, classes, path.parent)
 
 
 def _sorted(root: Path, folders: dict[str, list[str]]) -> dict[str, list[str]]:

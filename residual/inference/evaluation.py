@@ -34,7 +34,7 @@ from ..evaluation.views import SCALES, Views, ViewsName, make_views, whole_image
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
 from ..recipes.detection import Boxes
-from ..training.folder import remembered_data_dir
+from ..training.folder import recorded_split, remembered_data_dir
 from .detector import LoadedDetector
 
 Split = Literal["train", "test"]
@@ -161,7 +161,9 @@ def _open(
                 "--dataset folder needs --data-dir: the folder with train/ and val/, or with the classes"
             )
         views = _views(weights, options)
-        index = index_folder(data_dir, "val" if options.split == "test" else "train")
+        # What the run held out of a folder itself is what it is tested on.
+        index = recorded_split(path, data_dir, "validation" if options.split == "test" else "train")
+        index = index or index_folder(data_dir, "val" if options.split == "test" else "train")
         return ImagesInFiles(index), views, str(views)
     if options.views or options.crop or options.scales:
         raise InputError(

@@ -68,9 +68,10 @@ class Data(Part):
     """The dataset, its split, and the augmentation of the training split."""
 
     dataset: Literal["cifar10", "digits", "folder"]
-    #: Images held out of the training split for choosing. The paper chose its schedule on 45k/5k and then
-    #: trained the reported networks on all 50k, which is 0 here.
-    validation: int = Field(0, ge=0)
+    #: Images held out of the training split for choosing: their number, or a share below 1 of each class,
+    #: which is how a folder without a validation split is divided. The paper chose its schedule on 45k/5k and
+    #: then trained the reported networks on all 50k, which is 0 here.
+    validation: int | float = Field(0, ge=0)
     #: Seed of that split; apart from ``seed`` so that several runs share one split.
     split_seed: int = Field(0, ge=0)
     #: What is subtracted: the mean image (the paper), the channels' means, or "weights": what the weights
@@ -89,6 +90,12 @@ class Data(Part):
     def _folder_for_a_folder(self) -> "Data":
         if (self.dataset == "folder") != (self.folder is not None):
             raise ValueError("data.folder is for the dataset folder, and that one needs it")
+        if isinstance(self.validation, float) and not 0 < self.validation < 1:
+            raise ValueError(
+                f"validation {self.validation} is no share between 0 and 1 and no whole number of images"
+            )
+        if self.folder and self.validation and isinstance(self.validation, int):
+            raise ValueError("of a folder a share of each class is held out; write it as validation=0.2")
         return self
 
 
@@ -213,6 +220,18 @@ class Recipe(TrainingRecipe):
 
 R = TypeVar("R", bound=TrainingRecipe)
 
+#: Keys that have a short form, as an option of ``train`` and in Python.
+SHORT_FORMS = {"epochs": "schedule.epochs", "lr": "schedule.learning_rate", "batch": "batch.size"}
+#: What keys are called elsewhere.
+ELSEWHERE = SHORT_FORMS | {
+    "batch_size": "batch.size",
+    "bs": "batch.size",
+    "wd": "optimizer.weight_decay",
+    "model": "model.name",
+    "dataset": "data.dataset",
+    "size": "data.folder.size",
+}
+
 
 def parse(value: Any, source: str, kind: type[R]) -> R:
     """Return the recipe that plain data describe.
@@ -263,7 +282,7 @@ def override(recipe: R, settings: list[str]) -> R:
         *parents, last = key.strip().split(".")
         part: Any = value
         if key.strip() not in (keys := _keys(type(recipe))):
-            raise InputError(f"--set {setting}: there is no key {key!r}{nearest(key, keys)}")
+            raise InputError(f"--set {setting}: there is no key {key!r}{_meant(key, keys)}")
         for parent in parents:
             # A part that is off (a warm-up, say) is switched on by setting a key of it.
             part[parent] = part.get(parent) or {}
@@ -312,6 +331,15 @@ def _keys(part: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
+def _meant(key: str, keys: list[str]) -> str:
+    """Return which key was meant: the one of that name elsewhere, the one that ends so, or the nearest."""
+    last = key.rpartition(".")[2]
+    if (known := ELSEWHERE.get(last)) in keys:
+        return f"; did you mean {known}?"
+    ends = [name for name in keys if name.rpartition(".")[2] == last]
+    return f"; did you mean {' or '.join(ends)}?" if ends else nearest(key, keys)
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)
@@ -322,7 +350,7 @@ def _number(text: str) -> float | None:
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"there is no key {key!r}{nearest(key, _keys(kind))}"
+        return f"there is no key {key!r}{_meant(key, _keys(kind))}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "model_type" or error["type"] == "model_attributes_type":

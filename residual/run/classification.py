@@ -15,6 +15,7 @@ from ..models.weights import save_weights
 from ..recipes import Recipe
 from ..recipes.schema import Schedule
 from ..training.classification import classification_work
+from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .sources import open_source
 from .start import start_classifier
@@ -55,6 +56,10 @@ class ClassificationTask(Task):
         self.options = begin.options
         self.started_from = begin.note
         self._stored = begin.preprocessing
+
+    def record(self, folder: RunFolder) -> None:
+        if splits := self.source.divided():
+            folder.write_split(splits)
 
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
         # One rank measures the training set; the others then find what it found.

@@ -27,6 +27,7 @@ from ..models.preprocessing import Preprocessing
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..recipes.schema import Schedule
+from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .start import trained_network
 from .task import Task
@@ -87,6 +88,9 @@ class DetectionTask(Task):
             freeze_batch_norm(backbone)
             self.detector = build_detector(recipe.detector, backbone, classes, preprocessing)
         self.model = self.detector
+
+    def record(self, folder: RunFolder) -> None:
+        """Which images are in which split is said by the dataset's own lists."""
 
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
         self.detector = self.detector.to(device).to(memory_format=torch.channels_last)

@@ -87,6 +87,7 @@ def train(
             lasting, task.model, task.batches, work, task.evaluate, task.split, folder, world, again, log
         )
         if world.is_main:
+            task.record(folder)
             _tell(task.notes, "annotation{s} {were} left out or cut", out / "left-out.txt")
         _continue(run, task, where, data_dir, resume)
         run.train()

@@ -15,7 +15,7 @@ from .. import distributed
 from ..data import load_dataset, split_validation
 from ..data.colour import ColourNoise
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
-from ..data.folder import FolderIndex, index_folder
+from ..data.folder import FolderIndex, holds_classes, index_folder, parts_of
 from ..data.images import DamagedImage
 from ..data.resident import ResidentBatches
 from ..data.statistics import Statistics, mean_of, std_of, training_statistics
@@ -103,6 +103,10 @@ class Source(ABC):
         """Return the principal components of RGB that colour noise went along, for the weights folder."""
         return None
 
+    def divided(self) -> dict[str, FolderIndex] | None:
+        """Return the splits that this recipe made of a folder; None where it was divided, or is in memory."""
+        return None
+
 
 def open_source(recipe: Recipe, data_dir: Path | None) -> Source:
     """Return what a recipe is trained and tested on.
@@ -154,24 +158,41 @@ class Resident(Source):
         return ImagesInMemory(self.splits[split]), whole_images(self.shape)
 
 
+def _divided(data_dir: Path, share: float, seed: int) -> tuple[FolderIndex, FolderIndex]:
+    """Return a folder's images to train on and to validate by.
+
+    Args:
+        share: of each class that is held out; 0 for a folder that is divided already.
+    """
+    parts = parts_of(data_dir)
+    if share:
+        if "val" in parts:
+            raise InputError(
+                f"{data_dir} has a validation part of its own; leave data.validation at 0 to use it"
+            )
+        return split_validation(index_folder(data_dir, "all"), share, seed)
+    if data_dir.exists() and "val" not in parts and (parts or holds_classes(data_dir)):
+        raise InputError(
+            f"{data_dir} has no validation part (val); hold a share of each class out with "
+            "--set data.validation=0.2"
+        )
+    train = index_folder(data_dir, "train")
+    return train, index_folder(data_dir, "val", train.classes)
+
+
 class Folders(Source):
-    """Images in folders, decoded as they are needed; ``val`` is the validation split."""
+    """Images in folders, decoded as they are needed; ``val`` is the validation split, or what is held out."""
 
     def __init__(self, recipe: Recipe, data_dir: Path | None) -> None:
         super().__init__(recipe)
         assert recipe.data.folder is not None
         self.folder = recipe.data.folder
-        if recipe.data.validation:
-            raise InputError(
-                "data.validation holds out images of datasets in memory; a folder has its validation split "
-                "in val/"
-            )
         if recipe.data.pad:
             raise InputError("data.pad is for images of one size; a folder's are cropped (set data.pad=0)")
         if data_dir is None:
-            raise InputError("name the folder that holds train/ and val/ with --data-dir")
-        train = index_folder(data_dir, "train")
-        self.splits = {"train": train, "validation": index_folder(data_dir, "val", train.classes)}
+            raise InputError("name the folder that holds train/ and val/, or the classes, with --data-dir")
+        train, validation = _divided(data_dir, recipe.data.validation, recipe.data.split_seed)
+        self.splits = {"train": train, "validation": validation}
         self.classes = train.classes
         self.shape = (3, self.folder.size, self.folder.size)
         self.images = {split: len(index) for split, index in self.splits.items()}
@@ -216,6 +237,9 @@ class Folders(Source):
     def fingerprint(self) -> dict[str, Any]:
         told = "\n".join(file for index in self.splits.values() for file in index.files)
         return super().fingerprint() | {"files": hashlib.sha256(told.encode()).hexdigest()[:16]}
+
+    def divided(self) -> dict[str, FolderIndex] | None:
+        return self.splits if self.recipe.data.validation else None
 
     def colours(self) -> dict[str, Any] | None:
         if not self.folder.colour_noise:

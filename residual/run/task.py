@@ -10,6 +10,7 @@ from torch import nn
 
 from ..data.order import OrderedBatches
 from ..recipes.schema import Schedule
+from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 
 
@@ -47,6 +48,10 @@ class Task(ABC):
     @abstractmethod
     def start(self) -> None:
         """Build the network that the run starts from, and check that it fits the data."""
+
+    @abstractmethod
+    def record(self, folder: RunFolder) -> None:
+        """Write into the run folder what was decided about the data."""
 
     @abstractmethod
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:

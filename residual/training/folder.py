@@ -2,19 +2,26 @@
 
 recipe.yaml          what was asked for
 environment.json     a list: command, commit, versions and hardware of each session of the run
+split.csv            which images are held out, where the run has divided a folder of images
 metrics.jsonl        one line an evaluation
 checkpoint-*         the newest two
 weights/             the final network (models/weights.py)
 results.json         the final numbers; where it is, the run is complete
 """
 
+import csv
+import io
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from filelock import FileLock, Timeout
 
+from ..data.folder import FolderIndex, index_folder, parts_of
 from ..errors import InputError
 from ..files import as_json, read_json, remove_half_written, replace_file
 from ..recipes import TrainingRecipe, differences, read
@@ -31,6 +38,7 @@ class RunFolder:
         self.path = path
         self.recipe_file = path / "recipe.yaml"
         self.environment_file = path / "environment.json"
+        self.split_file = path / "split.csv"
         self.metrics_file = path / "metrics.jsonl"
         self.results_file = path / "results.json"
         self.weights = path / "weights"
@@ -91,6 +99,16 @@ class RunFolder:
     def close(self) -> None:
         self._lock.release()
 
+    def write_split(self, splits: Mapping[str, FolderIndex]) -> None:
+        """Write which split each image is in: a line of its path, its class and "train" or "validation"."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("image", "class", "split"))
+        for split, index in splits.items():
+            for file, target in zip(index.files, index.targets.tolist(), strict=True):
+                rows.writerow((file, index.classes[target], split))
+        replace_file(self.split_file, os.fsencode(text.getvalue()))
+
     def checkpoints(self) -> list[Path]:
         return list_checkpoints(self.path)
 
@@ -137,6 +155,33 @@ def remembered_data_dir(path: Path) -> Path | None:
     """
     for folder in (path, path.parent):
         file = RunFolder(folder).environment_file
-        if file.is_file() and (stored := read_json(file, GONE)[-1].get("data_dir")) and Path(stored).is_dir():
+        if file.is_file() and (stored := read_json(file, GONE)[-1].get("data_dir")) and Path(stored).exists():
             return Path(stored)
     return None
+
+
+def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validation"]) -> FolderIndex | None:
+    """Return a split that a run has made of a folder of images, None where this run or this folder has none.
+
+    Args:
+        path: the run folder, or a weights folder in it.
+        data_dir: where the images lie now.
+
+    Raises:
+        InputError: when the run was trained on this folder and an image is gone.
+    """
+    file = next((f for p in (path, path.parent) if (f := RunFolder(p).split_file).is_file()), None)
+    if file is None or "val" in parts_of(data_dir):
+        return None
+    _, *rows = csv.reader(io.StringIO(os.fsdecode(file.read_bytes())))
+    index = index_folder(data_dir, "all")
+    there = {name: position for position, name in enumerate(index.files)}
+    if gone := next((name for name, _, _ in rows if name not in there), None):
+        own = remembered_data_dir(path)
+        if own and own.resolve() == data_dir.resolve():
+            raise InputError(
+                f"{file} says that {path} was trained on {gone}, which {data_dir} has no longer; put it back"
+            )
+        return None
+    chosen = [there[name] for name, _, part in rows if part == split]
+    return index.subset(torch.tensor(chosen), f"{data_dir} ({len(chosen)} for {split})")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import SEVEN, TINY, Command, Refused, Shown, results_of, save_network, write_images
+from conftest import SEVEN, TINY, Command, Refused, Shown, results_of, save_network, set_options, write_images
 
 from residual.evaluation.scores import load_scores
 from residual.inference.ensemble import evaluate_ensemble
@@ -167,3 +167,21 @@ def test_ensembles_of_runs_and_scores(tmp_path: Path, shown: Shown, refused: Ref
     sentence = said.splitlines()[-1]
     assert f"{b} lacks the image" in sentence
     assert "and 6 more" in sentence
+
+
+def test_short_forms_of_settings(tmp_path: Path, shown: Shown, refused: Refused) -> None:
+    short = ["--epochs", "1", "--lr", "0.02", "--batch", "719"]
+    for name, said in (
+        ("short", short),
+        ("long", set_options(["schedule.epochs=1", "schedule.learning_rate=0.02", "batch.size=719"])),
+    ):
+        words = ["train", *TINY, "--set", "batch.bn_group=719", *said, "--out", tmp_path / name]
+        shown(*words)
+    assert (tmp_path / "short" / "recipe.yaml").read_text() == (tmp_path / "long" / "recipe.yaml").read_text()
+    assert results_of(tmp_path / "short")["iterations"] == 2
+    both = refused("train", *TINY, "--lr", "0.1", "--set", "schedule.learning_rate=0.2")
+    assert "--lr and --set schedule.learning_rate=0.2 say the same; leave one of them out" in both
+    assert "name the recipe as well" in refused(
+        "train", "--resume", "--epochs", "3", "--out", tmp_path / "short"
+    )
+    assert "batch.size" in refused("train", *TINY, "--batch", "1")

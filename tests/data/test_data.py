@@ -1,5 +1,7 @@
 """Datasets by name, and the split that holds some images out for choosing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +48,23 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert held_out(0) == first
     assert torch.equal(torch.get_rng_state(), before)
     assert held_out(1) != first
+
+
+def test_a_share_is_held_out_of_each_class_alike() -> None:
+    whole = numbered(100)
+    # 80 even numbers, 20 odd ones.
+    whole = replace(whole, targets=(torch.arange(100) % 5 == 0).long())
+    train, validation = split_validation(whole, 0.25, seed=0)
+    assert torch.bincount(validation.targets).tolist() == [20, 5]
+    assert sorted(train.ids.tolist() + validation.ids.tolist()) == whole.ids.tolist()
+    assert split_validation(whole, 0.25, seed=0)[1].ids.tolist() == validation.ids.tolist()
+    assert split_validation(whole, 0.25, seed=1)[1].ids.tolist() != validation.ids.tolist()
+    # However small or large the share is, each class is in both parts.
+    for share, counts in ((0.001, [1, 1]), (0.999, [79, 19])):
+        assert torch.bincount(split_validation(whole, share, seed=0)[1].targets).tolist() == counts
+    alone = replace(whole, targets=(torch.arange(100) == 7).long())
+    with pytest.raises(InputError, match=r"the class 'odd' of numbers train has 1 image, too few to hold"):
+        split_validation(alone, 0.2, seed=0)
 
 
 @pytest.mark.parametrize("count", [100, 101, 0, -1])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, sentence_of
 from pydantic import BaseModel
 
 from residual import InputError
@@ -91,3 +91,33 @@ def test_iterations_that_are_asked_for_take_the_place_of_epochs() -> None:
     assert (shorter.schedule.iterations, shorter.schedule.epochs) == (20, None)
     both = override(recipe, ["schedule.iterations=20", "schedule.epochs=2"])
     assert both.schedule.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "meant"),
+    [
+        ("finetune", "lr", "schedule.learning_rate"),
+        ("finetune", "epochs", "schedule.epochs"),
+        ("finetune", "batch_size", "batch.size"),
+        ("finetune", "train.lr", "schedule.learning_rate"),
+        ("finetune", "split_seed", "data.split_seed"),
+        ("finetune", "learning_rate", "schedule.learning_rate or schedule.warmup.learning_rate"),
+    ],
+)
+def test_what_a_key_is_called_elsewhere(recipe: str, key: str, meant: str) -> None:
+    said = sentence_of(lambda: override(find(recipe), [f"{key}=1"]))
+    assert said.endswith(f"there is no key {key!r}; did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ("1.5", "no share between 0 and 1"),
+        ("-0.2", "greater than or equal to 0"),
+        ("20", "of a folder a share of each class is held out; write it as validation=0.2"),
+        ("most", "valid number"),
+    ],
+)
+def test_a_share_that_cannot_be(share: str, said: str) -> None:
+    assert said in sentence_of(lambda: override(find("finetune"), [f"data.validation={share}"]))
+    assert override(find("cifar10-resnet20"), ["data.validation=5000"]).data.validation == 5000

@@ -1,5 +1,6 @@
 """What a classifier is trained on: datasets in memory and folders of images, whole, damaged, and shared."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from conftest import (
     SMALL,
     TINY,
+    Refused,
     Shown,
     assert_same_run,
     environment,
@@ -23,6 +25,7 @@ from residual import InputError, run
 from residual.data.images import decode_centre
 from residual.data.stream import StreamBatches
 from residual.models.weights import load_weights
+from residual.run.sources import open_source
 
 
 def test_a_run_on_a_folder(trained_on_images: Path, images: Path) -> None:
@@ -111,6 +114,81 @@ def test_damaged_images_are_counted_and_listed(
     fatal = small_recipe("imagenet-resnet18", "data.folder.damaged=fatal")
     with pytest.raises(InputError, match=r"mend or remove it"):
         run.train(fatal, tmp_path / "fatal", data_dir=data, device="cpu")
+
+
+@pytest.fixture
+def undivided(images: Path, tmp_path: Path) -> Path:
+    """Three classes of seven images each, as they come."""
+    folder = tmp_path / "undivided"
+    for path in images.rglob("*.png"):
+        to = folder / path.parent.name / f"{path.parts[-3]} {path.name}"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+    return folder
+
+
+def split_of(run: Path) -> dict[str, list[str]]:
+    lines = (run / "split.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "image,class,split"
+    found: dict[str, list[str]] = {}
+    for image, name, split in (line.split(",") for line in lines[1:]):
+        assert image.split("/")[0] == name
+        found.setdefault(split, []).append(image)
+    return found
+
+
+def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, refused: Refused) -> None:
+    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null"])
+    arguments = ["train", "imagenet-resnet18", *small, "--data-dir", undivided, "--out"]
+    said = refused(*arguments, tmp_path / "none")
+    assert "has no validation part (val); hold a share of each class out" in said
+    assert "--set data.validation=0.2" in said
+    share = ["--set", "data.validation=0.3"]
+    shown(*arguments, tmp_path / "run", *share)
+    split = split_of(tmp_path / "run")
+    # 21 images of three classes, 30 % of seven is two.
+    assert (
+        sorted(name.split("/")[0] for name in split["validation"]) == ["ant"] * 2 + ["bee"] * 2 + ["cow"] * 2
+    )
+    there = sorted(path.relative_to(undivided).as_posix() for path in undivided.rglob("*.png"))
+    assert sorted(split["train"] + split["validation"]) == there
+    results = results_of(tmp_path / "run")
+    assert results["validation"]["images"] == 6
+    # Testing looks at what was held out, not at what was trained on; one number.
+    for data in ([], ["--data-dir", undivided]):
+        tested = json.loads(shown("evaluate", tmp_path / "run", *data, "--json").out)
+        assert (tested["images"], tested["loss"]) == (6, results["validation"]["loss"])
+        assert tested["data"].endswith("(6 for validation)")
+    assert json.loads(shown("evaluate", tmp_path / "run", "--split", "train", "--json").out)["images"] == 15
+    # The seed of the split decides it, not that of the run.
+    for setting, same in (("seed=5", True), ("data.split_seed=5", False)):
+        recipe = small_recipe("imagenet-resnet18", "data.validation=0.3", setting)
+        divided = open_source(recipe, undivided).divided()
+        assert divided
+        assert (divided["validation"].files == tuple(split["validation"])) == same
+    (undivided / split["validation"][0]).unlink()
+    assert "put it back" in refused("evaluate", tmp_path / "run")
+
+
+def test_a_list_of_images(undivided: Path, tmp_path: Path, shown: Shown, refused: Refused) -> None:
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in undivided.rglob("*.png"))
+    list_of = tmp_path / "flowers.csv"
+    rows = [f"{file},{Path(file).parent.name} of mine" for file in files]
+    list_of.write_text("\n".join(["path,label", *rows]))
+    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null"])
+    arguments = ["train", "imagenet-resnet18", *small, "--data-dir", list_of, "--out"]
+    assert "hold a share of each class out" in refused(*arguments, tmp_path / "none")
+    shown(*arguments, tmp_path / "run", "--set", "data.validation=0.3")
+    assert load_weights(tmp_path / "run").classes == ("ant of mine", "bee of mine", "cow of mine")
+    tested = json.loads(shown("evaluate", tmp_path / "run", "--json").out)
+    assert (tested["images"], tested["loss"]) == (6, results_of(tmp_path / "run")["validation"]["loss"])
+    # One that says which images are for what.
+    divided = [f"{row},{'train' if n % 3 else 'val'}" for n, row in enumerate(rows)]
+    list_of.write_text("\n".join(["path,label,split", *divided]))
+    assert "has a validation part of its own" in refused(
+        *arguments, tmp_path / "none", "--set", "data.validation=0.3"
+    )
+    assert open_source(small_recipe(), list_of).images == {"train": 14, "validation": 7}
 
 
 def test_a_validation_part_is_what_the_curve_shows(tmp_path: Path, shown: Shown) -> None:
