@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import typer
+from caffe import caffemodel, resnet, write_mean
 from conftest import BEGUN, ROOT, set_options, smooth_image, write_images
 from shapes import write_coco, write_devkit, write_shapes
 
@@ -367,6 +368,9 @@ class Stage:
             _save(self.place / folder, "cifar_resnet20", objects, torch.rand(3, 32, 32))
         torch.save(build_model("resnet50", variant="v1.5").state_dict(), self.place / "resnet50.pth")
         torch.save(build_model("cifar_resnet20").state_dict(), self.place / "resnet20.th")
+        authors = resnet(50, (1, 1, 1, 1), (4, 4, 8, 8))
+        (self.place / "ResNet-50-model.caffemodel").write_bytes(caffemodel(authors.blobs))
+        write_mean(self.place / "ResNet_mean.binaryproto")
 
     def _runs(self) -> None:
         home, runs = self.home, self.place / "runs"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import WeightsFolder
+from .options import WeightsFolder, warn
 
 app = typer.Typer()
 
@@ -49,4 +49,9 @@ def export(
         typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
     if torchvision:
         export_weights(network, torchvision)
+        if network.config["model"]["options"].get("pool") == "caffe":
+            warn(
+                "the network's max pooling has the windows of the authors' files, and torchvision's others: "
+                "scores there differ by some percent (docs/departures.md)"
+            )
         typer.echo(f"wrote {torchvision}: the state dict of {network.config['model']['name']}")

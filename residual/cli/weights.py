@@ -61,18 +61,25 @@ Examples:
   residual import resnet50.pth --model resnet50 --variant v1.5 --classes imagenet
   residual import resnet20.th --model cifar_resnet20 --out weights/resnet20 \\
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  residual import ResNet-50-model.caffemodel --mean ResNet_mean.binaryproto \\
+    --classes imagenet --out weights/authors-resnet50
 """,
 )
 def import_(
-    file: Annotated[Path, typer.Argument(help="A state dict: .pth, .pt, .th, .bin or .safetensors.")],
+    file: Annotated[
+        Path, typer.Argument(help="A state dict: .pth, .pt, .th, .bin or .safetensors; or a .caffemodel.")
+    ],
     model: Annotated[
-        str | None, typer.Option(help="The network that the weights are for, as resnet50.")
+        str | None, typer.Option(help="The network, as resnet50 (a .caffemodel shows it).")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The weights folder to write (default: weights/ and the file's name).")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Channel means of the preprocessing, as 0.485,0.456,0.406.")
+        str | None,
+        typer.Option(
+            help="Channel means, as 0.485,0.456,0.406; or the mean image of a .caffemodel, a .binaryproto."
+        ),
     ] = None,
     std: Annotated[str | None, typer.Option(help="Channel deviations of the preprocessing.")] = None,
     classes: Annotated[
@@ -84,31 +91,46 @@ def import_(
 ) -> None:
     """Import weights of other libraries.
 
-    Those of torchvision, timm and the public CIFAR-10 ResNets, into a weights folder.
+    Those of torchvision, timm, the public CIFAR-10 ResNets and the paper's authors (Caffe), into a weights
+    folder.
     """
     from ..files import check_file
 
     check_file(file)
-    if model is None:
-        from ..models import model_names
-
-        names = [name for name in model_names() if name in file.stem] or ["resnet50", "cifar_resnet20"]
-        raise InputError(f"say which network {file} is of, with --model (as {max(names, key=len)})")
     out = out or Path("weights") / file.stem
-    from ..models.weights import import_weights
+    from ..models.weights import import_caffe, import_weights
 
-    weights = import_weights(
-        file,
-        model,
-        out,
-        variant=variant,
-        shortcut=shortcut,
-        classes=_class_names(classes) if classes else None,
-        mean=numbers("--mean", mean) if mean else None,
-        std=numbers("--std", std) if std else None,
-    )
+    names = _class_names(classes) if classes else None
+    if file.suffix.lower() == ".caffemodel":
+        for option, value in (("--std", std), ("--shortcut", shortcut), ("--variant", variant)):
+            if value is not None:
+                raise InputError(f"{option}: a .caffemodel leaves no choice of it; leave it out")
+        image = mean is not None and Path(mean).suffix.lower() == ".binaryproto"
+        weights = import_caffe(
+            file,
+            out,
+            name=model,
+            mean=Path(mean) if mean and image else numbers("--mean", mean) if mean else None,
+            classes=names,
+        )
+    else:
+        if model is None:
+            from ..models import model_names
+
+            known = [name for name in model_names() if name in file.stem] or ["resnet50", "cifar_resnet20"]
+            raise InputError(f"say which network {file} is of, with --model (as {max(known, key=len)})")
+        weights = import_weights(
+            file,
+            model,
+            out,
+            variant=variant,
+            shortcut=shortcut,
+            classes=names,
+            mean=numbers("--mean", mean) if mean else None,
+            std=numbers("--std", std) if std else None,
+        )
     preprocessing = weights.config["preprocessing"]
-    typer.echo(f"wrote {out}: {model}, {weights.model.classes} classes")
+    typer.echo(f"wrote {out}: {weights.config['model']['name']}, {weights.model.classes} classes")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
     typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
 

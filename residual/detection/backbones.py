@@ -75,7 +75,7 @@ class ResidualBackbone(Backbone):
         self.channels = first.in_channels
 
     def stages(self) -> list[list[nn.Module]]:
-        layers = [layer for layer in self.network.children() if not isinstance(layer, nn.Identity)]
+        layers = [m for m in self.network.children() if not isinstance(m, nn.Identity | nn.MaxPool2d)]
         return [layers[:2], *([layer] for layer in layers[2:])]
 
     def shared_layers(self) -> list[nn.Module]:

@@ -20,6 +20,9 @@ CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 PLAIN_DEPTHS = (18, 34)
 
+#: Options that have a few values.
+CHOICES = {"shortcut": ("A", "B", "C"), "variant": ("v1", "v1.5"), "pool": ("torchvision", "caffe")}
+
 
 def model_names() -> list[str]:
     """Return the names of the paper's networks."""
@@ -39,7 +42,8 @@ def build_model(name: str, **options: Any) -> Classifier:
         name: ``cifar_resnet{6n+2}``, ``cifar_plain{6n+2}``, ``resnet{18,34,50,101,152}``,
             ``plain{18,34}`` or ``vgg{16,19}``.
         options: of the network's constructor: ``classes``, ``in_channels``; for residual networks
-            ``shortcut`` ("A", "B", "C"); for those of Table 1 ``variant`` ("v1", "v1.5").
+            ``shortcut`` ("A", "B", "C"); for those of Table 1 ``variant`` ("v1", "v1.5"); for those and VGG
+            ``pool`` ("torchvision", "caffe").
 
     Raises:
         InputError: for an unknown name, a depth that does not exist, or an option that the network has not.
@@ -49,7 +53,7 @@ def build_model(name: str, **options: Any) -> Classifier:
     for option, value in options.items():
         if option not in free:
             raise InputError(f"{name} has no option {option!r}{nearest(option, sorted(free))}")
-        allowed = {"shortcut": ("A", "B", "C"), "variant": ("v1", "v1.5")}.get(option)
+        allowed = CHOICES.get(option)
         if allowed and value not in allowed:
             raise InputError(f"{name}: {option} is one of {', '.join(allowed)}, not {value!r}")
         whole = isinstance(value, int) and not isinstance(value, bool)

@@ -26,6 +26,22 @@ Shortcut = Literal["A", "B", "C"] | None
 #: paper and the authors' released models), "v1.5" on the 3x3 (torchvision, timm and most public weights).
 Variant = Literal["v1", "v1.5"]
 
+#: Where max pooling has its windows. "torchvision": a pixel of padding on each side of a ResNet's map, sizes
+#: rounded down. "caffe" (the authors' files): no padding, sizes rounded up. A map of even size gets the same
+#: size by both, but a ResNet's windows lie a pixel apart; odd ones differ in size as well.
+Pool = Literal["torchvision", "caffe"]
+
+
+class CaffeMaxPool2d(nn.MaxPool2d):
+    """Max pooling with stride 2 as in the authors' files: no padding, sizes rounded up; of maps after a ReLU.
+
+    A row and a column of zeros at the end do what ``ceil_mode`` does, since no value is less, and can be
+    exported to ONNX for any size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), self.kernel_size, 2)
+
 
 class Residual(nn.Module):
     """A shortcut around any module: ``y = activation(function(x) + shortcut(x))``.

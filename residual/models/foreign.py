@@ -90,7 +90,7 @@ def check_variant(name: str, network: Classifier, variant: str | None) -> None:
     if bottleneck and variant is None:
         raise InputError(
             f"{name}: weights do not show which variant they are for; say --variant v1.5 for those of "
-            "torchvision and timm, --variant v1 for the authors' (Caffe)"
+            "torchvision and timm, --variant v1 for the authors' (whose own .caffemodel files need no option)"
         )
 
 

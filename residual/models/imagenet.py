@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import BasicBlock, Block, BottleneckBlock, Shortcut, Variant, stack
+from .blocks import BasicBlock, Block, BottleneckBlock, CaffeMaxPool2d, Pool, Shortcut, Variant, stack
 from .classifier import StagedNetwork, initialize
 
 #: Table 1: the building block, and how many of them make up conv2_x, conv3_x, conv4_x and conv5_x.
@@ -33,6 +33,8 @@ class ImageNetNetwork(StagedNetwork):
             Blocks of two 3x3 layers have no such choice.
         classes: number of classes.
         in_channels: channels of the images.
+        pool: the windows of the stem's max pooling: "torchvision", or "caffe" for those of the authors' files
+            (and the paper's recipes).
     """
 
     head = "fc"
@@ -44,6 +46,7 @@ class ImageNetNetwork(StagedNetwork):
         variant: Variant = "v1",
         classes: int = 1000,
         in_channels: int = 3,
+        pool: Pool = "torchvision",
     ) -> None:
         super().__init__()
         block, blocks = TABLE_1[depth]
@@ -52,6 +55,7 @@ class ImageNetNetwork(StagedNetwork):
         self.in_channels = in_channels
         self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = CaffeMaxPool2d(3) if pool == "caffe" else nn.MaxPool2d(3, 2, padding=1)
         out = [width * block.expansion for width in WIDTHS]
         # conv2_x has no stride of its own: the max pooling before it halves the map (Table 1).
         self.layer1 = stack(block, 64, WIDTHS[0], blocks[0], 1, shortcut, variant)
@@ -74,4 +78,4 @@ class ImageNetNetwork(StagedNetwork):
 
     def conv2_x(self, x: Tensor) -> Tensor:
         """The max pooling belongs to conv2_x in Table 1: conv1's map is twice as large."""
-        return self.layer1(F.max_pool2d(x, 3, 2, padding=1))
+        return self.layer1(self.maxpool(x))

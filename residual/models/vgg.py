@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import CaffeMaxPool2d, Pool
 from .classifier import Classifier, initialize
 
 #: Convolutions of each of the five stages; each stage ends with a 2x2 max pooling.
@@ -23,12 +24,16 @@ class VGG(Classifier):
         depth: 16 or 19.
         classes: number of classes.
         in_channels: channels of the images.
+        pool: whether max pooling rounds odd sizes down ("torchvision") or up ("caffe", as the published
+            models were trained and tested); at 224 x 224 there are none.
 
     A last map that is not 7x7 is pooled (or repeated) to 7x7 by ``forward``; ``score_map`` moves the fully
     connected layers over a larger map instead, as [40] does.
     """
 
-    def __init__(self, depth: int, classes: int = 1000, in_channels: int = 3) -> None:
+    def __init__(
+        self, depth: int, classes: int = 1000, in_channels: int = 3, pool: Pool = "torchvision"
+    ) -> None:
         super().__init__()
         self.depth, self.plain = depth, True
         self.classes = classes
@@ -39,7 +44,7 @@ class VGG(Classifier):
             for _ in range(count):
                 layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = filters
-            layers.append(nn.MaxPool2d(2))
+            layers.append(CaffeMaxPool2d(2) if pool == "caffe" else nn.MaxPool2d(2))
         self.convolutions = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Linear(channels * SIDE * SIDE, 4096),

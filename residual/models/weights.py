@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import as_json, check_file, check_new, damaged, read_json, refuse_existing, written_whole
+from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
 from .preprocessing import Preprocessing
@@ -194,6 +195,62 @@ def import_weights(
     preprocessing, source = choose_preprocessing(model, mean, std)
     classes = [str(k) for k in range(model.classes)] if classes is None else classes
     config = _describe(model, name, options, preprocessing, classes, source)
+    _write(out, model, preprocessing, config)
+    return Weights(model.eval(), preprocessing, tuple(classes), config)
+
+
+def import_caffe(
+    file: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    mean: Path | Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Weights:
+    """Make a weights folder of one of the authors' released models: ResNet-50, -101, -152, VGG-16 or -19.
+
+    The network gets max pooling as in Caffe, ResNets the stride on a bottleneck's first 1x1; BN and Scale are
+    one layer here, channels are red first, pixels from 0 to 1.
+
+    Args:
+        file: .caffemodel; no code in it is executed.
+        out: the folder to write, where nothing is yet.
+        name: the network's in ``build_model``, to insist on it; the layers show which it is.
+        mean: the mean image, .binaryproto, or a number a channel, red first, in units of [0, 1]. For VGG its
+            authors' by default.
+        classes: names of the K classes; "0" to "K-1" by default.
+
+    Raises:
+        InputError: when a file cannot be read or is not of these networks, or an argument does not fit.
+    """
+    refuse_existing(out)
+    network = read_caffemodel(file)
+    if name not in (None, network.name):
+        raise InputError(f"{file} is a {network.name} and no {name}; leave the network out")
+    options = visible_options(network.state, network.name, outline(network.name)) | {"pool": "caffe"}
+    if network.name.startswith("resnet"):
+        options["variant"] = "v1"
+    model = outline(network.name, **options).to_empty(device="cpu")
+    load_state(model, network.state, str(file))
+    del options["classes"]
+    if isinstance(mean, Path):
+        preprocessing, source = Preprocessing(read_mean(mean)), "the mean image given"
+        if preprocessing.mean.shape[0] != model.in_channels:
+            raise InputError(
+                f"{mean} has {preprocessing.mean.shape[0]} channels and {file} {model.in_channels}; name the "
+                "mean image that belongs to the network"
+            )
+    elif mean is not None:
+        preprocessing, source = choose_preprocessing(model, mean, [1.0] * model.in_channels)
+    elif network.name.startswith("vgg"):
+        preprocessing = Preprocessing(torch.tensor(VGG_MEAN) / 255)
+        source = "the mean pixel that VGG was published with"
+    else:
+        raise InputError(
+            f"{file} needs its mean image: --mean ResNet_mean.binaryproto (it is released beside the models)"
+        )
+    classes = [str(k) for k in range(model.classes)] if classes is None else classes
+    config = _describe(model, network.name, options, preprocessing, classes, source)
     _write(out, model, preprocessing, config)
     return Weights(model.eval(), preprocessing, tuple(classes), config)
 

@@ -7,18 +7,19 @@ Two recipes of the family differ only in the network. The published errors are i
 from .schema import Batch, Data, Folder, Model, Plateau, Recipe, Schedule
 
 #: The networks of Tables 2 to 4 by the recipes' names. Table 2 and Figure 4 are option A ("we use identity
-#: mapping for all shortcuts and zero-padding for increasing dimensions"), 50 layers and more option B.
+#: mapping for all shortcuts and zero-padding for increasing dimensions"), 50 layers and more option B. Max
+#: pooling is that of the authors' files: the paper's numbers are those of their implementation.
 NETWORKS = {
-    "plain18": Model(name="plain18"),
-    "plain34": Model(name="plain34"),
-    "resnet18": Model(name="resnet18", shortcut="A"),
-    "resnet34-a": Model(name="resnet34", shortcut="A"),
-    "resnet34-b": Model(name="resnet34", shortcut="B"),
-    "resnet34-c": Model(name="resnet34", shortcut="C"),
-    "resnet50": Model(name="resnet50", shortcut="B", variant="v1"),
-    "resnet101": Model(name="resnet101", shortcut="B", variant="v1"),
-    "resnet152": Model(name="resnet152", shortcut="B", variant="v1"),
-    "vgg16": Model(name="vgg16"),
+    "plain18": Model(name="plain18", pool="caffe"),
+    "plain34": Model(name="plain34", pool="caffe"),
+    "resnet18": Model(name="resnet18", shortcut="A", pool="caffe"),
+    "resnet34-a": Model(name="resnet34", shortcut="A", pool="caffe"),
+    "resnet34-b": Model(name="resnet34", shortcut="B", pool="caffe"),
+    "resnet34-c": Model(name="resnet34", shortcut="C", pool="caffe"),
+    "resnet50": Model(name="resnet50", shortcut="B", variant="v1", pool="caffe"),
+    "resnet101": Model(name="resnet101", shortcut="B", variant="v1", pool="caffe"),
+    "resnet152": Model(name="resnet152", shortcut="B", variant="v1", pool="caffe"),
+    "vgg16": Model(name="vgg16", pool="caffe"),
 }
 
 

@@ -28,9 +28,11 @@ class Model(Part):
     weights: str | None = None
     shortcut: Literal["A", "B", "C"] | None = None
     variant: Literal["v1", "v1.5"] | None = None
+    #: The windows of max pooling: those of torchvision, or of the authors' files.
+    pool: Literal["torchvision", "caffe"] | None = None
 
     def options(self) -> dict[str, str]:
-        return {k: v for k in ("shortcut", "variant") if (v := getattr(self, k)) is not None}
+        return {k: v for k in ("shortcut", "variant", "pool") if (v := getattr(self, k)) is not None}
 
 
 class Folder(Part):

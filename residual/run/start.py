@@ -109,7 +109,7 @@ def trained_network(wanted: Model, channels: int) -> Weights:
             f"{wanted.weights} is a {network['name']} and the recipe is for a {wanted.name}; leave the "
             "network to --weights"
         )
-    for option in ("shortcut", "variant"):
+    for option in ("shortcut", "variant", "pool"):
         theirs = _option(wanted.name, network["options"], option)
         ours = _option(wanted.name, wanted.options(), option)
         if theirs != ours:
@@ -132,6 +132,7 @@ def _network(weights: Path) -> Model:
         weights=_lasting(weights),
         shortcut=options.get("shortcut"),
         variant=options.get("variant"),
+        pool=options.get("pool"),
     )
 
 

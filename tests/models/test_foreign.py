@@ -206,7 +206,7 @@ def test_the_variant_must_be_said(tmp_path: Path) -> None:
     save_file(theirs.state_dict(), file)
     assert sentence_of(lambda: import_weights(file, "resnet50", tmp_path / "out")) == (
         "resnet50: weights do not show which variant they are for; say --variant v1.5 for those of "
-        "torchvision and timm, --variant v1 for the authors' (Caffe)"
+        "torchvision and timm, --variant v1 for the authors' (whose own .caffemodel files need no option)"
     )
     assert "resnet18 has no option 'variant'" in sentence_of(
         lambda: import_weights(file, "resnet18", tmp_path / "out", variant="v1")

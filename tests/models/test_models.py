@@ -32,8 +32,9 @@ class Case:
         bottleneck = self.name in ("resnet50", "resnet101", "resnet152")
         if self.name.startswith("vgg"):
             channels, halvings = [64, 128, 256, 512, 512], [0, 1, 2, 3, 4]
+            up = self.options.get("pool") == "caffe"
             return {
-                f"conv{i + 1}_x": (c, height >> n, width >> n)
+                f"conv{i + 1}_x": (c, *(-(-side // 2**n) if up else side >> n for side in (height, width)))
                 for i, (c, n) in enumerate(zip(channels, halvings, strict=True))
             }
         if self.name.startswith("cifar"):
@@ -44,8 +45,15 @@ class Case:
                 [1, 2, 3, 4, 5],
             )
         names = ["conv1", *(f"conv{i}_x" for i in range(2, 6))]
+
+        def halved(side: int, n: int) -> int:
+            if n > 1 and self.options.get("pool") == "caffe":
+                # Windows of 3 without padding: a last one that begins at the edge would see nothing new.
+                return math.ceil(math.ceil(side / 2) // 2 / 2 ** (n - 2))
+            return math.ceil(side / 2**n)
+
         return {
-            name: (c, math.ceil(height / 2**n), math.ceil(width / 2**n))
+            name: (c, halved(height, n), halved(width, n))
             for name, c, n in zip(names, channels, halvings, strict=False)
         }
 
@@ -67,12 +75,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *(("resnet34", {"shortcut": shortcut}) for shortcut in "AB"),
     *(("resnet50", {"shortcut": shortcut}) for shortcut in "BC"),
     ("resnet50", {"variant": "v1.5"}),
+    ("resnet50", {"pool": "caffe"}),
     ("resnet101", {}),
     ("resnet152", {}),
     ("plain18", {}),
     ("plain34", {}),
     ("vgg16", {}),
     ("vgg19", {}),
+    ("vgg16", {"pool": "caffe"}),
 ]
 
 
@@ -261,6 +271,8 @@ def test_gradients_stay_in_channels_last_format(name: str, options: dict[str, An
         ("resnet18", {"shortcut": "D"}, ["A, B, C", "'D'"]),
         ("resnet18", {"shortcut": None}, ["A, B, C", "None"]),
         ("resnet50", {"variant": "v2"}, ["v1, v1.5", "'v2'"]),
+        ("resnet50", {"pool": "max"}, ["torchvision, caffe", "'max'"]),
+        ("cifar_resnet20", {"pool": "caffe"}, ["cifar_resnet20 has no option 'pool'"]),
         ("resnet18", {"classes": 0}, ["classes", "at least 1", "0"]),
         ("resnet18", {"classes": 2.5}, ["classes", "whole number", "2.5"]),
         ("vgg16", {"in_channels": "3"}, ["in_channels", "whole number", "'3'"]),

@@ -80,6 +80,7 @@ def test_every_preprocessing_is_in_the_graph(mean: Tensor, std: Tensor | None, t
         ("resnet18", {"shortcut": "A"}, 64),
         ("resnet18", {"shortcut": "B"}, None),
         ("resnet50", {"variant": "v1.5"}, 64),
+        ("resnet18", {"pool": "caffe"}, None),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
 )

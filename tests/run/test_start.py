@@ -79,6 +79,7 @@ def test_a_detector_starts_from_a_classifier_or_a_detector(
         ("cifar_resnet8", "shortcut", "A", "C"),
         ("resnet18", "shortcut", "B", "C"),
         ("resnet50", "variant", "v1", "v1.5"),
+        ("resnet18", "pool", "torchvision", "caffe"),
     ],
 )
 @pytest.mark.parametrize("detection", [False, True], ids=["classifier", "detector"])
