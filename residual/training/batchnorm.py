@@ -108,10 +108,15 @@ def average_statistics(
         return
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # PyTorch's sign for a plain average over all updates
     model.train()
+    seen = 0
     for iteration in iterations:
         inputs, _ = batches(iteration)
         for part in inputs.split(group):
+            seen += 1
+            for layer in layers:
+                # A plain average over all groups. PyTorch's None would read a count from the device, in each
+                # layer.
+                layer.momentum = 1 / seen
             model(part)
     synchronize(layers, world)

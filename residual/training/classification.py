@@ -1,10 +1,12 @@
 """What a run does in an iteration of classification, and the sums that its log lines need."""
 
+import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from ..device import full_float32
 from ..distributed import World
 from ..recipes import Recipe
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
@@ -12,9 +14,12 @@ from .iteration import (
     Batches,
     CapturedIterations,
     EagerIterations,
+    FastOrEager,
     PlannedBatches,
+    PreparedIterations,
     compile_regions,
     has_dropout,
+    uncompile,
     without_compilation,
 )
 from .loop import Curve, Meter, Work
@@ -22,6 +27,9 @@ from .sgd import SGD
 from .step import Step
 
 ERRORS = Curve("top1_error", "errors")
+
+#: Kinds of devices on which networks are compiled.
+COMPILED = {"cuda"}
 
 
 class ErrorMeter(Meter):
@@ -68,7 +76,7 @@ def classification_work(
     """
     meter = ErrorMeter(device)
     group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
-    fast = device.type == "cuda" and not eager
+    fast = device.type in COMPILED and not eager
     if fast:
         tell_groups_apart(model, group)
         compile_regions(model)
@@ -76,16 +84,31 @@ def classification_work(
 
     def begin(optimizer: SGD, rate: Callable[[int], float]) -> Callable[[int], None]:
         step = Step(model, optimizer, at_once, world, meter, recipe.precision)
+        iterate = EagerIterations(step, batches, rate, recipe.seed, world.rank)
+        if not fast:
+            return iterate
+        best: PreparedIterations = iterate
         recordable = not has_dropout(model) and not recipe.schedule.plateau
-        if fast and world.size == 1 and isinstance(batches, PlannedBatches) and recordable:
-            return CapturedIterations(step, batches, rate, device)
-        return EagerIterations(step, batches, rate, recipe.seed, world.rank)
+        if world.size == 1 and isinstance(batches, PlannedBatches) and recordable:
+            best = CapturedIterations(step, batches, rate, device)
+
+        def give_up(reason: str) -> None:
+            # As with --eager: one group at a time, on which BN layers with groups are plain ones.
+            uncompile(model)
+            step.group = group
+            optimizer.drop_gradients()
+            if world.is_main:
+                said = f"note: {recipe.name}: compiling and recording failed, so it goes on kernel by kernel"
+                print(f"{said}, slower, to the same numbers ({reason})", file=sys.stderr)
+
+        return FastOrEager(best, iterate, give_up, lambda failed: world.any(failed, device))
 
     def average(say: Callable[[str], None]) -> None:
         first = recipe.schedule.iterations
         iterations = range(first, first + min(AVERAGED_BATCHES, len(batches)))
         say(f"averaging BN statistics over {len(iterations)} mini-batches")
-        with without_compilation():
+        # As in the tests that use them, whatever the iterations' precision.
+        with full_float32(device), without_compilation():
             average_statistics(model, batches, iterations, group, world)
 
     layers = batch_norms(model)

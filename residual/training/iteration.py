@@ -5,16 +5,21 @@ launch them. ``CapturedIterations`` records an iteration once (picking the image
 passes, the update, the log's sums) and then only replays it. What differs between iterations is read from
 tables on the device that are filled for many iterations at once: the plan of the batch and the learning rate.
 Nothing is read back.
+
+Compiling and recording are rehearsed before the first iteration, and leave no trace. Where they fail on a
+machine (no C compiler, another driver, too little memory), the run goes on kernel by kernel.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..errors import InputError, Interrupted
+from ..files import first_line
 from ..models.blocks import Block
 from ..randomness import Stream, mix
 from .batchnorm import GroupedBatchNorm2d
@@ -22,8 +27,8 @@ from .step import Step
 
 #: Iterations whose plans are sent to the device at once.
 ROWS = 256
-#: Iterations done eagerly before the capture, so that libraries have set themselves up and blocks are
-#: compiled. They are iterations of the run like all others.
+#: How often an iteration is done before it is recorded, so that libraries have set themselves up and blocks
+#: are compiled.
 WARM_UP = 3
 
 
@@ -44,6 +49,15 @@ class PlannedBatches(Batches, Protocol):
     def assemble(self, plan: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+class PreparedIterations(Protocol):
+    """Iterations that have something to compile or to record first."""
+
+    def prepare(self, iteration: int) -> None:
+        """Do so, before the first iteration of this session; the run's state is as it was, also on errors."""
+
+    def __call__(self, iteration: int) -> None: ...
+
+
 class EagerIterations:
     """Iterations as PyTorch runs them, kernel by kernel, on any device and any number of ranks."""
 
@@ -55,12 +69,21 @@ class EagerIterations:
         self.rate = rate
         self.seed = seed
         self.rank = rank
+        #: The batch that was prepared with, which comes first.
+        self._first: tuple[Tensor, Tensor] | None = None
+
+    def prepare(self, iteration: int) -> None:
+        """Run both passes on an iteration's images, so that what is to be compiled is."""
+        self._first = self.batches(iteration)
+        with unchanged(self.step.state()):
+            self.step.rehearse(*self._first)
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration: images, both passes, update."""
+        inputs, targets = self._first or self.batches(iteration)
+        self._first = None
         # Dropout draws from the global generator: a pure function of the iteration, like the rest.
         torch.manual_seed(mix(self.seed, Stream.DROPOUT, iteration, self.rank))
-        inputs, targets = self.batches(iteration)
         self.step(inputs, targets, self.rate(iteration), iteration)
 
 
@@ -87,31 +110,22 @@ class CapturedIterations:
         #: The row of the next iteration; the recorded work itself moves it on.
         self.row = torch.zeros(1, dtype=torch.int64, device=device)
         self._rows = range(0)
-        self._done = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._replay: Callable[[], None] | None = None
+
+    def prepare(self, iteration: int) -> None:
+        """Record an iteration."""
+        self._fill(iteration)
+        with unchanged([*self.step.state(), self.row]):
+            self._replay = record(self._work, self.device)
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration; they come in order."""
+        if self._replay is None:
+            self.prepare(iteration)
+        assert self._replay is not None
         if iteration not in self._rows:
             self._fill(iteration)
-        if self._graph:
-            self._graph.replay()
-        elif self.device.type != "cuda":
-            self._work()
-        elif self._done < WARM_UP:
-            # Not on the default stream, as PyTorch's notes on CUDA graphs ask for.
-            stream = torch.cuda.Stream(self.device)
-            stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(stream):
-                self._work()
-            torch.cuda.current_stream(self.device).wait_stream(stream)
-        else:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._work()
-            self._graph = graph
-            graph.replay()  # the capture recorded the iteration and did nothing
-        self._done += 1
+        self._replay()
 
     def _work(self) -> None:
         plan = self.plans.index_select(0, self.row)[0]
@@ -128,6 +142,95 @@ class CapturedIterations:
         self.rates.copy_(torch.tensor([self.rate(i) for i in self._rows]))
         self.numbers.copy_(torch.tensor(self._rows, dtype=torch.float64))
         self.row.zero_()
+
+
+class FastOrEager:
+    """Iterations that are compiled or recorded; where this machine cannot do that, kernel by kernel.
+
+    Args:
+        fast: to be prepared at the first call.
+        eager: what takes their place.
+        give_up: called where preparing failed, on this rank or another, with the reason.
+        agree: from whether it failed here to whether it failed on any rank.
+    """
+
+    def __init__(
+        self,
+        fast: PreparedIterations,
+        eager: Callable[[int], None],
+        give_up: Callable[[str], None],
+        agree: Callable[[bool], bool],
+    ) -> None:
+        self.fast = fast
+        self.eager = eager
+        self.give_up = give_up
+        self.agree = agree
+        self._iterate: Callable[[int], None] | None = None
+
+    def __call__(self, iteration: int) -> None:
+        """Do an iteration."""
+        if self._iterate is None:
+            self._iterate = self._prepared(iteration)
+        self._iterate(iteration)
+
+    def _prepared(self, iteration: int) -> Callable[[int], None]:
+        reason = ""
+        try:
+            self.fast.prepare(iteration)
+        except (InputError, Interrupted):
+            raise
+        # Whatever a compiler, a driver or an allocator raises. Its frames hold memory: only words are kept.
+        except Exception as error:
+            reason = why(error)
+        if not self.agree(bool(reason)):
+            return self.fast
+        self.give_up(reason or "on another rank")
+        return self.eager
+
+
+def why(error: Exception) -> str:
+    """Return in a line what went wrong, and what helps where that is known."""
+    # What a compiler raised comes wrapped.
+    error = getattr(error, "inner_exception", error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory ran out; free some, or take a smaller batch.size, to be fast again"
+    helps = "a C compiler (gcc), Python's headers and a driver for PyTorch's CUDA make it fast again"
+    return f"{type(error).__name__}: {first_line(error)}; {helps}"
+
+
+@contextmanager
+def unchanged(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Give all tensors their values back at the end, in place."""
+    kept = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
+
+
+def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Return what does ``work`` again and again: a CUDA graph of it on a GPU, itself on a CPU.
+
+    It is done ``WARM_UP`` times meanwhile (once on a CPU); recording does nothing itself.
+    """
+    if device.type != "cuda":
+        work()
+        return work
+    # Not on the default stream, as PyTorch's notes on CUDA graphs ask for; on one for all, since memory is
+    # used again on its own stream only.
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            work()
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return graph.replay
 
 
 def compile_regions(model: nn.Module) -> None:
@@ -147,6 +250,12 @@ def compile_regions(model: nn.Module) -> None:
             module.compile(dynamic=False)
         elif isinstance(module, GroupedBatchNorm2d):
             module.compile(dynamic=False)
+
+
+def uncompile(model: nn.Module) -> None:
+    """Undo ``compile_regions``."""
+    for module in model.modules():
+        module._compiled_call_impl = None
 
 
 def without_compilation() -> AbstractContextManager[None]:

@@ -49,7 +49,10 @@ class SGD:
         else:
             torch._foreach_add_(velocities, gradients)
             _add_scaled_(parameters, velocities, -learning_rate)
-        for parameter in parameters:
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        for parameter in self.parameters:
             parameter.grad = None
 
 

@@ -42,6 +42,7 @@ class Step:
         meter: "ErrorMeter",
         precision: str = "tf32",
     ) -> None:
+        self.own = model
         self.model = distributed(model) if world.size > 1 else model
         self.layers = batch_norms(model)
         self.optimizer = optimizer
@@ -63,14 +64,29 @@ class Step:
                     signals.check()
                 set_momentum(self.layers, number, len(parts))
                 with self._gradients_stay_here(number < len(parts)):
-                    # No cache: it would keep the graph's first copies of the weights.
-                    with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
-                        scores = self.model(x)
-                    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-                    loss = F.cross_entropy(scores, y)
+                    scores, loss = self._forward(self.model, x, y)
                     (loss * (len(y) / len(targets))).backward()
                 self.meter.add(loss.detach(), scores.detach(), y, iteration)
         self.optimizer.step(learning_rate)
+
+    def rehearse(self, inputs: Tensor, targets: Tensor) -> None:
+        """Run both passes without an update, and without the other ranks; BN statistics advance."""
+        for x, y in zip(inputs.split(self.group), targets.split(self.group), strict=True):
+            _, loss = self._forward(self.own, x, y)
+            torch.autograd.grad(loss, [p for p in self.own.parameters() if p.requires_grad])
+
+    def state(self) -> list[Tensor]:
+        """Return all tensors that a step changes."""
+        model = [*self.own.parameters(), *self.own.buffers()]
+        return [*model, *self.optimizer.velocities.values(), *self.meter.state()]
+
+    def _forward(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores of images, at least float32, and their mean loss."""
+        # No cache: it would keep the graph's first copies of the weights.
+        with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
+            scores = model(x)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        return scores, F.cross_entropy(scores, y)
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
         """Only the last group's backward pass exchanges gradients between the ranks."""
@@ -92,8 +108,7 @@ def left_as_it_was(changed: Sequence[Tensor], optimizer: SGD) -> Iterator[None]:
     except Interrupted:
         for tensor, value in zip(changed, before, strict=True):
             tensor.copy_(value)
-        for parameter in optimizer.parameters:
-            parameter.grad = None
+        optimizer.drop_gradients()
         raise
 
 

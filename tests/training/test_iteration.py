@@ -1,6 +1,7 @@
 """What iterations on a GPU are made of, checked on a CPU: rates and batches from tables."""
 
 import copy
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -13,11 +14,19 @@ from residual.data.resident import ResidentBatches
 from residual.device import full_float32
 from residual.distributed import World
 from residual.models.preprocessing import Preprocessing
+from residual.recipes import Recipe, find, override
 from residual.recipes.schema import Schedule
+from residual.training import classification
 from residual.training import iteration as iterations
-from residual.training.batchnorm import tell_groups_apart
-from residual.training.classification import ErrorMeter
-from residual.training.iteration import CapturedIterations, EagerIterations, PlannedBatches, compile_regions
+from residual.training.batchnorm import GroupedBatchNorm2d, batch_norms, tell_groups_apart
+from residual.training.classification import ErrorMeter, classification_work
+from residual.training.iteration import (
+    CapturedIterations,
+    EagerIterations,
+    FastOrEager,
+    PlannedBatches,
+    compile_regions,
+)
 from residual.training.schedule import learning_rate
 from residual.training.sgd import SGD
 from residual.training.step import Step
@@ -114,6 +123,119 @@ def test_blocks_of_one_shape_are_compiled_once(monkeypatch: pytest.MonkeyPatch) 
     torch._dynamo.reset()
     # The first BN, and of each width the block that changes the shape and the one that does not.
     assert counts["cifar_resnet14"] == counts["cifar_resnet38"] <= 6
+
+
+# --- where compiling or recording fails ---
+
+
+def trained(recipe: Recipe, eager: bool, world: World | None = None) -> tuple[nn.Module, Tensor]:
+    """Return a network after five iterations of a run, and the sums of its log."""
+    model = small_model()
+    work = classification_work(model, batches_of(), recipe, world or World(), CPU, eager)
+    optimizer = SGD(model, 0.9, 1e-4, "paper")
+    iterate = work.begin(optimizer, partial(learning_rate, recipe.schedule))
+    for number in range(5):
+        iterate(number)
+    return model, work.meter.sums
+
+
+def assert_same(
+    model: nn.Module, other: nn.Module, sums: Tensor, others: Tensor, rtol: float = 0, atol: float = 0
+) -> None:
+    mine, theirs = (one.state_dict() | {"sums": total} for one, total in ((model, sums), (other, others)))
+    for key, value in theirs.items():
+        if not key.endswith("num_batches_tracked"):
+            torch.testing.assert_close(mine[key], value, rtol=rtol, atol=atol, msg=f"{key}: {{}}".format)
+
+
+@pytest.fixture
+def fast_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is compiled and recorded on a GPU is here, by a compiler that leaves all as it is."""
+    monkeypatch.setattr(classification, "COMPILED", {"cpu"})
+    compile_with(monkeypatch, lambda graph, inputs: graph.forward)
+    yield
+    torch._dynamo.reset()
+
+
+def compile_with(patch: pytest.MonkeyPatch, backend: Callable[..., object]) -> None:
+    original = nn.Module.compile
+    patch.setattr(nn.Module, "compile", lambda self, **how: original(self, **({"backend": backend} | how)))
+
+
+SHORT = override(
+    find("digits-resnet20"), [f"batch.size={BATCH}", f"batch.bn_group={GROUP}", "schedule.iterations=50"]
+)
+#: Its learning rate follows the validation error, so that nothing can be recorded.
+NOT_RECORDED = override(SHORT, ["schedule.plateau.patience=5", "data.validation=100"])
+
+
+@pytest.mark.usefixtures("fast_on_a_cpu")
+@pytest.mark.parametrize("recipe", [SHORT, NOT_RECORDED], ids=["recorded", "compiled"])
+def test_preparing_leaves_no_trace(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    fast, eager = trained(recipe, eager=False), trained(recipe, eager=True)
+    assert all(isinstance(layer, GroupedBatchNorm2d) for layer in batch_norms(fast[0]))
+    assert_same(fast[0], eager[0], fast[1], eager[1], rtol=1e-3, atol=1e-5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("fast_on_a_cpu")
+@pytest.mark.parametrize("recipe", [SHORT, NOT_RECORDED], ids=["recorded", "compiled"])
+def test_without_a_compiler_a_run_goes_on_to_the_same_bits(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.\nMore.")
+
+    compile_with(monkeypatch, no_compiler)
+    slow, eager = trained(recipe, eager=False), trained(recipe, eager=True)
+    assert_same(slow[0], eager[0], slow[1], eager[1])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("note: digits-resnet20: compiling and recording failed, so it goes on kernel by")
+    assert "Failed to find C compiler" in said
+    assert "(gcc)" in said
+
+
+@pytest.mark.usefixtures("fast_on_a_cpu")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "the GPU's memory ran out; free some"),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), "when stream is capt"),
+    ],
+    ids=["memory", "driver"],
+)
+def test_where_recording_fails_a_run_goes_on_to_the_same_bits(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        work()
+        work()
+        raise error
+
+    monkeypatch.setattr(iterations, "record", fails)
+    slow, eager = trained(SHORT, eager=False), trained(SHORT, eager=True)
+    assert_same(slow[0], eager[0], slow[1], eager[1])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert reason in said
+
+
+def test_ranks_go_on_together_where_one_of_them_cannot_compile() -> None:
+    done: list[str] = []
+
+    class Fast:
+        def prepare(self, iteration: int) -> None:
+            done.append("prepared")
+
+        def __call__(self, iteration: int) -> None:
+            done.append("fast")
+
+    def slow(iteration: int) -> None:
+        done.append(f"slow {iteration}")
+
+    iterate = FastOrEager(Fast(), slow, done.append, agree=lambda failed: True)
+    iterate(7)
+    iterate(8)
+    assert done == ["prepared", "on another rank", "slow 7", "slow 8"]
 
 
 @pytest.mark.gpu
