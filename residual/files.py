@@ -118,7 +118,8 @@ def read_text(path: Path, remedy: str = "get it anew") -> str:
     """
     check_file(path)
     try:
-        return path.read_text(encoding="utf-8")
+        # Some editors begin a text with a byte order mark, which is no part of it.
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(path, first_line(error), remedy) from None
 

@@ -6,8 +6,11 @@ pixel column i is the stretch from i to i + 1.
 
 import hashlib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +18,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .images import DamagedImage, stored_size, upright_box, upright_size
 
+#: A class with at most this part of another's objects, and a name this like its name, may be misspelt.
+FEW, ALIKE = 0.05, 0.8
 #: A box may reach so many pixels over the image's edge before it is worth telling: programs that annotate
 #: count pixels from 0 or from 1.
 TOLERANCE = 2.0
@@ -109,46 +115,181 @@ class Annotation:
     area: float | None = None
 
 
-def make_annotated_image(
-    id: str,
-    path: Path,
-    size: tuple[int, int],
-    objects: Iterable[Annotation],
-    label: dict[str, int],
-    where: str,
+@dataclass(frozen=True)
+class Record:
+    """An image and its objects as they were read, before they are checked.
+
+    Attributes:
+        size: width and height as annotated; None where the annotation does not say.
+        where: the annotation's place, for the notes.
+    """
+
+    id: str
+    path: Path
+    size: tuple[int, int] | None
+    objects: tuple[Annotation, ...]
+    where: str
+
+
+def make_box_dataset(
+    layout: Literal["voc", "coco"],
+    splits: Sequence[str],
+    records: Sequence[Record],
+    classes: Sequence[str] | None,
+    known: dict[str, int] | None,
     notes: list[str],
+    place: str,
+    boxes: bool,
+) -> BoxDataset:
+    """Return the dataset of what a reader has found, of either layout.
+
+    Args:
+        classes: those that are asked for; objects of others are left out, and noted. None for those that the
+            objects have.
+        known: classes with their numbers in the annotations' own counting, in their order; None for an
+            alphabetical one.
+        notes: what the reader has noted so far.
+        place: of the splits, for messages.
+        boxes: whether there are annotations at all.
+
+    Raises:
+        InputError: where there is no image, no object, or none of the classes that are asked for.
+    """
+    _check_some(records, place, notes)
+    counts = Counter(item.name for record in records for item in record.objects)
+    if not counts and boxes and classes is None:
+        raise InputError(f"{place}: the annotations name no object at all{_first(notes)}")
+    if classes is None:
+        classes = [name for name in known if counts[name]] if known is not None else sorted(counts)
+    if counts and not any(counts[name] for name in classes):
+        raise InputError(
+            f"{place}: no object is of the classes {', '.join(classes)}; the annotations name "
+            f"{', '.join(sorted(counts))}"
+        )
+    for name in sorted(counts.keys() - set(classes)):
+        close = get_close_matches(name, classes, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        many = "object" if counts[name] == 1 else "objects"
+        notes.append(
+            f"{place}: {counts[name]:,} {many} of the class {name!r} left out, which is none of "
+            f"{', '.join(classes)}{hint}"
+        )
+    label = {name: number for number, name in enumerate(classes)}
+    images = [
+        _annotated(record, [item for item in record.objects if item.name in label], label, notes)
+        for record in _upright(records, notes)
+    ]
+    _check_some(images, place, notes)
+    if counts and boxes and not any(len(annotated.boxes) for annotated in images):
+        raise InputError(f"{place}: no object of the annotations can be used{_first(notes)}")
+    numbers = dict(zip(classes, range(1, len(classes) + 1), strict=True)) if known is None else known
+    return BoxDataset(
+        layout,
+        tuple(splits),
+        tuple(classes),
+        tuple(images),
+        tuple(notes),
+        tuple(numbers.get(name, 0) for name in classes),
+    )
+
+
+def misspelt(dataset: BoxDataset) -> list[str]:
+    """Return a sentence for each class that looks like another one, misspelt: few objects, a name like it."""
+    counts = dict(zip(dataset.classes, dataset.counts(), strict=True))
+    found = []
+    for name, few in counts.items():
+        for other, many in counts.items():
+            # "disc 1" and "disc 2" differ on purpose.
+            numbered = re.sub(r"\d+", "", name) == re.sub(r"\d+", "", other)
+            alike = SequenceMatcher(None, name.casefold(), other.casefold()).ratio() >= ALIKE
+            if name != other and alike and not numbered and few <= max(1, FEW * many) and few < many:
+                found.append(
+                    f"the class {name!r} has {few:,} object{'' if few == 1 else 's'} and {other!r} has "
+                    f"{many:,}; mend the annotations if it is misspelt"
+                )
+    return found
+
+
+def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
+    """Return records with sizes and boxes as in the upright image, where EXIF turns it.
+
+    Some programs annotate the image as it is shown, others as it is stored: its size tells which.
+    """
+    kept: list[tuple[Record, tuple[int, int], int]] = []
+    frames: dict[str, list[int]] = defaultdict(list)
+    for record in records:
+        try:
+            stored, orientation = stored_size(record.path)
+        except DamagedImage as error:
+            # Where the annotation has a size, what decodes it says what is wrong, and goes on without it.
+            if record.size is None:
+                notes.append(f"{error}; it is left out")
+            else:
+                kept.append((record, record.size, 1))
+            continue
+        shown = upright_size(stored, orientation)
+        size = record.size or shown
+        if orientation != 1 and record.objects and size in (stored, shown):
+            told = record.size is not None and stored != shown
+            frame = ("stored" if size == stored else "shown") if told else "either"
+            frames[frame].append(len(kept))
+        kept.append((replace(record, size=size), stored, orientation))
+    turned = list(frames["stored"])
+    if frames["stored"] and not frames["shown"]:
+        # One program annotated them all.
+        turned += frames["either"]
+    elif frames["either"]:
+        first = kept[frames["either"][0]][0].path
+        notes.append(
+            f"{len(frames['either']):,} images are turned by their EXIF orientation, and nothing tells "
+            "whether their boxes are of the image as it is shown or as it is stored; the former is assumed, "
+            f"the first is {first}"
+        )
+    upright = [record for record, _, _ in kept]
+    for number in turned:
+        record, stored, orientation = kept[number]
+        objects = tuple(
+            replace(item, corners=upright_box(item.corners, stored, orientation)) for item in record.objects
+        )
+        upright[number] = replace(record, size=upright_size(stored, orientation), objects=objects)
+    # An image without objects has the size that it has, whatever its annotation counts from.
+    for number, (record, stored, orientation) in enumerate(kept):
+        if not record.objects and orientation != 1 and record.size == stored:
+            upright[number] = replace(record, size=upright_size(stored, orientation))
+    return upright
+
+
+def _annotated(
+    record: Record, objects: Iterable[Annotation], label: dict[str, int], notes: list[str]
 ) -> AnnotatedImage:
     """Return an image with those objects that have a part on it; what is wrong with the others is noted.
 
     Args:
         label: number of each class.
-        where: the annotation's place, for the notes.
         notes: receives a sentence for each object that is dropped or cut.
-
-    Raises:
-        InputError: for a class without a number.
     """
+    assert record.size is not None
+    width, height = record.size
     kept: list[tuple[list[float], Annotation]] = []
     for item in objects:
-        if item.name not in label:
-            raise InputError(
-                f"{where}: there is no class {item.name!r} among {', '.join(label)}; mend the annotation or "
-                "name all classes"
-            )
         x1, y1, x2, y2 = item.corners
-        what = f"{where}: the box of a {item.name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        what = f"{record.where}: the box of a {item.name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
         if not all(map(math.isfinite, item.corners)):
             notes.append(f"{what} is not of four finite numbers; it was left out")
             continue
         if x2 < x1 or y2 < y1:
             notes.append(f"{what} has its corners swapped; it was left out")
             continue
-        width, height = size
         inside = [min(max(x, 0), side) for x, side in zip(item.corners, (width, height) * 2, strict=True)]
         if x2 == x1 or y2 == y1:
             notes.append(f"{what} has no area; it was left out")
         elif inside[2] <= inside[0] or inside[3] <= inside[1]:
             notes.append(f"{what} is outside the image of {width} x {height}; it was left out")
+        elif max(inside[2:]) <= 1:
+            notes.append(
+                f"{what} lies in the image's first pixel: its coordinates look like fractions of the image's "
+                "sides; write pixels; it was left out"
+            )
         else:
             over = max(abs(a - b) for a, b in zip(inside, item.corners, strict=True))
             if over > TOLERANCE:
@@ -161,9 +302,9 @@ def make_annotated_image(
         for side, (_, item) in zip(sides, kept, strict=True)
     ]
     return AnnotatedImage(
-        id,
-        path,
-        size,
+        record.id,
+        record.path,
+        record.size,
         boxes,
         torch.tensor([label[item.name] for _, item in kept], dtype=torch.int64),
         torch.tensor([item.difficult for _, item in kept], dtype=torch.bool),
@@ -172,8 +313,11 @@ def make_annotated_image(
     )
 
 
-def check_not_empty(images: list[AnnotatedImage], where: str, notes: list[str]) -> None:
+def _check_some(images: Sequence[object], place: str, notes: list[str]) -> None:
     """Raise an InputError where no image is left."""
     if not images:
-        first = f"; the first fault: {notes[0]}" if notes else ""
-        raise InputError(f"{where} holds no image that can be used{first}")
+        raise InputError(f"{place} holds no image that can be used{_first(notes)}")
+
+
+def _first(notes: list[str]) -> str:
+    return f"; the first fault: {notes[0]}" if notes else ""

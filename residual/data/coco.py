@@ -1,20 +1,25 @@
 """Annotations in COCO's layout: instances as JSON, COCO's own or anybody's.
 
-    annotations/instances_SPLIT.json      or annotations/image_info_SPLIT.json or annotations/SPLIT.json
-    SPLIT/FILE                            or images/SPLIT/FILE or images/FILE
+    annotations/instances_SPLIT.json      or annotations/image_info_SPLIT.json, annotations/SPLIT.json or
+                                          SPLIT.json
+    SPLIT/FILE                            or images/SPLIT/FILE, images/FILE, FILE
+    SPLIT/_annotations.coco.json          beside its images, as Roboflow has it
 
 Crowds are kept as such: nobody has to find them, and what lies in them is no mistake (evaluation), and they
 are neither objects nor background to learn from (training).
 """
 
-import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .boxes import AnnotatedImage, Annotation, BoxDataset, check_not_empty, make_annotated_image
+from ..files import read_json
+from .boxes import Annotation, BoxDataset, Record, make_box_dataset
+
+from .images import SUFFIXES
+from .named_files import NamedFiles, last_part
 
 
 def load_coco(
@@ -25,147 +30,218 @@ def load_coco(
     Args:
         folder: holds annotations/ and the images.
         splits: as "train2014".
-        classes: names of the classes, None for the JSON's categories in the order of their ids.
+        classes: names of the classes, objects of others are left out; None for those of the JSON's categories
+            that have objects, in the order of their ids.
         boxes: whether there are annotations; test-dev has none.
 
     Raises:
-        InputError: when a file is missing or damaged, ids are not unique, a category is not listed, or the
-            splits or ``classes`` do not agree.
+        InputError: when a file is missing or damaged, ids of images or categories are not unique, the splits
+            do not agree, or no object is of the classes.
     """
     notes: list[str] = []
-    images: list[AnnotatedImage] = []
-    categories: dict[str, int] = {}
+    records: list[Record] = []
+    numbers: dict[str, int] = {}
     for split in splits:
         file = _annotations(folder, split)
         content = _read(file)
         if not boxes:
             content["annotations"] = []
-        names = {
-            number: str(c.get("name", number)) for number, c in _by_id(content, "categories", file).items()
-        }
-        if len(set(names.values())) < len(names):
-            raise InputError(f"{file}: two categories have one name; give each its own")
-        listed = {names[number]: number for number in sorted(names)}
-        if categories and categories != listed:
-            raise InputError(f"{file}: its categories are not those of {splits[0]}; give all splits the same")
-        categories = listed
-        chosen = list(classes) if classes is not None else list(listed)
-        if other := sorted(set(listed) - set(chosen)):
-            raise InputError(f"{file}: there is no class {other[0]!r} among {', '.join(chosen)}")
-        label = {name: number for number, name in enumerate(chosen)}
-        images += _annotated_images(file, content, names, label, _image_files(folder, split), notes)
-    if not categories:
+        names = _names(content, file)
+        for number, name in names.items():
+            if numbers.setdefault(name, number) != number:
+                raise InputError(
+                    f"{file}: the category {name!r} has the id {number}, and in {splits[0]} "
+                    f"{numbers[name]}; give all splits the same"
+                )
+        records += _records(file, content, names, _Images(folder, split, file), notes)
+    if not numbers:
         raise InputError(f"{folder}: no category is listed; a JSON lists the classes under 'categories'")
-    check_not_empty(images, f"{folder}: {' and '.join(splits)}", notes)
-    named = tuple(classes) if classes is not None else tuple(categories)
-    numbers = tuple(categories.get(name, 0) for name in named)
-    return BoxDataset("coco", tuple(splits), named, tuple(images), tuple(notes), numbers)
+    known = dict(sorted(numbers.items(), key=lambda item: item[1]))
+    place = f"{folder}: {' and '.join(splits)}"
+    return make_box_dataset("coco", splits, records, classes, known, notes, place, boxes)
 
 
-def _annotated_images(
-    file: Path,
-    content: dict[str, Any],
-    names: dict[int, str],
-    label: dict[str, int],
-    files: dict[str, Path],
-    notes: list[str],
-) -> list[AnnotatedImage]:
-    images = _by_id(content, "images", file)
-    objects: dict[int, list[Annotation]] = defaultdict(list)
-    for number, item in _by_id(content, "annotations", file).items():
-        try:
-            image_id, category = int(item["image_id"]), int(item["category_id"])
-            x, y, w, h = map(float, item["bbox"])
-            crowd, area = bool(int(item.get("iscrowd") or 0)), item.get("area")
-            area = w * h if area is None else float(area)
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{file}: annotation {number} lacks an image_id, a category_id or a bbox of four numbers, or "
-                "its area or iscrowd is no number"
-            ) from None
-        if category not in names:
-            raise InputError(f"{file}: annotation {number} is of category {category}, which is not listed")
-        if image_id not in images:
-            notes.append(f"{file}: annotation {number} is of image {image_id}, which is not listed; left out")
+class _Images:
+    """The images of a split, found by what a JSON calls them: with folders of this machine or another."""
+
+    def __init__(self, folder: Path, split: str, file: Path) -> None:
+        # COCO's test-dev is a part of its test images, and lies among them.
+        split = split.replace("-dev", "")
+        own = [folder / split, folder / "images" / split]
+        self.places = [place for place in (*own, folder / "images", folder) if place.is_dir()]
+        for place in self.places:
+            self.beside = NamedFiles([place], SUFFIXES)
+            if self.beside.files:
+                break
+        else:
+            raise InputError(f"there are no images in {folder / split} or {folder / 'images'}")
+        #: Whether all of them should be listed: other splits' images may lie beside them.
+        self.all = place in own or len(list(file.parent.glob("*.json"))) == 1
+
+    def find(self, name: str, loosely: bool) -> Path | None:
+        """Return an image's file, None where there is none, or several that may be meant."""
+        for place in self.places:
+            if (path := place / name).is_file():
+                return path
+        found = self.beside.find(name, loosely)
+        return found[0] if len(found) == 1 else None
+
+
+def _records(
+    file: Path, content: dict[str, Any], names: dict[int, str], images: _Images, notes: list[str]
+) -> Iterator[Record]:
+    listed = _by_id(content, "images", file)
+    objects = _objects(file, content, names, listed, notes)
+    last = Counter(last_part(str(image.get("file_name"))) for image in listed.values())
+    taken: dict[Path, str] = {}
+    for number, image in listed.items():
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name:
+            notes.append(f"{file}: image {number} has no file_name; it is left out")
             continue
-        objects[image_id].append(
-            Annotation(
-                names[category],
-                (x, y, x + w, y + h),
-                crowd=crowd,
-                area=area,
-            )
-        )
-    kept = []
-    for number, image in images.items():
-        try:
-            name, size = str(image["file_name"]), (int(image["width"]), int(image["height"]))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{file}: image {number} lacks a file_name, a width or a height") from None
-        if name not in files:
+        path = images.find(name, loosely=last[last_part(name)] == 1)
+        if path is None:
             notes.append(f"{file}: there is no file of image {number}, {name}; it is left out")
             continue
-        where = f"{file}: image {number}"
-        if min(size) < 1:
-            notes.append(f"{where} has a size of {size[0]} x {size[1]}; it is left out")
+        if path in taken:
+            notes.append(f"{file}: image {number} is the file of image {taken[path]}, {name}; it is left out")
             continue
-        kept.append(
-            make_annotated_image(str(number), files[name], size, objects[number], label, where, notes)
-        )
-    listed = {str(image["file_name"]) for image in images.values()}
-    if unlisted := sorted(files.keys() - listed):
+        taken[path] = number
+        try:
+            width, height = int(image["width"]), int(image["height"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            width = height = 0
+        # Some programs leave the size out; the image itself knows.
+        size = (width, height) if width > 0 and height > 0 else None
+        yield Record(number, path, size, tuple(objects[number]), f"{file}: image {number}")
+    if images.all and (unlisted := [n for n, path in images.beside.files.items() if path not in taken]):
         notes.append(
             f"{file}: {len(unlisted):,} images beside it are not listed and are left out, the first is "
             f"{unlisted[0]}"
         )
-    return kept
+
+
+def _objects(
+    file: Path,
+    content: dict[str, Any],
+    names: dict[int, str],
+    images: dict[str, Any],
+    notes: list[str],
+) -> dict[str, list[Annotation]]:
+    """Return the objects of each image; annotations that are of no use are noted."""
+    objects: dict[str, list[Annotation]] = defaultdict(list)
+    for place, item in enumerate(_list(content, "annotations", file)):
+        # Their own ids serve nothing, and some programs give none or the same ones twice.
+        shown = item["id"] if isinstance(item, dict) and "id" in item else f"at place {place}"
+        where = f"{file}: annotation {shown}"
+        try:
+            image, category = _id(item["image_id"]), int(item["category_id"])
+            x, y, w, h = _box(item)
+            if not image:
+                raise ValueError
+            crowd, area = bool(int(item.get("iscrowd") or 0)), item.get("area")
+            area = w * h if area is None else float(area)
+        except (KeyError, TypeError, ValueError):
+            notes.append(
+                f"{where} lacks an image_id, a category_id or a bbox of four numbers, or its area or iscrowd "
+                "is no number; it is left out"
+            )
+            continue
+        if category not in names:
+            notes.append(f"{where} is of category {category}, which is not listed; it is left out")
+        elif image not in images:
+            notes.append(f"{where} is of image {image}, which is not listed; it is left out")
+        else:
+            corners = (x, y, x + w, y + h)
+            objects[image].append(Annotation(names[category], corners, crowd=crowd, area=area))
+    return objects
+
+
+def _box(item: dict[str, Any]) -> list[float]:
+    """Return x, y, width and height: the annotation's bbox, or what lies around its polygons.
+
+    Raises:
+        KeyError, TypeError, ValueError: where it has neither.
+    """
+    box, polygons = item.get("bbox"), item.get("segmentation")
+    if not box and isinstance(polygons, list) and polygons:
+        numbers = [float(value) for polygon in polygons for value in polygon]
+        xs, ys = numbers[::2], numbers[1::2]
+        box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    x, y, w, h = map(float, box or ())
+    return [x, y, w, h]
+
+
+def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
+    """Return the names of the categories by their ids.
+
+    Of two categories of one name, a class and its supercategory, the one that has objects counts.
+    """
+    named: dict[str, list[int]] = defaultdict(list)
+    for text, category in _by_id(content, "categories", file).items():
+        try:
+            number = int(text)
+        except ValueError:
+            raise InputError(f"{file}: one of its categories has no whole number as id") from None
+        named[str(category.get("name", number)).strip()].append(number)
+    items = [item for item in content.get("annotations") or () if isinstance(item, dict)]
+    used = {_id(item.get("category_id")) for item in items}
+    found: dict[int, str] = {}
+    for name, numbers in named.items():
+        annotated = [number for number in numbers if str(number) in used]
+        if len(annotated) > 1:
+            raise InputError(f"{file}: two categories have one name, {name!r}; give each its own")
+        found[(annotated or numbers)[0]] = name
+    return found
 
 
 def _annotations(folder: Path, split: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; name the one with annotations/ with --data-dir")
     candidates = [
-        folder / "annotations" / f"{stem}.json"
-        for stem in (f"instances_{split}", f"image_info_{split}", split)
+        *(folder / "annotations" / f"{stem}_{split}.json" for stem in ("instances", "image_info")),
+        folder / "annotations" / f"{split}.json",
+        folder / split / "_annotations.coco.json",
+        folder / f"{split}.json",
     ]
     for file in candidates:
         if file.is_file():
             return file
     there = sorted(path.name for path in (folder / "annotations").glob("*.json"))
+    there += sorted(str(path.relative_to(folder)) for path in folder.glob("*/_annotations.coco.json"))
     have = f"; there are {', '.join(there)}" if there else ""
     raise InputError(f"there is no file {candidates[0]}{have}")
 
 
-def _image_files(folder: Path, split: str) -> dict[str, Path]:
-    """Return the files of a split by their name, as a JSON has it."""
-    # COCO's test-dev is a part of its test images, and lies among them.
-    split = split.replace("-dev", "")
-    for place in (folder / split, folder / "images" / split, folder / "images", folder):
-        if place.is_dir() and (files := {p.name: p for p in place.iterdir() if p.is_file()}):
-            return files
-    raise InputError(f"there are no images in {folder / split} or {folder / 'images'}")
-
-
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is damaged or no JSON ({error}); get it anew") from None
+    content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: instances are a mapping with images, annotations and categories")
     return content
 
 
-def _by_id(content: dict[str, Any], key: str, file: Path) -> dict[int, dict[str, Any]]:
+def _list(content: dict[str, Any], key: str, file: Path) -> list[Any]:
     items = content.get(key)
     if not isinstance(items, list):
         raise InputError(f"{file} has no list of {key}")
-    found: dict[int, dict[str, Any]] = {}
-    for item in items:
-        number = item.get("id") if isinstance(item, dict) else None
-        if not isinstance(number, int):
-            raise InputError(f"{file}: one of its {key} has no whole number as id")
+    return items
+
+
+def _by_id(content: dict[str, Any], key: str, file: Path) -> dict[str, dict[str, Any]]:
+    """Return images or categories by their ids as text: some programs write numbers, some text."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in _list(content, key, file):
+        number = _id(item.get("id")) if isinstance(item, dict) else ""
+        if not number:
+            raise InputError(f"{file}: one of its {key} has no id")
         if number in found:
             raise InputError(f"{file}: two of its {key} have the id {number}; ids are unique")
         found[number] = item
     return found
+
+
+def _id(value: Any) -> str:
+    """Return a number or a text as text, "" for what is neither."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""

@@ -209,15 +209,48 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DamagedImage: as ``decode``.
     """
-    size = (0, 0)
+    return upright_size(*stored_size(path))
+
+
+def stored_size(path: Path) -> tuple[tuple[int, int], int]:
+    """Return an image's width and height as they are stored, and its EXIF orientation, 1 (upright) to 8.
+
+    Raises:
+        DamagedImage: as ``decode``.
+    """
+    found = (0, 0), 1
 
     def look(image: Image.Image) -> Image.Image:
-        nonlocal size
-        size = image.size[::-1] if image.getexif().get(ORIENTATION) in TURNED else image.size
+        nonlocal found
+        orientation = image.getexif().get(ORIENTATION, 1)
+        found = image.size, orientation if orientation in range(1, 9) else 1
         return image
 
     _open(path, look)
-    return size
+    return found
+
+
+def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return the width and height of a stored image when it is upright."""
+    return (stored[1], stored[0]) if orientation in TURNED else stored
+
+
+def upright_box(
+    box: tuple[float, float, float, float], stored: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """Return a box (x1, y1, x2, y2) of an image as it is stored, where it is when the image is upright.
+
+    Args:
+        stored: the image's width and height as they are stored.
+        orientation: its EXIF orientation.
+    """
+    x1, y1, x2, y2 = box
+    width, height = stored
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    return (y1, x1, y2, x2) if orientation in TURNED else (x1, y1, x2, y2)
 
 
 def decode_centre(path: Path, size: int, side: int) -> Tensor:

@@ -7,26 +7,43 @@
 
 VOC counts pixels from 1 and names a box by its first and last pixel, so the box from pixel 1 to pixel 10
 reaches from 0 to 10 in our coordinates.
+
+What other tools make of the layout is read too: folders in these folders, annotations beside the images,
+names with suffixes or in another case, polygons and rotated boxes.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import InputError
-from .boxes import AnnotatedImage, Annotation, BoxDataset, check_not_empty, make_annotated_image
-from .images import DamagedImage, image_size
+from ..files import read_text
+from .boxes import Annotation, BoxDataset, Record, make_box_dataset
+
+from .images import SUFFIXES
+from .named_files import NamedFiles, last_part
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+#: Centre, sides, and angle in radians, as roLabelImg writes a rotated box.
+ROTATED = ("cx", "cy", "w", "h", "angle")
+#: What stands behind a name in the list of a class: whether the image shows it, hardly shows it, or not.
+SHOWN = ("1", "0", "-1")
+TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What an XML file says: (width, height), None where it does not say, and the objects."""
+    """What an XML file says: the image's name and (width, height), None where it does not; the objects."""
 
+    filename: str | None
     size: tuple[int, int] | None
-    objects: list[Annotation]
+    objects: tuple[Annotation, ...]
+
+
+NOTHING = _Annotation(None, None, ())
 
 
 def load_voc(
@@ -41,54 +58,23 @@ def load_voc(
     Args:
         folder: a VOCdevkit, or a folder laid out like one of its years.
         splits: as "2007/trainval" in a devkit, "trainval" in the folder itself.
-        classes: names of the classes, None for those that the annotations name, in alphabetical order (which
-            is VOC's own).
+        classes: names of the classes, objects of others are left out; None for those that the annotations
+            name, in alphabetical order (which is VOC's own).
         boxes: whether there are annotations; the test parts of later years have none.
 
     Raises:
-        InputError: when a folder or split is missing or empty, or an annotation names another class.
+        InputError: when a folder or split is missing or empty, or no object is of the classes.
     """
     notes: list[str] = []
-    found: list[tuple[str, Path, _Annotation, Path]] = []
-    seen: set[Path] = set()
+    records: dict[Path, Record] = {}
     for split in splits:
         root, listing = _locate(folder, split)
-        files = _image_files(root)
-        ids = [line.strip() for line in _read(listing).splitlines() if line.strip()]
-        if not ids:
-            raise InputError(f"{listing} is empty; write one image's name a line")
-        for name in ids:
-            file = files.get(name)
-            annotation = root / "Annotations" / f"{name}.xml"
-            if file is None:
-                notes.append(f"{listing}: there is no image {name} in {root / 'JPEGImages'}; it is left out")
-            elif file in seen:
-                notes.append(f"{listing}: {name} is listed twice; it counts once")
-            elif content := _annotation(annotation, boxes, notes):
-                seen.add(file)
-                found.append((name, file, content, annotation))
-    if classes is None:
-        classes = sorted({item.name for _, _, content, _ in found for item in content.objects})
-        if not classes and boxes:
-            raise InputError(f"{folder}: the annotations of {', '.join(splits)} name no object at all")
-    label = {name: number for number, name in enumerate(classes)}
-    images: list[AnnotatedImage] = []
-    for name, file, content, annotation in found:
-        try:
-            size = content.size or image_size(file)
-        except DamagedImage as error:
-            notes.append(f"{error}; it is left out")
-            continue
-        images.append(make_annotated_image(name, file, size, content.objects, label, str(annotation), notes))
-    check_not_empty(images, f"{folder}: {' and '.join(splits)}", notes)
-    return BoxDataset(
-        "voc",
-        tuple(splits),
-        tuple(classes),
-        tuple(images),
-        tuple(notes),
-        tuple(range(1, len(classes) + 1)),
-    )
+        for record in _records(root, listing, boxes, notes):
+            if record.path in records:
+                notes.append(f"{listing}: {record.id} is listed twice; it counts once")
+            records.setdefault(record.path, record)
+    place = f"{folder}: {' and '.join(splits)}"
+    return make_box_dataset("voc", splits, list(records.values()), classes, None, notes, place, boxes)
 
 
 def _locate(folder: Path, split: str) -> tuple[Path, Path]:
@@ -106,17 +92,66 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path]:
     return root, listing
 
 
-def _image_files(root: Path) -> dict[str, Path]:
+def _records(root: Path, listing: Path, boxes: bool, notes: list[str]) -> Iterator[Record]:
+    """Yield the listed images and their annotations; what is missing or damaged is noted."""
     folder = root / "JPEGImages"
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
-    return {path.stem: path for path in sorted(folder.iterdir())}
+    images = NamedFiles([folder], SUFFIXES)
+    # LabelImg writes annotations beside the images where it is not told another folder.
+    annotations = NamedFiles([root / "Annotations", folder], (".xml",)) if boxes else None
+    names = [_name(line.strip(), images) for line in read_text(listing).splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"{listing} is empty; write one image's name a line")
+    last = Counter(last_part(name) for name in set(names))
+    several: list[tuple[str, list[Path], Path | None]] = []
+    for name in names:
+        found = images.find(name, loosely=last[last_part(name)] == 1)
+        if not found:
+            notes.append(f"{listing}: there is no image {name} in {folder}; it is left out")
+            continue
+        content, where = NOTHING, listing
+        if annotations is not None:
+            below = found[0].relative_to(folder).with_suffix("").as_posix()
+            files = annotations.find(below, loosely=last[last_part(name)] == 1)
+            where = files[0] if files else root / "Annotations" / f"{below}.xml"
+            read = _read(where, notes)
+            if read is None:
+                continue
+            content = read
+        file = _the_one(found, content.filename)
+        if len(found) > 1 and (file is None or last_part(content.filename or "") != file.name.casefold()):
+            several.append((name, found, file))
+        if file is not None:
+            # Its name without suffix is what VOC's servers know an image by.
+            yield Record(name.removesuffix(file.suffix), file, content.size, content.objects, str(where))
+    if several:
+        name, found, file = several[0]
+        taken = f"{file.name} is taken" if file else "it is left out"
+        notes.append(
+            f"{listing}: {len(several):,} names have more than one image; a JPEG is taken where no "
+            "annotation's filename tells, and without one they are left out; the first is "
+            f"{name}: {' and '.join(path.name for path in found)}, {taken}"
+        )
 
 
-def _annotation(file: Path, boxes: bool, notes: list[str]) -> _Annotation | None:
+def _name(line: str, images: NamedFiles) -> str:
+    """Return the image's name in a line of a list, which may have a second column."""
+    name, *column = line.rsplit(maxsplit=1)
+    return name if column and column[0] in SHOWN and not images.find(line) else line
+
+
+def _the_one(found: list[Path], filename: str | None) -> Path | None:
+    """Return which of several images of a name is meant: the annotation's, or the only JPEG."""
+    if len(found) == 1:
+        return found[0]
+    named = [path for path in found if path.name.casefold() == last_part(filename or "")]
+    chosen = named or [path for path in found if path.suffix.lower() in (".jpg", ".jpeg")]
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _read(file: Path, notes: list[str]) -> _Annotation | None:
     """Return an annotation's content, None (and a note) where it is of no use."""
-    if not boxes:
-        return _Annotation(None, [])
     if not file.is_file():
         notes.append(
             f"{file} is missing; its image is left out (an image without objects has an annotation "
@@ -125,40 +160,75 @@ def _annotation(file: Path, boxes: bool, notes: list[str]) -> _Annotation | None
         return None
     try:
         root = ElementTree.fromstring(file.read_bytes())
-        objects = [_object(item) for item in root.findall("object")]
-    except (ElementTree.ParseError, OSError, LookupError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
         notes.append(f"{file} is damaged ({error}); its image is left out")
-        return None
-    except ValueError as error:
-        notes.append(f"{file}: {error}; its image is left out")
         return None
     try:
         width, height = (int(float(root.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
     except (ValueError, OverflowError):
         width = height = 0
     # Some programs leave the size at 0; the image itself knows.
-    return _Annotation((width, height) if width > 0 and height > 0 else None, objects)
+    size = (width, height) if width > 0 and height > 0 else None
+    objects: list[Annotation] = []
+    for element in root.iter("object"):
+        try:
+            objects += _objects(element)
+        except ValueError as error:
+            notes.append(f"{file}: {error}; it is left out")
+    return _Annotation((root.findtext("filename") or "").strip() or None, size, tuple(objects))
 
 
-def _object(element: ElementTree.Element) -> Annotation:
-    name = (element.findtext("name") or "").strip()
+def _objects(element: ElementTree.Element) -> list[Annotation]:
+    """Return the boxes of an object: one, but for programs that gather those of a class.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    name = " ".join((element.findtext("name") or "").split())
     if not name:
         raise ValueError("an object has no name")
-    texts = [element.findtext(f"bndbox/{corner}") for corner in CORNERS]
+    said = (element.findtext("difficult") or "").strip().casefold()
     try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
+        difficult = said in TRUE or (said not in FALSE and float(said) != 0)
     except ValueError:
-        shown = ", ".join(f"{c} {t!r}" for c, t in zip(CORNERS, texts, strict=True))
-        raise ValueError(f"the box of a {name} is not four numbers ({shown})") from None
+        raise ValueError(f"difficult of a {name} is {said!r}, neither 0 nor 1") from None
+    shapes = [child for child in element if child.tag in ("bndbox", "robndbox", "polygon")]
+    upright = [shape for shape in shapes if shape.tag == "bndbox"]
+    if not shapes:
+        raise ValueError(f"a {name} has neither bndbox nor polygon")
+    return [Annotation(name, _corners(shape, name), difficult) for shape in upright or shapes]
+
+
+def _corners(shape: ElementTree.Element, name: str) -> tuple[float, float, float, float]:
+    """Return the corners of a box, or of what lies around a rotated one or a polygon."""
+    if shape.tag == "bndbox" and shape.find("cx") is None:
+        x1, y1, x2, y2 = _numbers(shape, CORNERS, f"the box of a {name} is not four numbers")
+    elif shape.find("cx") is not None:
+        x, y, w, h, angle = _numbers(shape, ROTATED, f"the rotated box of a {name} is not five numbers")
+        across = (abs(w * math.cos(angle)) + abs(h * math.sin(angle))) / 2
+        down = (abs(w * math.sin(angle)) + abs(h * math.cos(angle))) / 2
+        x1, y1, x2, y2 = x - across, y - down, x + across, y + down
+    else:
+        # <x1>, <y1>, <x2>, ... or <pt><x>, <y></pt> ...
+        try:
+            xs, ys = (
+                [float(child.text or "") for child in shape.iter() if child.tag.rstrip("0123456789") == axis]
+                for axis in ("x", "y")
+            )
+        except ValueError:
+            xs = ys = []
+        if len(xs) < 3 or len(xs) != len(ys):
+            raise ValueError(f"the polygon of a {name} is not three points at least")
+        x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
     # A box whose first pixel is its last has no area in the programs that write such boxes: to them, pixels
     # are corners.
-    first = (x1 - (x2 != x1), y1 - (y2 != y1))
-    difficult = (element.findtext("difficult") or "0").strip() == "1"
-    return Annotation(name, (*first, x2, y2), difficult=difficult)
+    return x1 - (x2 != x1), y1 - (y2 != y1), x2, y2
 
 
-def _read(file: Path) -> str:
+def _numbers(shape: ElementTree.Element, names: Sequence[str], wrong: str) -> list[float]:
+    texts = [shape.findtext(name) for name in names]
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
+        return [float(text or "") for text in texts]
+    except ValueError:
+        shown = ", ".join(f"{n} {t!r}" for n, t in zip(names, texts, strict=True))
+        raise ValueError(f"{wrong} ({shown})") from None

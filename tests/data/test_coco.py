@@ -59,18 +59,22 @@ def test_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["annotations"].append(c["annotations"][0]), ["two of its annotations have the id 1"]),
         (lambda c: c["images"].append(c["images"][0]), ["two of its images have the id 7"]),
-        (
-            lambda c: c["annotations"][0].update(category_id=5),
-            ["annotation 1 is of category 5", "not listed"],
-        ),
-        (lambda c: c["annotations"][0].pop("bbox"), ["annotation 1 lacks"]),
         (lambda c: c.pop("images"), ["has no list of images"]),
-        (lambda c: c["images"][0].pop("width"), ["image 7 lacks"]),
-        (lambda c: c["categories"][0].update(name="car"), ["two categories have one name"]),
+        (lambda c: c["images"][0].pop("id"), ["one of its images has no id"]),
+        (lambda c: c["categories"][0].update(name="car"), ["two categories have one name, 'car'"]),
         (lambda c: c["images"].clear(), ["holds no image that can be used"]),
-        (lambda c: c["categories"][0].pop("id"), ["one of its categories has no whole number as id"]),
+        (lambda c: c["categories"][0].pop("id"), ["one of its categories has no id"]),
+        (lambda c: c["categories"][0].update(id="dog"), ["one of its categories has no whole number as id"]),
+        (lambda c: c["annotations"].clear(), ["the annotations name no object at all"]),
+        (
+            lambda c: [item.update(bbox=[]) for item in c["annotations"]],
+            ["name no object at all", "the first fault", "annotation 1 lacks"],
+        ),
+        (
+            lambda c: [item.update(bbox=[0.1, 0.1, 0.4, 0.6]) for item in c["annotations"]],
+            ["no object of the annotations can be used", "look like fractions", "write pixels"],
+        ),
     ],
 )
 def test_a_json_that_cannot_be_used(change: Any, words: list[str], tmp_path: Path) -> None:
@@ -88,6 +92,18 @@ def test_a_json_that_cannot_be_used(change: Any, words: list[str], tmp_path: Pat
         (lambda c: c["annotations"][0].update(image_id=8), ["annotation 1 is of image 8"]),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 5]), ["box of a dog", "has no area"]),
         (lambda c: c["annotations"][0].update(bbox=[9, 2, -3, 5]), ["box of a dog", "corners swapped"]),
+        (
+            lambda c: c["annotations"][0].update(category_id=5),
+            ["of category 5, which is not listed"],
+        ),
+        (lambda c: c["annotations"][0].pop("bbox"), ["annotation 1 lacks", "left out"]),
+        (lambda c: c["annotations"][0].update(bbox=[]), ["annotation 1 lacks", "left out"]),
+        (lambda c: c["annotations"][0].update(area="much"), ["annotation 1 lacks"]),
+        (lambda c: c["annotations"][0].update(category_id=[3]), ["annotation 1 lacks"]),
+        (lambda c: c["annotations"][0].update(image_id=[7]), ["annotation 1 lacks"]),
+        (lambda c: c["annotations"].insert(0, 5), ["annotation at place 0 lacks"]),
+        (lambda c: c["images"][1].update(file_name=None), ["image 9 has no file_name"]),
+        (lambda c: c["images"][1].update(file_name="a.jpg"), ["image 9 is the file of image 7, a.jpg"]),
     ],
 )
 def test_a_json_with_faults_that_are_noted(change: Any, words: list[str], tmp_path: Path) -> None:
@@ -102,27 +118,12 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"instances_val\.json; there are instances_train\.json"):
         load_coco(tmp_path, ["val"])
     (tmp_path / "annotations/instances_train.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged or no JSON"):
+    with pytest.raises(InputError, match="is damaged"):
         load_coco(tmp_path, ["train"])
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
     (tmp_path / "ImageSets/Main/train.txt").write_text("a")
     with pytest.raises(InputError, match=r"there is no folder .*JPEGImages"):
         load_voc(tmp_path, ["train"])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda c: c["annotations"][0].update(area="much"),
-        lambda c: c["annotations"][0].update(category_id=[3]),
-        lambda c: c["annotations"][0].update(image_id=[7]),
-    ],
-)
-def test_a_json_whose_values_are_of_another_kind(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object]
-) -> None:
-    with pytest.raises(InputError, match="annotation 1 lacks"):
-        load_coco(coco(tmp_path, change), ["train"])
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
@@ -131,9 +132,125 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         content["images"][1].update(width=0)
 
     data = load_coco(coco(tmp_path, change), ["train"])
-    assert len(data) == 1
-    assert any("not of four finite numbers" in note for note in data.notes)
-    assert any("has a size of 0 x" in note for note in data.notes)
+    (note,) = data.notes
+    assert "not of four finite numbers" in note
+    # A size that is none is taken from the image.
+    assert [annotated.size for annotated in data.images] == [(40, 30), (40, 30)]
+
+
+def three(folder: Path, change: Callable[[dict[str, Any]], object] = lambda content: None) -> Path:
+    """Write three images of one object each, the split train."""
+    names = [f"{letter}.jpg" for letter in "abc"]
+    content: dict[str, Any] = {
+        "images": [
+            {"id": n, "file_name": name, "width": 40, "height": 30} for n, name in enumerate(names, start=1)
+        ],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 10, 20]} for n in range(1, 4)
+        ],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
+    change(content)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    for name in names:
+        image(folder / "train" / name)
+    return folder
+
+
+def named(form: str) -> Callable[[dict[str, Any]], object]:
+    return lambda c: [item.update(file_name=form.format(item["file_name"])) for item in c["images"]]
+
+
+def ids(key: str, of: str, form: str) -> Callable[[dict[str, Any]], object]:
+    return lambda c: [item.update({key: form.format(item[key])}) for item in c[of]]
+
+
+def both(*changes: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    return lambda c: [change(c) for change in changes]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        named("images/{}"),
+        named("images\\{}"),
+        named("train/{}"),
+        named("./{}"),
+        named("/home/somebody/data/train/{}"),
+        named("C:\\data\\{}"),
+        named("../../upload/{}"),
+        lambda c: [item.update(file_name=item["file_name"].upper()) for item in c["images"]],
+        # Roboflow's root category, and a class that has its supercategory's name.
+        lambda c: c["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"}),
+        lambda c: c["categories"].insert(0, {"id": 0, "name": "dog", "supercategory": "none"}),
+        # Ids as text: uuids; of annotations none at all, or the same ones.
+        both(ids("id", "images", "5f2c-{}"), ids("image_id", "annotations", "5f2c-{}")),
+        ids("image_id", "annotations", "{}"),
+        ids("id", "annotations", "9d1e-{}"),
+        lambda c: [item.update(image_id=float(item["image_id"])) for item in c["annotations"]],
+        lambda c: [item.pop("id") for item in c["annotations"]],
+        lambda c: [item.update(id=1) for item in c["annotations"]],
+        # No size, or the only shape a polygon.
+        lambda c: [item.pop("width") for item in c["images"]],
+        lambda c: [
+            item.update(bbox=[], segmentation=[[1, 2, 11, 2, 6, 22], [3, 3, 4, 4, 5, 5]])
+            for item in c["annotations"]
+        ],
+    ],
+)
+def test_what_other_tools_write(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    folder = three(tmp_path, change)
+    for classes in (None, ("dog",)):
+        data = load_coco(folder, ["train"], classes)
+        assert (len(data), data.counts(), data.classes, data.notes) == (3, [3], ("dog",), ())
+        assert data.categories == (1,)
+        assert all(annotated.boxes.tolist() == [[1, 2, 11, 22]] for annotated in data.images)
+
+
+def test_one_bad_annotation_is_listed_and_the_rest_is_used(tmp_path: Path) -> None:
+    data = load_coco(three(tmp_path, lambda c: c["annotations"][1].update(bbox=[])), ["train"])
+    assert (len(data), data.counts()) == (3, [2])
+    (note,) = data.notes
+    assert "annotation 2 lacks" in note
+
+
+def test_images_of_all_splits_in_one_folder_and_annotations_beside_their_images(tmp_path: Path) -> None:
+    folder = three(tmp_path / "shared")
+    (folder / "train").rename(folder / "images")
+    image(folder / "images" / "of another split.jpg")
+    content = (folder / "annotations" / "instances_train.json").read_text()
+    (folder / "annotations" / "instances_val.json").write_text(content)
+    assert load_coco(folder, ["train"]).notes == ()
+    # With one JSON, images that it does not list are worth a word.
+    (folder / "annotations" / "instances_val.json").unlink()
+    assert "1 images beside it are not listed" in load_coco(folder, ["train"]).notes[0]
+
+    roboflow = three(tmp_path / "roboflow")
+    (roboflow / "annotations/instances_train.json").rename(roboflow / "train/_annotations.coco.json")
+    data = load_coco(roboflow, ["train"])
+    assert (len(data), data.counts(), data.notes) == (3, [3], ())
+    with pytest.raises(InputError, match=r"there are train/_annotations\.coco\.json"):
+        load_coco(roboflow, ["valid"])
+
+
+def test_a_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = three(tmp_path) / "annotations" / "instances_train.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(load_coco(tmp_path, ["train"])) == 3
+
+
+def test_an_image_is_not_taken_for_another_one_of_its_name(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0].update(file_name="cam3/a.jpg")
+
+    folder = three(tmp_path, change)
+    for number in (1, 2):
+        image(folder / "train" / f"cam{number}" / "a.jpg")
+    (folder / "train" / "a.jpg").unlink()
+    data = load_coco(folder, ["train"])
+    assert [annotated.path.name for annotated in data.images] == ["b.jpg", "c.jpg"]
+    assert "there is no file of image 1, cam3/a.jpg" in data.notes[0]
 
 
 def test_cocos_test_dev_has_no_annotations_and_lies_among_the_test_images(tmp_path: Path) -> None:

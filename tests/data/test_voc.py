@@ -1,10 +1,14 @@
 """Annotations in VOC's layout, and a sentence for each thing that can be wrong with them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
+from residual.data.boxes import BoxDataset, misspelt
+from residual.data.images import upright_box, upright_size
 from residual.data.voc import load_voc
 from residual.errors import InputError
 
@@ -118,7 +122,7 @@ def test_a_listed_image_that_is_not_there_is_noted(tmp_path: Path) -> None:
         (["val"], None, ["no split", "val.txt", "there are empty, train"]),
         (["empty"], None, ["empty.txt is empty"]),
         (["2007/train"], None, ["no folder", "VOC2007"]),
-        (["train"], ["cat"], ["good.xml: there is no class 'dog' among cat"]),
+        (["train"], ["cat"], ["train: no object is of the classes cat", "the annotations name dog"]),
     ],
 )
 def test_what_voc_cannot_do_without(
@@ -141,3 +145,309 @@ def test_an_xml_of_a_strange_encoding_or_size_is_noted(tmp_path: Path, encoding:
     data = load_voc(folder, ["train"], ["dog"])
     # A size that is none is taken from the image.
     assert len(data) == (1 if encoding == "foo" else 2)
+
+
+def six(folder: Path, *objects: str) -> Path:
+    """Write six images of two objects each, the split train."""
+    text = annotation(*(objects or (item("dog", 1, 1, 9, 9), item("cat", 11, 5, 30, 20))))
+    return voc(folder, dict.fromkeys("abcdef", text))
+
+
+def assert_six(folder: Path, classes: tuple[str, ...] = ("cat", "dog")) -> BoxDataset:
+    """Check that all of ``six`` is read, without a note."""
+    data = load_voc(folder, ["train"])
+    assert data.notes == ()
+    assert [annotated.path.stem for annotated in data.images] == list("abcdef")
+    assert (sum(len(annotated.boxes) for annotated in data.images), data.classes) == (12, classes)
+    return data
+
+
+def xml_beside_images(folder: Path) -> None:
+    for file in (folder / "Annotations").iterdir():
+        file.rename(folder / "JPEGImages" / file.name)
+    (folder / "JPEGImages" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
+
+
+def copies_beside_images(folder: Path) -> None:
+    for file in (folder / "Annotations").iterdir():
+        (folder / "JPEGImages" / file.name).write_bytes(file.read_bytes())
+        (folder / "JPEGImages" / f"{file.stem}.txt").write_text("0 0.5 0.5 0.1 0.1")
+
+
+def masks(folder: Path) -> None:
+    for file in (folder / "Annotations").iterdir():
+        Image.new("L", (40, 30)).save(folder / "JPEGImages" / f"{file.stem}.png")
+        named = f"<filename>{file.stem}.jpg</filename>"
+        file.write_text(file.read_text().replace("<size>", f"{named}<size>", 1))
+
+
+def nested(folder: Path) -> None:
+    for name in ("JPEGImages", "Annotations"):
+        (folder / name).rename(folder / "cam1")
+        (folder / name).mkdir()
+        (folder / "cam1").rename(folder / name / "cam1")
+
+
+def nested_and_listed(folder: Path) -> None:
+    nested(folder)
+    listed("cam1/{}")(folder)
+
+
+def listed(form: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        text = "".join(form.format(name) + "\n" for name in "abcdef")
+        (folder / "ImageSets/Main/train.txt").write_bytes(text.encode())
+
+    return write
+
+
+def byte_order_mark(folder: Path) -> None:
+    file = folder / "ImageSets/Main/train.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+
+def upper_case(folder: Path) -> None:
+    for name, suffix in (("Annotations", ".XML"), ("JPEGImages", ".JPG")):
+        for file in list((folder / name).iterdir()):
+            file.rename(file.with_suffix(suffix))
+    listed("{}.jpg")(folder)
+
+
+def other_case(folder: Path) -> None:
+    for file in list((folder / "Annotations").iterdir()):
+        file.rename(file.with_name(file.name.upper()))
+
+
+def system_files(folder: Path) -> None:
+    for name in ("JPEGImages/@eaDir", "JPEGImages/.thumbnails", "Annotations/__MACOSX"):
+        (folder / name).mkdir()
+    image(folder / "JPEGImages/@eaDir/a.jpg")
+    image(folder / "JPEGImages/.thumbnails/a.jpg")
+    (folder / "Annotations/._a.xml").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "JPEGImages/Thumbs.db").write_bytes(b"x")
+
+
+def edited(old: str, new: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        for file in (folder / "Annotations").iterdir():
+            assert old in file.read_text()
+            file.write_text(file.read_text().replace(old, new))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        xml_beside_images,
+        copies_beside_images,
+        masks,
+        nested,
+        nested_and_listed,
+        upper_case,
+        other_case,
+        system_files,
+        listed("{}.jpg"),
+        listed("{}  1"),
+        listed("{} -1"),
+        listed("{}\t0"),
+        listed("{}.jpg 1"),
+        listed("{}\r"),
+        byte_order_mark,
+        listed("./{}"),
+        listed("JPEGImages/{}.jpg"),
+        listed("/home/somebody/VOC/JPEGImages/{}.jpg"),
+        listed("data\\JPEGImages\\{}.jpg"),
+        listed("{}\n"),
+        edited("<object>", "<object><difficult>False</difficult><pose>Unspecified</pose>"),
+        edited("<name>dog</name>", "<name>\n\tdog\n</name>"),
+        edited("<width>40</width>", "<width>0</width>"),
+        edited("<size>", "<filename>renamed since.png</filename><size>"),
+    ],
+)
+def test_what_other_tools_make_of_the_layout(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    folder = six(tmp_path)
+    change(folder)
+    data = assert_six(folder)
+    for annotated in data.images:
+        assert annotated.boxes.tolist() == [[0, 0, 9, 9], [10, 4, 30, 20]]
+        assert annotated.path.suffix.lower() == ".jpg"
+        assert annotated.size == (40, 30)
+
+
+def test_names_with_spaces_and_names_that_end_in_a_number(tmp_path: Path) -> None:
+    folder = voc(tmp_path, dict.fromkeys(["a b", "a 1", "c"], annotation(item("dog", 1, 1, 9, 9))))
+    (folder / "ImageSets/Main/train.txt").write_text("a b\na 1\nc 1\n")
+    data = load_voc(folder, ["train"])
+    assert ([annotated.id for annotated in data.images], data.notes) == (["a b", "a 1", "c"], ())
+
+
+def test_several_boxes_of_one_object_are_as_many_objects(tmp_path: Path) -> None:
+    corners = [item("dog", *box).partition("<bndbox>")[2] for box in ((1, 1, 9, 9), (11, 5, 30, 20))]
+    one, two = (text.replace("</object>", "") for text in corners)
+    folder = six(tmp_path, f"<object><name>dog</name><bndbox>{one}<bndbox>{two}</object>")
+    assert_six(folder, ("dog",))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "<polygon><x1>11</x1><y1>5</y1><x2>30</x2><y2>6</y2><x3>20</x3><y3>20</y3></polygon>",
+        "<polygon><pt><x>11</x><y>5</y></pt><pt><x>30</x><y>6</y></pt><pt><x>20</x><y>20</y></pt></polygon>",
+        # A rotated box of 15 x 19, turned by a quarter.
+        "<robndbox><cx>20.5</cx><cy>12.5</cy><w>15</w><h>19</h><angle>1.5707963</angle></robndbox>",
+        "<bndbox><cx>20.5</cx><cy>12.5</cy><w>19</w><h>15</h><angle>0</angle></bndbox>",
+    ],
+)
+def test_the_hull_of_a_polygon_or_a_rotated_box_is_its_box(tmp_path: Path, shape: str) -> None:
+    other = f"<object><name>cat</name>{shape}</object>"
+    data = assert_six(six(tmp_path, item("dog", 1, 1, 9, 9), other))
+    for annotated in data.images:
+        assert annotated.boxes.flatten().tolist() == pytest.approx([0, 0, 9, 9, 10, 4, 30, 20], abs=1e-4)
+        assert annotated.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("<object><name>cat</name><polygon><x1>1</x1></polygon></object>", "polygon of a cat is not three"),
+        ("<object><name>cat</name></object>", "a cat has neither bndbox nor polygon"),
+        (item("cat", 1, "", 3, 4), "box of a cat is not four numbers (xmin '1', ymin ''"),
+        (item("cat", 11, 5, 30, 20, more="<difficult>maybe</difficult>"), "difficult of a cat is 'maybe'"),
+        (item("cat", 0.1, 0.2, 0.5, 0.6), "look like fractions of the image's sides; write pixels"),
+    ],
+)
+def test_an_object_that_cannot_be_read_does_not_cost_its_image(
+    tmp_path: Path, other: str, words: str
+) -> None:
+    data = load_voc(six(tmp_path, item("dog", 1, 1, 9, 9), other), ["train"])
+    assert (len(data), sum(data.counts()), len(data.notes)) == (6, 6, 6)
+    assert all(words in note and "left out" in note for note in data.notes), data.notes[0]
+
+
+@pytest.mark.parametrize(("said", "difficult"), [("True", True), ("1.0", True), ("1", True), ("0.0", False)])
+def test_difficult_however_it_is_written(tmp_path: Path, said: str, difficult: bool) -> None:
+    more = f"<difficult>{said}</difficult>"
+    data = assert_six(six(tmp_path, item("dog", 1, 1, 9, 9, more=more), item("cat", 11, 5, 30, 20)))
+    assert all(annotated.difficult.tolist() == [difficult, False] for annotated in data.images)
+
+
+def test_masks_that_no_annotation_tells_apart_are_noted_once(tmp_path: Path) -> None:
+    folder = six(tmp_path)
+    for name in "abcdef":
+        Image.new("L", (40, 30)).save(folder / "JPEGImages" / f"{name}.png")
+    data = load_voc(folder, ["train"])
+    assert [annotated.path.name for annotated in data.images] == [f"{name}.jpg" for name in "abcdef"]
+    (note,) = data.notes
+    assert "6 names have more than one image" in note
+    assert "a.jpg and a.png, a.jpg is taken" in note
+    # A list that names the files tells them apart.
+    listed("{}.jpg")(folder)
+    assert_six(folder)
+    # Without a JPEG nothing does.
+    listed("{}")(folder)
+    for name in "abcdef":
+        (folder / "JPEGImages" / f"{name}.jpg").rename(folder / "JPEGImages" / f"{name}.bmp")
+    with pytest.raises(InputError, match=r"no image that can be used.*a\.bmp and a\.png, it is left out"):
+        load_voc(folder, ["train"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: (folder / "Annotations").rename(folder / "labels"), ["a.xml is missing"]),
+        (listed("cam7/{}x"), ["holds no image that can be used", "there is no image cam7/ax"]),
+        (edited("<bndbox>", "<box>x</box><bndbo>"), ["a.xml is damaged"]),
+        (edited("bndbox>", "box>"), ["name no object at all", "a dog has neither bndbox nor polygon"]),
+    ],
+)
+def test_where_nothing_is_left_the_first_fault_is_told(
+    tmp_path: Path, change: Callable[[Path], None], words: list[str]
+) -> None:
+    folder = six(tmp_path)
+    change(folder)
+    with pytest.raises(InputError) as error:
+        load_voc(folder, ["train"])
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_fractions_all_over_are_a_sentence(tmp_path: Path) -> None:
+    folder = six(tmp_path, item("dog", 0.1, 0.1, 0.4, 0.5), item("cat", 0.5, 0.5, 0.9, 1))
+    with pytest.raises(InputError, match="look like fractions of the image's sides; write pixels"):
+        load_voc(folder, ["train"])
+
+
+def turn(folder: Path, orientation: int, size: tuple[int, int] = (96, 72)) -> None:
+    """Give the images another size as stored, and an EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in "abcdef":
+        Image.new("RGB", size).save(folder / "JPEGImages" / f"{name}.jpg", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("annotated_as", "box"), [((96, 72), [42, 5, 67, 30]), ((72, 96), [5, 5, 30, 30]), (None, [5, 5, 30, 30])]
+)
+def test_boxes_of_images_that_exif_turns(
+    tmp_path: Path, annotated_as: tuple[int, int] | None, box: list[float]
+) -> None:
+    """Orientation 6 on 96 x 72: the size tells whether boxes are of the stored image or of the shown one."""
+    text = "" if annotated_as is None else "<size><width>{}</width><height>{}</height></size>"
+    objects = item("dog", 6, 6, 30, 30), item("cat", 11, 5, 30, 20)
+    folder = voc(
+        tmp_path, dict.fromkeys("abcdef", annotation(*objects, size=text.format(*annotated_as or ())))
+    )
+    turn(folder, 6)
+    data = load_voc(folder, ["train"])
+    assert all(annotated.size == (72, 96) for annotated in data.images)
+    assert all(annotated.boxes[0].tolist() == box for annotated in data.images)
+    # Without a size nothing tells, which is said.
+    assert len(data.notes) == (annotated_as is None)
+    assert all("6 images are turned by their EXIF orientation" in note for note in data.notes)
+
+
+def test_images_turned_about_are_taken_as_the_others_of_their_dataset(tmp_path: Path) -> None:
+    size = "<size><width>96</width><height>72</height></size>"
+    folder = voc(tmp_path, dict.fromkeys("abcdef", annotation(item("dog", 6, 6, 30, 30), size=size)))
+    turn(folder, 3)
+    (note,) = load_voc(folder, ["train"]).notes
+    assert "nothing tells" in note
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (96, 72)).save(folder / "JPEGImages/f.jpg", exif=exif)
+    data = load_voc(folder, ["train"])
+    assert data.notes == ()
+    assert data.images[0].boxes.tolist() == [[66, 42, 91, 67]]
+    assert data.images[5].boxes.tolist() == [[5, 66, 30, 91]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_is_turned_as_its_image_is(orientation: int) -> None:
+    stored = Image.new("L", (20, 12))
+    stored.paste(255, (2, 3, 9, 7))
+    stored.getexif()[0x0112] = orientation
+    shown = ImageOps.exif_transpose(stored)
+    assert upright_size((20, 12), orientation) == shown.size
+    assert upright_box((2, 3, 9, 7), (20, 12), orientation) == shown.getbbox()
+
+
+def test_classes_that_are_not_asked_for_are_left_out_and_told(tmp_path: Path) -> None:
+    data = load_voc(six(tmp_path), ["train"], ["dog", "cut"])
+    assert (data.classes, data.counts()) == (("dog", "cut"), [6, 0])
+    (note,) = data.notes
+    assert "6 objects of the class 'cat' left out, which is none of dog, cut; did you mean cut?" in note
+
+
+def test_a_misspelt_class_is_noticed(tmp_path: Path) -> None:
+    names = ["platelet"] * 30 + ["platlet", "disc 1", "disc 2"] + ["disc 2"] * 30 + ["Cell"] + ["cell"] * 20
+    text = annotation(*(item(name, 1, 1, 9, 9) for name in names))
+    data = load_voc(voc(tmp_path, {"a": text}), ["train"])
+    assert misspelt(data) == [
+        "the class 'Cell' has 1 object and 'cell' has 20; mend the annotations if it is misspelt",
+        "the class 'platlet' has 1 object and 'platelet' has 30; mend the annotations if it is misspelt",
+    ]
+
+
+def test_areas_are_of_the_boxes(tmp_path: Path) -> None:
+    (first, *_) = load_voc(six(tmp_path), ["train"]).images
+    assert torch.equal(first.areas, torch.tensor([81.0, 320.0]))

@@ -1,0 +1,73 @@
+"""Files found by the names that lists and annotations have for them, whatever tool wrote these."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+#: Folders that are nobody's data: thumbnails of a Synology, what macOS adds to archives.
+NO_DATA = ("@eaDir", "__MACOSX")
+
+
+class NamedFiles:
+    """The files of some suffixes in some folders, at any depth; hidden ones are none.
+
+    Args:
+        folders: of files of one name (below their folder) in several, the first folder's counts.
+        suffixes: in lower case, as ".jpg".
+
+    Attributes:
+        files: all of them, sorted, by their paths below their folder.
+    """
+
+    def __init__(self, folders: Sequence[Path], suffixes: Sequence[str]) -> None:
+        self.files: dict[str, Path] = {}
+        for folder in folders:
+            for path in sorted(_files(folder)):
+                if path.suffix.lower() in suffixes:
+                    self.files.setdefault(_plain(path.relative_to(folder).as_posix()), path)
+        #: By exact name, by name in any case, and by the end of the path in any case; each with the suffix,
+        #: then without.
+        self._tables: list[dict[str, list[Path]]] = [{} for _ in range(6)]
+        for name, path in self.files.items():
+            for place, key in enumerate((name, name.removesuffix(path.suffix))):
+                parts = key.casefold().split("/")
+                self._tables[place].setdefault(key, []).append(path)
+                self._tables[2 + place].setdefault("/".join(parts), []).append(path)
+                for start in range(1, len(parts)):
+                    self._tables[4 + place].setdefault("/".join(parts[start:]), []).append(path)
+
+    def find(self, name: str, loosely: bool = False) -> list[Path]:
+        """Return the files that a name may mean: more than one where only their suffixes tell them apart.
+
+        Args:
+            name: with or without a suffix, as "a", "a.jpg", "cam1/a" or "cam1\\\\a.jpg".
+            loosely: the name and the file's path may also differ in their first folders; for names whose
+                last part no other name has.
+        """
+        name = _plain(name)
+        parts = name.casefold().split("/")
+        keys = [(name, 0), (name, 1), ("/".join(parts), 2), ("/".join(parts), 3)]
+        if loosely:
+            keys += [("/".join(parts), 4), ("/".join(parts), 5)]
+            keys += [("/".join(parts[start:]), table) for start in range(1, len(parts)) for table in (2, 3)]
+        return next((found for key, table in keys if (found := self._tables[table].get(key))), [])
+
+
+def last_part(name: str) -> str:
+    """Return what is left of a name without its folders, in lower case."""
+    return _plain(name).rpartition("/")[2].casefold()
+
+
+def _plain(name: str) -> str:
+    """Return a path with slashes between its parts, whatever system wrote it, and without "./"."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        # A link may lead back to a folder above it.
+        inside = (name for name in sorted(folders) if not name.startswith(".") and name not in NO_DATA)
+        folders[:] = [name for name in inside if os.path.realpath(Path(root, name)) not in seen]
+        seen |= {os.path.realpath(Path(root, name)) for name in folders}
+        yield from (Path(root, name) for name in names if not name.startswith("."))
