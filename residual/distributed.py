@@ -17,6 +17,9 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+#: One rank measures a training set of a million images while the others wait.
+LONG = timedelta(hours=12)
+
 
 @dataclass(frozen=True)
 class World:
@@ -65,9 +68,13 @@ def join(device: torch.device) -> World:
     if not started():
         return World()
     if not dist.is_initialized():
-        # Long: one rank measures a training set of a million images while the others wait.
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(hours=12))
+        store, rank, size = next(iter(dist.rendezvous("env://", timeout=LONG)))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # After a restart torchrun's store still holds the addresses of the dead: not to be called again.
+            # (Agents of several nodes may count restarts differently.)
+            store = dist.PrefixStore(f"restart {restarts()}", store)
+        dist.init_process_group(backend, timeout=LONG, store=store, rank=rank, world_size=size)
     return World(dist.get_rank(), dist.get_world_size())
 
 
@@ -84,6 +91,11 @@ def left() -> Iterator[None]:
 def started() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def restarts() -> int:
+    """Return how often torchrun has started the processes anew (``--max-restarts``): one of them had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def rank() -> int:

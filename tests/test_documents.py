@@ -85,7 +85,7 @@ def test_python_of_a_page_runs_in_its_order(
 
 
 def test_every_option_that_a_page_names_is_there() -> None:
-    known = {"--nproc-per-node"}
+    known = {"--nproc-per-node", "--max-restarts"}  # torchrun's
     for told in told_by_help():
         if "residual " in told.where:
             command, _ = command_named(told.where.split()[1:])

@@ -61,6 +61,8 @@ def train(
     where = pick_device(device)
     world = distributed.join(where)
     folder = RunFolder(out)
+    # What torchrun starts anew goes on with what its processes had begun before one of them died.
+    resume = resume or (distributed.restarts() > 0 and folder.recipe_file.is_file())
     recipe = RunFolder.check(out, recipe, resume)
     data_dir = data_dir or remembered_data_dir(out)
     if folder.results_file.exists():
