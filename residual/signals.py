@@ -7,6 +7,8 @@ The command listens from before its first large import to its end. A thread of i
 whatever the main thread is busy with; it ends the process when a second signal comes, and when the main
 thread, with nothing to save, has not ended after ``GRACE`` seconds. In the process of a library's user only
 the training loop listens, nothing ends the process, and a second signal is a KeyboardInterrupt.
+
+A time limit is a signal too, SIGALRM, which is listened for where there is one.
 """
 
 import os
@@ -20,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from .errors import Interrupted
+from .errors import InputError, Interrupted
 
 #: Windows has no SIGHUP.
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -72,6 +74,11 @@ class Listener:
         if self._command:
             signal.set_wakeup_fd(-1)
             self._writing.close()  # which ends the thread
+
+    def limit(self, minutes: float) -> None:
+        """Hear SIGALRM after so many minutes."""
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._handle)
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
 
     def check(self) -> None:
         """Raise Interrupted where a signal was heard: called where the work can be left."""
@@ -136,15 +143,17 @@ class Listener:
     def _next(self, seconds: float | None) -> int | None:
         """Return the next signal, None where none comes in so many seconds or ever."""
         while select.select([self._reading], [], [], seconds)[0] and (byte := self._reading.recv(1)):
-            if byte[0] in WATCHED:
+            if byte[0] in self._before:
                 return byte[0]
         return None
 
     def _say_heard(self, number: int) -> None:
         if self._saves and os.environ.get("RANK", "0") == "0":
+            over = number == getattr(signal, "SIGALRM", None)
+            heard = "the time of --minutes is over" if over else f"{signal.Signals(number).name} heard"
             _write(
-                f"residual: {signal.Signals(number).name} heard: a checkpoint is written when the images in "
-                "work are done; a second signal ends the run at once, without one\n"
+                f"residual: {heard}: a checkpoint is written when the images in work are done; a second "
+                "signal ends the run at once, without one\n"
             )
 
     def _end(self, number: int) -> None:
@@ -170,6 +179,26 @@ def listening(command: bool = False) -> Iterator[Listener]:
     finally:
         _current.close()
         _current = None
+
+
+@contextmanager
+def limited(minutes: float | None) -> Iterator[None]:
+    """End the work in this context after so many minutes, as a signal would; None for no limit.
+
+    Raises:
+        InputError: where the system has no alarms.
+    """
+    if minutes is None:
+        yield
+        return
+    if not hasattr(signal, "SIGALRM"):
+        raise InputError("--minutes: this system has no alarm signal; leave it out")
+    with listening() as listener:
+        listener.limit(minutes)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager

@@ -30,6 +30,12 @@ Deterministic = Annotated[
     bool,
     typer.Option("--deterministic", help="On a GPU: the same bits each time, but slower."),
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, help="Stop after so many minutes, with a checkpoint to go on from and exit code 142."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Settings = Annotated[
     list[str] | None,

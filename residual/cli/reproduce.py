@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..signals import limited
 from .detect import BoxesDir, Scales, shorter_sides
-from .options import DataDir, Deterministic, Device, Eager, Settings, takes
+from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, takes
 
 if TYPE_CHECKING:
     from ..reproduce.study import Family, Study, T
@@ -40,7 +41,9 @@ class ExperimentOptions:
         list[str] | None,
         typer.Option(metavar="NAME...", help="Train only these, as --networks NAME NAME."),
     ] = None
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network, seeds 0 to N-1.")] = 1
+    seeds: Annotated[
+        str, typer.Option(metavar="N|A-B", help="Runs of each network: seeds 0 to N-1, or A to B, as 1-4.")
+    ] = "1"
     seed: Annotated[int, typer.Option(min=0, help="Seed of the four runs.")] = 0
     weights_vgg16: Annotated[
         Path | None, typer.Option(help="ImageNet's VGG-16: a weights folder or run folder to start from.")
@@ -62,6 +65,7 @@ class ExperimentOptions:
     device: Device = "auto"
     eager: Eager = False
     deterministic: Deterministic = False
+    minutes: Minutes = None
     no_train: Annotated[bool, typer.Option("--no-train", help="Train nothing; show what is there.")] = False
 
     def study(self, family: "Family[T]") -> "Study[T]":
@@ -94,6 +98,16 @@ class ExperimentOptions:
                 raise InputError(f"--depths {word}: a CIFAR network has 6n+2 layers, as 20, 32, 44 or 56")
             depths.add(depth)
         return sorted(depths)
+
+    def chosen_seeds(self) -> range:
+        """Return the seeds of ``--seeds``."""
+        first, dash, last = self.seeds.partition("-")
+        seeds = range(0)
+        if first.isdecimal() and (last.isdecimal() or not dash):
+            seeds = range(int(first), int(last) + 1) if dash else range(int(first))
+        if not seeds:
+            raise InputError(f"--seeds {self.seeds}: write how many, as 5, or from which to which, as 1-4")
+        return seeds
 
 
 def degradation(asked: ExperimentOptions) -> None:
@@ -129,7 +143,7 @@ def table6(asked: ExperimentOptions) -> None:
     """Table 6: test errors of ResNets on CIFAR-10."""
     from ..reproduce import study, table6
 
-    table6.table6(asked.study(study.CIFAR10), asked.chosen_depths() or table6.DEPTHS, asked.seeds)
+    table6.table6(asked.study(study.CIFAR10), asked.chosen_depths() or table6.DEPTHS, asked.chosen_seeds())
 
 
 def figure6(asked: ExperimentOptions) -> None:
@@ -198,14 +212,18 @@ class Experiment:
     def add_to(self, app: typer.Typer) -> None:
         name, group = self.call.__name__, self.group
 
+        def call(asked: ExperimentOptions) -> None:
+            with limited(asked.minutes):
+                self.call(asked)
+
         changed = {"out": group.out, "data_dir": group.data_dir}
-        command = takes(ExperimentOptions, self.options + group.options, **changed)(self.call)
+        command = takes(ExperimentOptions, self.options + group.options, **changed)(call)
         lines = [f"  residual reproduce {name} {words}".rstrip() for words in self.examples + group.examples]
         epilog = "\n".join(["\b", "Examples:", *lines, "", group.remark])
         app.command(name, help=self.call.__doc__, epilog=epilog)(command)
 
 
-TRAINING = ("out", "data_dir", "settings", "device", "no_train")
+TRAINING = ("out", "data_dir", "settings", "device", "minutes", "no_train")
 #: Of networks whose inputs have one size.
 GPU = ("eager", "deterministic")
 DEPTHS, NETWORKS = ("more", "depths"), ("more", "networks")
@@ -292,7 +310,13 @@ EXPERIMENTS = (
         table6,
         CIFAR10,
         (*DEPTHS, "seeds"),
-        (DATA, "--depths 20 56 --seeds 5", f"--depths 20 {SHORT}", "--no-train"),
+        (
+            DATA,
+            "--depths 20 56 --seeds 5",
+            "--depths 110 --seeds 1-4 --minutes 55",
+            f"--depths 20 {SHORT}",
+            "--no-train",
+        ),
     ),
     Experiment(figure6, CIFAR10, DEPTHS, (DATA, f"--depths 20 56 {SHORT}", "--depths 20 32 44 56 110 1202")),
     Experiment(figure7, CIFAR10, DEPTHS, (DATA, f"--depths 20 56 {SHORT}")),

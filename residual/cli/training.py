@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import DataDir, Device, Settings
+from .options import DataDir, Device, Minutes, Settings
 
 if TYPE_CHECKING:
     from ..recipes import TrainingRecipe
@@ -41,6 +41,7 @@ class RunAsked:
     settings: Settings = None
     device: Device = "auto"
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False
+    minutes: Minutes = None
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False
 
 
@@ -58,7 +59,7 @@ def train_run(
         settings: more than those asked for, before them.
         options: more of ``run.train``.
     """
-    from .. import distributed, recipes, run
+    from .. import distributed, recipes, run, signals
 
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
     settings = [*settings, *_short_forms(asked), *(asked.settings or [])]
@@ -80,7 +81,7 @@ def train_run(
         _check_kind(out, kind)
     if chosen and distributed.rank() == 0:
         _tell_of_bfloat16(chosen, asked)
-    with distributed.left():
+    with signals.limited(asked.minutes), distributed.left():
         results = run.train(
             chosen,
             out,

@@ -84,13 +84,13 @@ class CifarRow:
         ]
 
 
-def table6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, seeds: int = 1) -> None:
+def table6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, seeds: Sequence[int] = (0,)) -> None:
     """Run what is missing, print the table, and write it as table6.json and table6.md.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    runs = study.runs([f"resnet{depth}" for depth in depths], range(seeds))
+    runs = study.runs([f"resnet{depth}" for depth in depths], seeds)
     rows = rows_of(depths, runs)
     as_table(rows, runs).publish(
         study.out,

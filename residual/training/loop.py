@@ -264,6 +264,8 @@ class Run:
 
     def _stopped(self, listener: Listener) -> Interrupted:
         at = f"stopped at iteration {self.progress.iteration:,}"
+        if checkpoints := self.folder.checkpoints():
+            at += f" with a checkpoint of {checkpoints[-1].stat().st_size / 1e6:.1f} MB"
         return Interrupted(f"{at}; continue with: {self.resume_command}", listener.received or signal.SIGTERM)
 
     def _show(self, display: Display) -> None:

@@ -5,11 +5,13 @@ import re
 import shutil
 import statistics
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, set_options
+from conftest import Call, Refused, Shown, set_options
 from PIL import Image
 
 from residual import InputError, run
@@ -284,3 +286,38 @@ def test_recipes_of_the_study_are_the_papers() -> None:
         recipe = find(f"cifar10-resnet{depth}")
         assert (recipe.schedule.iterations, recipe.batch.size, recipe.batch.bn_group) == (64_000, 128, 64)
         assert recipe.data.validation == 0
+
+
+def test_seeds_are_a_number_or_a_range(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr("residual.reproduce.table6.table6", lambda *given: asked.append(list(given[2])))
+    for seeds in ("3", "1-4", "7-7"):
+        shown("reproduce", "table6", "--seeds", seeds, "--out", tmp_path)
+    assert asked == [[0, 1, 2], [1, 2, 3, 4], [7]]
+    for wrong in ("0", "4-1", "-1", "a", "1-", "1.5"):
+        said = refused("reproduce", "table6", f"--seeds={wrong}", "--out", tmp_path)
+        assert f"--seeds {wrong}: write how many, as 5, or from which to which, as 1-4" in said
+
+
+def test_a_study_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: Shown) -> None:
+    limits: list[float | None] = []
+
+    @contextmanager
+    def limited(minutes: float | None) -> Iterator[None]:
+        limits.append(minutes)
+        yield
+
+    monkeypatch.setattr("residual.cli.reproduce.limited", limited)
+    shown("reproduce", "table6", "--no-train", "--minutes", "9", "--out", tmp_path)
+    shown("reproduce", "figure1", "--no-train", "--out", tmp_path)
+    assert limits == [9.0, None]
+
+
+def test_runs_made_on_several_machines_are_copied_together(study: Path, tmp_path: Path, call: Call) -> None:
+    for seed in (1, 0):
+        run = f"cifar10-resnet20/seed{seed}"
+        shutil.copytree(study / run, tmp_path / run)
+    assert call("reproduce", "table6", "--depths", "20", "--seeds", "2", "--no-train", "--out", tmp_path) == 0
+    assert (tmp_path / "table6.json").read_text() == (study / "table6.json").read_text()

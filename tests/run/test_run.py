@@ -189,6 +189,20 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
+def test_when_the_time_is_over_a_checkpoint_is_written(tmp_path: Path, residual: Command) -> None:
+    out = tmp_path / "limited"
+    long = [*TINY, "--set", "schedule.iterations=1000000", "--set", "checkpoint_every=1000000"]
+    done = residual("train", *long, "--minutes", "0.1", "--out", out)
+    assert done.returncode == 128 + signal.SIGALRM, done.stderr
+    assert "the time of --minutes is over: a checkpoint is written" in done.stderr
+    (checkpoint,) = list_checkpoints(out)
+    _, progress = load_checkpoint(checkpoint)
+    # 75,002 parameters and their velocities, in float32, and the BN statistics.
+    at = f"stopped at iteration {progress.iteration:,} with a checkpoint of 0.6 MB; continue with: residual"
+    assert at in done.stderr
+    assert progress.iteration > 0
+
+
 def test_resuming_a_complete_run_changes_nothing(uninterrupted: Path, shown: Shown) -> None:
     before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.name != ".lock"}
     assert "240 iterations" in shown("train", "--resume", "--out", uninterrupted).out
