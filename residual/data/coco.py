@@ -17,7 +17,6 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
-
 from .images import SUFFIXES
 from .named_files import NamedFiles, last_part
 

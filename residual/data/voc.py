@@ -22,7 +22,6 @@ from xml.etree import ElementTree
 from ..errors import InputError
 from ..files import read_text
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
-
 from .images import SUFFIXES
 from .named_files import NamedFiles, last_part
 
