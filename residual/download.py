@@ -159,6 +159,15 @@ def _receive(published: PublishedFile, file: Path, partial: Path) -> None:
         raise _BrokenOffError(f"the connection broke off after {done:,} of {total:,} bytes, which are kept")
 
 
+def matches(published: PublishedFile, file: Path) -> bool:
+    """Whether a file that is there is the published one, by its checksum."""
+    try:
+        _check(published, file)
+    except _WrongChecksumError:
+        return False
+    return True
+
+
 def _check(published: PublishedFile, file: Path) -> None:
     with file.open("rb") as content:
         found = hashlib.file_digest(content, published.algorithm).hexdigest()

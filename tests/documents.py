@@ -1,5 +1,6 @@
 """What the documents and --help tell people to type, and a place where all of it can be typed."""
 
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from conftest import BEGUN, ROOT, set_options, smooth_image, write_images
 from shapes import write_coco, write_devkit, write_shapes
 
 from residual import build_model
-from residual.class_names import imagenet_classes
+from residual.class_names import CIFAR10_CLASSES, imagenet_classes
 from residual.cli import app
 from residual.data import cifar10
 from residual.models import cifar, imagenet
@@ -295,6 +296,7 @@ class Stage:
     def patch(self, patch: Any) -> None:
         """Make networks and CIFAR-10 small, and everything happen in this home."""
         patch.setenv("HOME", str(self.home))
+        patch.setenv("RESIDUAL_CACHE", str(self.home / "cache"))
         patch.setattr(cifar10, "RECORDS", RECORDS)
         patch.setattr(cifar, "FILTERS", (2, 4, 4))
         patch.setattr(imagenet, "WIDTHS", (4, 4, 8, 8))
@@ -361,16 +363,24 @@ class Stage:
         names = [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
         for name in ("resnet50", "resnet101"):
             _save(self.place / "weights" / name, name, names, torch.rand(3))
+        self._published("torchvision:resnet50", "resnet50", names)
+        self._published("cifar:resnet20", "cifar_resnet20", CIFAR10_CLASSES)
         # VGG's fully connected layers are large whatever its filters are; any network will do.
         _save(self.place / "weights" / "vgg16", "cifar_resnet8", names, torch.rand(3))
-        objects = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
         for folder in ("weights/resnet20", "my-weights"):
-            _save(self.place / folder, "cifar_resnet20", objects, torch.rand(3, 32, 32))
+            _save(self.place / folder, "cifar_resnet20", CIFAR10_CLASSES, torch.rand(3, 32, 32))
         torch.save(build_model("resnet50", variant="v1.5").state_dict(), self.place / "resnet50.pth")
         torch.save(build_model("cifar_resnet20").state_dict(), self.place / "resnet20.th")
         authors = resnet(50, (1, 1, 1, 1), (4, 4, 8, 8))
         (self.place / "ResNet-50-model.caffemodel").write_bytes(caffemodel(authors.blobs))
         write_mean(self.place / "ResNet_mean.binaryproto")
+
+    def _published(self, name: str, network: str, classes: Any) -> None:
+        """Have weights in the cache, as if they had been fetched."""
+        folder = self.home / "cache" / "weights" / name.replace(":", "-")
+        _save(folder, network, classes, torch.rand(3))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"origin": {"name": name, "from": "here"}}))
 
     def _runs(self) -> None:
         home, runs = self.home, self.place / "runs"

@@ -1,9 +1,11 @@
 """Web servers on this machine, in place of those that weights and datasets are downloaded from."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +30,9 @@ class FileServer:
             def do_GET(self) -> None:
                 outer.answer(self)
 
+            def do_HEAD(self) -> None:
+                outer.answer(self)
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
@@ -41,7 +46,7 @@ class FileServer:
         self.asked.append((request.path, wanted))
         content = self.files.get(request.path)
         if content is None:
-            request.send_error(404)
+            self.missing(request)
             return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
         if start >= len(content) > 0:
@@ -52,8 +57,18 @@ class FileServer:
         request.send_header("Content-Length", str(len(rest)))
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        for name, value in self.headers(request.path).items():
+            request.send_header(name, value)
         request.end_headers()
-        request.wfile.write(rest[: self.cuts.pop(0)] if self.cuts else rest)
+        if request.command == "GET":
+            request.wfile.write(rest[: self.cuts.pop(0)] if self.cuts else rest)
+
+    def headers(self, path: str) -> dict[str, str]:
+        """Return what is said of a file besides its length."""
+        return {}
+
+    def missing(self, request: BaseHTTPRequestHandler) -> None:
+        request.send_error(404)
 
     def stop(self) -> None:
         self.http.shutdown()
@@ -61,9 +76,56 @@ class FileServer:
         self._thread.join()
 
 
+class HubServer(FileServer):
+    """Answers as the Hugging Face Hub does to who asks for a file of a repository.
+
+    Attributes:
+        commit: of all repositories.
+        checksums: wrong ones, by the names of files.
+    """
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def __init__(self) -> None:
+        self.checksums: dict[str, str] = {}
+        super().__init__()
+
+    def put(self, repository: str, folder: Path) -> None:
+        """Have a repository with the files of a folder."""
+        for file in folder.iterdir():
+            self.files[f"/{repository}/resolve/main/{file.name}"] = file.read_bytes()
+
+    def headers(self, path: str) -> dict[str, str]:
+        name, content = path.rpartition("/")[2], self.files[path]
+        # Small files are known by their git object, large ones by their SHA-256.
+        large = hashlib.sha256(content).hexdigest()
+        tag = large if name.endswith(".safetensors") else hashlib.sha1(content).hexdigest()
+        return {"X-Repo-Commit": self.commit, "ETag": f'"{self.checksums.get(name, tag)}"'}
+
+    def missing(self, request: BaseHTTPRequestHandler) -> None:
+        repository = "/".join(request.path.split("/")[:3]) + "/"
+        known = any(path.startswith(repository) for path in self.files)
+        revision = "/resolve/main/" not in request.path
+        error = ("RevisionNotFound" if revision else "EntryNotFound") if known else "RepoNotFound"
+        request.send_response(404)
+        request.send_header("X-Error-Code", error)
+        request.send_header("X-Repo-Commit", self.commit)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+
 @contextmanager
 def serving(files: dict[str, bytes] | None = None) -> Iterator[FileServer]:
     server = FileServer(files)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def serving_hub() -> Iterator[HubServer]:
+    server = HubServer()
     try:
         yield server
     finally:

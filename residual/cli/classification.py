@@ -28,7 +28,7 @@ Examples:
   residual train cifar10-resnet20 --data-dir ~/data
   residual train cifar10-resnet56 --set schedule.iterations=4000 --set seed=1 --out runs/short
   residual train imagenet-resnet50 --data-dir ~/imagenet
-  residual train finetune --weights weights/resnet50 --data-dir ~/flowers --out runs/flowers
+  residual train finetune --weights torchvision:resnet50 --data-dir ~/flowers --out runs/flowers
   residual train finetune --weights weights/resnet50 --data-dir ~/tulips --epochs 5 --lr 0.005 \\
     --batch 32 --set data.validation=0.2 --out runs/tulips
   residual train my.yaml
@@ -104,7 +104,7 @@ Examples:
 @takes(EvaluationAsked)
 def ensemble(
     members: Annotated[
-        list[Path], typer.Argument(help="Files of saved scores, run folders or weights folders.")
+        list[Path], typer.Argument(help="Files of saved scores, run folders, weights folders or names.")
     ],
     asked: EvaluationAsked,
 ) -> None:

@@ -40,10 +40,12 @@ BoxesDir = Annotated[
     ),
 ]
 Weights = Annotated[
-    list[Path], typer.Argument(help="A detector's folder or run folder; several are an ensemble.")
+    list[Path],
+    typer.Argument(help="A detector's folder, run folder or hf:OWNER/NAME; several are an ensemble."),
 ]
 StartFrom = Annotated[
-    Path | None, typer.Option(help="Start from this classifier's or detector's folder (or run folder).")
+    Path | None,
+    typer.Option(help="Start from this classifier or detector: a run, a weights folder, or a name."),
 ]
 Scales = Annotated[
     str | None, typer.Option(metavar="N,N,...", help="Multi-scale testing at these shorter sides.")
@@ -76,7 +78,7 @@ class DetectorAsked:
 Examples:
   residual detect train voc07+12-resnet101 --weights runs/imagenet-resnet101 --data-dir ~/VOCdevkit
   residual detect train coco-vgg16 --weights weights/vgg16 --data-dir ~/coco
-  residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --out runs/cells
+  residual detect train voc-finetune --weights torchvision:resnet50 --data-dir ~/cells --out runs/cells
   residual detect train voc-finetune --weights runs/cells --data-dir ~/other --set data.train=train
   residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --epochs 20 --lr 0.002
   residual detect train my.yaml --data-dir ~/cells
@@ -171,7 +173,7 @@ Examples:
 )
 @takes(DetectorAsked)
 def predict(
-    weights: Annotated[Path, typer.Argument(help="A detector's folder or a run folder.")],
+    weights: Annotated[Path, typer.Argument(help="A detector's folder, run folder or hf:OWNER/NAME.")],
     named: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Files, folders or patterns like 'images/*.jpg'.")
     ],
@@ -192,7 +194,9 @@ def predict(
     from ..data.images import decode
     from ..detection.submission import as_json as rows
     from ..files import refuse_existing, write_new
+    from ..models.names import check
 
+    check(weights)
     images = find_images(named)
     targets = {image: out / f"{image.stem}.png" for image in images} if out else {}
     if len(set(targets.values())) < len(targets):

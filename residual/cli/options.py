@@ -50,7 +50,9 @@ Variant = Annotated[
     typer.Option(help="Stride of a bottleneck on its first 1x1 (v1, the paper) or its 3x3 (v1.5)."),
 ]
 
-WeightsFolder = Annotated[Path, typer.Argument(help="A weights folder or a run folder.")]
+WeightsFolder = Annotated[
+    Path, typer.Argument(help="A run folder, a weights folder, or a name (residual weights lists them).")
+]
 DatasetName = Annotated[
     str | None, typer.Option("--dataset", help="Dataset (default: what the network was trained on).")
 ]

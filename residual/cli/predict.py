@@ -21,7 +21,7 @@ app = typer.Typer()
 @app.command(
     epilog="""\b
 Examples:
-  residual predict weights/resnet50 cat.jpg
+  residual predict torchvision:resnet50 cat.jpg
   residual predict runs/mine images/ 'more/*.png' --top 3 --csv > found.csv
   residual predict weights/resnet50 images/ --sheet sheet.png
 """
@@ -45,6 +45,9 @@ def predict(
     """
     if as_json and as_csv:
         raise InputError("--json and --csv are two ways of printing; choose one")
+    from ..models.names import check
+
+    check(weights)
     files = find_images(images)
 
     from ..analysis.sheet import draw_sheet

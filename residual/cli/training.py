@@ -26,7 +26,10 @@ class RunAsked:
     ] = None
     data_dir: DataDir = None
     weights: Annotated[
-        Path | None, typer.Option(help="Start from this weights folder (or run folder): fine-tuning.")
+        Path | None,
+        typer.Option(
+            help="Fine-tune this: a run folder, a weights folder, or a name (torchvision:resnet50)."
+        ),
     ] = None
     epochs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Length of the run, as --set schedule.epochs=N.")

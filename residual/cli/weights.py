@@ -1,4 +1,4 @@
-"""``residual complexity`` and ``import``: networks and their weights."""
+"""``residual complexity``, ``weights`` and ``import``: networks and their weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,74 @@ def complexity(
         *stages, total = map(TableRow, rows(counted))
         title = f"One image of {' x '.join(map(str, shape))} (C x H x W)"
         Table(title, headings(), [*stages, replace(total, rule=True)]).print()
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual weights
+  residual weights torchvision:resnet50 cifar:resnet20
+  residual weights --json
+"""
+)
+def weights(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Fetch these, for work without a network.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the weights that can be used by name, or fetch some.
+
+    With their parameters, the errors that their authors published, and whether they are in the cache. Of the
+    Hugging Face Hub also timm:NAME and hf:OWNER/NAME, which are listed once they are in the cache.
+    """
+    from ..files import cache_folder
+    from ..models.names import cached, check
+    from ..models.published import catalogue
+    from ..models.weights import weights_in
+    from ..table import Table, TableRow
+
+    for name in names or []:
+        check(name)
+    for name in names or []:
+        typer.echo(f"{name} is in {weights_in(Path(name))}")
+    if names:
+        return
+    known, here = catalogue(), cached()
+    if as_json:
+        listed = [
+            {
+                "name": one.name,
+                "network": one.network,
+                "parameters": one.parameters,
+                "data": one.data,
+                "top1_error": one.errors[0],
+                "top5_error": one.errors[1],
+            }
+            for one in known.values()
+        ]
+        print_json(
+            {"known": listed, "cache": str(cache_folder()), "cached": {k: str(v) for k, v in here.items()}}
+        )
+        return
+
+    def row(name: str, *numbers: str) -> TableRow:
+        return TableRow((name, *numbers, "yes" if name in here else ""))
+
+    rows = [
+        row(
+            one.name,
+            f"{one.parameters:,}",
+            one.data,
+            *("" if error is None else f"{error:.2f} %" for error in one.errors),
+        )
+        for one in known.values()
+    ]
+    rows += [row(name, "", "", "", "") for name in here if name not in known]
+    headings = ("name", "parameters", "data", "top-1 error", "top-5 error", "in the cache")
+    Table("Weights by name; the errors are those that their authors published", headings, rows).print()
+    typer.echo("More are on the Hugging Face Hub: timm:NAME, as timm:resnet50.a1_in1k, and hf:OWNER/NAME.")
+    typer.echo(f"The cache is {cache_folder()}; the environment variable RESIDUAL_CACHE names another.")
 
 
 @app.command(

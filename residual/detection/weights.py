@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import as_json, damaged, first_line, read_json, written_whole
+from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
 from ..models.weights import ANEW, CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked, weights_in
@@ -131,24 +132,25 @@ def save_detector(
 
 def is_detector(folder: Path) -> bool:
     """Whether a folder (or the weights folder in it) holds a detector; False where it holds nothing."""
+    if not is_name(folder) and not folder.is_dir():
+        return False
+    folder = weights_in(folder)
     try:
-        content = read_json(weights_in(folder) / CONFIG_FILE)
+        content = read_json(folder / CONFIG_FILE)
     except InputError:
         return False
     return isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT
 
 
 def read_detector(folder: Path) -> StoredDetector:
-    """Read a detector's folder, or the one in a run folder.
+    """Read a detector's folder, the one in a run folder, or one on the Hub by its name.
 
     Raises:
         InputError: when there is none, it holds a classifier, a file is damaged or newer, or the files do not
             fit each other.
     """
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}")
-    folder = weights_in(folder)
-    file = folder / CONFIG_FILE
+    where = weights_in(folder)
+    file = where / CONFIG_FILE
     config = _config(folder, file)
     try:
         detector = Detector.model_validate(config.detector)
@@ -158,7 +160,7 @@ def read_detector(folder: Path) -> StoredDetector:
     with torch.device("meta"):
         model = build_detector(detector, backbone, len(config.classes), Preprocessing(torch.zeros(3)))
     model.to_empty(device="cpu")
-    load_state(model, read_state(folder / MODEL_FILE), str(folder / MODEL_FILE))
+    load_state(model, read_state(where / MODEL_FILE), str(where / MODEL_FILE))
     return StoredDetector(model.eval(), config)
 
 

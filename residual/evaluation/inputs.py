@@ -14,10 +14,12 @@ from .views import side_for
 def usual_size(weights: Weights) -> tuple[int, int]:
     """Return the side of a network's input, and the shorter side of the images that it is cut from.
 
-    The side is that of the recipe for images in folders, else of the mean image where there is one, else
-    224, or 32 for the networks of Section 4.2. Those are trained on whole images, so theirs is the shorter
-    side too; crops of 224 are cut from 256.
+    Published weights say both. Else the side is that of the recipe for images in folders, or of the mean
+    image where there is one, or 224, or 32 for the networks of Section 4.2. Those are trained on whole
+    images, so theirs is the shorter side too; crops of 224 are cut from 256.
     """
+    if view := weights.config.get("view"):
+        return view["crop"], view["side"]
     folder = ((weights.config.get("recipe") or {}).get("data") or {}).get("folder")
     if folder:
         return folder["size"], side_for(folder["size"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..evaluation.ensemble import average
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores, load_scores
+from ..models.names import is_name
 from .evaluation import EvaluationOptions, evaluate
 
 
@@ -19,7 +20,8 @@ def evaluate_ensemble(
     """Test several networks and the mean of their softmax scores.
 
     Args:
-        members: files of saved scores, and weights folders or run folders, which are tested by the options.
+        members: files of saved scores, and weights folders, run folders or names, which are tested by the
+            options.
         device, tell: as of ``evaluate``.
 
     Returns:
@@ -30,7 +32,7 @@ def evaluate_ensemble(
     """
     found = []
     for path in members:
-        if path.is_dir():
+        if is_name(path) or path.is_dir():
             scores = evaluate(path, options, device=device, keep_scores=True, tell=tell).scores
             assert scores is not None
         else:

@@ -22,6 +22,7 @@ from ..files import as_json, check_file, check_new, damaged, read_json, refuse_e
 from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
+from .names import check, folder_of, is_name
 from .preprocessing import Preprocessing
 from .statedict import load_state, read_state, write_state
 
@@ -78,6 +79,13 @@ class PreprocessingConfig(Checked):
     source: str | None
 
 
+class ViewConfig(Checked):
+    """What of an image the network is shown: a square of side ``crop``, cut from shorter side ``side``."""
+
+    crop: int
+    side: int
+
+
 class WeightsConfig(Checked):
     """The content of config.json."""
 
@@ -86,6 +94,10 @@ class WeightsConfig(Checked):
     model: ModelConfig
     classes: list[str]
     preprocessing: PreprocessingConfig
+    #: Of published weights; those of a run follow its recipe.
+    view: ViewConfig | None = None
+    #: Of published weights: their name, and where they are from.
+    origin: dict[str, str] | None = None
     recipe: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
 
@@ -125,21 +137,29 @@ def save_weights(
 
 
 def weights_in(folder: Path) -> Path:
-    """Return ``folder``, or the weights folder in it where it is a run's."""
+    """Return the one folder that weights are read from, whatever they were named by.
+
+    Args:
+        folder: a weights folder, a run folder that holds one, or a name of published weights (names.py),
+            which are fetched if the cache has not got them.
+
+    Raises:
+        InputError: when there is none of these, or they cannot be fetched.
+    """
+    check(folder)
+    if is_name(folder):
+        return folder_of(folder, import_weights)
     inner = folder / "weights"
     return inner if not (folder / CONFIG_FILE).exists() and inner.is_dir() else folder
 
 
 def load_weights(folder: Path) -> Weights:
-    """Read a weights folder, or the one in a run folder.
+    """Read a weights folder, the one in a run folder, or published weights by their name.
 
     Raises:
-        InputError: when there is none, a file is damaged or newer, or the files do not fit each other.
+        InputError: when there is none, it cannot be fetched, a file is damaged or newer, or the files do not
+            fit each other.
     """
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; make a weights folder of it with residual import")
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}")
     folder = weights_in(folder)
     config, content = _read_config(folder)
     try:
@@ -162,6 +182,8 @@ def import_weights(
     classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    view: tuple[int, int] | None = None,
+    origin: dict[str, str] | None = None,
 ) -> Weights:
     """Make a weights folder of a state dict of torchvision, timm or a public CIFAR-10 ResNet.
 
@@ -175,6 +197,8 @@ def import_weights(
         classes: names of the K classes; "0" to "K-1" by default.
         mean, std: one number a channel, in units of [0, 1]. For ImageNet networks torchvision's by default,
             as ``config["preprocessing"]["source"]`` says then.
+        view: side of the square that the network is shown, and shorter side of the image that it is cut from.
+        origin: the name of published weights, and where they are from.
 
     Raises:
         InputError: when the file cannot be read or is not of this network, or an argument does not fit it.
@@ -195,6 +219,8 @@ def import_weights(
     preprocessing, source = choose_preprocessing(model, mean, std)
     classes = [str(k) for k in range(model.classes)] if classes is None else classes
     config = _describe(model, name, options, preprocessing, classes, source)
+    config["view"] = view and ViewConfig(crop=view[0], side=view[1]).model_dump()
+    config["origin"] = origin
     _write(out, model, preprocessing, config)
     return Weights(model.eval(), preprocessing, tuple(classes), config)
 

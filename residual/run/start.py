@@ -15,6 +15,7 @@ from ..detection.weights import is_detector, read_detector
 from ..errors import InputError
 from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
+from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
@@ -137,8 +138,8 @@ def _network(weights: Path) -> Model:
 
 
 def _lasting(weights: Path) -> str:
-    """Return the path as a run folder is to have it: it may be resumed from another folder."""
-    return str(weights.resolve())
+    """Return weights as a run folder is to name them: it may be resumed from another folder."""
+    return weights.as_posix() if is_name(weights) else str(weights.resolve())
 
 
 def _option(name: str, options: dict[str, Any], option: str) -> Any:

@@ -191,9 +191,9 @@ def test_exports_and_imports_overwrite_nothing(tmp_path: Path) -> None:
         )
 
     weights = imported()
-    (tmp_path / "a.pth").rename(tmp_path / "b.pth")
+    (tmp_path / "a.pth").write_bytes(b"damaged")
     assert "out exists already" in sentence_of(imported)  # before anything is read
-    (tmp_path / "b.pth").rename(tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(before)
     assert "a.pth exists already" in sentence_of(lambda: export_weights(weights, tmp_path / "a.pth"))
     assert (tmp_path / "a.pth").read_bytes() == before
     assert "ends in .safetensors, .pth or .pt" in sentence_of(
