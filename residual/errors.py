@@ -9,8 +9,12 @@ DISTRIBUTION = "deep-residual"
 class InputError(Exception):
     """Something the user gave is wrong: one clear sentence that says what, where, and what to do.
 
-    The command prints the sentence on stderr and exits with code 2; a library user catches it.
+    The command prints the sentence on stderr and exits with code 2; a library user catches it. It can be
+    printed and written anywhere, whatever the names in it are made of.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 class Interrupted(BaseException):
@@ -25,6 +29,11 @@ class Interrupted(BaseException):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = number
+
+
+def printable(text: str) -> str:
+    """Return a text that can be written anywhere: bytes of file names that are no UTF-8 become ``\\xe9``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def needs(what: str, package: str, extra: str) -> InputError:

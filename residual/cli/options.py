@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -191,18 +191,25 @@ def find_images(named: list[str]) -> list[Path]:
         InputError: for an argument that names nothing, or a folder without images.
     """
     # A file that is named is tried whatever its name is.
+    from ..data.folder import not_read, scan
     from ..data.images import SUFFIXES
 
     files: dict[Path, None] = {}
     for name in named:
         path = Path(name)
         if path.is_dir():
-            # rglob does not follow links to folders, so a loop of them ends.
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            listing = scan(path)
+            inside = sorted(
+                path / folder / file for folder, images in listing.images.items() for file in images
+            )
+            left_out = listing.left_out()
             if not inside:
+                holds = f"it holds {left_out}; " if left_out else ""
                 raise InputError(
-                    f"there is no image in the folder {path}; images end in {', '.join(SUFFIXES)}"
+                    f"there is no image in the folder {path}; {holds}images end in {', '.join(SUFFIXES)}"
                 )
+            if left_out:
+                warn(printable(f"{path}: {not_read(left_out)}"))
         elif path.exists():
             inside = [path]
         else:

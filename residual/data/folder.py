@@ -2,8 +2,9 @@
 
     DIR/train/CLASS/image.jpg         the training part
     DIR/val/CLASS/image.jpg           the validation part, or
-    DIR/val/image.jpg                 ImageNet's flat one, with a file that names each image's class:
-                                        LOC_val_solution.csv, val.txt, or the devkit's ground truth
+    DIR/val/image.jpg                 a flat one, with a list that names each image's class (lists.py):
+                                        LOC_val_solution.csv, val.txt, val.csv, the devkit's ground truth
+    DIR/val/images/image.jpg          the same; Tiny ImageNet's, with val_annotations.txt
     DIR/CLASS/image.jpg               not divided: ``split_validation`` holds some images out
     FILE.csv                          a list of images and classes anywhere (labels.py)
 
@@ -11,30 +12,42 @@ An index of the files is kept in the user's cache folder: reading the directorie
 minutes on a slow disk, and checking that they have not changed takes seconds.
 """
 
-import csv
+import functools
 import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, nearest
+from ..errors import DISTRIBUTION, InputError, nearest, printable
 from ..files import cache_folder, keep
-from .images import SUFFIXES
+from .images import FORMATS, READABLE, SUFFIXES
 from .labels import read_labels
+from .lists import ClassList, read_list
+from .named_files import NO_DATA
 
-#: Where the classes of a flat validation folder stand, beside it or in it.
-GROUND_TRUTH = ("LOC_val_solution.csv", "val.txt", "val.csv", "val_labels.csv")
+#: Where the classes of a flat folder stand, beside it or in it; "val" is its name.
+LISTS = ("LOC_{}_solution.csv", "{}.txt", "{}.csv", "{}_labels.csv", "{}_annotations.txt")
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
-#: What folders of the parts of a dataset are called here and elsewhere; no class is.
-PARTS = ("train", "val", "training", "valid", "validation", "test")
-VERSION = 1
+#: The folder that some datasets put a flat part's images into.
+INNER = "images"
+#: Tiny ImageNet's files: its classes, and a name for each of WordNet's ids.
+WNIDS, WORDS = "wnids.txt", "words.txt"
+#: What lies beside images and is none: it is not counted among what is left out.
+COMPANIONS = (".txt", ".csv", ".json", ".xml", ".md", ".html", ".pdf", ".yaml", ".yml", ".py", ".db", ".ini")
+#: What other programs call the parts.
+ELSEWHERE = {
+    "train": ("train", "training", "trainset", "train_set"),
+    "val": ("val", "valid", "validation", "test", "testing", "eval", "dev", "valset", "val_set", "testset"),
+}
+VERSION = 2
 
 #: "all" is what validation images may be held out of: all images of what has no validation part of its own.
 Split = Literal["train", "val", "all"]
@@ -46,10 +59,11 @@ class FolderIndex:
 
     Attributes:
         name: of the dataset and its part.
-        classes: names of the K classes, sorted.
+        classes: names of the K classes, sorted; bytes that are no UTF-8 are escaped in them.
         files: paths of the N images below ``root``.
         targets: int64 (N,), each in [0, K).
         root: the folder that the paths are relative to.
+        notes: a sentence on whatever may not be as it was meant.
     """
 
     name: str
@@ -57,11 +71,12 @@ class FolderIndex:
     files: tuple[str, ...]
     targets: Tensor
     root: Path
+    notes: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def ids(self) -> tuple[str, ...]:
-        """Names of the images: their paths."""
-        return self.files
+        """Names of the images: their paths, as they can be printed."""
+        return tuple(map(printable, self.files))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -72,7 +87,34 @@ class FolderIndex:
     def subset(self, indices: Tensor, name: str) -> "FolderIndex":
         """Return the images at ``indices``, int64 (M,)."""
         files = tuple(self.files[position] for position in indices.tolist())
-        return FolderIndex(name, self.classes, files, self.targets[indices], self.root)
+        return FolderIndex(name, self.classes, files, self.targets[indices], self.root, self.notes)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder that are not hidden.
+
+    Attributes:
+        images: those that are read, sorted: by the folder of the first level, "" for the folder itself, their
+            paths below that.
+        others: how many other files there are, by folder and suffix.
+    """
+
+    images: dict[str, list[str]] = field(default_factory=dict)
+    others: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def left_out(self, folders: Iterable[str] | None = None) -> str:
+        """Return the files of some folders (of all) that are not read, as "3 .psd and 1 without a suffix"."""
+        counts: Counter[str] = Counter()
+        for folder in self.others if folders is None else folders:
+            counts.update(self.others.get(folder, {}))
+        named = [
+            f"{count:,} {suffix or 'without a suffix'}"
+            for suffix, count in counts.most_common()
+            if suffix not in COMPANIONS
+        ]
+        *some, last = named or [""]
+        return f"{', '.join(some)} and {last}" if some else last
 
 
 def parts_of(data_dir: Path) -> set[Split]:
@@ -86,12 +128,16 @@ def holds_classes(data_dir: Path) -> bool:
     """Whether there are images by classes, not divided into parts: the usual beginning."""
     if data_dir.is_file():
         return True
-    if data_dir.name in PARTS and (data_dir.absolute().parent / "train").is_dir():
+    if _is_part(data_dir.name) and (data_dir.absolute().parent / "train").is_dir():
         return False  # a part, of the folder above
     folders = [path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return not any(path.name.lower() in PARTS for path in folders) and any(
+    return not any(_is_part(path.name) for path in folders) and any(
         file.name.lower().endswith(SUFFIXES) for path in folders for file in path.iterdir()
     )
+
+
+def _is_part(name: str) -> bool:
+    return any(name.lower() in names for names in ELSEWHERE.values())
 
 
 def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None = None) -> FolderIndex:
@@ -105,32 +151,39 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
 
     Raises:
         InputError: when there is no such folder, a class has no images or is not among ``classes``, or the
-            classes of a flat validation folder are not known.
+            classes of a flat folder are not known.
     """
     if data_dir.is_file():
         return _listed(data_dir, split, classes)
-    if not data_dir.is_dir():
-        raise InputError(f"there is no folder {data_dir}")
-    root = data_dir / ("train" if split == "all" else split)
-    if split == "all" and not root.is_dir():
-        root = data_dir
-    if not root.is_dir():
-        if split == "train" or any((data_dir / other).is_dir() for other in ("train", "val")):
-            above = data_dir.absolute().parent
-            inside = data_dir.name in ("train", "val") and (above / "train").is_dir()
-            remedy = f"name {above}" if inside else f"put a folder for each class into {root}"
-            raise InputError(f"{data_dir} has no folder {split}; {remedy}")
-        root = data_dir
+    root = _root(data_dir, split)
+    part = "train" if split == "all" else split
     listing = _cached(root)
-    flat = listing[""]
-    folders = {name: files for name, files in listing.items() if name}
-    found = _flat(root, data_dir, flat) if flat and not folders else _sorted(root, folders)
+    flat = listing.images[""]
+    folders = {name: files for name, files in listing.images.items() if name}
+    places = (root, data_dir)
+    names = [name.format(part) for name in LISTS]
+    source = next((p / name for p in places for name in names if (p / name).is_file()), None)
+    if source and not flat and list(folders) == [INNER]:
+        flat, folders = [f"{INNER}/{file}" for file in folders[INNER]], {}
+    if flat and not folders:
+        found = _flat(root, data_dir, part, source, flat, classes)
+    else:
+        found = _sorted(root, folders, listing)
+    found = _with_names(found, data_dir, root)
+    strange = classes is not None and not found.keys() <= set(classes)
+    if (split != "val" or strange) and (level := _one_level_too_many(root, found)):
+        raise InputError(level)
     name = f"{data_dir} {root.name}" if root != data_dir else str(data_dir)
-    return _index(name, root, found, classes, root)
+    return _index(name, root, found, classes, root, _notes(root, found, listing, flat if folders else []))
 
 
 def _index(
-    name: str, source: Path, found: dict[str, list[str]], classes: tuple[str, ...] | None, root: Path
+    name: str,
+    source: Path,
+    found: dict[str, list[str]],
+    classes: tuple[str, ...] | None,
+    root: Path,
+    notes: Iterable[str],
 ) -> FolderIndex:
     """Return the index of each class's images, in the order of ``classes`` where they are given."""
     own = tuple(sorted(found))
@@ -146,6 +199,7 @@ def _index(
         tuple(file for file, _ in files),
         torch.tensor([target for _, target in files]),
         root,
+        tuple(map(printable, notes)),
     )
 
 
@@ -161,68 +215,160 @@ def _listed(path: Path, split: Split, classes: tuple[str, ...] | None) -> Folder
             found.setdefault(each.label, []).append(each.file)
     if not found:
         raise InputError(f"{path} lists no image of the split {split}")
-    return _index(f"{path} {split}" if divided else str(path), path, found, classes, path.parent)
+    name = f"{path} {split}" if divided else str(path)
+    return _index(name, path, found, classes, path.parent, _single(path, found))
 
 
-def _sorted(root: Path, folders: dict[str, list[str]]) -> dict[str, list[str]]:
+def scan(root: Path, directories: dict[str, int] | None = None) -> Listing:
+    """Return the files below a folder, links followed; hidden ones and those of NO_DATA are none.
+
+    Args:
+        directories: is filled with when each directory was changed last.
+
+    Raises:
+        InputError: when a directory cannot be read.
+    """
+    changed = {} if directories is None else directories
+    found = Listing({"": []}, {})
+
+    def walk(folder: Path, prefix: str, seen: frozenset[str]) -> Iterable[str]:
+        changed[folder.relative_to(root).as_posix()] = _modified(folder)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in NO_DATA:
+                continue
+            if _is_folder(entry):
+                real = os.path.realpath(entry.path)
+                if real in seen:
+                    continue  # a link to a folder that we are in
+                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
+            else:
+                yield f"{prefix}{entry.name}"
+
+    for file in walk(root, "", frozenset({os.path.realpath(root)})):
+        folder, slash, rest = file.partition("/")
+        folder, rest = (folder, rest) if slash else ("", file)
+        if rest.lower().endswith(SUFFIXES):
+            found.images.setdefault(folder, []).append(rest)
+        else:
+            counts = found.others.setdefault(folder, {})
+            suffix = Path(rest).suffix.lower()
+            counts[suffix] = counts.get(suffix, 0) + 1
+    for name in changed:
+        # A folder without files is a class too, one without images.
+        if name != "." and "/" not in name:
+            found.images.setdefault(name, [])
+    return found
+
+
+def not_read(left_out: str) -> str:
+    """Return what there is to know of files that are left out, as ``Listing.left_out`` names them."""
+    return f"{left_out} left out, as no images that are read{_how_to_read(left_out)}"
+
+
+def _how_to_read(left_out: str) -> str:
+    heic = next((name for name in FORMATS["HEIF"] if "HEIF" not in READABLE and name in left_out), None)
+    return f" ({heic} is with pip install '{DISTRIBUTION}[heic]')" if heic else ""
+
+
+def _root(data_dir: Path, split: Split) -> Path:
+    """Return the folder of a part."""
+    if not data_dir.is_dir():
+        raise InputError(f"there is no folder {data_dir}")
+    part: Literal["train", "val"] = "train" if split == "all" else split
+    root = data_dir / part
+    if root.is_dir():
+        return root
+    there = {path.name for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    divided = bool(there & {"train", "val"}) or (bool(there) and all(map(_is_part, there)))
+    if split != "train" and not divided:
+        return data_dir
+    refuse_other_names(data_dir, part)
+    if split == "all":
+        return data_dir
+    above = data_dir.absolute().parent
+    inside = data_dir.name in ("train", "val") and (above / "train").is_dir()
+    remedy = f"name {above}" if inside else f"put a folder for each class into {root}"
+    raise InputError(f"{data_dir} has no folder {part}; {remedy}")
+
+
+def refuse_other_names(data_dir: Path, part: Literal["train", "val"]) -> None:
+    """Raise an InputError where a folder without a part has one by another name."""
+    known = ELSEWHERE[part]
+    there = [path.name for path in data_dir.iterdir() if path.is_dir()] if data_dir.is_dir() else []
+    similar = sorted(
+        (name for name in there if name.lower() in known), key=lambda name: known.index(name.lower())
+    )
+    if similar:
+        raise InputError(
+            f"{data_dir} has no folder {part}, but one called {similar[0]}: rename it to {part}, or link it "
+            f"(ln -s {similar[0]} {data_dir / part})"
+        )
+
+
+def _sorted(root: Path, folders: dict[str, list[str]], listing: Listing) -> dict[str, list[str]]:
     """Return each class's images, of a folder with a directory for each class."""
     if not folders:
         raise InputError(f"{root} is empty; put a folder with images for each class there")
-    found = {name: [f"{name}/{file}" for file in files] for name, files in folders.items()}
-    empty = [name for name, files in found.items() if not files]
-    if len(empty) == len(found):
+    empty = [name for name, files in folders.items() if not files]
+    others = listing.left_out(empty)
+    if len(empty) == len(folders):
+        holds = f"they hold {others}; " if others else ""
         raise InputError(
-            f"{root} has no images in its {len(found)} folders (known are {', '.join(SUFFIXES)}); is it "
-            "the folder that holds the classes?"
+            f"{root} has no images in its {len(folders)} folders ({holds}known are {', '.join(SUFFIXES)}); "
+            "is it the folder that holds the classes?"
         )
     if empty:
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        if others:
+            raise InputError(
+                f"{root / empty[0]}{more}: a class without images that are read, but with {others}"
+                f"{_how_to_read(others)}; convert them to PNG or JPEG, or remove the folder"
+            )
         raise InputError(
             f"{root / empty[0]}{more}: a class without images; put images there or remove the folder"
         )
+    found: dict[str, list[str]] = {}
+    for name, files in folders.items():
+        if printable(name) in found:
+            raise InputError(f"{root} has two folders that are both shown as {printable(name)}; rename one")
+        found[printable(name)] = [f"{name}/{file}" for file in files]
     return found
 
 
-def _flat(root: Path, data_dir: Path, images: list[str]) -> dict[str, list[str]]:
-    """Return each class's images, of ImageNet's validation folder without directories."""
+def _flat(
+    root: Path,
+    data_dir: Path,
+    split: str,
+    source: Path | None,
+    images: list[str],
+    classes: tuple[str, ...] | None,
+) -> dict[str, list[str]]:
+    """Return each class's images, of a folder without a directory for each."""
     places = (root, data_dir, data_dir / "ILSVRC2012_devkit_t12" / "data")
-    known: dict[str, str] = {}
-    source = next((p / n for p in places for n in GROUND_TRUTH if (p / n).is_file()), None)
     if source:
-        known = _read_pairs(source)
-    elif source := next((p / DEVKIT for p in places if (p / DEVKIT).is_file()), None):
-        known = _read_devkit(source, sorted(images))
+        known = read_list(source)
+        if classes is None and split == "val" and (data_dir / "train").is_dir():
+            classes = index_folder(data_dir, "train").classes
+        known = known.named(classes)
+    elif devkit := next((p / DEVKIT for p in places if split == "val" and (p / DEVKIT).is_file()), None):
+        known = _read_devkit(devkit, sorted(images))
     else:
         raise InputError(
             f"{root} has images but no folders for classes, and no file says what they show; put beside it "
-            f"LOC_val_solution.csv, a val.txt (lines of FILE CLASS), or the devkit's {DEVKIT} and meta.mat"
+            f"{', '.join(name.format(split) for name in LISTS[:3])} (lines of FILE CLASS)"
+            + (f", or the devkit's {DEVKIT} and meta.mat" if split == "val" else "")
         )
     found: dict[str, list[str]] = {}
     for file in sorted(images):
-        name = known.get(Path(file).stem)
-        if name is None:
-            raise InputError(f"{source} does not say which class {file} is of")
-        found.setdefault(name, []).append(file)
+        found.setdefault(known.class_of(file), []).append(file)
     return found
 
 
-def _read_pairs(path: Path) -> dict[str, str]:
-    """Return the class of each image by the file's name without suffix, from lines of FILE CLASS."""
-    pairs = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows: Iterable[list[str]] = csv.reader(file) if path.suffix == ".csv" else (x.split() for x in file)
-        for number, row in enumerate(rows, start=1):
-            if not row or (number == 1 and row[0].lower() in ("imageid", "file", "filename", "image")):
-                continue
-            # Kaggle's file has boxes after the class: "n01751748 111 108 230 366".
-            words = row[1].split() if len(row) > 1 else []
-            if not words:
-                raise InputError(f"{path}, line {number}: write the image's file and its class")
-            pairs[Path(row[0]).stem] = words[0]
-    return pairs
-
-
-def _read_devkit(path: Path, images: list[str]) -> dict[str, str]:
+def _read_devkit(path: Path, images: list[str]) -> ClassList:
     """Return the class of each image from the devkit: a number a line, and meta.mat, which names them."""
     # scipy comes with scikit-learn; importing it takes a while.
     from scipy.io import loadmat
@@ -239,59 +385,83 @@ def _read_devkit(path: Path, images: list[str]) -> dict[str, str]:
         raise InputError(f"{path} or {meta} is damaged ({error})") from None
     if len(classes) != len(images):
         raise InputError(f"{path} has {len(classes):,} lines, and there are {len(images):,} images")
-    return {Path(file).stem: name for file, name in zip(images, classes, strict=True)}
+    return ClassList(path, {Path(file).name: name for file, name in zip(images, classes, strict=True)})
 
 
-def _cached(root: Path) -> dict[str, list[str]]:
-    """Return the images of each class's folder, from the cache where no directory has changed since."""
+def _with_names(found: dict[str, list[str]], data_dir: Path, root: Path) -> dict[str, list[str]]:
+    """Return Tiny ImageNet's classes by WordNet id and name, those of other folders as they are."""
+    folder = next(
+        (p for p in (data_dir, root.parent) if all((p / n).is_file() for n in (WNIDS, WORDS))), None
+    )
+    if not folder or not all(re.fullmatch(r"n\d{8}", name) for name in found):
+        return found
+    words = {}
+    for line in (folder / WORDS).read_text(encoding="utf-8", errors="replace").splitlines():
+        wnid, _, names = line.partition("\t")
+        # "goldfish, Carassius auratus"
+        words[wnid.strip()] = names.partition(",")[0].strip()
+    return {f"{wnid} {words.get(wnid, '')}".strip(): files for wnid, files in found.items()}
+
+
+def _one_level_too_many(root: Path, found: dict[str, list[str]]) -> str | None:
+    """Return a sentence where a single class has nothing but folders, which look like the classes."""
+    if len(found) > 1:
+        return None
+    ((name, files),) = found.items()
+    inside = sorted({file.split("/")[1] for file in files if file.count("/") > 1})
+    if len(inside) < 2 or any(file.count("/") == 1 for file in files):
+        return None
+    return (
+        f"{root} has a single class, {name}, whose {len(inside):,} folders look like the classes "
+        f"({', '.join(map(printable, inside[:3]))}{', ...' if len(inside) > 3 else ''}); move them up "
+        f"into {root}"
+    )
+
+
+def _notes(root: Path, found: dict[str, list[str]], listing: Listing, loose: list[str]) -> Iterable[str]:
+    """Yield a sentence on each thing of a part that may not be as it was meant."""
+    if left_out := listing.left_out():
+        yield f"{root}: {not_read(left_out)}"
+    if loose:
+        yield f"{root}: {len(loose):,} images beside the folders of the classes are of no class, and left out"
+    yield from _single(root, found)
+    inside = [
+        {file.split("/")[1] if file.count("/") > 1 else "" for file in files} for files in found.values()
+    ]
+    if (
+        len(found) > 1
+        and len(inside[0]) > 1
+        and "" not in inside[0]
+        and all(names == inside[0] for names in inside)
+    ):
+        some = ", ".join(map(printable, sorted(inside[0])[:3]))
+        yield (
+            f"{root}: all {len(found):,} classes have the same folders ({some}); if those are the classes, "
+            f"put them into {root} directly"
+        )
+
+
+def _single(source: Path, found: dict[str, list[str]]) -> Iterable[str]:
+    if len(found) == 1:
+        yield f"{source} has one class, {next(iter(found))}: there is nothing to tell it from"
+
+
+def _cached(root: Path) -> Listing:
+    """Return the files of each class's folder, from the cache where no directory has changed since."""
     file = _cache_file(root)
+    about = {"version": VERSION, "root": str(root), "suffixes": list(SUFFIXES)}
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored["version"] == VERSION and all(
+        if all(stored[key] == value for key, value in about.items()) and all(
             _modified(root / name) == time for name, time in stored["directories"].items()
         ):
-            return stored["files"]
+            return Listing(stored["images"], stored["others"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # none yet, or a damaged one: it is made again
     directories: dict[str, int] = {}
-    files = _scan(root, directories)
-    content = {"version": VERSION, "root": str(root), "directories": directories, "files": files}
+    found = scan(root, directories)
+    content = about | {"directories": directories, "images": found.images, "others": found.others}
     keep(file, json.dumps(content).encode())
-    return files
-
-
-def _scan(root: Path, directories: dict[str, int]) -> dict[str, list[str]]:
-    """Return the images directly in ``root`` (under "") and below each of its folders, sorted.
-
-    Args:
-        directories: is filled with when each directory was changed last.
-    """
-    found: dict[str, list[str]] = {"": []}
-
-    def walk(folder: Path, prefix: str, seen: frozenset[str]) -> Iterable[str]:
-        directories[folder.relative_to(root).as_posix()] = _modified(folder)
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                real = os.path.realpath(entry.path)
-                if real in seen:
-                    continue  # a link to a folder that we are in
-                yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
-            elif entry.name.lower().endswith(SUFFIXES):
-                yield f"{prefix}{entry.name}"
-
-    for file in walk(root, "", frozenset({os.path.realpath(root)})):
-        folder, slash, rest = file.partition("/")
-        found.setdefault(folder if slash else "", []).append(rest if slash else file)
-    for name in directories:
-        # A folder without files is a class too, one without images.
-        if name != "." and "/" not in name:
-            found.setdefault(name, [])
     return found
 
 
@@ -311,5 +481,5 @@ def _modified(folder: Path) -> int:
 
 def _cache_file(root: Path) -> Path:
     resolved = str(root.resolve())
-    name = re.sub(r"\W+", "-", resolved)[-60:].strip("-")
-    return cache_folder() / f"index-{name}-{hashlib.sha256(resolved.encode()).hexdigest()[:12]}.json"
+    name = re.sub(r"\W+", "-", printable(resolved))[-60:].strip("-")
+    return cache_folder() / f"index-{name}-{hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]}.json"

@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from ..errors import InputError, Interrupted
+from ..errors import InputError
 from .threads import Budget
 
 T = TypeVar("T")
@@ -322,7 +322,7 @@ def _said_of(what: Path | str) -> Iterator[None]:
     """Turn what is wrong with an image into a DamagedImage that begins with the image's name."""
     try:
         yield
-    except (InputError, Interrupted):
+    except InputError:
         raise
     except FileNotFoundError:
         if isinstance(what, Path) and what.is_symlink():

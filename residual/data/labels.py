@@ -7,6 +7,7 @@ Paths are relative to the file's folder.
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,18 @@ from ..files import read_text
 
 #: What the columns may be called.
 NAMES = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "imageid", "image_path"),
-    "label": ("label", "class", "class_name", "category", "target"),
+    "path": (
+        "path",
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "image",
+        "imageid",
+        "image_id",
+        "image_path",
+    ),
+    "label": ("label", "class", "class_name", "category", "target", "predictionstring"),
     "split": ("split", "part", "set", "subset"),
 }
 #: What the splits may be called.
@@ -53,23 +64,9 @@ def read_labels(path: Path) -> list[LabelledFile]:
     """
     if path.suffix.lower() != ".csv":
         raise InputError(f"{path} is a file; name a folder of images, or a .csv file that lists them")
-    text = read_text(path, "write a line of PATH,CLASS for each image").removeprefix("\ufeff")
-    first = text.partition("\n")[0]
-    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    columns = _columns(rows[0]) if rows else None
-    begin = 1 if columns else 0
-    columns = columns or {"path": 0, "label": 1, "split": 2}
     found: dict[str, tuple[int, LabelledFile]] = {}
-    for number, row in enumerate(rows[begin:], start=begin + 1):
-        if not any(cell.strip() for cell in row):
-            continue
-        cells = {name: row[column].strip() if column < len(row) else "" for name, column in columns.items()}
+    for number, cells in read_rows(path):
         where = f"{path}, line {number}"
-        if not cells["path"] or not cells["label"]:
-            raise InputError(
-                f"{where}: {delimiter.join(row)!r} names no image and its class; write PATH,CLASS"
-            )
         listed = LabelledFile(
             _there(path.parent, cells["path"], where), cells["label"], _split(cells.get("split"), where)
         )
@@ -84,7 +81,35 @@ def read_labels(path: Path) -> list[LabelledFile]:
     return [listed for _, listed in found.values()]
 
 
-def _columns(header: list[str]) -> dict[str, int] | None:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of each line of a CSV file that is not empty, and its cells by the keys of NAMES.
+
+    Raises:
+        InputError: when it cannot be read, or a line names no image or no class.
+    """
+    text = read_text(path, "write a line of PATH,CLASS for each image").removeprefix("\ufeff")
+    first = text.partition("\n")[0]
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as CSV ({error})") from None
+    columns = _columns(rows[0], path) if rows else None
+    begin = 1 if columns else 0
+    columns = columns or {"path": 0, "label": 1, "split": 2}
+    for number, row in enumerate(rows[begin:], start=begin + 1):
+        if not any(cell.strip() for cell in row):
+            continue
+        cells = {name: row[column].strip() if column < len(row) else "" for name, column in columns.items()}
+        if not cells["path"] or not cells["label"]:
+            raise InputError(
+                f"{path}, line {number}: {delimiter.join(row)!r} names no image and its class; "
+                "write PATH,CLASS"
+            )
+        yield number, cells
+
+
+def _columns(header: list[str], path: Path) -> dict[str, int] | None:
     """Return where the columns are that a first line names; None where it is no such line."""
     words = [cell.strip().lower() for cell in header]
     columns = {
@@ -92,7 +117,12 @@ def _columns(header: list[str]) -> dict[str, int] | None:
         for name, names in NAMES.items()
         if any(known in words for known in names)
     }
-    return columns if {"path", "label"} <= columns.keys() else None
+    if "path" not in columns:
+        return None
+    others = [place for place in range(len(words)) if place not in columns.values()]
+    if "label" not in columns and len(others) != 1:
+        raise InputError(f"{path}: call the column of the classes 'class'; there are {', '.join(header)}")
+    return {"label": others[0]} | columns if "label" not in columns else columns
 
 
 def _there(folder: Path, file: str, where: str) -> str:

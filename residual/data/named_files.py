@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-#: Folders that are nobody's data: thumbnails of a Synology, what macOS adds to archives.
-NO_DATA = ("@eaDir", "__MACOSX")
+#: Folders that are nobody's data: thumbnails of a Synology, what macOS adds to archives, bins of storage.
+NO_DATA = ("@eaDir", "__MACOSX", "#recycle", "@Recycle", "$RECYCLE.BIN", "lost+found")
 
 
 class NamedFiles:

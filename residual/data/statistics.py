@@ -73,13 +73,26 @@ def training_statistics(
         InputError: when no image can be read.
     """
     file = _statistics_file(index, size, side)
-    if kept := load_statistics(file):
+    if (kept := load_statistics(file)) and _still_unreadable(index, kept, size, side):
         return kept
     found = measure(index, size, side, progress, workers)
-    # Images that cannot be read now may be readable the next time, and then belong to the mean.
-    if not found.unreadable:
-        save_statistics(found, file)
+    save_statistics(found, file)
     return found
+
+
+def _still_unreadable(index: FolderIndex, found: Statistics, size: int, side: int) -> bool:
+    """Whether the images that could not be read when a training set was measured still cannot be.
+
+    What is readable again (a disk that has come back) belongs to the mean.
+    """
+    position = {id: number for number, id in enumerate(index.ids)}
+    for id in found.unreadable:
+        try:
+            decode_centre(index.path(position[id]), size, side)
+        except DamagedImage:
+            continue
+        return False
+    return True
 
 
 def measure(
@@ -167,7 +180,14 @@ def save_statistics(statistics: Statistics, file: Path) -> None:
 def _statistics_file(index: FolderIndex, size: int, side: int) -> Path:
     """Return where the statistics of a training set are kept, in the user's cache folder."""
     # Files that were replaced have another size or time.
-    stats = [os.stat(index.path(position)) for position in range(len(index))]
-    files = [f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(index.files, stats, strict=True)]
+    files = [f"{file} {_state(index.path(position))}" for position, file in enumerate(index.files)]
     told = "\n".join([str(index.root.resolve()), f"centre {size} of {side}", *files])
-    return cache_folder() / f"statistics-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
+    return cache_folder() / f"statistics-{hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}.safetensors"
+
+
+def _state(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return "unreadable"  # a link that leads nowhere
+    return f"{found.st_size} {found.st_mtime_ns}"

@@ -4,7 +4,7 @@ The threads read a file, decode it at a reduced scale and resize the part that w
 and colour noise are for the whole batch, on the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -35,8 +35,8 @@ class StreamBatches(OrderedBatches):
         noise: the colour augmentation, None for none.
         device: where batches are finished.
         workers: threads that decode; None for as many as there are cores for this process.
-        damaged: "skip": another image of the batch takes the place of one that cannot be read; "fatal": the
-            run ends.
+        damaged: "skip": another image of the batch takes the place of one that cannot be read, or the next
+            ones of the order where none can; "fatal": the run ends.
     """
 
     def __init__(
@@ -68,25 +68,33 @@ class StreamBatches(OrderedBatches):
 
         Raises:
             DamagedImage: for an image that cannot be read, if those are fatal.
-            InputError: when no image of the batch can be read.
+            InputError: when no image at all can be read.
         """
         pixels, reasons = self.prefetch(iteration)
         chosen = self.indices(iteration)[self.mine]
-        places = self._replace(chosen, reasons)
+        self._note(chosen.tolist(), reasons)
+        if None not in reasons:
+            chosen, reasons = self._from_later(iteration, pixels)
+        places = _places(reasons)
         targets = self.index.targets[chosen[places]]
         images = torch.from_numpy(pixels if places == list(range(len(places))) else pixels[places])
         return self._finish(iteration, images.permute(0, 3, 1, 2)), targets.to(self.device)
 
     def _begin(self, iteration: int) -> tuple[np.ndarray, list[Callable[[], str | None]]]:
-        random = self._random(iteration, 0)
-        numbers = torch.rand(self.batch, self.crop.numbers, generator=random)[self.mine]
-        flipped = (torch.rand(self.batch, generator=random)[self.mine] < 0.5).tolist()
+        numbers, flipped = self._draws(iteration)
         chosen = self.indices(iteration)[self.mine].tolist()
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
         return pixels, [
-            partial(self._read, position, numbers[place], self.flip and flipped[place], pixels[place])
+            partial(self._read, position, numbers[place], flipped[place], pixels[place])
             for place, position in enumerate(chosen)
         ]
+
+    def _draws(self, iteration: int) -> tuple[Tensor, list[bool]]:
+        """Return the numbers that choose each image's part, and whether it is flipped."""
+        random = self._random(iteration, 0)
+        numbers = torch.rand(self.batch, self.crop.numbers, generator=random)[self.mine]
+        flipped = (torch.rand(self.batch, generator=random)[self.mine] < 0.5).tolist()
+        return numbers, [self.flip and one for one in flipped]
 
     def _read(self, position: int, numbers: Tensor, flipped: bool, out: np.ndarray) -> str | None:
         """Fill ``out`` with the part of an image; return what is wrong with its file, if something is."""
@@ -96,21 +104,41 @@ class StreamBatches(OrderedBatches):
             return str(error)
         return None
 
-    def _replace(self, chosen: Tensor, reasons: list[str | None]) -> list[int]:
-        """Return for each place of the batch that of an image that could be read: itself, if it could."""
-        for position, reason in zip(chosen.tolist(), reasons, strict=True):
+    def _note(self, chosen: list[int], reasons: Sequence[str | None]) -> None:
+        """Remember what is wrong with the images that could not be read, or end the run."""
+        for position, reason in zip(chosen, reasons, strict=True):
             if reason is not None:
                 if self.damaged == "fatal":
                     raise DamagedImage(f"{reason}; mend or remove it, or set data.folder.damaged=skip")
                 self.unreadable[self.index.ids[position]] = reason
-        good = [place for place, reason in enumerate(reasons) if reason is None]
-        if not good:
-            raise InputError(f"none of the {len(reasons)} images of a batch can be read; {reasons[0]}")
-        # The nearest good one after it, round the end of the batch.
-        return [
-            place if reasons[place] is None else next((g for g in good if g > place), good[0])
-            for place in range(len(reasons))
-        ]
+
+    def _from_later(self, iteration: int, pixels: np.ndarray) -> tuple[Tensor, list[str | None]]:
+        """Fill a batch of which no image can be read with the next images of the order that can.
+
+        Returns:
+            Their positions, and for each place of the batch None where it was filled.
+        """
+        numbers, flipped = self._draws(iteration)
+        found: list[int] = []
+        # Two epochs hold every image, wherever one begins.
+        for later in range(iteration + 1, iteration + 1 + 2 * len(self)):
+            for position in self.indices(later).tolist():
+                place = len(found)
+                if place == len(pixels):
+                    break
+                if self.index.ids[position] in self.unreadable:
+                    continue
+                reason = self._read(position, numbers[place], flipped[place], pixels[place])
+                self._note([position], [reason])
+                if reason is None:
+                    found.append(position)
+        if not found:
+            first = next(iter(self.unreadable.values()))
+            raise InputError(
+                f"none of the {len(self.index):,} images of {self.index.name} can be read; {first}"
+            )
+        missing = len(pixels) - len(found)
+        return torch.tensor(found + found[:1] * missing), [None] * len(found) + ["no other image"] * missing
 
     def _finish(self, iteration: int, images: Tensor) -> Tensor:
         """Subtract the mean and add colour noise, on the device."""
@@ -127,3 +155,13 @@ class StreamBatches(OrderedBatches):
 
     def _random(self, iteration: int, use: int) -> torch.Generator:
         return generator(self.seed, Stream.CROPS, iteration, use)
+
+
+def _places(reasons: Sequence[str | None]) -> list[int]:
+    """Return for each place of a batch that of an image that could be read: itself, if it could."""
+    good = [place for place, reason in enumerate(reasons) if reason is None]
+    # The nearest good one after it, round the end of the batch.
+    return [
+        place if reasons[place] is None else next((g for g in good if g > place), good[0])
+        for place in range(len(reasons))
+    ]

@@ -32,7 +32,10 @@ class LabelledImages(ABC):
         classes: names of the M classes.
         ids: names of the images, the same whichever network looks at them.
         targets: int64 (N,), each in [0, M).
+        notes: a sentence on whatever of the data may not be as it was meant.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, data: Dataset | FolderIndex, ids: Sequence[str]) -> None:
         self.name = data.name
@@ -76,6 +79,7 @@ class ImagesInFiles(LabelledImages):
     def __init__(self, index: FolderIndex) -> None:
         super().__init__(index, index.ids)
         self.index = index
+        self.notes = index.notes
 
     def batches(
         self, views: Views, channels: int, world: World, damaged: Callable[[str, DamagedImage], None]

@@ -103,7 +103,8 @@ def evaluate(
 
     Args:
         keep_scores: keep the scores of all images, N x K numbers.
-        tell: is given a sentence about each damaged image, which is skipped.
+        tell: is given a sentence about each damaged image, which is skipped, and about what else of the data
+            may not be as it was meant.
 
     Raises:
         InputError: when the weights or the data are wrong or do not fit, or no image is readable.
@@ -112,6 +113,9 @@ def evaluate(
     world = distributed.join(where)
     weights = load_weights(path)
     images, views, shown = _open(path, weights, options, where)
+    if tell and world.is_main:
+        for note in images.notes:
+            tell(note)
     matched = match_classes(images.classes, weights.classes, images.name)
     targets = matched[images.targets.cpu()]
     model = for_inference(weights.model, where, options.precision)

@@ -52,6 +52,9 @@ class ClassificationTask(Task):
     def start(self) -> None:
         begin = start_classifier(self.recipe, self.source.classes, self.source.shape[0])
         check_input(begin.model, self.recipe.model.name, self.source.shape)
+        if self.world.is_main:
+            for note in self.source.notes:
+                print(f"note: {note}", file=sys.stderr)
         self.model = begin.model
         self.options = begin.options
         self.started_from = begin.note
@@ -99,7 +102,9 @@ class ClassificationTask(Task):
         }
 
     def unreadable(self) -> dict[str, str]:
-        return self.batches.unreadable | self.source.unreadable
+        return {
+            f"train/{id}": reason for id, reason in self.batches.unreadable.items()
+        } | self.source.unreadable
 
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         save_weights(

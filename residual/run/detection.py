@@ -131,7 +131,11 @@ class DetectionTask(Task):
         }
 
     def unreadable(self) -> dict[str, str]:
-        return self.batches.unreadable | self._skipped
+        return {
+            f"{split}/{id}": reason
+            for split, found in (("train", self.batches.unreadable), ("test", self._skipped))
+            for id, reason in found.items()
+        }
 
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         data = self.recipe.data

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from .. import distributed
 from ..data import load_dataset, split_validation
 from ..data.colour import ColourNoise
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
-from ..data.folder import FolderIndex, holds_classes, index_folder, parts_of
+from ..data.folder import FolderIndex, holds_classes, index_folder, parts_of, refuse_other_names
 from ..data.images import DamagedImage
 from ..data.resident import ResidentBatches
 from ..data.statistics import Statistics, mean_of, std_of, training_statistics
@@ -41,12 +42,14 @@ class Source(ABC):
         classes: names of the K classes.
         shape: of the network's input, (C, H, W).
         images: how many there are in each split that there is: "train", "validation", "test".
-        unreadable: what is wrong with each image that could not be tested on, by its id.
+        unreadable: what is wrong with each image that could not be tested on, by its split and id.
+        notes: a sentence on whatever of the data may not be as it was meant.
     """
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     images: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -88,7 +91,7 @@ class Source(ABC):
 
         images, views = self.labelled(split)
         found = evaluate(model, preprocessing, images, views, world=world, damaged=damaged)
-        self.unreadable |= found.unreadable
+        self.unreadable |= {f"{split}/{id}": reason for id, reason in found.unreadable.items()}
         return found.metrics.plain()
 
     @abstractmethod
@@ -172,6 +175,7 @@ def _divided(data_dir: Path, share: float, seed: int) -> tuple[FolderIndex, Fold
             )
         return split_validation(index_folder(data_dir, "all"), share, seed)
     if data_dir.exists() and "val" not in parts and (parts or holds_classes(data_dir)):
+        refuse_other_names(data_dir, "val")
         raise InputError(
             f"{data_dir} has no validation part (val); hold a share of each class out with "
             "--set data.validation=0.2"
@@ -193,6 +197,7 @@ class Folders(Source):
             raise InputError("name the folder that holds train/ and val/, or the classes, with --data-dir")
         train, validation = _divided(data_dir, recipe.data.validation, recipe.data.split_seed)
         self.splits = {"train": train, "validation": validation}
+        self.notes = tuple(note for index in self.splits.values() for note in index.notes)
         self.classes = train.classes
         self.shape = (3, self.folder.size, self.folder.size)
         self.images = {split: len(index) for split, index in self.splits.items()}
@@ -236,7 +241,7 @@ class Folders(Source):
 
     def fingerprint(self) -> dict[str, Any]:
         told = "\n".join(file for index in self.splits.values() for file in index.files)
-        return super().fingerprint() | {"files": hashlib.sha256(told.encode()).hexdigest()[:16]}
+        return super().fingerprint() | {"files": hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}
 
     def divided(self) -> dict[str, FolderIndex] | None:
         return self.splits if self.recipe.data.validation else None
@@ -255,6 +260,8 @@ def folder_statistics(data_dir: Path, size: int) -> tuple[FolderIndex, Statistic
         InputError: when there is no such folder, or no image in it can be read.
     """
     index = index_folder(data_dir, "train")
+    for note in index.notes:
+        say(f"note: {note}", stderr=True)
     return index, _statistics(index, size)
 
 

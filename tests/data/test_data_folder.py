@@ -3,10 +3,12 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from conftest import sentence_of
 from PIL import Image
 from scipy.io import savemat
 
@@ -132,12 +134,6 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(
 
 
 def test_wrong_folders(images: Path, tmp_path: Path) -> None:
-    def refusal(path: Path, split: str = "train", classes: tuple[str, ...] | None = None) -> str:
-        with pytest.raises(InputError) as caught:
-            index_folder(path, split, classes)  # type: ignore[arg-type]
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
     assert "there is no folder" in refusal(tmp_path / "absent")
     assert f"has no folder train; name {images}" in refusal(images / "val")
     strange = refusal(images, "val", ("cats", "dogs"))
@@ -169,3 +165,217 @@ def test_many_files_start_in_seconds(tmp_path: Path) -> None:
     index = index_folder(tmp_path, "train")
     assert len(index) == 4000
     assert len(index.classes) == 40
+
+
+# --- what people bring ---
+
+
+def refusal(
+    path: Path, split: Literal["train", "val"] = "train", classes: tuple[str, ...] | None = None
+) -> str:
+    return sentence_of(lambda: index_folder(path, split, classes))
+
+
+def test_what_is_left_out_is_counted_by_suffix(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.jpe", "c.avif", "d.gif", "e.jp2", "f.JPG", "notes.txt"):
+        touch(tmp_path / "train" / "cat" / name)
+    for name in ("1.png", "2.psd", "3.psd", "4.svg", "5"):
+        touch(tmp_path / "train" / "dog" / name)
+    index = index_folder(tmp_path, "train")
+    assert len(index) == 7
+    said = f"{tmp_path / 'train'}: 2 .psd, 1 .svg and 1 without a suffix left out, as no images that are read"
+    # The second time from the cache.
+    assert index.notes == index_folder(tmp_path, "train").notes == (said,)
+    for name in ("x.psd", "y.psd"):
+        touch(tmp_path / "train" / "elk" / name)
+    assert refusal(tmp_path) == (
+        f"{tmp_path / 'train' / 'elk'}: a class without images that are read, but with 2 .psd; "
+        "convert them to PNG or JPEG, or remove the folder"
+    )
+
+
+def test_what_storage_and_archives_put_beside_images_is_left_out(images: Path) -> None:
+    expected = index_folder(images, "train").files
+    for name in ("@eaDir", "__MACOSX", ".thumbnails"):
+        touch(images / "train" / "cat" / name / "1.png")
+        touch(images / "train" / name / "cat" / "1.png")
+    index = index_folder(images, "train")
+    assert (index.files, index.classes, index.notes) == (expected, ("cat", "dog"), ())
+
+
+def test_one_level_too_many(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        touch(tmp_path / "train" / "images" / name / "1.png")
+        touch(tmp_path / "val" / "images" / name / "1.png")
+    train = tmp_path / "train"
+    said = (
+        f"{train} has a single class, images, whose 2 folders look like the classes (cat, dog); move them up"
+    )
+    assert refusal(tmp_path) == f"{said} into {train}"
+    assert "has a single class, images, whose 2 folders look like" in refusal(tmp_path, "val", ("cat", "dog"))
+
+
+def test_a_single_class_is_said_and_nested_classes_too(tmp_path: Path) -> None:
+    for name in ("cat/2019/1.png", "cat/2.png"):
+        touch(tmp_path / "one" / "train" / name)
+    (note,) = index_folder(tmp_path / "one", "train").notes
+    assert note.endswith("has one class, cat: there is nothing to tell it from")
+    for name in ("left/cat", "left/dog", "right/cat", "right/dog"):
+        touch(tmp_path / "two" / "train" / name / "1.png")
+    (note,) = index_folder(tmp_path / "two", "train").notes
+    assert "all 2 classes have the same folders (cat, dog); if those are the classes, put them into" in note
+
+
+def test_images_beside_the_folders_of_classes_are_told(images: Path) -> None:
+    touch(images / "train" / "loose.png")
+    (note,) = index_folder(images, "train").notes
+    assert (
+        note
+        == f"{images / 'train'}: 1 images beside the folders of the classes are of no class, and left out"
+    )
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test", "Val"])
+def test_a_part_by_another_name_is_named(images: Path, name: str) -> None:
+    (images / "val").rename(images / name)
+    said = refusal(images, "val", ("cat", "dog"))
+    assert said == (
+        f"{images} has no folder val, but one called {name}: rename it to val, or link it (ln -s {name} "
+        f"{images / 'val'})"
+    )
+    (images / "train").rename(images / "Train")
+    assert "has no folder train, but one called Train: rename it to train" in refusal(images)
+    # Tested without a training part: the parts are no classes.
+    assert f"but one called {name}" in refusal(images, "val")
+
+
+def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
+    for name in ("test", "needle"):
+        touch(tmp_path / name / "1.png")
+    assert index_folder(tmp_path, "val").classes == ("needle", "test")
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    for folder in (b"caf\xe9", b"tea"):
+        path = os.fsencode(tmp_path / "train") + b"/" + folder
+        os.makedirs(path)
+        for name in (b"\xfc.png", b"b.png"):
+            Path(os.fsdecode(path + b"/" + name)).touch()
+    for _ in range(2):  # scanned, and from the cache
+        index = index_folder(tmp_path, "train")
+        assert index.classes == ("caf\\xe9", "tea")
+        assert index.ids == ("caf\\xe9/b.png", "caf\\xe9/\\xfc.png", "tea/b.png", "tea/\\xfc.png")
+        assert all(index.path(position).is_file() for position in range(4))
+    assert index_folder(tmp_path, "train", index.classes).targets.tolist() == [0, 0, 1, 1]
+
+
+def tiny_imagenet(root: Path) -> Path:
+    """The layout as it is downloaded: three classes of 500, here of two images."""
+    wnids = ("n02124075", "n01443537", "n07583066")
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(wnids))
+    (root / "words.txt").write_text(
+        "n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\n"
+        "n02124075\tEgyptian cat\nn07583066\tguacamole\n"
+    )
+    lines = []
+    for k, wnid in enumerate(wnids):
+        for number in range(2):
+            touch(root / "train" / wnid / "images" / f"{wnid}_{number}.JPEG")
+            touch(root / "val" / "images" / f"val_{2 * k + number}.JPEG")
+            lines.append(f"val_{2 * k + number}.JPEG\t{wnid}\t0\t32\t44\t62\n")
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    touch(root / "test" / "images" / "test_0.JPEG")
+    return root
+
+
+def test_tiny_imagenet_as_it_is_downloaded(tmp_path: Path) -> None:
+    root = tiny_imagenet(tmp_path)
+    train = index_folder(root, "train")
+    assert train.classes == ("n01443537 goldfish", "n02124075 Egyptian cat", "n07583066 guacamole")
+    assert train.files[:2] == tuple(f"n01443537/images/n01443537_{number}.JPEG" for number in range(2))
+    assert train.notes == ()
+    val = index_folder(root, "val", train.classes)
+    assert val.files[0] == "images/val_2.JPEG"
+    found = {file: train.classes[k] for file, k in zip(val.files, val.targets.tolist(), strict=True)}
+    assert found["images/val_0.JPEG"] == "n02124075 Egyptian cat"
+    assert found["images/val_5.JPEG"] == "n07583066 guacamole"
+    assert len(val) == 6
+    # The validation part alone, as residual evaluate is told of it.
+    assert index_folder(root, "val").classes == train.classes
+    annotations = root / "val" / "val_annotations.txt"
+    text = annotations.read_text()
+    annotations.write_text(text.replace("val_3.JPEG\tn01443537\t0", "val_3.JPEG\tn01443537\tzero"))
+    assert f"{annotations}, line 4: after the file and its class there are only numbers" in refusal(
+        root, "val"
+    )
+    annotations.write_text(text.replace("n01443537", "n99999999"))
+    assert "has a class 'n99999999' that the training part has not" in refusal(root, "val", train.classes)
+    annotations.write_text(text.replace("val_3.JPEG", "val_33.JPEG"))
+    assert "does not say which class images/val_3.JPEG is of" in refusal(root, "val", train.classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("val.csv", "a b.jpg,sea lion\n2.jpg,cat\n"),
+        ("val.csv", "filename,label\na b.jpg,sea lion\n2.jpg,cat\n"),
+        ("val.csv", "\ufefflabel;filename;width\nsea lion;a b.jpg;40\ncat;2.jpg;40\n"),
+        ("val.csv", '"a b.jpg","sea lion"\r\n"val\\2.jpg","cat"\r\n'),
+        ("val.txt", "a b.jpg 1\n2.jpg 0\n"),
+        ("val.txt", "val/a b.jpg\tsea lion\n2.jpg\tcat\n"),
+        ("val_labels.csv", "image,class\na b,sea lion\n2,cat\n"),
+    ],
+)
+def test_lists_of_a_flat_folder(tmp_path: Path, name: str, text: str) -> None:
+    touch(tmp_path / "val" / "a b.jpg")
+    touch(tmp_path / "val" / "2.jpg")
+    (tmp_path / name).write_text(text)
+    index = index_folder(tmp_path, "val", ("cat", "sea lion"))
+    assert dict(zip(index.files, index.targets.tolist(), strict=True)) == {"a b.jpg": 1, "2.jpg": 0}
+
+
+def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
+    for name in ("ant", "bee", "cow"):
+        touch(tmp_path / "train" / name / "1.png")
+    touch(tmp_path / "val" / "1.png")
+    (tmp_path / "val.txt").write_text("1.png 2\n")
+    assert index_folder(tmp_path, "val", ("ant", "bee", "cow")).targets.tolist() == [2]
+    # Without the training part's classes they are found beside it.
+    assert index_folder(tmp_path, "val").classes == ("cow",)
+    (tmp_path / "val.txt").write_text("1.png 3\n")
+    assert "val.txt has the class 3, and there are 3, which count from 0" in refusal(tmp_path, "val")
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    assert "gives classes by number; put the folder train beside it" in refusal(tmp_path, "val")
+    # Classes that are numbers are names.
+    assert index_folder(tmp_path, "val", ("3", "7")).targets.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        (
+            "val.csv",
+            "1.jpg,cat\n1.jpg,dog\n",
+            "line 2: 1.jpg is 'dog' here and 'cat' before; one of them is wrong",
+        ),
+        ("val.csv", "1.jpg,cat\n2.jpg\n", "line 2: '2.jpg' names no image and its class"),
+        (
+            "val.csv",
+            "filename,a,b\n1.jpg,1,0\n",
+            "call the column of the classes 'class'; there are filename, a, b",
+        ),
+        (
+            "val.txt",
+            "1.jpg sea lion\n",
+            "in a text file the last word of a line is the class; a class of several",
+        ),
+        ("val.txt", "1.jpg\n", "line 1: write the image's file and its class"),
+        ("val.csv", "1.png,cat\n1.bmp,dog\n", "says cat and dog of files with the name of 1.jpg"),
+    ],
+)
+def test_wrong_lists(tmp_path: Path, name: str, text: str, sentence: str) -> None:
+    touch(tmp_path / "val" / "1.jpg")
+    (tmp_path / name).write_text(text)
+    assert sentence in refusal(tmp_path, "val")

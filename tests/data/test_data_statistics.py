@@ -1,5 +1,6 @@
 """What is measured of a training set before training, and kept."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,38 @@ def test_the_cache_is_of_one_size_and_of_these_files(
     plain_colours.path(0).write_bytes(b"damaged")
     assert training_statistics(plain_colours, 8, 9).images == 10
     plain_colours.path(0).write_bytes(whole)
+    assert training_statistics(plain_colours, 8, 9).images == 11
+
+
+def test_a_damaged_image_and_a_link_that_leads_nowhere_cost_one_measurement(
+    plain_colours: FolderIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plain_colours.path(3).write_bytes(b"damaged")
+    plain_colours.path(5).unlink()
+    plain_colours.path(5).symlink_to(tmp_path / "later.png")
+    told: list[int] = []
+    first = training_statistics(plain_colours, 8, 9, told.append)
+    again = training_statistics(plain_colours, 8, 9, told.append)
+    assert len(told) == 11, "it was measured again"
+    assert first.images == again.images == 9
+    assert again.unreadable == first.unreadable
+    assert "is a link to" in first.unreadable[plain_colours.ids[5]]
+    assert torch.equal(first.mean, again.mean)
+
+
+def test_an_image_that_can_be_read_again_belongs_to_the_mean(
+    plain_colours: FolderIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file, as size and time go: a disk that failed, say."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = plain_colours.path(3)
+    whole, time = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(bytes(len(whole)))
+    os.utime(path, ns=(time, time))
+    assert training_statistics(plain_colours, 8, 9).images == 10
+    path.write_bytes(whole)
+    os.utime(path, ns=(time, time))
     assert training_statistics(plain_colours, 8, 9).images == 11
 
 

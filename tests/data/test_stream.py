@@ -125,8 +125,34 @@ def test_damaged_images_are_replaced_named_and_counted(plain_colours: FolderInde
         list(map(fatal, range(3)))
 
 
-def test_a_batch_of_damaged_images_is_an_error(plain_colours: FolderIndex) -> None:
+def test_a_batch_of_damaged_images_is_filled_from_those_that_come_later(plain_colours: FolderIndex) -> None:
+    first, second, third = (stream(plain_colours).indices(i).tolist() for i in range(3))
+    for position in first:
+        plain_colours.path(position).write_bytes(b"")
+    batches = stream(plain_colours)
+    inputs, targets = batches(0)
+    # The four of the next batch, each with its own class.
+    assert seen(inputs) == [int(plain_colours.path(position).stem) for position in second]
+    assert targets.tolist() == plain_colours.targets[second].tolist()
+    assert len(batches.unreadable) == 4
+    # A resumed run gets the same, whatever it knows of the images.
+    expected = batches(5)
+    again = stream(plain_colours)
+    assert torch.equal(again(5)[0], expected[0])
+    assert torch.equal(again(0)[0], inputs)
+    # Two that can be read make up a batch of four.
+    for position in [*second, *third]:
+        if position not in first and position != second[0] and position != second[1]:
+            plain_colours.path(position).write_bytes(b"")
+    left = [int(plain_colours.path(position).stem) for position in second[:2]]
+    assert sorted(set(seen(stream(plain_colours)(0)[0]))) == sorted(left)
+    fatal = stream(plain_colours, damaged="fatal")
+    with pytest.raises(DamagedImage, match=r"mend or remove it"):
+        fatal(0)
+
+
+def test_a_folder_of_damaged_images_is_an_error(plain_colours: FolderIndex) -> None:
     for position in range(11):
         plain_colours.path(position).write_bytes(b"")
-    with pytest.raises(InputError, match="none of the 4 images of a batch can be read"):
+    with pytest.raises(InputError, match=r"none of the 11 images of .* can be read"):
         stream(plain_colours)(0)

@@ -1,6 +1,7 @@
 """What a classifier is trained on: datasets in memory and folders of images, whole, damaged, and shared."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,9 +20,12 @@ from conftest import (
     set_options,
     small_recipe,
     torchrun,
+    write_images,
 )
+from PIL import Image
 
 from residual import InputError, run
+from residual.cli.options import find_images
 from residual.data.images import decode_centre
 from residual.data.stream import StreamBatches
 from residual.models.weights import load_weights
@@ -201,3 +205,29 @@ def test_a_validation_part_is_what_the_curve_shows(tmp_path: Path, shown: Shown)
     results = results_of(out)
     assert [results[part]["images"] for part in ("train", "validation", "test")] == [1238, 200, 359]
     assert results["best_validation_top1_error"] == min(line["validation"]["top1_error"] for line in measured)
+
+
+def test_a_folder_as_people_bring_it_trains_is_tested_and_predicted(tmp_path: Path, shown: Shown) -> None:
+    """Names that are no UTF-8, a link that leads nowhere, a pipe, other formats, and what is no image."""
+    data = write_images(tmp_path / "images", classes=("ant", "bee"))
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/images/train/caf\xe9"))
+    for part in ("train", "val"):
+        (data / part / "bee").rename(data / part / strange.name)
+        (data / part / strange.name / "gone.png").symlink_to("nowhere.png")
+    Image.open(strange / "01.png").save(strange / os.fsdecode(b"\xfc.jpg"), quality=95)
+    Image.open(strange / "01.png").save(strange / "a.gif")
+    os.mkfifo(strange / "pipe.jpg")
+    (strange / "layers.psd").write_bytes(b"8BPS")
+    out = tmp_path / "run"
+    told = shown("train", "imagenet-resnet18", *set_options(SMALL), "--data-dir", data, "--out", out).err
+    assert "1 .psd left out, as no images that are read" in told
+    assert "3 images could not be read and were skipped" in told
+    assert results_of(out)["unreadable_images"] == 3  # of two parts, under one name in both
+    listed = (out / "unreadable.txt").read_text(encoding="utf-8")
+    assert "caf\\xe9/gone.png is a link to nowhere.png, which is not there" in listed
+    assert "caf\\xe9/pipe.jpg is a device or a pipe, not a file" in listed
+    assert load_weights(out).classes == ("ant", "caf\\xe9")
+    found = shown("evaluate", out)
+    assert "8 images" in found.out
+    assert "gone.png is a link to" in found.err
+    assert len(find_images([str(strange)])) == 10
