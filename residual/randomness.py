@@ -15,6 +15,7 @@ class Stream(IntEnum):
     DROPOUT = 3
     SPLIT = 4
     REGIONS = 5
+    CLASSES = 6
 
 
 def mix(seed: int, stream: Stream, *index: int) -> int:

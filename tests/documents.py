@@ -222,7 +222,12 @@ def typed(text: str) -> Typed:
     if words[0] == "reproduce" and ("1202" in words or (words[1] == "table6" and "--depths" not in words)):
         # 1202 layers take a while however narrow they are; what is there is shown.
         words.append("--no-train")
-    return Typed([*words, *set_options(settings_for(words))], to)
+    if quick := settings_for(words):
+        # Each value is said once, and by these.
+        for option in {"--epochs", "--lr", "--batch"} & set(words):
+            place = words.index(option)
+            del words[place : place + 2]
+    return Typed([*words, *set_options(quick)], to)
 
 
 def mentioned(text: str) -> tuple[Any, list[str]]:

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from .options import (
+    DataDir,
     Deterministic,
+    Device,
     Eager,
     EvaluationAsked,
     Settings,
@@ -50,6 +52,38 @@ def train(
 
     settings = [f"data.dataset={dataset}"] if dataset else []
     train_run(asked, Recipe, _print_results, settings, eager=eager, deterministic=deterministic)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual finish runs/short
+  residual finish runs/short --data-dir ~/data
+"""
+)
+def finish(
+    run: Annotated[Path, typer.Argument(help="The folder of a run that is not complete.")],
+    data_dir: DataDir = None,
+    device: Device = "auto",
+) -> None:
+    """Write the weights of a run that was stopped early.
+
+    Those of its newest checkpoint, marked with the iteration. The run can still be resumed.
+    """
+    from .. import distributed
+    from ..run import finish as finish_run
+
+    with distributed.left():
+        results = finish_run(run, data_dir=data_dir, device=device)
+    if distributed.rank() == 0:
+        done, length = results["iterations"], results["of_iterations"]
+        typer.echo(f"wrote {run / 'weights'}: iteration {done:,} of {length:,}, not the end of the run")
+        for split in results.keys() & {"validation", "test"}:
+            error, ap = results[split].get("top1_error"), results[split].get("ap50")
+            if error is not None:
+                typer.echo(f"  {split:10} top-1 error {error:6.2f} %   {results[split]['images']:,} images")
+            elif ap is not None:
+                typer.echo(f"  {split:10} mAP {ap:6.2f} %   {results[split]['images']:,} images")
 
 
 @app.command(

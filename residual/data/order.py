@@ -49,6 +49,44 @@ class Order:
         return self._orders[epoch]
 
 
+class BalancedOrder(Order):
+    """An order in which all classes are equally frequent: rounds in which each of them has its turn once.
+
+    A class's turns take its images in the order of an endless row of permutations, so within a class every
+    image is seen equally often. An epoch has as many images as the dataset.
+
+    Args, beside those of ``Order``:
+        targets: of the dataset's images, int64 (N,). A class without images has no turn.
+    """
+
+    def __init__(self, targets: Tensor, batch: int, seed: int) -> None:
+        super().__init__(len(targets), batch, seed)
+        targets = targets.cpu()
+        self.members = [(targets == target).nonzero()[:, 0] for target in targets.unique().tolist()]
+        self._rows: dict[int, tuple[int, Tensor]] = {}
+
+    def __call__(self, iteration: int) -> Tensor:
+        """Return the positions in the dataset of an iteration's whole batch, int64 (batch,)."""
+        first, last = iteration * self.batch, (iteration + 1) * self.batch
+        rounds = range(first // len(self.members), -(-last // len(self.members)))
+        row = torch.cat([self._round(number) for number in rounds])
+        start = first - rounds.start * len(self.members)
+        return row[start : start + self.batch]
+
+    def _round(self, number: int) -> Tensor:
+        turns = torch.randperm(len(self.members), generator=generator(self.seed, Stream.CLASSES, number))
+        return torch.stack([self._image(k, number) for k in turns.tolist()])
+
+    def _image(self, k: int, turn: int) -> Tensor:
+        """Return the position of the image that a class takes in its turn, int64 ()."""
+        members = self.members[k]
+        epoch, place = divmod(turn, len(members))
+        if self._rows.get(k, (-1,))[0] != epoch:
+            random = generator(self.seed, Stream.CLASSES, epoch, k)
+            self._rows[k] = epoch, members[torch.randperm(len(members), generator=random)]
+        return self._rows[k][1][place]
+
+
 class OrderedBatches:
     """What all training batches have: each is a pure function of the seed and the iteration.
 
@@ -60,6 +98,7 @@ class OrderedBatches:
         flip: whether half of the images are flipped.
         seed: of order and augmentation.
         rank, ranks: this process takes the rank-th of ``ranks`` equal stretches of each batch.
+        balanced: the images' targets, int64 (N,), where all classes are to be equally frequent.
 
     Attributes:
         indices: from an iteration to the positions of its whole batch in the split, int64 (batch,).
@@ -70,11 +109,22 @@ class OrderedBatches:
 
     prefetch: Prefetch[Any, Any] | None = None
 
-    def __init__(self, images: int, batch: int, flip: bool, seed: int, rank: int, ranks: int) -> None:
+    def __init__(
+        self,
+        images: int,
+        batch: int,
+        flip: bool,
+        seed: int,
+        rank: int,
+        ranks: int,
+        balanced: Tensor | None = None,
+    ) -> None:
         self.batch = batch
         self.flip = flip
         self.seed = seed
-        self.indices = Order(images, batch, seed)
+        self.indices = (
+            Order(images, batch, seed) if balanced is None else BalancedOrder(balanced, batch, seed)
+        )
         self.mine = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
         self.unreadable: dict[str, str] = {}
 

@@ -20,6 +20,7 @@ class ResidentBatches(OrderedBatches):
             zero there.
         pad: with flip the augmentation of Section 4.2; 0 and False for none.
         device: where the images live.
+        balanced: whether all classes are equally frequent.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class ResidentBatches(OrderedBatches):
         device: torch.device,
         rank: int = 0,
         ranks: int = 1,
+        balanced: bool = False,
     ) -> None:
-        super().__init__(len(dataset), batch, flip, seed, rank, ranks)
+        super().__init__(len(dataset), batch, flip, seed, rank, ranks, dataset.targets if balanced else None)
         self.images = dataset.images.to(device)
         self.targets = dataset.targets.to(device)
         self.prepare = prepare

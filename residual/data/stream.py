@@ -37,6 +37,7 @@ class StreamBatches(OrderedBatches):
         workers: threads that decode; None for as many as there are cores for this process.
         damaged: "skip": another image of the batch takes the place of one that cannot be read, or the next
             ones of the order where none can; "fatal": the run ends.
+        balanced: whether all classes are equally frequent.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class StreamBatches(OrderedBatches):
         ranks: int = 1,
         workers: int | None = None,
         damaged: Literal["skip", "fatal"] = "skip",
+        balanced: bool = False,
     ) -> None:
-        super().__init__(len(index), batch, flip, seed, rank, ranks)
+        super().__init__(len(index), batch, flip, seed, rank, ranks, index.targets if balanced else None)
         self.index = index
         self.crop = crop
         self.prepare = prepare

@@ -34,10 +34,6 @@ class Backbone(nn.Module):
     width: int
     network: Classifier
 
-    def stages(self) -> list[list[nn.Module]]:
-        """Return the layers of each stage, conv1 first."""
-        raise NotImplementedError
-
     def shared(self, x: Tensor) -> Tensor:
         """From images, float (N, 3, H, W), to their map (N, C, ceil(H/stride), ceil(W/stride))."""
         raise NotImplementedError
@@ -52,7 +48,7 @@ class Backbone(nn.Module):
 
     def freeze(self, stages: int) -> None:
         """Keep the layers of the first ``stages`` stages as they are in training."""
-        for layer in [layer for stage in self.stages()[:stages] for layer in stage]:
+        for layer in [layer for stage in self.network.stage_layers()[:stages] for layer in stage]:
             layer.requires_grad_(False)
 
 
@@ -71,15 +67,11 @@ class ResidualBackbone(Backbone):
         self.stride, self.roi_size = (2, 8) if isinstance(network, CifarNetwork) else (16, 14)
         setattr(network, network.head, nn.Identity())
         self.network = network
-        first = next(m for m in self.stages()[-1][0].modules() if isinstance(m, nn.Conv2d))
+        first = next(m for m in network.stage_layers()[-1][0].modules() if isinstance(m, nn.Conv2d))
         self.channels = first.in_channels
 
-    def stages(self) -> list[list[nn.Module]]:
-        layers = [m for m in self.network.children() if not isinstance(m, nn.Identity | nn.MaxPool2d)]
-        return [layers[:2], *([layer] for layer in layers[2:])]
-
     def shared_layers(self) -> list[nn.Module]:
-        return [layer for stage in self.stages()[:-1] for layer in stage]
+        return [layer for stage in self.network.stage_layers()[:-1] for layer in stage]
 
     def shared(self, x: Tensor) -> Tensor:
         x = self.network.stem(x)
@@ -110,14 +102,6 @@ class VGGBackbone(Backbone):
                 # As in Caffe: the image's last pixels have a place on the map too. The same at 224 x 224.
                 layer.ceil_mode = True
         self.network = network
-
-    def stages(self) -> list[list[nn.Module]]:
-        stages: list[list[nn.Module]] = [[]]
-        for layer in self.network.convolutions:
-            if isinstance(layer, nn.MaxPool2d):
-                stages.append([])
-            stages[-1].append(layer)
-        return stages
 
     def shared_layers(self) -> list[nn.Module]:
         return [self.network.convolutions]

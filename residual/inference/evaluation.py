@@ -103,8 +103,8 @@ def evaluate(
 
     Args:
         keep_scores: keep the scores of all images, N x K numbers.
-        tell: is given a sentence about each damaged image, which is skipped, and about what else of the data
-            may not be as it was meant.
+        tell: is given a sentence about each damaged image, which is skipped, about unfinished weights, and about
+            what else of the data may not be as it was meant.
 
     Raises:
         InputError: when the weights or the data are wrong or do not fit, or no image is readable.
@@ -112,6 +112,12 @@ def evaluate(
     where = open_device(device)
     world = distributed.join(where)
     weights = load_weights(path)
+    results = weights.config.get("results") or {}
+    if tell and results.get("complete") is False:
+        tell(
+            f"{path} has the weights of iteration {results['iterations']:,} of {results['of_iterations']:,}: "
+            "the run is not complete"
+        )
     images, views, shown = _open(path, weights, options, where)
     if tell and world.is_main:
         for note in images.notes:

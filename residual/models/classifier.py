@@ -27,6 +27,10 @@ class Classifier(nn.Module):
         """Return the output of each stage by its name in Table 1, each (N, C, h, w), first stage first."""
         raise NotImplementedError
 
+    def stage_layers(self) -> list[list[nn.Module]]:
+        """Return the layers of each stage, first stage first, without those of the classifier."""
+        raise NotImplementedError
+
     def score_map(self, x: Tensor) -> Tensor:
         """Return the classifier's scores (logits) at every position of the last map: (N, K, h, w).
 
@@ -67,6 +71,15 @@ class StagedNetwork(Classifier):
             x = stage(x)
             outputs[name] = x
         return outputs
+
+    def stage_layers(self) -> list[list[nn.Module]]:
+        layers = [
+            layer
+            for name, layer in self.named_children()
+            if name != self.head and not isinstance(layer, nn.MaxPool2d)
+        ]
+        # conv1 and its BN; a stage each.
+        return [layers[:2], *([layer] for layer in layers[2:])]
 
     def last_map(self, x: Tensor) -> Tensor:
         """The last stage's output alone, so that the earlier maps can be freed on the way."""

@@ -68,6 +68,14 @@ class VGG(Classifier):
             x = layer(x)
         return outputs
 
+    def stage_layers(self) -> list[list[nn.Module]]:
+        stages: list[list[nn.Module]] = [[]]
+        for layer in self.convolutions:
+            if isinstance(layer, nn.MaxPool2d):
+                stages.append([])
+            stages[-1].append(layer)
+        return stages if isinstance(self.convolutions[-1], nn.Conv2d | nn.ReLU) else stages[:-1]
+
     def score_map(self, x: Tensor) -> Tensor:
         x = self.convolutions(x)
         if x.shape[2] < SIDE or x.shape[3] < SIDE:

@@ -341,7 +341,8 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
         if (folder / "recipe.yaml").is_file():
             raise InputError(
                 f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual train --resume --out {folder}"
+                f"residual train --resume --out {folder}, or take those of its newest checkpoint with: "
+                f"residual finish {folder}"
             )
         raise InputError(
             f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"

@@ -4,7 +4,7 @@ Two recipes of a family differ only in the network and, for 110 layers, in the w
 errors are in ``residual.reproduce.paper``.
 """
 
-from .schema import Data, Model, Recipe, Schedule, Warmup
+from .schema import ClassifierModel, Data, Recipe, Schedule, Warmup
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
 
@@ -13,7 +13,7 @@ def _cifar10(kind: str, depth: int) -> Recipe:
     return Recipe(
         name=f"cifar10-{kind}{depth}",
         description=f"{kind}-{depth} on CIFAR-10 as in Section 4.2: 64k iterations, 128 images each",
-        model=Model(name=f"cifar_{kind}{depth}"),
+        model=ClassifierModel(name=f"cifar_{kind}{depth}"),
         data=Data(dataset="cifar10"),
         # "In this case [110 layers], we find that the initial learning rate of 0.1 is slightly too large to
         # start converging." The 1202-layer network "is trained as described above".

@@ -5,14 +5,14 @@ rate and the length were chosen on the training error, so that ResNet-56 converg
 a flipped digit is another sign and a shift by a pixel is large here.
 """
 
-from .schema import Batch, Data, Model, Recipe, Schedule
+from .schema import Batch, ClassifierModel, Data, Recipe, Schedule
 
 
 def _digits(kind: str, depth: int) -> Recipe:
     return Recipe(
         name=f"digits-{kind}{depth}",
         description=f"{kind}-{depth} on handwritten digits: 600 iterations, under a minute on two cores",
-        model=Model(name=f"cifar_{kind}{depth}"),
+        model=ClassifierModel(name=f"cifar_{kind}{depth}"),
         data=Data(dataset="digits", pad=0, flip=False),
         batch=Batch(size=64),
         schedule=Schedule(iterations=600, learning_rate=0.05),

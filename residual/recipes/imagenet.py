@@ -4,26 +4,26 @@ Two recipes of the family differ only in the network. The published errors are i
 ``residual.reproduce.paper``.
 """
 
-from .schema import Batch, Data, Folder, Model, Plateau, Recipe, Schedule
+from .schema import Batch, ClassifierModel, Data, Folder, Plateau, Recipe, Schedule
 
 #: The networks of Tables 2 to 4 by the recipes' names. Table 2 and Figure 4 are option A ("we use identity
 #: mapping for all shortcuts and zero-padding for increasing dimensions"), 50 layers and more option B. Max
 #: pooling is that of the authors' files: the paper's numbers are those of their implementation.
 NETWORKS = {
-    "plain18": Model(name="plain18", pool="caffe"),
-    "plain34": Model(name="plain34", pool="caffe"),
-    "resnet18": Model(name="resnet18", shortcut="A", pool="caffe"),
-    "resnet34-a": Model(name="resnet34", shortcut="A", pool="caffe"),
-    "resnet34-b": Model(name="resnet34", shortcut="B", pool="caffe"),
-    "resnet34-c": Model(name="resnet34", shortcut="C", pool="caffe"),
-    "resnet50": Model(name="resnet50", shortcut="B", variant="v1", pool="caffe"),
-    "resnet101": Model(name="resnet101", shortcut="B", variant="v1", pool="caffe"),
-    "resnet152": Model(name="resnet152", shortcut="B", variant="v1", pool="caffe"),
-    "vgg16": Model(name="vgg16", pool="caffe"),
+    "plain18": ClassifierModel(name="plain18", pool="caffe"),
+    "plain34": ClassifierModel(name="plain34", pool="caffe"),
+    "resnet18": ClassifierModel(name="resnet18", shortcut="A", pool="caffe"),
+    "resnet34-a": ClassifierModel(name="resnet34", shortcut="A", pool="caffe"),
+    "resnet34-b": ClassifierModel(name="resnet34", shortcut="B", pool="caffe"),
+    "resnet34-c": ClassifierModel(name="resnet34", shortcut="C", pool="caffe"),
+    "resnet50": ClassifierModel(name="resnet50", shortcut="B", variant="v1", pool="caffe"),
+    "resnet101": ClassifierModel(name="resnet101", shortcut="B", variant="v1", pool="caffe"),
+    "resnet152": ClassifierModel(name="resnet152", shortcut="B", variant="v1", pool="caffe"),
+    "vgg16": ClassifierModel(name="vgg16", pool="caffe"),
 }
 
 
-def _imagenet(name: str, model: Model) -> Recipe:
+def _imagenet(name: str, model: ClassifierModel) -> Recipe:
     return Recipe(
         name=f"imagenet-{name}",
         description=f"{name} on ImageNet as in Section 3.4: up to 600k iterations of 256 images",
@@ -59,7 +59,7 @@ IMAGENET = [
     Recipe(
         name="finetune",
         description="a trained network (--weights) on a folder of your own images: 15 epochs",
-        model=Model(name="weights"),
+        model=ClassifierModel(name="weights"),
         data=Data(dataset="folder", pad=0, mean="weights", folder=Folder(crop="resized", colour_noise=0.0)),
         batch=Batch(size=64, bn_group=64),
         schedule=Schedule(epochs=15, learning_rate=0.01, drops=(0.6, 0.85)),

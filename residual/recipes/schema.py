@@ -35,6 +35,13 @@ class Model(Part):
         return {k: v for k in ("shortcut", "variant", "pool") if (v := getattr(self, k)) is not None}
 
 
+class ClassifierModel(Model):
+    """The network of a classifier's recipe."""
+
+    #: Stages that stay as the weights have them, statistics included: 1 is conv1, 2 conv1 and conv2_x, ...
+    freeze: int = Field(0, ge=0)
+
+
 class Folder(Part):
     """How images of any size, one folder a class, become the network's input (Section 3.4)."""
 
@@ -76,6 +83,8 @@ class Data(Part):
     validation: int | float = Field(0, ge=0)
     #: Seed of that split; apart from ``seed`` so that several runs share one split.
     split_seed: int = Field(0, ge=0)
+    #: Draw all classes equally often in training, however many images each has; an epoch is as long as ever.
+    balanced: bool = False
     #: What is subtracted: the mean image (the paper), the channels' means, or "weights": what the weights
     #: that the run starts from were trained with, their deviation too.
     mean: Literal["per-pixel", "per-channel", "weights"] = "per-pixel"
@@ -215,7 +224,7 @@ class TrainingRecipe(Part):
 class Recipe(TrainingRecipe):
     """One training run of a classifier."""
 
-    model: Model
+    model: ClassifierModel
     data: Data
     batch: Batch = Batch()
 

@@ -68,25 +68,24 @@ def train(
     if folder.results_file.exists():
         return read_json(folder.results_file)
     # Everything that can be wrong with the input is found before the folder is made.
-    task = _task(recipe, data_dir, world)
-    _check_same_data(folder, task.fingerprint(), resume)
+    task = task_of(recipe, data_dir, world)
+    check_same_data(folder, task.fingerprint(), resume)
     task.start()
     schedule = in_iterations(recipe, task.images)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
-    again = shlex.join(
-        [*task.command, "--resume", "--out", str(out)] + (["--data-dir", str(data_dir)] if data_dir else [])
-    )
+    again = resume_command(task, out, data_dir)
     world.barrier()
     if world.is_main:
         folder.open(recipe, resume)
     world.barrier()
-    with _troubles(recipe.name, folder, where, again):
+    with troubles(recipe.name, folder, where, again):
         keep_freed_memory()
         set_arithmetic(where, recipe.precision, deterministic and task.deterministic, task.one_size)
         work = task.place(where, schedule, eager)
         lasting = recipe.model_copy(update={"schedule": schedule})
+        evaluate, best = task.evaluate, functools.partial(_keep_best, task, folder, recipe.name)
         run = Run(
-            lasting, task.model, task.batches, work, task.evaluate, task.split, folder, world, again, log
+            lasting, task.model, task.batches, work, evaluate, task.split, folder, world, again, log, best
         )
         if world.is_main:
             task.record(folder)
@@ -115,6 +114,18 @@ def train(
         return results
 
 
+def resume_command(task: Task, out: Path, data_dir: Path | None) -> str:
+    """Return what to type to continue a run."""
+    where = ["--data-dir", str(data_dir)] if data_dir else []
+    return shlex.join([*task.command, "--resume", "--out", str(out), *where])
+
+
+def _keep_best(task: Task, folder: RunFolder, name: str, line: dict[str, Any]) -> None:
+    """Keep the weights of the lowest validation error so far, beside those that will be the result."""
+    marked = {"recipe": name, "iterations": line["iteration"], "chosen_by": "validation", **line}
+    folder.replace_best(lambda path: task.save(path, marked))
+
+
 def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:
     """Return a recipe's schedule, in iterations if it is in epochs of so many images.
 
@@ -135,14 +146,14 @@ def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:
     return schedule.model_copy(update={"iterations": length, "epochs": None})
 
 
-def _task(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task:
+def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task:
     if isinstance(recipe, DetectionRecipe):
         return DetectionTask(recipe, data_dir, world)
     assert isinstance(recipe, Recipe)
     return ClassificationTask(recipe, data_dir, world)
 
 
-def _check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
+def check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
     """Raise an InputError when a run is resumed on other images: order and classes would not fit."""
     if not resume or not folder.environment_file.exists():
         return
@@ -155,7 +166,7 @@ def _check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> N
 
 
 @contextmanager
-def _troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
+def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
     """Turn what may end a run into a sentence, and close its folder.
 
     Args:

@@ -155,6 +155,7 @@ class Resident(Source):
             device,
             world.rank,
             world.size,
+            balanced=recipe.data.balanced,
         )
 
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:
@@ -233,6 +234,7 @@ class Folders(Source):
             world.rank,
             world.size,
             damaged=folder.damaged,
+            balanced=recipe.data.balanced,
         )
 
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:

@@ -15,6 +15,7 @@ from ..detection.weights import is_detector, read_detector
 from ..errors import InputError
 from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
+from ..models.frozen import freeze_stages
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.weights import Weights, load_weights
@@ -36,7 +37,8 @@ def start_from(recipe: R, weights: Path) -> R:
         InputError: when there are no such weights, or they cannot be what the recipe starts from.
     """
     if isinstance(recipe, Recipe):
-        return cast(R, recipe.model_copy(update={"model": _network(weights)}))
+        model = recipe.model.model_copy(update=_network(weights).model_dump())
+        return cast(R, recipe.model_copy(update={"model": model}))
     assert isinstance(recipe, DetectionRecipe)
     wanted = recipe.detector
     if not is_detector(weights):
@@ -82,8 +84,13 @@ def start_classifier(recipe: Recipe, classes: tuple[str, ...], channels: int) ->
     options = recipe.model.options() | {"in_channels": channels}
     model = build_model(recipe.model.name, classes=len(classes), **options)
     if recipe.model.weights is None:
+        if recipe.model.freeze:
+            raise InputError(
+                f"{recipe.name}: model.freeze keeps what weights have learned; name some with --weights"
+            )
         return Start(model, options, None, None)
     stored = trained_network(recipe.model, channels)
+    freeze_stages(model, recipe.model.freeze)
     if stored.classes == classes:
         model.load_state_dict(stored.model.state_dict())
         return Start(model, options, stored.preprocessing, f"all of {recipe.model.weights}")

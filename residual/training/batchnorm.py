@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..distributed import World
+from ..models.frozen import FixedBatchNorm2d
 
 #: Weight of a new mini-batch in the moving averages that evaluations during training use.
 MOVING = 0.1
@@ -22,8 +23,12 @@ AVERAGED_BATCHES = 200
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Return all BN layers, found by their type (names vary: those of projections are ``downsample.1``)."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    """Return the BN layers that learn, found by their type (projections' names are ``downsample.1``)."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, FixedBatchNorm2d)
+    ]
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):

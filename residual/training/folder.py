@@ -6,6 +6,7 @@ split.csv            which images are held out, where the run has divided a fold
 metrics.jsonl        one line an evaluation
 checkpoint-*         the newest two
 weights/             the final network (models/weights.py)
+best/                the network of the lowest validation error, where there is such a split: not the result
 results.json         the final numbers; where it is, the run is complete
 """
 
@@ -14,7 +15,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.results_file = path / "results.json"
         self.weights = path / "weights"
+        self.best = path / "best"
         self._lock = FileLock(path / ".lock", timeout=0)
 
     @staticmethod
@@ -129,6 +131,18 @@ class RunFolder:
         """Remove the weights of a session that was killed before it could finish the run."""
         if self.weights.exists() and not self.results_file.exists():
             shutil.rmtree(self.weights)
+
+    def replace_best(self, save: Callable[[Path], None]) -> None:
+        """Have weights written in place of the best ones before them.
+
+        Args:
+            save: writes a folder that is not there yet.
+        """
+        new = self.path / ".best.new"
+        shutil.rmtree(new, ignore_errors=True)
+        save(new)
+        shutil.rmtree(self.best, ignore_errors=True)
+        new.rename(self.best)
 
     def finish(self, results: dict[str, Any]) -> None:
         replace_file(self.results_file, as_json(results))

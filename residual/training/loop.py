@@ -117,6 +117,7 @@ class Run:
         world: the ranks that train together.
         resume_command: what to type to continue the run, for messages.
         log: also called with every line of metrics.jsonl (TensorBoard, say).
+        best: called by rank 0 with the line of an evaluation whose validation error is the lowest so far.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Run:
         world: World,
         resume_command: str,
         log: Callable[[dict[str, Any]], None] | None = None,
+        best: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.recipe = recipe
         self.model = model
@@ -142,6 +144,7 @@ class Run:
         self.world = world
         self.resume_command = resume_command
         self.log = log
+        self.best = best
         self.device = next(model.parameters()).device
         self.progress = Progress()
         #: The newest evaluation, of this session.
@@ -304,6 +307,8 @@ class Run:
         if now is not None:
             if self.split == "validation" and (progress.best is None or now < progress.best):
                 progress.best = now
+                if self.best and self.world.is_main:
+                    self.best(line)
             follow_plateau(self.recipe.schedule, progress, now)
             display.evaluation(self.split, now)
         self.meter.reset()

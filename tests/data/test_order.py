@@ -2,7 +2,26 @@
 
 import torch
 
-from residual.data.order import Order
+from residual.data.order import BalancedOrder, Order
+
+
+def test_balanced_classes_are_equally_frequent() -> None:
+    # 2, 6 and 12 images; the class between the last two has none.
+    targets = torch.tensor([0] * 2 + [1] * 6 + [3] * 12)
+    order = BalancedOrder(targets, 8, 7)
+    assert len(order) == 3
+    batches = [order(i) for i in range(9)]
+    row = torch.cat(batches)
+    # 72 images are 24 rounds; in each, every class has its turn.
+    assert all(sorted(targets[part].tolist()) == [0, 1, 3] for part in row.split(3))
+    # Within a class all images are seen equally often: 24 turns are 12, 4 and 2 rows of permutations.
+    assert torch.bincount(row).tolist() == [12] * 2 + [4] * 6 + [2] * 12
+    first = row[targets[row] == 3][:12]
+    assert sorted(first.tolist()) == list(range(8, 20))
+    # A function of the seed and the iteration alone, in any order.
+    again = BalancedOrder(targets, 8, 7)
+    assert all(torch.equal(again(i), batches[i]) for i in (5, 0, 8, 1))
+    assert not torch.equal(BalancedOrder(targets, 8, 8)(0), batches[0])
 
 
 def test_the_order_is_that_of_resident_batches() -> None:

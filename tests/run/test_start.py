@@ -156,3 +156,19 @@ def test_weights_that_were_named_by_a_relative_path_are_found_from_elsewhere(
     (out / "results.json").unlink()
     monkeypatch.chdir(tmp_path / "there")
     assert "2 iterations" in shown(*words, "--resume", "--out", out).out
+
+
+def test_stages_that_stay_and_classes_in_balance(
+    images: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    weights = save_network(tmp_path / "weights", mean=torch.rand(3))
+    words = [*set_options([*SMALL, "model.freeze=3", "data.balanced=true"]), "--data-dir", images, "--out"]
+    shown("train", "finetune", "--weights", weights, *words, tmp_path / "run")
+    before, after = load_weights(weights).model.state_dict(), tensors_of(tmp_path / "run")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"layer3", "linear"}
+    said = refused("train", "imagenet-resnet18", *words, tmp_path / "none")
+    assert "model.freeze keeps what weights have learned; name some with --weights" in said
+    too_many = ["--set", "model.freeze=5"]
+    said = refused("train", "finetune", "--weights", weights, *words, tmp_path / "none", *too_many)
+    assert "the network has 4 stages, and no more can stay" in said

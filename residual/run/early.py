@@ -1,0 +1,78 @@
+"""The weights of a run that was stopped early: ``residual finish``."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import distributed
+from ..device import keep_freed_memory, pick_device, set_arithmetic
+from ..errors import InputError
+from ..training.folder import RunFolder, remembered_data_dir
+from ..training.loop import Run
+from .run import check_same_data, in_iterations, resume_command, task_of, troubles
+
+
+def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> dict[str, Any]:
+    """Write the weights of a run's newest checkpoint, and return what they are marked with.
+
+    The BN statistics are averaged as at a run's end. The run itself stays what it is: there is no
+    results.json, and when it is resumed and complete, its final weights take the place of these.
+
+    Args:
+        out: the run folder.
+        data_dir: where the data lie; None for where they lay.
+        device: as in ``train``.
+
+    Returns:
+        As ``results`` in config.json of the weights: ``iterations``, those done, ``of_iterations``, and the
+        metrics on the split that the run's curve is about. ``complete`` is false.
+
+    Raises:
+        InputError: where there is no run, no checkpoint, or nothing to finish; for other data than the run's.
+    """
+    where = pick_device(device)
+    world = distributed.join(where)
+    folder = RunFolder(out)
+    recipe = RunFolder.check(out, None, resume=True)
+    if folder.results_file.exists():
+        raise InputError(f"{out} is complete; its weights are in {folder.weights}")
+    data_dir = data_dir or remembered_data_dir(out)
+    if not folder.checkpoints():
+        raise InputError(f"{out} has no checkpoint yet; let it go on: residual train --resume --out {out}")
+    task = task_of(recipe, data_dir, world)
+    check_same_data(folder, task.fingerprint(), resume=True)
+    task.start()
+    schedule = in_iterations(recipe, task.images)
+    again = resume_command(task, out, data_dir)
+    world.barrier()
+    if world.is_main:
+        folder.open(recipe, resume=True)
+    world.barrier()
+    with troubles(recipe.name, folder, where, again):
+        keep_freed_memory()
+        set_arithmetic(where, recipe.precision, deterministic=False, one_size=task.one_size)
+        work = task.place(where, schedule, eager=True)
+        lasting = recipe.model_copy(update={"schedule": schedule})
+        run = Run(lasting, task.model, task.batches, work, task.evaluate, task.split, folder, world, again)
+        run.restore(folder.checkpoints()[-1])
+
+        def say(sentence: str) -> None:
+            if world.is_main:
+                print(f"{recipe.name}: {sentence}", file=sys.stderr)
+
+        if work.finish:
+            work.finish(say)
+        task.batches.close()
+        say(f"testing the weights of iteration {run.progress.iteration:,}")
+        results = {
+            "recipe": recipe.name,
+            "iterations": run.progress.iteration,
+            "of_iterations": schedule.iterations,
+            "complete": False,
+            task.split: task.evaluate(),
+        }
+        if world.is_main:
+            folder.remove_unfinished_weights()
+            task.save(folder.weights, results)
+        world.barrier()
+        return results
