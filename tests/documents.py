@@ -20,7 +20,7 @@ from residual import build_model
 from residual.class_names import CIFAR10_CLASSES, imagenet_classes
 from residual.cli import app
 from residual.data import cifar10
-from residual.models import cifar, imagenet
+from residual.models import cifar, highway, imagenet
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import save_weights
@@ -305,6 +305,8 @@ class Stage:
         patch.setattr(cifar10, "RECORDS", RECORDS)
         patch.setattr(cifar, "FILTERS", (2, 4, 4))
         patch.setattr(imagenet, "WIDTHS", (4, 4, 8, 8))
+        for depth in highway.LAYERS:
+            patch.setitem(highway.LAYERS, depth, highway.Layers((2, 4, 4), (1, 1, 1), (3,)))
         for depth in (18, 34, 50, 101, 152):
             block = BasicBlock if depth < 50 else BottleneckBlock
             patch.setitem(imagenet.TABLE_1, depth, (block, (1, 1, 1, 1)))
@@ -390,7 +392,13 @@ class Stage:
     def _runs(self) -> None:
         home, runs = self.home, self.place / "runs"
         small = ("--data-dir", home / "data", *set_options(IN_MEMORY))
-        for name in ("cifar10-resnet20", "cifar10-plain56", "digits-resnet20", "digits-plain56"):
+        for name in (
+            "cifar10-resnet20",
+            "cifar10-plain56",
+            "digits-resnet20",
+            "digits-plain56",
+            "digits-highway19",
+        ):
             self.run("train", name, *small, "--out", runs / name)
         large = ("--data-dir", home / "flowers", *set_options(IN_FOLDERS))
         self.run("train", "imagenet-resnet101", *large, "--out", runs / "imagenet-resnet101")

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 QUANTITIES = ("layers", "parameters", "multiply_adds", "activations")
 
 
+#: Parts of a layer's name that say that it is on no main path: projections and gates.
+SIDEWAYS = {"downsample", "gate"}
+
+
 @dataclass(frozen=True)
 class StageComplexity:
     """One row of Table 1, or one fully connected layer.
@@ -29,7 +33,7 @@ class StageComplexity:
     Attributes:
         name: conv1, conv2_x, ... as the network's ``features`` calls it; fc, or fc6, fc7, fc8.
         output_size: (C, H, W).
-        layers: weighted layers: convolutions and fully connected layers, without projection shortcuts.
+        layers: weighted layers: convolutions and fully connected layers, projections and gates aside.
         parameters: weights and biases, BN's scales and shifts, projections included.
         multiply_adds: of one image, in convolutions and fully connected layers, projections included;
             the zeros around a map count like pixels; biases, BN, ReLU, addition and pooling do not count.
@@ -90,7 +94,7 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
         return StageComplexity(
             name,
             output_size,
-            layers=sum("downsample" not in layers[layer].split(".") for layer in here),
+            layers=sum(SIDEWAYS.isdisjoint(layers[layer].split(".")) for layer in here),
             parameters=sum(parameter.numel() for parameter in parameters),
             # Each element that a layer puts out is one sum over a filter, which is one row of its weight.
             multiply_adds=sum(activations[layer] * layer.weight[0].numel() for layer in here),

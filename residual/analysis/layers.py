@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..device import sums_dtype
 from ..errors import InputError
+from ..models.highway import HighwayLayer
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Layer:
         name: of the convolution, as in the state dict.
         convolution: the 3x3 layer.
         response: the BN that follows it, or the convolution itself.
+        gate: in a highway network the convolution of the layer's gate, before its sigmoid.
     """
 
     name: str
     convolution: nn.Conv2d
     response: nn.Module
+    gate: nn.Conv2d | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ class Response:
     Attributes:
         layer: its name.
         std: standard deviation over images, channels and positions.
+        gate: in a highway network how open the layer's gate is, in [0, 1]: its mean over the same.
     """
 
     layer: str
     std: float
+    gate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,21 @@ class Signal:
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
-    """Return a network's 3x3 layers from input to output.
+    """Return a network's 3x3 layers from input to output; of a highway network all that have a gate as well.
 
     Raises:
         InputError: when it has none.
     """
     layers = []
+    gates = {m.conv: m.gate for m in model.modules() if isinstance(m, HighwayLayer)}
     modules = [(name, m) for name, m in model.named_modules() if not list(m.children())]
     following = [module for _, module in modules[1:]] + [None]
     for (name, module), after in zip(modules, following, strict=True):
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            layers.append(Layer(name, module, after if isinstance(after, _BatchNorm) else module))
+        if not isinstance(module, nn.Conv2d) or module in gates.values():
+            continue
+        if module.kernel_size == (3, 3) or module in gates:
+            response = after if isinstance(after, _BatchNorm) else module
+            layers.append(Layer(name, module, response, gates.get(module)))
     if not layers:
         raise InputError("the network has no 3x3 convolution, so there are no layer responses to measure")
     return layers
@@ -116,12 +125,17 @@ def responses(
         progress: called with the number of images done after each batch.
     """
     layers = layers_of(model)
-    moments = [Moments() for _ in layers]
+    moments, opened = [Moments() for _ in layers], [Moments() for _ in layers]
     training = model.training
     model.eval()
     handles = [
         layer.response.register_forward_hook(lambda _m, _i, output, m=m: m.add(output))
         for layer, m in zip(layers, moments, strict=True)
+    ]
+    handles += [
+        layer.gate.register_forward_hook(lambda _m, _i, output, m=m: m.add(output.sigmoid()))
+        for layer, m in zip(layers, opened, strict=True)
+        if layer.gate
     ]
     done = 0
     try:
@@ -134,7 +148,10 @@ def responses(
         for handle in handles:
             handle.remove()
         model.train(training)
-    return [Response(layer.name, m.variance**0.5) for layer, m in zip(layers, moments, strict=True)]
+    return [
+        Response(layer.name, m.variance**0.5, gate.total / gate.count if layer.gate else None)
+        for layer, m, gate in zip(layers, moments, opened, strict=True)
+    ]
 
 
 def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Signal]:

@@ -34,6 +34,7 @@ Examples:
   residual analyze responses runs/cifar10-resnet20 --data-dir ~/data
   residual analyze responses runs/digits-resnet20 --out responses.svg
   residual analyze responses weights/resnet20 --dataset cifar10 --json
+  residual analyze responses runs/digits-highway19
 """
 )
 def responses(
@@ -47,7 +48,7 @@ def responses(
 ) -> None:
     """Standard deviation of each 3x3 layer's response (Figure 7).
 
-    It is taken after BN, before ReLU or addition.
+    It is taken after BN, before ReLU or addition. Of a highway network also how open each layer's gate is.
     """
     check_figure_file("--out", out)
     from ..analysis.layer_figures import responses_figure
@@ -62,8 +63,13 @@ def responses(
         plain = [asdict(response) for response in measured]
         print_json({"weights": str(weights), "images": count, "layers": plain})
         return
-    rows = [TableRow((response.layer, f"{response.std:.3f}")) for response in measured]
-    Table(f"Responses of {weights} on {count:,} training images", ("layer", "std"), rows).print()
+    headings = ["layer", "std"]
+    rows = [[response.layer, f"{response.std:.3f}"] for response in measured]
+    if any(response.gate is not None for response in measured):
+        headings.append("gate open")
+        for row, response in zip(rows, measured, strict=True):
+            row.append("" if response.gate is None else f"{100 * response.gate:.1f} %")
+    Table(f"Responses of {weights} on {count:,} training images", headings, list(map(TableRow, rows))).print()
 
 
 @app.command(

@@ -41,6 +41,9 @@ class ExperimentOptions:
         list[str] | None,
         typer.Option(metavar="NAME...", help="Train only these, as --networks NAME NAME."),
     ] = None
+    highway: Annotated[
+        bool, typer.Option("--highway", help="Highway-19 and -32 as well, under the same recipe.")
+    ] = False
     seeds: Annotated[
         str, typer.Option(metavar="N|A-B", help="Runs of each network: seeds 0 to N-1, or A to B, as 1-4.")
     ] = "1"
@@ -143,7 +146,8 @@ def table6(asked: ExperimentOptions) -> None:
     """Table 6: test errors of ResNets on CIFAR-10."""
     from ..reproduce import study, table6
 
-    table6.table6(asked.study(study.CIFAR10), asked.chosen_depths() or table6.DEPTHS, asked.chosen_seeds())
+    depths = asked.chosen_depths() or table6.DEPTHS
+    table6.table6(asked.study(study.CIFAR10), depths, asked.chosen_seeds(), asked.highway)
 
 
 def figure6(asked: ExperimentOptions) -> None:
@@ -153,7 +157,7 @@ def figure6(asked: ExperimentOptions) -> None:
     """
     from ..reproduce import curves, study
 
-    curves.figure6(asked.study(study.CIFAR10), asked.chosen_depths() or curves.DEPTHS)
+    curves.figure6(asked.study(study.CIFAR10), asked.chosen_depths() or curves.DEPTHS, asked.highway)
 
 
 def figure7(asked: ExperimentOptions) -> None:
@@ -309,16 +313,21 @@ EXPERIMENTS = (
     Experiment(
         table6,
         CIFAR10,
-        (*DEPTHS, "seeds"),
+        (*DEPTHS, "seeds", "highway"),
         (
             DATA,
             "--depths 20 56 --seeds 5",
             "--depths 110 --seeds 1-4 --minutes 55",
-            f"--depths 20 {SHORT}",
+            f"--depths 20 --highway {SHORT}",
             "--no-train",
         ),
     ),
-    Experiment(figure6, CIFAR10, DEPTHS, (DATA, f"--depths 20 56 {SHORT}", "--depths 20 32 44 56 110 1202")),
+    Experiment(
+        figure6,
+        CIFAR10,
+        (*DEPTHS, "highway"),
+        (DATA, f"--depths 20 56 {SHORT}", "--depths 20 --highway", "--depths 20 32 44 56 110 1202"),
+    ),
     Experiment(figure7, CIFAR10, DEPTHS, (DATA, f"--depths 20 56 {SHORT}")),
     _detection_table(7, "Table 7: detection on PASCAL VOC 2007 and 2012.", "VOCdevkit", "voc07+12-resnet101"),
     _detection_table(8, "Table 8: detection on COCO's validation set.", "coco", "coco-resnet101"),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models import build_model
-from ..models.cifar import CifarNetwork
 from ..models.classifier import Classifier, StagedNetwork
 from ..models.frozen import freeze_batch_norm
+from ..models.highway import HighwayNetwork
 from ..models.vgg import SIDE, VGG
 
 
@@ -64,7 +64,7 @@ class ResidualBackbone(Backbone):
     def __init__(self, network: StagedNetwork) -> None:
         super().__init__()
         self.width = network.classifier().in_features
-        self.stride, self.roi_size = (2, 8) if isinstance(network, CifarNetwork) else (16, 14)
+        self.stride, self.roi_size = (2, 8) if network.small_images else (16, 14)
         setattr(network, network.head, nn.Identity())
         self.network = network
         first = next(m for m in network.stage_layers()[-1][0].modules() if isinstance(m, nn.Conv2d))
@@ -118,7 +118,7 @@ def make_backbone(network: Classifier) -> Backbone:
     """Return a classifier as a backbone; its BN layers stay as they are."""
     if isinstance(network, VGG):
         return VGGBackbone(network)
-    if isinstance(network, StagedNetwork):
+    if isinstance(network, StagedNetwork) and not isinstance(network, HighwayNetwork):
         return ResidualBackbone(network)
     raise InputError(f"{type(network).__name__} cannot be a detector's backbone")
 

@@ -5,7 +5,6 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from ..errors import InputError
-from ..models.cifar import CifarNetwork
 from ..models.classifier import Classifier
 from ..models.weights import Weights
 from .views import side_for
@@ -23,7 +22,7 @@ def usual_size(weights: Weights) -> tuple[int, int]:
     folder = ((weights.config.get("recipe") or {}).get("data") or {}).get("folder")
     if folder:
         return folder["size"], side_for(folder["size"])
-    small = isinstance(weights.model, CifarNetwork)
+    small = weights.model.small_images
     crop = 32 if small else 224
     if weights.preprocessing.per_pixel:
         crop = min(weights.preprocessing.mean.shape[1:])

@@ -10,6 +10,8 @@ from ..errors import InputError, nearest
 from .blocks import BasicBlock
 from .cifar import CifarNetwork
 from .classifier import Classifier
+from .highway import LAYERS as HIGHWAYS
+from .highway import HighwayNetwork
 from .imagenet import TABLE_1, ImageNetNetwork
 from .vgg import LAYERS, VGG
 
@@ -29,6 +31,7 @@ def model_names() -> list[str]:
     return [
         *(f"cifar_resnet{depth}" for depth in CIFAR_DEPTHS),
         *(f"cifar_plain{depth}" for depth in CIFAR_DEPTHS),
+        *(f"cifar_highway{depth}" for depth in HIGHWAYS),
         *(f"resnet{depth}" for depth in TABLE_1),
         *(f"plain{depth}" for depth in PLAIN_DEPTHS),
         *(f"vgg{depth}" for depth in LAYERS),
@@ -39,11 +42,11 @@ def build_model(name: str, **options: Any) -> Classifier:
     """Build a network with freshly initialised weights.
 
     Args:
-        name: ``cifar_resnet{6n+2}``, ``cifar_plain{6n+2}``, ``resnet{18,34,50,101,152}``,
-            ``plain{18,34}`` or ``vgg{16,19}``.
+        name: ``cifar_resnet{6n+2}``, ``cifar_plain{6n+2}``, ``cifar_highway{19,32}``,
+            ``resnet{18,34,50,101,152}``, ``plain{18,34}`` or ``vgg{16,19}``.
         options: of the network's constructor: ``classes``, ``in_channels``; for residual networks
             ``shortcut`` ("A", "B", "C"); for those of Table 1 ``variant`` ("v1", "v1.5"); for those and VGG
-            ``pool`` ("torchvision", "caffe").
+            ``pool`` ("torchvision", "caffe"); for highway networks ``gate_bias``.
 
     Raises:
         InputError: for an unknown name, a depth that does not exist, or an option that the network has not.
@@ -59,6 +62,10 @@ def build_model(name: str, **options: Any) -> Classifier:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if option in ("classes", "in_channels") and (not whole or value < 1):
             raise InputError(f"{name}: {option} is a whole number of at least 1, not {value!r}")
+        if option == "gate_bias" and (
+            isinstance(value, bool) or not isinstance(value, int | float) or value > 0
+        ):
+            raise InputError(f"{name}: {option} is a number of at most 0, not {value!r}")
     return constructor(**fixed, **options)
 
 
@@ -69,7 +76,7 @@ def depth_of(name: str) -> int:
 
 def is_plain(name: str) -> bool:
     """Whether a network has no shortcuts, by its name: the paper's plain networks and VGG."""
-    return not _parse(name)[0].endswith("resnet")
+    return not _parse(name)[0].endswith(("resnet", "highway"))
 
 
 def last_layer(model: Classifier) -> str:
@@ -80,7 +87,7 @@ def last_layer(model: Classifier) -> str:
 def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
     """Return the constructor that a name stands for, and the arguments that the name fixes."""
     family, depth = _parse(name)
-    if family.startswith("cifar"):
+    if family in ("cifar_resnet", "cifar_plain"):
         if depth < 8 or depth % 6 != 2:
             n = max(1, (depth - 2) // 6)
             raise InputError(
@@ -93,6 +100,7 @@ def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
         "resnet": (ImageNetNetwork, tuple(TABLE_1)),
         "plain": (ImageNetNetwork, PLAIN_DEPTHS),
         "vgg": (VGG, tuple(LAYERS)),
+        "cifar_highway": (HighwayNetwork, tuple(HIGHWAYS)),
     }[family]
     if depth not in depths:
         raise InputError(
@@ -102,14 +110,14 @@ def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
     chosen: dict[str, Any] = {"depth": depth}
     if family == "plain":
         chosen["shortcut"] = None
-    if family != "vgg" and TABLE_1[depth][0] is BasicBlock:
+    if family in ("resnet", "plain") and TABLE_1[depth][0] is BasicBlock:
         chosen["variant"] = "v1"
     return constructor, chosen
 
 
 def _parse(name: str) -> tuple[str, int]:
     """Return the family and the depth in a network's name."""
-    match = re.fullmatch(r"(cifar_resnet|cifar_plain|resnet|plain|vgg)([1-9][0-9]*)", name)
+    match = re.fullmatch(r"(cifar_resnet|cifar_plain|cifar_highway|resnet|plain|vgg)([1-9][0-9]*)", name)
     if match is None:
         raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
     return match[1], int(match[2])

@@ -29,6 +29,7 @@ class CifarNetwork(StagedNetwork):
     """
 
     head = "linear"
+    small_images = True
 
     def __init__(self, n: int, shortcut: Shortcut = "A", classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ class Classifier(nn.Module):
         in_channels: channels of the input images.
         depth: weighted layers, projections aside.
         plain: whether it has no shortcuts.
+        small_images: whether it is made for images of 32 x 32, as those of Section 4.2.
 
     Shapes: x is a float tensor (N, in_channels, H, W), already preprocessed.
     """
@@ -22,6 +23,7 @@ class Classifier(nn.Module):
     in_channels: int
     depth: int
     plain: bool
+    small_images = False
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by its name in Table 1, each (N, C, h, w), first stage first."""

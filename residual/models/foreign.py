@@ -16,6 +16,7 @@ from . import build_model
 from .blocks import BottleneckBlock
 from .cifar import CifarNetwork
 from .classifier import Classifier
+from .highway import HighwayNetwork
 from .imagenet import ImageNetNetwork
 from .preprocessing import Preprocessing
 from .vgg import VGG
@@ -23,6 +24,7 @@ from .vgg import VGG
 #: Parts of names elsewhere, and what they are here.
 RENAMED: dict[type[Classifier], dict[str, str]] = {
     CifarNetwork: {"fc.": "linear.", ".shortcut.": ".downsample."},
+    HighwayNetwork: {},
     ImageNetNetwork: {},
     VGG: {
         "pre_logits.fc1.": "classifier.0.",
@@ -34,6 +36,7 @@ RENAMED: dict[type[Classifier], dict[str, str]] = {
 #: The weights whose shapes tell the channels of the images and the number of classes.
 FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
     CifarNetwork: ("conv1.weight", "linear.weight"),
+    HighwayNetwork: ("conv1.weight", "linear.weight"),
     ImageNetNetwork: ("conv1.weight", "fc.weight"),
     VGG: ("features.0.weight", "classifier.6.weight"),
 }
@@ -120,7 +123,7 @@ def choose_preprocessing(
                 "by 255"
             )
         return Preprocessing(torch.tensor(mean), torch.tensor(std)), "given"
-    if isinstance(network, CifarNetwork):
+    if network.small_images:
         raise InputError(
             "give the mean and std that the network was trained with: public CIFAR-10 weights differ, common "
             "are mean 0.485,0.456,0.406 with std 0.229,0.224,0.225 and mean 0.4914,0.4822,0.4465 with std "

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError, needs
 from ..files import check_new, first_line, written_whole
-from .cifar import CifarNetwork
 from .classifier import Classifier
 from .inference import fold_batchnorm
 from .preprocessing import Preprocessing
@@ -88,7 +87,7 @@ def _sizes(weights: Weights) -> tuple[int, int]:
     if isinstance(weights.model, VGG):
         # On maps smaller than 7 x 7 VGG repeats positions, for which the graph would need a branch.
         return 224, 256
-    return (8, 32) if isinstance(weights.model, CifarNetwork) else (32, 128)
+    return (8, 32) if weights.model.small_images else (32, 128)
 
 
 def _export(module: Exported, weights: Weights, smallest: int, usual: int) -> Any:

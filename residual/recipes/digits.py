@@ -15,11 +15,15 @@ def _digits(kind: str, depth: int) -> Recipe:
         model=ClassifierModel(name=f"cifar_{kind}{depth}"),
         data=Data(dataset="digits", pad=0, flip=False),
         batch=Batch(size=64),
-        schedule=Schedule(iterations=600, learning_rate=0.05),
+        # Highway networks have no BN: half of the rate.
+        schedule=Schedule(iterations=600, learning_rate=0.025 if kind == "highway" else 0.05),
         # About an epoch (23 iterations), and a whole number of times in the run.
         evaluate_every=25,
         checkpoint_every=200,
     )
 
 
-DIGITS = [_digits(kind, depth) for kind in ("plain", "resnet") for depth in (20, 56)]
+DIGITS = [
+    *(_digits(kind, depth) for kind in ("plain", "resnet") for depth in (20, 56)),
+    _digits("highway", 19),
+]

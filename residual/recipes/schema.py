@@ -30,9 +30,12 @@ class Model(Part):
     variant: Literal["v1", "v1.5"] | None = None
     #: The windows of max pooling: those of torchvision, or of the authors' files.
     pool: Literal["torchvision", "caffe"] | None = None
+    #: What the gates' biases of a highway network begin at.
+    gate_bias: float | None = Field(None, le=0)
 
-    def options(self) -> dict[str, str]:
-        return {k: v for k in ("shortcut", "variant", "pool") if (v := getattr(self, k)) is not None}
+    def options(self) -> dict[str, Any]:
+        options = ("shortcut", "variant", "pool", "gate_bias")
+        return {k: v for k in options if (v := getattr(self, k)) is not None}
 
 
 class ClassifierModel(Model):

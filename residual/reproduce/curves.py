@@ -11,6 +11,8 @@ from .study import ClassifierRun, Study
 #: The networks of Figure 1, and the depths of Figure 6 but for 1202 layers.
 FIGURE1 = ("plain20", "plain56")
 DEPTHS = (20, 32, 44, 56, 110)
+#: The paper's rivals in Table 6, of its own recipe here.
+HIGHWAYS = ("highway19", "highway32")
 #: The last one of the plain networks, and of Figure 6's residual networks before the panel of 1202 layers.
 #: "The error of plain-110 is higher than 60% and not displayed."
 DEEPEST_PLAIN, DEEPEST = 56, 110
@@ -33,16 +35,17 @@ def figure1(study: Study[ClassifierRun]) -> None:
     publish_curves(study, "figure1", draw_figure1(runs), runs)
 
 
-def figure6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS) -> None:
+def figure6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, highway: bool = False) -> None:
     """Run what is missing, draw Figure 6 as figure6.svg and .png, and say what it shows.
 
     Args:
         depths: of the networks; plain-110 and plain-1202 are left out, as in the paper.
+        highway: whether to add a panel of the highway networks, which the paper's figure has not.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    runs = study.runs(networks_of(depths))
+    runs = study.runs([*networks_of(depths), *(HIGHWAYS if highway else ())])
     publish_curves(study, "figure6", draw_figure6(runs), runs)
 
 
@@ -63,13 +66,15 @@ def draw_figure1(runs: Sequence[ClassifierRun]) -> Figure | None:
 
 
 def draw_figure6(runs: Sequence[ClassifierRun]) -> Figure | None:
-    """Return the panels of Figure 6 for which there are runs; None without any."""
+    """Return the panels of Figure 6 for which there are runs, and one of highway networks; or None."""
     plain, residual = by_kind(runs)
+    highways = [run for run in runs if run.network in HIGHWAYS]
     deep = [run for run in residual if run.depth >= DEEPEST]
     chosen = {
         "plain networks": plain,
         "residual networks": [run for run in residual if run.depth <= DEEPEST],
         "ResNet-110 and -1202": deep if any(run.depth > DEEPEST for run in deep) else [],
+        "highway networks": highways,
     }
     panels = [Panel(title, tuple(map(curve, shown))) for title, shown in chosen.items() if shown]
     return draw(panels, runs) if panels else None
@@ -78,7 +83,8 @@ def draw_figure6(runs: Sequence[ClassifierRun]) -> Figure | None:
 def by_kind(runs: Sequence[ClassifierRun]) -> tuple[list[ClassifierRun], list[ClassifierRun]]:
     """Return the plain and the residual networks, each from shallow to deep."""
     ordered = sorted(runs, key=lambda run: run.depth)
-    return [run for run in ordered if run.plain], [run for run in ordered if not run.plain]
+    residual = [run for run in ordered if not run.plain and run.network not in HIGHWAYS]
+    return [run for run in ordered if run.plain], residual
 
 
 def curve(run: ClassifierRun) -> ErrorCurve:

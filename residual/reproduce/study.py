@@ -291,7 +291,7 @@ def among(known: Sequence[str], asked: Sequence[str] | None) -> Sequence[str]:
 def label_of(network: str) -> str:
     """Return a network's name in the paper's writing: "ResNet-20" for "resnet20", "ResNet-34 A"."""
     name, _, option = network.partition("-")
-    for own, papers in (("plain", "plain-"), ("resnet", "ResNet-"), ("vgg", "VGG-")):
+    for own, papers in (("plain", "plain-"), ("resnet", "ResNet-"), ("highway", "Highway-"), ("vgg", "VGG-")):
         name = name.replace(own, papers)
     return f"{name} {option.upper()}".strip()
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..table import Table, TableRow, not_comparable
+from .curves import HIGHWAYS
 from .paper import TABLE6, TABLE6_OTHERS, CifarError
 from .study import ClassifierRun, Study, departures_of
 
@@ -84,13 +85,25 @@ class CifarRow:
         ]
 
 
-def table6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, seeds: Sequence[int] = (0,)) -> None:
+def table6(
+    study: Study[ClassifierRun],
+    depths: Sequence[int] = DEPTHS,
+    seeds: Sequence[int] = (0,),
+    highway: bool = False,
+) -> None:
     """Run what is missing, print the table, and write it as table6.json and table6.md.
+
+    Args:
+        depths: of the residual networks.
+        seeds: of the runs of each network.
+        highway: whether to train the highway networks as well; runs of theirs that are there are shown.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    runs = study.runs([f"resnet{depth}" for depth in depths], seeds)
+    networks = [f"resnet{depth}" for depth in depths]
+    asked = [*networks, *HIGHWAYS] if highway else networks
+    runs = study.runs([*networks, *HIGHWAYS], seeds, only=asked)
     rows = rows_of(depths, runs)
     as_table(rows, runs).publish(
         study.out,
@@ -101,22 +114,24 @@ def table6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, seeds: S
 
 
 def rows_of(depths: Iterable[int], runs: Sequence[ClassifierRun]) -> list[CifarRow]:
-    """Return the table's rows: the quoted systems, then our residual networks by depth."""
-    rows = [CifarRow(other, True, other.layers, {}) for other in TABLE6_OTHERS]
-    for depth in sorted(depths):
-        ours = [run for run in runs if run.depth == depth and not run.plain]
-        rows.append(
-            CifarRow(
-                TABLE6.get(depth),
-                False,
-                depth,
-                {run.recipe.seed: run.test_error for run in ours},
-                ours[0].results["parameters"] if ours else None,
-                statistics.mean(run.results["seconds"] for run in ours) if ours else None,
-                bool(departures_of(ours)),
-            )
+    """Return the table's rows: the quoted systems (highway networks ours too), then ResNets by depth."""
+
+    def row(published: CifarError | None, depth: int | None, network: str, quoted: bool) -> CifarRow:
+        ours = [run for run in runs if run.network == network]
+        return CifarRow(
+            published,
+            quoted and not ours,
+            depth,
+            {run.recipe.seed: run.test_error for run in ours},
+            ours[0].results["parameters"] if ours else None,
+            statistics.mean(run.results["seconds"] for run in ours) if ours else None,
+            bool(departures_of(ours)),
         )
-    return rows
+
+    return [
+        *(row(other, other.layers, f"{other.method.lower()}{other.layers}", True) for other in TABLE6_OTHERS),
+        *(row(TABLE6.get(depth), depth, f"resnet{depth}", False) for depth in sorted(depths)),
+    ]
 
 
 def as_table(rows: Sequence[CifarRow], runs: Sequence[ClassifierRun]) -> Table:

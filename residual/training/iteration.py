@@ -21,6 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..errors import InputError, Interrupted
 from ..files import first_line
 from ..models.blocks import Block
+from ..models.highway import HighwayLayer
 from ..randomness import Stream, mix
 from .batchnorm import GroupedBatchNorm2d
 from .step import Step
@@ -245,7 +246,7 @@ def compile_regions(model: nn.Module) -> None:
     for module in model.modules():
         if module in inside:
             continue
-        if isinstance(module, Block):
+        if isinstance(module, Block | HighwayLayer):
             inside.update(module.modules())
             module.compile(dynamic=False)
         elif isinstance(module, GroupedBatchNorm2d):

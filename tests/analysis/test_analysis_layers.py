@@ -93,3 +93,22 @@ def test_networks_with_other_convolutions() -> None:
     assert all(layer.response is layer.convolution for layer in vgg)
     with pytest.raises(InputError, match="no 3x3 convolution"):
         layers_of(nn.Linear(2, 2))
+
+
+@torch.no_grad()
+def test_responses_of_a_highway_network_have_no_gates_and_say_how_open_those_are() -> None:
+    torch.manual_seed(0)
+    model = build_model("cifar_highway32", classes=4, in_channels=1).eval()
+    x = torch.randn(6, 1, 8, 8)
+    measured = {response.layer: response for response in responses(model, x.split(4))}
+    # 27 gated layers, and the plain ones at the beginning of each stage.
+    assert len(measured) == 30
+    assert measured["conv1"].gate is None
+    assert measured["layer2.1"].gate is None
+    y = F.relu(model.conv1(x))
+    for number, layer in enumerate(model.layer1):
+        transformed, opened = layer.conv(y), torch.sigmoid(layer.gate(y))
+        found = measured[f"layer1.{number}.conv"]
+        assert found.std == pytest.approx(transformed.std(correction=0).item(), rel=1e-4)
+        assert found.gate == pytest.approx(opened.mean().item(), rel=1e-4)
+        y = opened * F.relu(transformed) + (1 - opened) * y

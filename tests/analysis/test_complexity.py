@@ -28,6 +28,9 @@ PARAMETERS = {
     "cifar_resnet56": 853_018,
     "cifar_resnet110": 1_727_962,
     "cifar_resnet1202": 19_421_274,
+    # By the files and the description of their authors, layer by layer.
+    "cifar_highway19": 2_256_838,
+    "cifar_highway32": 1_253_090,
 }
 
 #: Multiply-adds (10^9) as printed: Table 1, Figure 3, and Section 4.1 for VGG.
@@ -43,6 +46,8 @@ PRINTED_MULTIPLY_ADDS = {
 
 #: Parameters (10^6) as printed in Table 6.
 PRINTED_PARAMETERS = {
+    "cifar_highway19": "2.3",
+    "cifar_highway32": "1.25",
     "cifar_resnet20": "0.27",
     "cifar_resnet32": "0.46",
     "cifar_resnet44": "0.66",

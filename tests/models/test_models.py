@@ -37,6 +37,18 @@ class Case:
                 f"conv{i + 1}_x": (c, *(-(-side // 2**n) if up else side >> n for side in (height, width)))
                 for i, (c, n) in enumerate(zip(channels, halvings, strict=True))
             }
+        if self.name.startswith("cifar_highway"):
+            widths = (32, 80, 128) if self.name.endswith("19") else (30, 64, 96)
+            channels = [widths[0], *widths, 100]
+            return {
+                name: (c, height >> n, width >> n)
+                for name, c, n in zip(
+                    ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5"],
+                    channels,
+                    [0, 0, 1, 2, 2],
+                    strict=True,
+                )
+            }
         if self.name.startswith("cifar"):
             channels, halvings = [16, 16, 32, 64], [0, 0, 1, 2]
         else:
@@ -71,6 +83,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("cifar_resnet32", {}),
     ("cifar_resnet56", {}),
     ("cifar_plain20", {}),
+    ("cifar_highway19", {}),
+    ("cifar_highway32", {}),
     *(("resnet18", {"shortcut": shortcut}) for shortcut in "AC"),
     *(("resnet34", {"shortcut": shortcut}) for shortcut in "AB"),
     *(("resnet50", {"shortcut": shortcut}) for shortcut in "BC"),
@@ -143,7 +157,7 @@ class TestContract:
         layers = [
             name
             for name, module in case.model.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name
+            if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name and "gate" not in name
         ]
         assert re.fullmatch(rf"[a-z_]+{len(layers)}", case.name)
 
@@ -199,7 +213,8 @@ def test_torchvisions_weights_give_torchvisions_outputs(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["cifar_resnet8", "cifar_plain14", "resnet18", "plain18", "resnet50", "vgg16"]
+    "name",
+    ["cifar_resnet8", "cifar_plain14", "cifar_highway32", "resnet18", "plain18", "resnet50", "vgg16"],
 )
 @pytest.mark.parametrize(("classes", "in_channels"), [(1, 1), (1001, 5)])
 def test_any_number_of_classes_and_channels(name: str, classes: int, in_channels: int) -> None:
@@ -260,6 +275,9 @@ def test_gradients_stay_in_channels_last_format(name: str, options: dict[str, An
         ("resnet51", {}, ["resnet51", "18, 34, 50, 101 or 152"]),
         ("plain50", {}, ["plain50", "18 or 34"]),
         ("vgg11", {}, ["vgg11", "16 or 19"]),
+        ("cifar_highway20", {}, ["cifar_highway20", "19 or 32"]),
+        ("cifar_highway19", {"shortcut": "A"}, ["cifar_highway19 has no option 'shortcut'"]),
+        ("cifar_highway19", {"gate_bias": 1}, ["gate_bias is a number of at most 0, not 1"]),
         ("cifar_resnet21", {}, ["6n+2", "cifar_resnet20 and cifar_resnet26"]),
         ("cifar_plain2", {}, ["6n+2", "cifar_plain8"]),
         ("plain18", {"shortcut": "A"}, ["plain18 has no option 'shortcut'"]),

@@ -76,6 +76,7 @@ def test_every_preprocessing_is_in_the_graph(mean: Tensor, std: Tensor | None, t
     [
         ("cifar_plain8", {}, None),
         ("cifar_resnet8", {"shortcut": "C"}, None),
+        ("cifar_highway19", {}, None),
         ("plain18", {}, None),
         ("resnet18", {"shortcut": "A"}, 64),
         ("resnet18", {"shortcut": "B"}, None),

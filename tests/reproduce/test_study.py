@@ -17,6 +17,7 @@ from PIL import Image
 from residual import InputError, run
 from residual.errors import Interrupted
 from residual.inference import layers
+from residual.models import highway
 from residual.recipes import find
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
 from residual.reproduce.study import CIFAR10, Study
@@ -111,6 +112,37 @@ def test_the_papers_numbers_are_table_6() -> None:
     others = {(row.method, row.layers): row.mean for row in TABLE6_OTHERS}
     assert others[("Highway", 19)] == 7.72
     assert others[("FitNet", 19)] == 8.39
+
+
+def test_highway_networks_take_their_rows_and_a_panel(
+    study: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for depth in (19, 32):
+        monkeypatch.setitem(highway.LAYERS, depth, highway.Layers((4, 4, 4), (1, 1, 1), (3,)))
+    out = tmp_path / "cifar10"
+    shutil.copytree(study, out)
+    assert call("reproduce", "table6", "--depths", "20", "--highway", *SET, "--out", out) == 0
+    rows = {(row["published"]["method"], row["depth"]): row for row in table_rows(out)}
+    for depth, published in ((19, 7.72), (32, 8.80)):
+        row = rows["Highway", depth]
+        assert row["published"]["mean"] == published
+        assert not row["quoted"]
+        assert row["errors"] == {"0": results_of(out, f"highway{depth}")["test"]["top1_error"]}
+    assert rows["FitNet", 19]["quoted"]
+    # A ResNet of as many layers is another row.
+    assert list(rows["ResNet", 20]["errors"]) == ["0"]
+    assert call("reproduce", "figure6", "--depths", "20", "--highway", *SET, "--out", out) == 0
+    texts = svg_texts(out / "figure6.svg")
+    assert {"highway networks", "19-layer", "32-layer", "residual networks"} <= set(texts)
+    networks = json.loads((out / "figure6.json").read_text())["networks"]
+    assert list(networks) == ["plain-20", "ResNet-20", "Highway-19", "Highway-32"]
+    # They stay in the table that does not ask for them; nothing else of it changes.
+    assert call("reproduce", "table6", "--depths", "20", "--seeds", "2", *SET, "--out", out) == 0
+    assert len([row for row in table_rows(out) if row["errors"]]) == 3
+
+
+def table_rows(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / "table6.json").read_text())["rows"]
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure6", "figure7", "signals"])
