@@ -77,9 +77,13 @@ class EvaluationAsked:
         Literal["center", "ten-crop", "multi-scale"] | None,
         typer.Option(help="What of a folder's images is looked at (default: center)."),
     ] = None
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the network's input (default: what it was trained on, as 224)."),
+    ] = None
     crop: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the crops (default: what the network was trained on, as 224)."),
+        typer.Option(min=1, help="Side of the crops, if it is not that of the network's input."),
     ] = None
     scales: Annotated[
         str | None,
@@ -105,7 +109,14 @@ class EvaluationAsked:
             check_new(self.save_scores, "scores", SUFFIX)
         scales = whole_numbers("--scales", self.scales)
         return EvaluationOptions(
-            self.dataset, self.split, self.data_dir, self.views, self.crop, scales, self.precision
+            self.dataset,
+            self.split,
+            self.data_dir,
+            self.views,
+            self.size,
+            self.crop,
+            scales,
+            self.precision,
         )
 
 

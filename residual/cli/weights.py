@@ -154,6 +154,13 @@ def import_(
         str | None,
         typer.Option(help="A text file with a class name a line, in the network's order; or imagenet."),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the images that the network was trained on (default: 224; 32 for CIFAR networks).",
+        ),
+    ] = None,
     shortcut: Shortcut = None,
     variant: Variant = None,
 ) -> None:
@@ -166,11 +173,18 @@ def import_(
 
     check_file(file)
     out = out or Path("weights") / file.stem
+    from ..evaluation.inputs import usual_size, view_of
+    from ..models import resolve
     from ..models.weights import import_caffe, import_weights
 
     names = _class_names(classes) if classes else None
     if file.suffix.lower() == ".caffemodel":
-        for option, value in (("--std", std), ("--shortcut", shortcut), ("--variant", variant)):
+        for option, value in (
+            ("--std", std),
+            ("--size", size),
+            ("--shortcut", shortcut),
+            ("--variant", variant),
+        ):
             if value is not None:
                 raise InputError(f"{option}: a .caffemodel leaves no choice of it; leave it out")
         image = mean is not None and Path(mean).suffix.lower() == ".binaryproto"
@@ -191,6 +205,7 @@ def import_(
             file,
             model,
             out,
+            view=view_of(size, resolve(model)[0]) if size else None,
             variant=variant,
             shortcut=shortcut,
             classes=names,
@@ -199,6 +214,8 @@ def import_(
         )
     preprocessing = weights.config["preprocessing"]
     typer.echo(f"wrote {out}: {weights.config['model']['name']}, {weights.model.classes} classes")
+    crop, side = usual_size(weights)
+    typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
     typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
 

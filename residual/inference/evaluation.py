@@ -25,7 +25,7 @@ from ..detection.testing import detect_dataset
 from ..device import open_device
 from ..errors import InputError
 from ..evaluation.classes import how_matched, match_classes, unnamed
-from ..evaluation.inputs import check_input, usual_size
+from ..evaluation.inputs import check_input, usual_size, view_of
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores
@@ -49,7 +49,9 @@ class EvaluationOptions:
         split: "train" or "test", which is a folder's ``val``.
         data_dir: where the data lie; None for where they lay in a run's last session.
         views: the protocol; None for the centre of a folder's images, or the whole of a small dataset's.
-        crop: side of the squares; None for the side that the network was trained on.
+        size: side of the network's input, for which crop and scales are chosen; None for the side that it was
+            trained on.
+        crop: side of the squares; None for ``size``.
         scales: shorter sides; None for the protocol's own.
         precision: of the network's arithmetic; "bfloat16" is faster and a little less exact.
     """
@@ -58,6 +60,7 @@ class EvaluationOptions:
     split: Split = "test"
     data_dir: Path | None = None
     views: ViewsName | None = None
+    size: int | None = None
     crop: int | None = None
     scales: tuple[int, ...] | None = None
     precision: Precision = "float32"
@@ -175,10 +178,10 @@ def _open(
         index = recorded_split(path, data_dir, "validation" if options.split == "test" else "train")
         index = index or index_folder(data_dir, "val" if options.split == "test" else "train")
         return ImagesInFiles(index), views, str(views)
-    if options.views or options.crop or options.scales:
+    if options.views or options.size or options.crop or options.scales:
         raise InputError(
-            f"the images of {dataset} are tested whole, at their own size; views, crops and scales are for "
-            "--dataset folder"
+            f"the images of {dataset} are tested whole, at their own size; views, sizes, crops and scales "
+            "are for --dataset folder"
         )
     stored = in_memory(path, weights, dataset, options.split, options.data_dir)
     return ImagesInMemory(stored.to(device)), whole_images(stored.shape), "whole images"
@@ -224,7 +227,7 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
 
 def _views(weights: Weights, options: EvaluationOptions) -> Views:
     """Return the views of a folder's images, by default at the size that the network was trained on."""
-    crop, side = usual_size(weights)
+    crop, side = view_of(options.size, type(weights.model)) if options.size else usual_size(weights)
     name = options.views or "center"
     if name == "multi-scale":
         if options.crop:

@@ -1,10 +1,15 @@
 """State dicts in files: read without executing code, checked before they are loaded."""
 
+import argparse
+import codecs
 import pickle
 import re
-from pathlib import Path
+import types
+import zipfile
+from pathlib import Path, PosixPath
 from typing import TypeGuard
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -13,11 +18,41 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import check_file, damaged, first_line
 
-#: Keys under which training scripts keep the state dict among other things.
-WRAPPING_KEYS = ("state_dict", "model", "net")
+#: Keys under which training scripts keep the state dict among other things; one may lie in another.
+WRAPPING_KEYS = (
+    "state_dict",
+    "model",
+    "net",
+    "model_state_dict",
+    "model_state",
+    "network",
+    "module",
+    "weights",
+)
 
-#: What DistributedDataParallel and torch.compile put before every name.
-WRAPPING_PREFIXES = ("module.", "_orig_mod.")
+#: What other programs count beside the weights: AveragedModel its models, thop what a layer costs.
+BOOKKEEPING = ("n_averaged", "total_ops", "total_params")
+
+#: Beside tensors, files may hold what does nothing when it is made: numbers and arrays of NumPy, the
+#: arguments of a training script.
+INERT = (
+    argparse.Namespace,
+    types.SimpleNamespace,
+    PosixPath,
+    np.ndarray,
+    np.dtype,
+    codecs.encode,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__ if name != "ObjectDType"),
+    *(
+        (function, f"{module}.{name}")
+        # NumPy has moved them: older files have the older name.
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        for name, function in (
+            ("scalar", np.float64(0).__reduce__()[0]),
+            ("_reconstruct", np.empty(0).__reduce__()[0]),
+        )
+    ),
+)
 
 #: What to do about a damaged file.
 SOURCE = "get it anew from its source"
@@ -32,9 +67,35 @@ def read_state(file: Path) -> dict[str, Tensor]:
         InputError: when the file is not there or damaged, holds no state dict, or would execute code.
     """
     check_file(file)
-    return (
+    state = (
         _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _unwrap(_read_torch(file), file)
     )
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse"
+            raise InputError(f"{file}: {name} is a {kind} tensor; save plain ones of floating point")
+    return state
+
+
+def read_foreign_state(file: Path) -> dict[str, Tensor]:
+    """Return a state dict as its network has it, without what wrappers of the network added.
+
+    Bookkeeping is left out, and a prefix that all names share, as often as there is one: "module." of
+    DistributedDataParallel, "_orig_mod." of torch.compile, "model." of Lightning.
+
+    Raises:
+        InputError: as ``read_state``.
+    """
+    state = {
+        name: tensor
+        for name, tensor in read_state(file).items()
+        if name.rpartition(".")[2] not in BOOKKEEPING
+    }
+    while len(firsts := {name.partition(".")[0] for name in state}) == 1 and all(
+        "." in name for name in state
+    ):
+        state = {name.removeprefix(f"{next(iter(firsts))}."): tensor for name, tensor in state.items()}
+    return state
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -46,7 +107,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
         source: where the tensors come from, for the message.
 
     Raises:
-        InputError: naming the first tensors that are missing, unexpected or of another shape.
+        InputError: naming the first tensors that are missing, unexpected or of another shape, or one whose
+            values no weights have.
     """
     own = model.state_dict()
     state = {name: torch.tensor(0) for name in own if name.endswith(".num_batches_tracked")} | state
@@ -62,7 +124,22 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     if any(faults.values()):
         what = "; ".join(f"{fault}: {_first(names)}" for fault, names in faults.items() if names)
         raise InputError(f"{source} does not fit the network ({what}); name the network that it is of")
+    for name, tensor in own.items():
+        _check_values(name, state[name], tensor, source)
     model.load_state_dict(state)
+
+
+def _check_values(name: str, tensor: Tensor, own: Tensor, source: str) -> None:
+    if not own.is_floating_point():
+        return
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"{source}: {name} is of {kind}, and weights are of floating point; save them so")
+    if not tensor.to(own.dtype).isfinite().all():
+        raise InputError(
+            f"{source}: {name} holds numbers that are not finite; the training that they are from has "
+            "diverged, or the file is damaged"
+        )
 
 
 def write_state(model: nn.Module, file: Path) -> None:
@@ -92,7 +169,8 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> object:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(INERT)):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # The rest of PyTorch's message explains how to execute the code.
         if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
@@ -103,31 +181,54 @@ def _read_torch(file: Path) -> object:
         raise damaged(file, "its pickle is not of tensors alone", SOURCE, "torch.save") from None
     # A damaged file makes the reader stumble over anything.
     except Exception as error:
+        _refuse_program(file)
         raise damaged(file, first_line(error), SOURCE, "torch.save") from None
 
 
-def _unwrap(content: object, file: Path) -> dict[str, Tensor]:
-    """Return the state dict in what a training script saved, without the names' common prefixes."""
-    for key in WRAPPING_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not _is_state_dict(content):
-        keys = f", only {_first(list(map(str, content)))}" if isinstance(content, dict) and content else ""
+def _refuse_program(file: Path) -> None:
+    """Raise an InputError for an archive of a whole program, which is not read: it holds code."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return
+    if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(
-            f"{file} holds no state dict{keys}; save the network's state_dict(), alone or under the key "
-            f"{' or '.join(WRAPPING_KEYS)}"
+            f"{file} is of TorchScript, a program, which is not run here; save its weights: "
+            f"torch.save(torch.jit.load('{file.name}').state_dict(), 'weights.pth')"
         )
-    for prefix in WRAPPING_PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
-    return content
+    if any(name.rpartition("/")[2] == "archive_format" for name in names):
+        raise InputError(
+            f"{file} is of torch.export, a program, which is not run here; save its weights: "
+            f"torch.save(torch.export.load('{file.name}').state_dict, 'weights.pth')"
+        )
 
 
-def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+def _unwrap(content: object, file: Path) -> dict[str, Tensor]:
+    """Return the state dict in what a training script saved."""
+    while not _is_state_dict(content) and isinstance(content, dict):
+        inner = [content[key] for key in WRAPPING_KEYS if isinstance(content.get(key), dict)]
+        if not inner:
+            break
+        content = inner[0]
+    if _is_state_dict(content):
+        return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    keys = f", only {_first(list(map(str, content)))}" if isinstance(content, dict) and content else ""
+    raise InputError(
+        f"{file} holds no state dict{keys}; save the network's state_dict(), alone or under the key "
+        f"{' or '.join(WRAPPING_KEYS[:3])}"
+    )
+
+
+def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor | float | str | None]]:
+    """Whether it is tensors by their names; numbers and texts may stand among them."""
     return (
         isinstance(content, dict)
-        and len(content) > 0
-        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
+        and any(isinstance(tensor, Tensor) for tensor in content.values())
+        and all(
+            isinstance(name, str) and isinstance(value, Tensor | int | float | str | None)
+            for name, value in content.items()
+        )
     )
 
 

@@ -24,7 +24,7 @@ from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
 from .names import check, folder_of, is_name
 from .preprocessing import Preprocessing
-from .statedict import load_state, read_state, write_state
+from .statedict import load_state, read_foreign_state, read_state, write_state
 
 FORMAT = "residual weights"
 #: What detection/weights.py writes; known here to tell a detector from something foreign.
@@ -208,7 +208,7 @@ def import_weights(
     asked = {k: v for k, v in {"variant": variant, "shortcut": shortcut}.items() if v is not None}
     network = outline(name, **asked)
     check_variant(name, network, variant)
-    state = own_names(read_state(file), type(network))
+    state = own_names(read_foreign_state(file), type(network))
     found = visible_options(state, name, network)
     if shortcut is not None and found.get("shortcut", shortcut) != shortcut:
         raise InputError(f"{file} has shortcuts of option {found['shortcut']}, not {shortcut}; leave it out")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Shown
+from conftest import Refused, Shown
 
 from residual import build_model
 
@@ -36,3 +36,38 @@ def test_import_and_export(shown: Shown, tmp_path: Path) -> None:
     shown("export", tmp_path / "w", "--torchvision", tmp_path / "b.pth")
     back = torch.load(tmp_path / "b.pth", weights_only=True)
     assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_the_size_that_weights_were_trained_at(
+    images: Path, shown: Shown, refused: Refused, tmp_path: Path
+) -> None:
+    torch.save(build_model("resnet18", classes=3).state_dict(), tmp_path / "a.pth")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncow\n")
+    start = ["import", tmp_path / "a.pth", "--model", "resnet18", "--classes", tmp_path / "names.txt"]
+    assert (
+        "images of 224 x 224 pixels, cut from a shorter side of 256"
+        in shown(*start, "--out", tmp_path / "w").out
+    )
+    told = shown(*start, "--out", tmp_path / "small", "--size", "64").out
+    assert "images of 64 x 64 pixels, cut from a shorter side of 73" in told
+    test = ["--dataset", "folder", "--data-dir", images, "--json"]
+    kept = json.loads(shown("evaluate", tmp_path / "small", *test).out)
+    asked = json.loads(shown("evaluate", tmp_path / "w", *test, "--size", "64").out)
+    assert kept["views"] == asked["views"] == "center (64 of shorter side 73)"
+    assert kept["loss"] == asked["loss"]
+    said = refused("evaluate", tmp_path / "w", "--dataset", "digits", "--size", "64")
+    assert "the images of digits are tested whole" in said
+    # Networks of Section 4.2 see the whole image.
+    torch.save(build_model("cifar_resnet8", classes=3).state_dict(), tmp_path / "b.pth")
+    start = [
+        "import",
+        tmp_path / "b.pth",
+        "--model",
+        "cifar_resnet8",
+        "--mean",
+        "0.5,0.5,0.5",
+        "--std",
+        "1,1,1",
+    ]
+    told = shown(*start, "--out", tmp_path / "cifar", "--size", "64").out
+    assert "images of 64 x 64 pixels, cut from a shorter side of 64" in told
