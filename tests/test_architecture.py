@@ -13,7 +13,7 @@ TESTS = PROJECT / "tests"
 
 #: A room may import from the storeys below its own (a higher number) only.
 STOREYS = [
-    {"__main__"},
+    {"__main__", "api"},
     {"cli"},
     {"reproduce"},
     {"inference", "run"},

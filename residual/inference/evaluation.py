@@ -106,8 +106,8 @@ def evaluate(
 
     Args:
         keep_scores: keep the scores of all images, N x K numbers.
-        tell: is given a sentence about each damaged image, which is skipped, about unfinished weights, and about
-            what else of the data may not be as it was meant.
+        tell: is given a sentence about each damaged image, which is skipped, about unfinished weights, and
+            about what else of the data may not be as it was meant.
 
     Raises:
         InputError: when the weights or the data are wrong or do not fit, or no image is readable.

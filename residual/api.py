@@ -1,0 +1,247 @@
+"""From Python as from the command line: what ``residual`` itself offers, beside loading a network.
+
+>>> recipe = residual.recipe("finetune", epochs=5)                 # doctest: +SKIP
+>>> run = residual.train(recipe, "flowers", "weights/resnet50")    # doctest: +SKIP
+>>> run.results["validation"]["top1_error"]                        # doctest: +SKIP
+>>> run.load().predict("tulip.jpg")                                # doctest: +SKIP
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .detection.weights import is_detector
+from .errors import InputError, nearest
+from .evaluation.views import ViewsName
+from .inference.classifier import Network, load
+from .inference.detector import LoadedDetector, load_detector
+from .inference.evaluation import (
+    ClassifierEvaluation,
+    DetectorEvaluation,
+    EvaluationOptions,
+    Split,
+    evaluate_detector,
+)
+from .inference.evaluation import evaluate as evaluate_classifier
+from .models.inference import Precision
+from .models.weights import load_weights
+from .recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, find, override, read
+from .recipes.schema import SHORT_FORMS
+from .run import start_from
+from .run import train as train_run
+from .training.folder import RunFolder, read_metrics
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A complete run.
+
+    Attributes:
+        path: its folder, which any command takes.
+        results: the final numbers, as in results.json.
+    """
+
+    path: Path
+    results: dict[str, Any]
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """The evaluations on the way, as in metrics.jsonl: iteration, training loss and error, test's."""
+        return read_metrics(RunFolder(self.path).metrics_file)
+
+    def load(self, device: str = "auto", precision: Precision = "float32") -> Network | LoadedDetector:
+        """Return the trained network, ready to ``predict``: a classifier, or a detector."""
+        if is_detector(self.path):
+            return load_detector(self.path, device=device)
+        return load(self.path, device, precision)
+
+
+def recipe(
+    name: PathLike,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch: int | None = None,
+) -> Recipe | DetectionRecipe:
+    """Return a recipe, a classifier's or a detector's, with values of it changed.
+
+    Args:
+        name: of a built-in recipe, or a YAML file.
+        settings: values by their key, as {"data.validation": 0.2}; None leaves a part out.
+        epochs, lr, batch: short for "schedule.epochs", "schedule.learning_rate" and "batch.size".
+
+    Raises:
+        InputError: for a name, a key or a value that there is not.
+    """
+    return override(_find(name), _settings(settings, {"epochs": epochs, "lr": lr, "batch": batch}))
+
+
+def train(
+    recipe: TrainingRecipe | PathLike | None,
+    data: PathLike | None = None,
+    weights: PathLike | None = None,
+    *,
+    out: PathLike | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    tensorboard: bool = False,
+    eager: bool = False,
+    deterministic: bool = False,
+) -> FinishedRun:
+    """Train a network by a recipe, and return the complete run; progress is shown on stderr.
+
+    Args:
+        recipe: of ``recipe``, or its name; None to resume the run in ``out``.
+        data: where the data lie, as --data-dir: a folder or a CSV file.
+        weights: to start from: a weights folder, a run folder, or a name as "torchvision:resnet18".
+        out: the run folder; None for ``runs/`` and the recipe's name.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        resume: continue at the newest checkpoint; a complete run just gives its results again.
+        tensorboard, eager, deterministic: as of ``residual.run.train``.
+
+    Raises:
+        InputError: for anything wrong with the recipe, the data or the folder.
+        Interrupted: after a signal, Jupyter's stop button among them; a checkpoint has been written.
+    """
+    chosen = recipe if recipe is None or isinstance(recipe, TrainingRecipe) else _find(recipe)
+    if chosen is None and (out is None or not resume):
+        raise InputError("name a recipe to train, or a run to go on with: out=FOLDER, resume=True")
+    if weights is not None:
+        if chosen is None:
+            raise InputError("a run is resumed from its own weights; leave weights out")
+        chosen = start_from(chosen, _path(weights))
+    if out is None:
+        assert chosen is not None
+        out = Path("runs") / chosen.name
+    folder = _path(out)
+    results = train_run(
+        chosen,
+        folder,
+        data_dir=None if data is None else _path(data),
+        device=device,
+        resume=resume,
+        tensorboard=tensorboard,
+        eager=eager,
+        deterministic=deterministic,
+    )
+    return FinishedRun(folder, results)
+
+
+def evaluate(
+    weights: PathLike,
+    data: PathLike | None = None,
+    *,
+    dataset: str | None = None,
+    split: Split = "test",
+    views: ViewsName | None = None,
+    crop: int | None = None,
+    scales: Sequence[int] | None = None,
+    precision: Precision = "float32",
+    device: str = "auto",
+    tell: Callable[[str], None] | None = None,
+) -> ClassifierEvaluation | DetectorEvaluation:
+    """Test a trained classifier or detector, by one of the paper's protocols.
+
+    Args:
+        weights: a weights folder, a run folder, or a name as "torchvision:resnet18".
+        data: where the data lie; None for where they lay in a run's last session.
+        dataset, split, views, crop, scales, precision: of a classifier, as of ``EvaluationOptions``. What has
+            no dataset of its own is tested on a folder.
+        tell: is given a sentence about each image that is skipped, and what else should be known.
+
+    Returns:
+        Of a classifier ``metrics`` with ``top1_error``, ``top5_error`` and ``loss``; of a detector
+        ``mean_ap``, ``classes`` and COCO's numbers.
+
+    Raises:
+        InputError: when the weights or the data are wrong or do not fit.
+    """
+    path = _path(weights)
+    data_dir = None if data is None else _path(data)
+    if is_detector(path):
+        others = {"dataset": dataset, "views": views, "crop": crop, "scales": scales}
+        if named := [name for name, value in others.items() if value is not None]:
+            raise InputError(f"{path} is a detector, and {named[0]} is for classifiers; leave it out")
+        return evaluate_detector(load_detector(path, device=device), path, data_dir)
+    if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
+        dataset = "folder"
+    sides = None if scales is None else tuple(scales)
+    options = EvaluationOptions(dataset, split, data_dir, views, crop, sides, precision)
+    return evaluate_classifier(path, options, device=device, tell=tell)
+
+
+def reproduce(
+    experiment: str,
+    *,
+    data: PathLike | None = None,
+    out: PathLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    depths: Sequence[int] | None = None,
+    networks: Sequence[str] | None = None,
+    **options: Any,
+) -> Path:
+    """Do one of the paper's experiments as ``residual reproduce`` does, and return its folder.
+
+    Args:
+        experiment: "degradation", "table6", "figure1", ...
+        data: where the data lie.
+        out: folder of its runs, tables, figures and page; None for the command's own.
+        settings: changes to all recipes, by key.
+        depths, networks: only these.
+        options: others of the command, as ``seeds``, ``device`` or ``no_train``.
+
+    Raises:
+        InputError: for an experiment or an option that there is not, and as the command.
+    """
+    from .cli.reproduce import EXPERIMENTS, ExperimentOptions
+
+    known = {each.call.__name__: each for each in EXPERIMENTS}
+    if experiment not in known:
+        raise InputError(f"there is no experiment {experiment!r}{nearest(experiment, known)}")
+    chosen = known[experiment]
+    given = options | {
+        "data_dir": data if data is None else _path(data),
+        "out": out if out is None else _path(out),
+        "settings": _settings(settings, {}) or None,
+        "depths": depths if depths is None else [str(depth) for depth in depths],
+        "networks": networks if networks is None else list(networks),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    allowed = {*chosen.options, *chosen.group.options} & {field.name for field in fields(ExperimentOptions)}
+    if strange := sorted(given.keys() - allowed):
+        raise InputError(f"{experiment} has no option {strange[0]!r}{nearest(strange[0], sorted(allowed))}")
+    asked = ExperimentOptions(**{"out": chosen.group.out} | given)
+    chosen.call(asked)
+    return asked.out
+
+
+def _find(name: PathLike) -> Any:
+    """Return a built-in recipe of either kind, or that in a file."""
+    name = os.fspath(name)
+    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        return read(_path(name))
+    return find(name, DetectionRecipe if name in KINDS[DetectionRecipe][0] else Recipe)
+
+
+def _settings(settings: Mapping[str, Any] | None, short: Mapping[str, Any]) -> list[str]:
+    """Return values by key as --set has them: YAML reads JSON."""
+    given = dict(settings or {})
+    for name, value in short.items():
+        if value is not None:
+            if SHORT_FORMS[name] in given:
+                raise InputError(f"{name} and {SHORT_FORMS[name]!r} say the same; leave one of them out")
+            given[SHORT_FORMS[name]] = value
+    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+
+
+def _path(given: PathLike) -> Path:
+    return Path(given).expanduser()
+
+
+__all__ = ["FinishedRun", "PathLike", "evaluate", "recipe", "reproduce", "train"]

@@ -1,0 +1,125 @@
+"""From Python as from the command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import (
+    BEGUN,
+    SMALL,
+    TINY,
+    environment,
+    results_of,
+    save_network,
+    sentence_of,
+    smooth_image,
+    tensors_of,
+)
+
+import residual
+from residual.recipes import DetectionRecipe, find, override
+
+
+def values(settings: list[str]) -> dict[str, str]:
+    """Return settings of the command as Python has them."""
+    import yaml
+
+    return {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in settings)}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> object:
+    settings = [word for word in TINY[1:] if word != "--set"]
+    return residual.recipe("digits-resnet20", values(settings) | {"schedule.iterations": 20})
+
+
+def test_all_is_shown_and_nothing_is_imported_before_it_is_asked_for() -> None:
+    code = (
+        "import sys, residual; assert set(residual.__all__) <= set(dir(residual));"
+        "assert 'torch' not in sys.modules;"
+        "[getattr(residual, name) for name in residual.__all__]; import residual.reproduce.study;"
+        "assert callable(residual.reproduce); assert residual.train.__module__ == 'residual.api'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        residual.trian  # noqa: B018
+
+
+def test_recipes_with_values_changed() -> None:
+    changed = residual.recipe(
+        "finetune", {"data.validation": 0.2, "schedule.drops": [0.5]}, epochs=5, lr=1e-5, batch=8
+    )
+    asked = [
+        "data.validation=0.2",
+        "schedule.drops=[0.5]",
+        "schedule.epochs=5",
+        "schedule.learning_rate=0.00001",
+    ]
+    assert changed == override(find("finetune"), [*asked, "batch.size=8"])
+    assert residual.recipe("imagenet-resnet18", {"schedule.plateau": None}).schedule.plateau is None
+    assert isinstance(residual.recipe("voc-finetune"), DetectionRecipe)
+    assert "did you mean schedule.learning_rate?" in sentence_of(
+        lambda: residual.recipe("finetune", {"lr": 1})
+    )
+    both = sentence_of(lambda: residual.recipe("finetune", {"batch.size": 8}, batch=8))
+    assert both == "batch and 'batch.size' say the same; leave one of them out"
+    assert "no recipe 'finetun'" in sentence_of(lambda: residual.recipe("finetun"))
+
+
+def test_a_recipe_in_a_file_of_either_kind(tmp_path: Path) -> None:
+    for name in ("digits-plain20", "voc-finetune"):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(residual.recipe(name).to_yaml(), encoding="utf-8")
+        assert residual.recipe(file) == residual.recipe(name)
+
+
+def test_a_run_and_what_it_has(
+    tiny: residual.FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = residual.train(tiny, device="cpu")
+    assert run.path == Path("runs/digits-resnet20")
+    assert run.results == results_of(run.path)
+    assert [line["iteration"] for line in run.curve] == [10, 20]
+    assert run.curve[-1]["test"]["top1_error"] == run.results["test"]["top1_error"]
+    [best, *_] = run.load("cpu").predict(smooth_image())[0]
+    assert best.name in "0123456789"
+    found = residual.evaluate(run.path, device="cpu")
+    assert found.metrics.loss == run.results["test"]["loss"]
+    assert "holds a run already" in sentence_of(lambda: residual.train(tiny))
+    assert residual.train(None, out=run.path, resume=True) == run
+    assert "name a recipe" in sentence_of(lambda: residual.train(None))
+
+
+def test_images_of_ones_own(images: Path, tmp_path: Path) -> None:
+    weights = save_network(tmp_path / "weights", mean=torch.rand(3))
+    recipe = residual.recipe("finetune", values(SMALL))
+    run = residual.train(recipe, str(images), str(weights), out=tmp_path / "run", device="cpu")
+    assert run.load("cpu").classes == ("ant", "bee", "cow")
+    assert run.results["validation"]["images"] == 8
+    # Fine-tuning has moved the weights, and not far.
+    moved = tensors_of(run.path)["conv1.weight"] - tensors_of(tmp_path)["conv1.weight"]
+    assert 0 < moved.abs().max() < 0.1
+    said = sentence_of(lambda: residual.train(recipe, tmp_path / "none", weights, out=tmp_path / "other"))
+    assert "none" in said
+
+
+def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
+    found = residual.evaluate(begun_detector, few_shapes, device="cpu")
+    assert len(found.detections) == 5
+    assert "views is for classifiers" in sentence_of(
+        lambda: residual.evaluate(begun_detector, few_shapes, views="center")
+    )
+    assert residual.recipe("voc-finetune", values(BEGUN)).name == "shapes"
+
+
+def test_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no experiment 'table11'" in sentence_of(lambda: residual.reproduce("table11"))
+    assert "degradation has no option 'depths'" in sentence_of(
+        lambda: residual.reproduce("degradation", depths=[20])
+    )
+    out = residual.reproduce("table6", depths=[20], out=tmp_path, no_train=True)
+    assert out == tmp_path
+    assert "Table 6" in capsys.readouterr().out
