@@ -1,6 +1,9 @@
 """The classes of published datasets, in the order that published networks have them in."""
 
 import functools
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 #: CIFAR-10's ten, in the order of its labels.
@@ -18,3 +21,17 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     """
     lines = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     return tuple((line[:9], line[10:]) for line in lines)
+
+
+def readable(classes: Sequence[str]) -> list[str]:
+    """Return classes as people call them: "tench" for "n01440764" and for "n01440764 tench".
+
+    Two classes of one name keep their WordNet ids: ImageNet has two cranes.
+    """
+    known = dict(imagenet_classes())
+    found = []
+    for name in classes:
+        match = re.fullmatch(r"(n\d{8})(?: (.+))?", name)
+        found.append((match[2] or known.get(match[1], name)) if match else name)
+    times = Counter(found)
+    return [short if times[short] == 1 else name for short, name in zip(found, classes, strict=True)]

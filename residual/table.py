@@ -29,7 +29,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headings.
+    """Rows of text under headings; a column in which no row has anything is left out.
 
     Attributes:
         caption: what the numbers are, and what they are not.
@@ -47,13 +47,14 @@ class Table:
     def print(self) -> None:
         """Print it for a terminal: notes stand below, for beside the numbers there is no room."""
         shown = rich.table.Table(title=self.title, caption=self.caption or None)
-        for place, heading in enumerate(self.headings):
-            shown.add_column(heading, justify="left" if place < self.names else "right", overflow="fold")
+        for place in self._used:
+            named = place < self.names
+            shown.add_column(self.headings[place], justify="left" if named else "right", overflow="fold")
         notes: dict[str, list[str]] = {}
         for row in self.rows:
             if row.rule:
                 shown.add_section()
-            shown.add_row(*row.cells, style="dim" if row.dim else None)
+            shown.add_row(*(row.cells[n] for n in self._used), style="dim" if row.dim else None)
             if row.note:
                 name, *more = row.cells[: self.names]
                 notes.setdefault(row.note, []).append(f"{name} ({', '.join(more)})" if more else name)
@@ -63,7 +64,7 @@ class Table:
             say(self.remark)
 
     def markdown(self) -> str:
-        numbers = len(self.headings) - self.names
+        numbers = len(self._used) - self.names
         rule = ["---"] * self.names + ["--:"] * numbers + ["---"] * self._noted
         lines = [
             f"# {self.title}",
@@ -95,16 +96,22 @@ class Table:
         say(f"written: {folder / name}.md, .json")
 
     @property
+    def _used(self) -> list[int]:
+        """The columns that are shown: those that name a row, and those with something in them."""
+        count = len(self.headings)
+        return [n for n in range(count) if n < self.names or any(row.cells[n] for row in self.rows)]
+
+    @property
     def _noted(self) -> bool:
         return any(row.note for row in self.rows)
 
     @property
     def _headings(self) -> list[str]:
-        return [*self.headings, *[""] * self._noted]
+        return [*(self.headings[n] for n in self._used), *[""] * self._noted]
 
     @property
     def _cells(self) -> list[list[str]]:
-        return [[*row.cells, *[row.note] * self._noted] for row in self.rows]
+        return [[*(row.cells[n] for n in self._used), *[row.note] * self._noted] for row in self.rows]
 
 
 def not_comparable(departures: Sequence[str]) -> str:
@@ -115,4 +122,10 @@ def not_comparable(departures: Sequence[str]) -> str:
 def difference(*pairs: tuple[float | None, float | None], digits: int) -> str:
     """Return ours minus the paper's of the first pair that has both, "" where none has."""
     both = ((ours, papers) for ours, papers in pairs if ours is not None and papers is not None)
-    return next((f"{ours - papers:+.{digits}f}" for ours, papers in both), "")
+    return next((signed(ours - papers, digits) for ours, papers in both), "")
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, which nought has not."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text[1:]

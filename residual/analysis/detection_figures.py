@@ -1,18 +1,18 @@
 """Precision-recall curves, and detections drawn on their image."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import draw_bounding_boxes
 
-from .figures import INK, STYLE, add_legend
+from .figures import INK, PALETTE, STYLE, add_legend, style_axes
 
-#: Colours of classes, in turn: readable on white, and apart for those who see few colours.
-PALETTE = ("#2f66c8", "#e6981a", "#2a9d6f", "#c0392b", "#8a3fae", "#6b7280", "#0f8aa8", "#b0642b")
 #: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 
@@ -36,9 +36,7 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
         ax.set_ylabel("precision (%)", color=INK)
         ax.set_xlim(0, 100)
         ax.set_ylim(0, 102)
-        ax.tick_params(colors=INK)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color=INK, alpha=0.15, linewidth=0.6)
+        style_axes(ax)
         for number, curve in enumerate(curves):
             precision = np.asarray(curve.precision, dtype=float)
             recall = np.asarray(curve.recall, dtype=float)
@@ -60,35 +58,76 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
     return figure
 
 
-def drawn(
-    image: np.ndarray,
-    boxes: Sequence[Sequence[float]],
-    labels: Sequence[int],
-    captions: Sequence[str],
-) -> bytes:
-    """Return an image with boxes on it as a PNG.
+@dataclass(frozen=True)
+class BoxDrawing:
+    """A box to be drawn: x1, y1, x2, y2 in pixels, its colour as "#rrggbb", what stands at it or ""."""
+
+    box: Sequence[float]
+    colour: str
+    caption: str
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
+    """Return an RGB image with boxes on it, their captions beside each other as far as there is room.
 
     Args:
-        image: uint8 (H, W, 3).
-        boxes: x1, y1, x2, y2 in its pixels; the first one is drawn on top.
-        labels: number of each box's class, which gives its colour.
-        captions: what stands at each box.
+        boxes: the last one is drawn on top.
     """
-    canvas = Image.fromarray(image)
+    if not boxes:
+        return image
+    width = max(2, round(min(image.size) / 250))
+    corners = torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
+    # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
+    corners[:, 2:] = torch.maximum(corners[:, :2] + 1, corners[:, 2:] - 1)
+    drawn = draw_bounding_boxes(
+        pil_to_tensor(image), corners, colors=[one.colour for one in boxes], width=width
+    )
+    canvas = to_pil_image(drawn)
     draw = ImageDraw.Draw(canvas)
-    width = max(2, round(min(canvas.size) / 250))
     font = ImageFont.load_default(size=max(10, round(min(canvas.size) / 36)))
-    for box, label, caption in reversed(list(zip(boxes, labels, captions, strict=True))):
-        colour = PALETTE[label % len(PALETTE)]
-        x1, y1, x2, y2 = box
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
-        left, top, right, bottom = draw.textbbox((0, 0), caption, font=font)
-        height = bottom - top + 4
-        # Above the box, or inside it at the image's upper edge; never over the right edge.
-        x = max(0.0, min(x1, canvas.width - (right - left) - 4))
-        y = y1 - height if y1 >= height else y1
-        draw.rectangle((x, y, x + right - left + 4, y + height), fill=colour)
-        draw.text((x + 2 - left, y + 2 - top), caption, fill="white", font=font)
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    return buffer.getvalue()
+    taken: list[Place] = []
+    for one in boxes:
+        if one.caption:
+            left, top, right, bottom = draw.textbbox((0, 0), one.caption, font=font)
+            size = (right - left + 4, bottom - top + 4)
+            x, y, *_ = place = _free_place(one.box, size, canvas.size, taken)
+            taken.append(place)
+            draw.rectangle(place, fill=one.colour)
+            draw.text((x + 2 - left, y + 2 - top), one.caption, fill="white", font=font)
+    return canvas
+
+
+#: Left, top, right, bottom.
+Place = tuple[float, float, float, float]
+
+
+def _free_place(
+    box: Sequence[float], size: tuple[float, float], image: tuple[int, int], taken: Sequence[Place]
+) -> Place:
+    """Return where a caption stands at its box: where it covers least of the others, above it if it can."""
+    x1, y1, x2, y2 = box
+    width, height = size
+    corners = [
+        (x1, y1 - height),
+        (x2 - width, y1 - height),
+        (x1, y2),
+        (x2 - width, y2),
+        (x1, y1),
+        (x1, y2 - height),
+        (x2 - width, y2 - height),
+        (x2, y1),
+        (x1 - width, y1),
+        (x2, y2 - height),
+        (x1 - width, y2 - height),
+    ]
+    # Never over the image's edge.
+    inside = [(max(0.0, min(x, image[0] - width)), max(0.0, min(y, image[1] - height))) for x, y in corners]
+    places = [(x, y, x + width, y + height) for x, y in inside]
+    return min(places, key=lambda place: sum(_common(place, other) for other in taken))
+
+
+def _common(one: Place, other: Place) -> float:
+    """Return the area that two rectangles have in common."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, across) * max(0.0, down)

@@ -1,9 +1,10 @@
 """Error curves in the manner of Figures 1, 4 and 6, as files and as parts of a page."""
 
 import io
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,11 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 #: A network's colour by its depth, the same in all figures: readable on white and on black, and of falling
 #: lightness, so that depths differ in grey as well. A depth between two of these has the deeper one's colour.
 COLOURS = {20: "#e6981a", 32: "#4fae4f", 44: "#2a93b8", 56: "#2f66c8", 110: "#8a3fae", 1202: "#8c2334"}
 INK = "#1b1f24"
+#: Colours of classes and of runs, in turn: readable on white, and apart for those who see few colours.
+PALETTE = ("#2f66c8", "#e6981a", "#2a9d6f", "#c0392b", "#8a3fae", "#6b7280", "#0f8aa8", "#b0642b")
 #: Letters stay letters, so that a page can search them and give them its own font.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -31,18 +35,30 @@ STYLE: dict[Any, Any] = {
 #: "Dashed lines denote training error, and bold lines denote testing error" (Figure 6).
 TRAINING: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
 HELD_OUT: dict[str, Any] = {"linewidth": 2.4}
+#: Where an axis may end, times a power of ten.
+ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+#: Width and height of a panel, in inches.
+PANEL = (4.9, 3.7)
 #: Lines of text at the curves' ends are at least this part of the axis apart, in percent.
 LABEL_GAP = 6.5
 
 
 @dataclass(frozen=True)
 class ErrorCurve:
-    """The errors of a network of some depth, in percent, an entry an iteration listed."""
+    """What was measured on the way of a run, an entry an iteration listed: errors in percent, or a loss.
 
-    depth: int
+    Attributes:
+        label: stands at the curve's end; "" for none.
+        training, held_out: the values; empty where there are none.
+        deviation: of the held-out values over several seeds, drawn as a band; empty for one run.
+    """
+
+    label: str
+    colour: str
     iterations: list[int]
     training: list[float]
     held_out: list[float]
+    deviation: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -51,30 +67,31 @@ class Panel:
 
     Attributes:
         show: which of each curve's lines; the last one carries the label.
+        measure: what stands at the axis.
+        top: where the axis ends.
     """
 
     title: str
     curves: tuple[ErrorCurve, ...]
     show: tuple[Literal["training", "held_out"], ...] = ("training", "held_out")
+    measure: str = "error (%)"
+    top: float = 100
 
 
-def error_curves(
-    panels: Sequence[Panel], *, iterations: int, drops: list[int], held_out: str, top: int = 100
-) -> Figure:
+def error_curves(panels: Sequence[Panel], *, iterations: int, drops: list[int], held_out: str) -> Figure:
     """Draw error (%) against iterations: dashed for training, bold for the held-out part, as in Figure 6.
 
     Args:
-        panels: side by side, all with the same axes.
+        panels: side by side.
         iterations: where the axis ends.
         drops: iterations at which the learning rate is divided by 10.
         held_out: what the bold curves were measured on, "test" or "validation".
-        top: where the axis of the error ends, in percent.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.9 * len(panels), 3.7), layout="constrained")
+        figure = Figure(figsize=(PANEL[0] * len(panels), PANEL[1]), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
-            _draw(ax, panel, iterations, drops, top)
+            _draw(ax, panel, iterations, drops)
             _name_styles(ax, panel, held_out)
     return figure
 
@@ -87,6 +104,13 @@ def add_legend(
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
     return legend
+
+
+def axis_top(values: Iterable[float]) -> float:
+    """Return where an axis from 0 ends that holds these values: a round number, 100 at most for percent."""
+    highest = max(values, default=0.0) or 1.0
+    step = 10.0 ** math.floor(math.log10(highest))
+    return next(n * step for n in ROUND if n * step >= highest * (1 - 1e-9))
 
 
 def page_svg(figure: Figure, label: str) -> str:
@@ -125,50 +149,69 @@ def colour_of(depth: int) -> str:
     return next((colour for known, colour in COLOURS.items() if depth <= known), COLOURS[1202])
 
 
-def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int], top: int) -> None:
+def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
+    top = panel.top
     # A line above the legend, so that neither is too long for the other.
     ax.set_title(panel.title, color=INK, loc="left", pad=24)
     ax.set_xlabel("iterations", color=INK)
-    ax.set_ylabel("error (%)", color=INK)
+    ax.set_ylabel(panel.measure, color=INK)
     ax.set_xlim(0, iterations)
     ax.set_ylim(0, top)
-    ax.set_yticks(range(0, top + 1, 20 if top > 40 else 5))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     if iterations >= 10_000:
         ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
-    ax.tick_params(colors=INK)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color=INK, alpha=0.15, linewidth=0.6)
+    style_axes(ax)
     for drop in drops:
         ax.axvline(drop, color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
         ax.annotate(
             "lr ÷ 10", (drop, 0.99 * top), (3, 0), textcoords="offset points", va="top", size=8, color=INK
         )
-    ends = [getattr(curve, panel.show[-1])[-1] for curve in panel.curves]
+    ends = [values[-1] for curve in panel.curves if (values := getattr(curve, panel.show[-1]))]
     heights = _label_heights(ends, top)
-    for curve, height in zip(panel.curves, heights, strict=True):
-        colour = colour_of(curve.depth)
+    for curve in panel.curves:
         # A curve that ends at 0 % lies on the frame: it is drawn over it, not cut in half. One that leaves
         # the axes at the top is cut there.
         for line in panel.show:
             values = getattr(curve, line)
+            if not values:
+                continue
             ax.plot(
                 curve.iterations,
                 values,
-                color=colour,
+                color=curve.colour,
                 clip_on=max(values) > top,
                 zorder=3,
+                # One evaluation is a point, and no line.
+                marker="o" if len(values) == 1 else None,
                 **(TRAINING if line == "training" else HELD_OUT),
             )
+        if curve.deviation and "held_out" in panel.show:
+            low, high = (
+                [v + sign * d for v, d in zip(curve.held_out, curve.deviation, strict=True)]
+                for sign in (-1, 1)
+            )
+            ax.fill_between(curve.iterations, low, high, color=curve.colour, alpha=0.2, linewidth=0)
+    labelled = [curve for curve in panel.curves if getattr(curve, panel.show[-1])]
+    for curve, height in zip(labelled, heights, strict=True):
         ax.annotate(
-            f"{curve.depth}-layer",
+            curve.label,
             (iterations, height),
             (6, 0),
             textcoords="offset points",
             va="center",
-            color=colour,
+            color=curve.colour,
             weight="bold",
             annotation_clip=False,
         )
+
+
+def style_axes(ax: Axes) -> None:
+    """Give axes the ink, the grid and the open frame that all figures have."""
+    ax.tick_params(colors=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color=INK, alpha=0.15, linewidth=0.6)
 
 
 def _name_styles(ax: Axes, panel: Panel, held_out: str) -> None:
@@ -188,7 +231,7 @@ def _name_styles(ax: Axes, panel: Panel, held_out: str) -> None:
     )
 
 
-def _label_heights(ends: list[float], top: int) -> list[float]:
+def _label_heights(ends: list[float], top: float) -> list[float]:
     """Return where the labels of curves stand that end at these errors: in their order, none on another."""
     gap = LABEL_GAP * top / 100
     heights = [min(end, float(top)) for end in ends]

@@ -13,6 +13,7 @@ from . import (
     detect,
     export,
     predict,
+    report,
     reproduce,
     statistics,
     weights,
@@ -30,6 +31,7 @@ app = typer.Typer(
     epilog="Start here: residual reproduce degradation",
 )
 app.add_typer(classification.app)
+app.add_typer(report.app)
 app.add_typer(predict.app)
 app.add_typer(weights.app)
 app.add_typer(statistics.app)

@@ -190,10 +190,13 @@ def predict(
     """
     import sys
 
-    from ..analysis.detection_figures import drawn
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    from ..analysis.detection_figures import BoxDrawing, draw_boxes
+    from ..analysis.figures import PALETTE
     from ..data.images import decode
     from ..detection.submission import as_json as rows
-    from ..files import refuse_existing, write_new
+    from ..files import refuse_existing, written_whole
     from ..models.names import check
 
     check(weights)
@@ -221,10 +224,13 @@ def predict(
         objects = rows(found, detector.classes)
         results.append({"image": str(image), "objects": objects})
         if out:
-            captions = [f"{item['class']} {item['score']:.2f}" for item in objects]
-            canvas = pixels.permute(1, 2, 0).contiguous().numpy()
-            png = drawn(canvas, found.boxes.tolist(), found.labels.tolist(), captions)
-            write_new(targets[image], png)
+            boxes = [
+                BoxDrawing(box, PALETTE[label % len(PALETTE)], f"{item['class']} {item['score']:.2f}")
+                for box, label, item in zip(found.boxes.tolist(), found.labels.tolist(), objects, strict=True)
+            ]
+            # The surest one on top.
+            with written_whole(targets[image]) as temporary:
+                draw_boxes(to_pil_image(pixels), boxes[::-1]).save(temporary, "PNG")
         if not asked.as_json:
             typer.echo(f"{image}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
             for item in objects:

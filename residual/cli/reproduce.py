@@ -115,9 +115,15 @@ class ExperimentOptions:
 
 def degradation(asked: ExperimentOptions) -> None:
     """Degradation and its cure on digits, in two minutes."""
-    from ..reproduce.degradation import reproduce
+    from ..reproduce import degradation as demo
 
-    reproduce(asked.out, seed=asked.seed, settings=asked.settings or [], device=asked.device)
+    demo.reproduce(
+        asked.out,
+        seed=asked.seed,
+        settings=asked.settings or [],
+        device=asked.device,
+        depths=asked.chosen_depths() or demo.DEPTHS,
+    )
 
 
 def figure1(asked: ExperimentOptions) -> None:
@@ -298,7 +304,12 @@ def _detection_table(number: int, help: str, data: str, example: str, *options: 
 
 #: In the paper's order.
 EXPERIMENTS = (
-    Experiment(degradation, DEGRADATION, (), ("", "--seed 1 --out runs/degradation-1")),
+    Experiment(
+        degradation,
+        DEGRADATION,
+        DEPTHS,
+        ("", "--seed 1 --out runs/degradation-1", "--depths 8 20 32 44 56 --out runs/depths"),
+    ),
     Experiment(figure1, CIFAR10, (), (DATA, SHORT)),
     Experiment(figure4, IMAGENET, (), (FOLDERS,)),
     _imagenet_table(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ..data.boxes import BoxDataset
+from ..data.boxes import AnnotatedImage, BoxDataset
 from ..errors import needs
 
 #: Intersection over union from which on a detection is of an object.
@@ -87,13 +87,8 @@ def voc_ap(
     # classes together; what follows is one pass over all detections of a class.
     owners, first = [], 0
     for annotated, detections in zip(dataset.images, found, strict=True):
-        owner = torch.full((len(detections),), -1)
-        if len(annotated.boxes) and len(detections):
-            iou = box_iou(detections.boxes.double(), annotated.boxes.double())
-            iou = iou.masked_fill(detections.labels[:, None] != annotated.labels, -1.0)
-            best, index = iou.max(dim=1)
-            owner = torch.where(best >= overlap, first + index, owner)
-        owners.append(owner)
+        owner = owners_of(annotated, detections, overlap)
+        owners.append(torch.where(owner >= 0, first + owner, owner))
         first += len(annotated.boxes)
     owned = _joined(owners, torch.int64)
     scores = _joined([d.scores for d in found], torch.float32)
@@ -126,6 +121,49 @@ def voc_ap(
             )
         )
     return results
+
+
+def owners_of(annotated: AnnotatedImage, detections: Detections, overlap: float = OVERLAP) -> Tensor:
+    """Return which of an image's M objects each detection is of, -1 for none: int64 (D,).
+
+    It is the one of its class that it overlaps most, if the overlap is enough.
+    """
+    owner = torch.full((len(detections),), -1)
+    if not len(annotated.boxes) or not len(detections):
+        return owner
+    iou = box_iou(detections.boxes.double(), annotated.boxes.double())
+    iou = iou.masked_fill(detections.labels[:, None] != annotated.labels, -1.0)
+    best, index = iou.max(dim=1)
+    return torch.where(best >= overlap, index, owner)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is right and wrong about the detections of an image.
+
+    Attributes:
+        shown: its detections of at least some score.
+        false: which of those are of no object, or of one that another one is of: bool (D,).
+        missed: which of its objects nothing is of: bool (M,); difficult ones and crowds are not missed.
+    """
+
+    shown: Detections
+    false: Tensor
+    missed: Tensor
+
+
+def judge(annotated: AnnotatedImage, detections: Detections, score_threshold: float) -> Judgement:
+    """Say which detections of at least some score are false alarms, and which objects were missed."""
+    enough = detections.scores >= score_threshold
+    shown = Detections(detections.boxes[enough], detections.scores[enough], detections.labels[enough])
+    wanted, found = annotated.wanted, torch.zeros(len(annotated.boxes), dtype=torch.bool)
+    false = []
+    for owner in owners_of(annotated, shown).tolist():
+        # Scores are falling: the first one of an object is right.
+        false.append(owner < 0 or bool(wanted[owner] & found[owner]))
+        if owner >= 0:
+            found[owner] = True
+    return Judgement(shown, torch.tensor(false, dtype=torch.bool), wanted & ~found)
 
 
 def mean_ap(classes: Sequence[ClassAP]) -> float:

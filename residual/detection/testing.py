@@ -1,16 +1,22 @@
 """Where a detector is tested: what is found on every image of a dataset, shared by ranks."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from ..data.box_batches import in_order
 from ..data.boxes import BoxDataset
 from ..distributed import World
 from ..errors import InputError
+from ..files import damaged as damaged_file
+from ..files import first_line, replace_file
 from .average_precision import Detections
 from .faster_rcnn import FasterRCNN
 from .inference import DetectionOptions, detect
@@ -80,3 +86,39 @@ def detect_dataset(
         unusable,
         len(dataset) / (time.perf_counter() - start),
     )
+
+
+def save_detections(file: Path, dataset: BoxDataset, found: Sequence[Detections]) -> None:
+    """Keep what was found on each image of a dataset, as tensors and the images' names.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    tensors = {
+        "boxes": torch.cat([torch.empty(0, 4), *(one.boxes for one in found)]),
+        "scores": torch.cat([torch.empty(0), *(one.scores for one in found)]),
+        "labels": torch.cat([torch.empty(0, dtype=torch.int64), *(one.labels for one in found)]),
+        "counts": torch.tensor([len(one) for one in found], dtype=torch.int64),
+    }
+    ids = [annotated.id for annotated in dataset.images]
+    replace_file(file, save(tensors, {"ids": json.dumps(ids, ensure_ascii=False)}))
+
+
+def load_detections(file: Path, dataset: BoxDataset) -> list[Detections]:
+    """Return what ``save_detections`` kept.
+
+    Raises:
+        InputError: when the file is damaged, or of other images than the dataset's.
+    """
+    remedy = "remove it to test anew"
+    try:
+        with safe_open(file, "pt") as content:
+            ids = json.loads((content.metadata() or {})["ids"])
+            parts = {name: content.get_tensor(name) for name in ("boxes", "scores", "labels", "counts")}
+        counts = parts.pop("counts").tolist()
+        split = [part.split(counts) for part in parts.values()]
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise damaged_file(file, first_line(error), remedy) from None
+    if ids != [annotated.id for annotated in dataset.images]:
+        raise InputError(f"{file} is of other images than {dataset.name} now has; {remedy}")
+    return [Detections(*one) for one in zip(*split, strict=True)]

@@ -57,6 +57,14 @@ class LabelledImages(ABC):
             As ``crop_views``, for each of ``views.sides`` a uint8 (n, v, C, h, w); and the n images' numbers.
         """
 
+    @abstractmethod
+    def image(self, number: int, side: int) -> Tensor:
+        """Return an image to be looked at: uint8 (C, H, W), its shorter side not much longer than ``side``.
+
+        Raises:
+            DamagedImage: when it cannot be read.
+        """
+
 
 class ImagesInMemory(LabelledImages):
     """A dataset in memory, on any device. Its views are to be of the images' own size."""
@@ -71,6 +79,9 @@ class ImagesInMemory(LabelledImages):
         numbers = torch.arange(world.rank, len(self.images), world.size)
         for part in numbers.split(BATCH_IN_MEMORY[self.images.device.type]):
             yield crop_views(self.images[part.to(self.images.device)], views), part.tolist()
+
+    def image(self, number: int, side: int) -> Tensor:
+        return self.images[number].cpu()
 
 
 class ImagesInFiles(LabelledImages):
@@ -92,6 +103,9 @@ class ImagesInFiles(LabelledImages):
 
         mine = range(world.rank, len(self.index), world.size)
         return by_shape(views_of(read, mine, views, channels, skip), BATCH)
+
+    def image(self, number: int, side: int) -> Tensor:
+        return decode(self.index.path(number), side)
 
 
 def views_of(

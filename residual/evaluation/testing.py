@@ -6,7 +6,7 @@ A run's curve and its final numbers, ``residual evaluate``, ensembles and the pa
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from ..distributed import World
 from ..models import Classifier
 from .labelled import LabelledImages
 from .metrics import Metrics, Tally
+from .scores import Scores
 from .views import Views, score
 
 T = TypeVar("T")
@@ -38,6 +39,26 @@ class Evaluation:
     unreadable: dict[str, str] = field(default_factory=dict)
     probabilities: Tensor | None = None
     read: Tensor | None = None
+
+    def scores(
+        self, images: LabelledImages, classes: Sequence[str], targets: Tensor, about: dict[str, Any]
+    ) -> Scores | None:
+        """Return the scores of the images that were read, None where they were not asked for.
+
+        Args:
+            classes: names of the network's K classes.
+            targets: of all N images among them.
+            about: where the scores come from.
+        """
+        if self.probabilities is None or self.read is None:
+            return None
+        return Scores(
+            ids=tuple(name for name, there in zip(images.ids, self.read.tolist(), strict=True) if there),
+            classes=tuple(classes),
+            probabilities=self.probabilities[self.read],
+            targets=targets.cpu()[self.read],
+            about=about,
+        )
 
 
 def evaluate(

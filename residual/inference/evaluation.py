@@ -143,15 +143,8 @@ def evaluate(
         raise InputError(
             f"{path}: the GPU's memory ran out in testing; use smaller scales or --precision bfloat16"
         ) from None
-    scores = None
-    if found.probabilities is not None and found.read is not None:
-        scores = Scores(
-            ids=tuple(name for name, there in zip(images.ids, found.read.tolist(), strict=True) if there),
-            classes=weights.classes,
-            probabilities=found.probabilities[found.read],
-            targets=targets[found.read],
-            about={"weights": str(path), "data": images.name, "views": shown},
-        )
+    about = {"weights": str(path), "data": images.name, "views": shown}
+    scores = found.scores(images, weights.classes, targets, about)
     return ClassifierEvaluation(
         images.name,
         shown,

@@ -23,7 +23,10 @@ def _digits(kind: str, depth: int) -> Recipe:
     )
 
 
+#: Of the plain and the residual networks.
+DEPTHS = (8, 20, 32, 44, 56)
+
 DIGITS = [
-    *(_digits(kind, depth) for kind in ("plain", "resnet") for depth in (20, 56)),
+    *(_digits(kind, depth) for kind in ("plain", "resnet") for depth in DEPTHS),
     _digits("highway", 19),
 ]

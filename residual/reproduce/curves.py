@@ -1,10 +1,12 @@
 """Figures 1 and 6: errors against iterations on CIFAR-10, plain and residual networks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ..analysis.figures import ErrorCurve, Panel, error_curves
+from ..analysis.figures import ErrorCurve, Panel, colour_of, error_curves, page_svg
 from .output import publish_figure
 from .study import ClassifierRun, Study
 
@@ -32,7 +34,7 @@ def figure1(study: Study[ClassifierRun]) -> None:
         InputError, Interrupted: as ``Study.runs``.
     """
     runs = study.runs(FIGURE1)
-    publish_curves(study, "figure1", draw_figure1(runs), runs)
+    publish_curves(study, "figure1", draw(figure1_panels(runs), runs), runs)
 
 
 def figure6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, highway: bool = False) -> None:
@@ -46,7 +48,7 @@ def figure6(study: Study[ClassifierRun], depths: Sequence[int] = DEPTHS, highway
         InputError, Interrupted: as ``Study.runs``.
     """
     runs = study.runs([*networks_of(depths), *(HIGHWAYS if highway else ())])
-    publish_curves(study, "figure6", draw_figure6(runs), runs)
+    publish_curves(study, "figure6", draw(figure6_panels(runs), runs), runs)
 
 
 def networks_of(depths: Sequence[int]) -> list[str]:
@@ -55,18 +57,18 @@ def networks_of(depths: Sequence[int]) -> list[str]:
     return plain + [f"resnet{depth}" for depth in depths]
 
 
-def draw_figure1(runs: Sequence[ClassifierRun]) -> Figure | None:
-    """Return training error (left) and test error (right) of the plain networks; None without runs."""
+def figure1_panels(runs: Sequence[ClassifierRun]) -> list[Panel]:
+    """Return training error (left) and test error (right) of the plain networks; none without runs."""
     if not runs:
-        return None
+        return []
     curves = tuple(map(curve, runs))
     training = Panel("training error", curves, ("training",))
     held_out = Panel(f"{runs[0].held_out} error", curves, ("held_out",))
-    return draw([training, held_out], runs)
+    return [training, held_out]
 
 
-def draw_figure6(runs: Sequence[ClassifierRun]) -> Figure | None:
-    """Return the panels of Figure 6 for which there are runs, and one of highway networks; or None."""
+def figure6_panels(runs: Sequence[ClassifierRun]) -> list[Panel]:
+    """Return the panels of Figure 6 for which there are runs, and one of highway networks."""
     plain, residual = by_kind(runs)
     highways = [run for run in runs if run.network in HIGHWAYS]
     deep = [run for run in residual if run.depth >= DEEPEST]
@@ -76,8 +78,7 @@ def draw_figure6(runs: Sequence[ClassifierRun]) -> Figure | None:
         "ResNet-110 and -1202": deep if any(run.depth > DEEPEST for run in deep) else [],
         "highway networks": highways,
     }
-    panels = [Panel(title, tuple(map(curve, shown))) for title, shown in chosen.items() if shown]
-    return draw(panels, runs) if panels else None
+    return [Panel(title, tuple(map(curve, shown))) for title, shown in chosen.items() if shown]
 
 
 def by_kind(runs: Sequence[ClassifierRun]) -> tuple[list[ClassifierRun], list[ClassifierRun]]:
@@ -90,7 +91,8 @@ def by_kind(runs: Sequence[ClassifierRun]) -> tuple[list[ClassifierRun], list[Cl
 def curve(run: ClassifierRun) -> ErrorCurve:
     """Return a run's errors as its log has them."""
     return ErrorCurve(
-        run.depth,
+        f"{run.depth}-layer",
+        colour_of(run.depth),
         [line["iteration"] for line in run.metrics],
         [line["train"]["top1_error"] for line in run.metrics],
         [line[run.held_out]["top1_error"] for line in run.metrics],
@@ -117,23 +119,59 @@ def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
     return said
 
 
-def draw(panels: Sequence[Panel], runs: Sequence[ClassifierRun], paper_top: int = PAPER_TOP) -> Figure:
-    """Return error curves on the paper's axes, unless a short run ends above them.
+def on_axes(panels: Sequence[Panel], paper_top: int | None = PAPER_TOP) -> list[Panel]:
+    """Return panels on the paper's axes, unless a short run ends above them: then all errors are shown.
+
+    Args:
+        paper_top: where the paper's axis ends, in percent; None to leave the panels as they are.
+    """
+    if paper_top is None:
+        return list(panels)
+    lines = [line for panel in panels for c in panel.curves for line in (c.training, c.held_out)]
+    fits = all(line[-1] < paper_top and min(line) < paper_top for line in lines)
+    return [replace(panel, top=paper_top if fits else 100) for panel in panels]
+
+
+def draw(
+    panels: Sequence[Panel], runs: Sequence[ClassifierRun], paper_top: int | None = PAPER_TOP
+) -> Figure | None:
+    """Return error curves on the paper's axes as one figure, None without any.
 
     Args:
         runs: that the curves are of, all of one length.
-        paper_top: where the paper's axis ends, in percent.
+        paper_top: as of ``on_axes``.
     """
-    lowest = [min(min(c.training), min(c.held_out)) for panel in panels for c in panel.curves]
-    ends = [max(c.training[-1], c.held_out[-1]) for panel in panels for c in panel.curves]
-    fits = max(ends) < paper_top and max(lowest) < paper_top
-    return error_curves(
-        panels,
-        iterations=runs[0].results["iterations"],
-        drops=runs[0].drops,
-        held_out=runs[0].held_out,
-        top=paper_top if fits else 100,
+    return _draw(on_axes(panels, paper_top), runs) if panels else None
+
+
+def for_page(
+    panels: Sequence[Panel], runs: Sequence[ClassifierRun], about: str, paper_top: int | None = PAPER_TOP
+) -> list[Markup]:
+    """Return error curves as parts of a page, one a panel: side by side, or below each other on a phone.
+
+    Args:
+        about: what the figure is, for a reader who cannot see it.
+    """
+    return [
+        Markup(page_svg(_draw([panel], runs), f"{about}, {panel.title}. {in_words(panel, runs[0].held_out)}"))
+        for panel in on_axes(panels, paper_top)
+    ]
+
+
+def in_words(panel: Panel, held_out: str) -> str:
+    """Return where a panel's curves end, for a reader who cannot see it."""
+    names = {"training": "training", "held_out": held_out}
+    ends = (
+        ", ".join([c.label, *(f"{names[line]} {getattr(c, line)[-1]:.1f} %" for line in panel.show)])
+        for c in panel.curves
     )
+    return f"At the end: {' and '.join(ends)}."
+
+
+def _draw(panels: Sequence[Panel], runs: Sequence[ClassifierRun]) -> Figure:
+    first = runs[0]
+    length = first.results["iterations"]
+    return error_curves(panels, iterations=length, drops=first.drops, held_out=first.held_out)
 
 
 def publish_curves(

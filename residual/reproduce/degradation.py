@@ -1,30 +1,29 @@
-"""Figure 6 on handwritten digits: plain and residual networks of 20 and 56 layers, and a page about them.
+"""Figure 6 on handwritten digits: plain and residual networks, 20 and 56 layers at least, and their page.
 
 The digits and the short schedule are ours (recipes/digits.py), so that the effect can be seen at once; the
 networks and all that is said about them are the paper's.
 """
 
-import base64
-import io
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from markupsafe import Markup
 from PIL import Image
 
-from .. import __version__
-from ..analysis.figures import Panel, page_svg
+from ..analysis.figures import Panel, axis_top
+from ..analysis.page import image_address, render
 from ..data import load_dataset
+from ..errors import InputError
 from ..files import write_derived
-from ..recipes import Recipe, find
+from ..recipes import Recipe, digits, find
 from ..table import Table, TableRow
 from ..terminal import say
 from ..training.folder import RunFolder
-from .curves import UNLEARNED, by_kind, curve, draw
-from .output import render, ways_to, write_figure
+from .curves import UNLEARNED, by_kind, curve, draw, for_page, sentences
+from .output import ways_to, write_figure
 from .study import ClassifierRun, Family, Study, environments
 
 DIGITS = Family(
@@ -32,14 +31,17 @@ DIGITS = Family(
     Recipe,
     ClassifierRun,
     ("name", "model", "data.dataset"),
-    "reproduce degradation compares these four networks on the digits; for another network or dataset use "
+    "reproduce degradation compares these networks on the digits; for another network or dataset use "
     "residual train",
     seeds=False,
 )
-#: The four run folders, in the order of Figure 6.
+#: The run folders of the comparison, in the order of Figure 6.
 RUNS = ("plain20", "plain56", "resnet20", "resnet56")
-#: Where the axis of the error ends, in percent.
-TOP = 100
+#: The depths that are always compared.
+DEPTHS = (20, 56)
+#: Residual networks whose errors stay below this in the second half of the runs, in percent, are one flat
+#: line on the axis of the plain ones: they get an enlarged panel of their own.
+FLAT = 20
 #: Two training errors within this many percentage points (14 of the 1,438 images) are called alike: one run
 #: of a network cannot tell less from chance.
 ALIKE = 1.0
@@ -97,29 +99,33 @@ class Verdict:
         return [first, f"Residual learning does not cure it here: in the residual networks {residual}."]
 
 
-def reproduce(out: Path, *, seed: int, settings: list[str], device: str) -> Path:
-    """Train the four networks, or take those that are there, and write the page about them.
+def reproduce(
+    out: Path, *, seed: int, settings: list[str], device: str, depths: Sequence[int] = DEPTHS
+) -> Path:
+    """Train the networks, or take those that are there, and write the page about them.
 
     What was interrupted is continued: a complete run is read, a begun one resumed, a missing one trained.
 
     Args:
-        out: folder of the four run folders, ``report.html``, ``errors.svg`` and ``errors.png``.
+        out: folder of the run folders, ``report.html``, ``errors.svg`` and ``errors.png``.
         seed: of each run.
-        settings: changes to all four recipes, as ``schedule.iterations=2000``.
+        settings: changes to all recipes, as ``schedule.iterations=2000``.
         device: as in ``run.train``.
+        depths: of the plain networks and of the residual ones; 20 and 56 are always among them.
 
     Returns:
         The page's path.
 
     Raises:
-        InputError: for settings that are wrong or make it another experiment, for a folder that holds runs
-            of other recipes or cannot be written.
+        InputError: for settings that are wrong or make it another experiment, for a depth without a recipe,
+            for a folder that holds runs of other recipes or cannot be written.
         Interrupted: after SIGINT or SIGTERM.
     """
     started = time.perf_counter()
     study = Study(out, DIGITS, settings, device=device)
-    there = [name for name in RUNS if RunFolder(study.path(name)).results_file.exists()]
-    members = {run.network: run for run in study.runs(RUNS, [seed])}
+    names = networks_of(depths)
+    there = [name for name in names if RunFolder(study.path(name)).results_file.exists()]
+    members = {run.network: run for run in study.runs(names, [seed])}
     if there:
         say(f"were there already: {', '.join(there)}")
     page = _write(out, members)
@@ -127,8 +133,20 @@ def reproduce(out: Path, *, seed: int, settings: list[str], device: str) -> Path
     return page
 
 
+def networks_of(depths: Sequence[int]) -> list[str]:
+    """Return the networks of these depths and of those that are always compared, the plain ones first.
+
+    Raises:
+        InputError: for a depth without a recipe.
+    """
+    if strange := [depth for depth in depths if depth not in digits.DEPTHS]:
+        known = ", ".join(map(str, digits.DEPTHS))
+        raise InputError(f"--depths {strange[0]}: this experiment has networks of {known} layers")
+    return [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in sorted({*depths, *DEPTHS})]
+
+
 def _verdict(members: dict[str, ClassifierRun]) -> Verdict:
-    return Verdict(**{name: member.training_error for name, member in members.items()})
+    return Verdict(**{name: members[name].training_error for name in RUNS})
 
 
 def _show(members: dict[str, ClassifierRun], page: Path, seconds: float) -> None:
@@ -154,54 +172,58 @@ def _show(members: dict[str, ClassifierRun], page: Path, seconds: float) -> None
 def _write(out: Path, members: dict[str, ClassifierRun]) -> Path:
     """Write the page and its figure, both derived from the run folders and replaced as a whole."""
     runs = list(members.values())
-    panels = [
-        Panel(title, tuple(map(curve, kind)))
-        for title, kind in zip(("plain networks", "residual networks"), by_kind(runs), strict=True)
-    ]
-    held_out = runs[0].held_out
+    panels = _panels(runs)
+    shown = sorted({run.depth for run in runs})
     text = render(
         "degradation.html.jinja",
         members=members,
+        depths=f"{', '.join(map(str, shown[:-1]))} and {shown[-1]}",
         verdict=_verdict(members),
         alike=ALIKE,
-        panels=[
-            Markup(page_svg(draw([panel], runs, TOP), _description(panel, held_out))) for panel in panels
-        ],
-        held_out=held_out,
+        sentences=sentences(runs) if len(runs) > len(RUNS) else [],
+        panels=for_page(panels, runs, "Error against iterations", None),
+        held_out=runs[0].held_out,
         digits=_digits(),
         recipe=runs[0].recipe,
         environments=environments(runs),
-        hours={name: _cifar10_hours(member) for name, member in members.items()},
-        version=__version__,
+        hours={name: _cifar10_hours(members[name]) for name in RUNS},
         readme=_readme(out),
     )
-    write_figure(out, "errors", draw(panels, runs, TOP))
+    figure = draw(panels, runs, None)
+    assert figure is not None
+    write_figure(out, "errors", figure)
     page = out / "report.html"
     write_derived(page, text)
     return page
 
 
-def _description(panel: Panel, held_out: str) -> str:
-    """Return the figure in words, for a reader who cannot see it."""
-    ends = " and ".join(
-        f"{curve.depth}-layer, training {curve.training[-1]:.1f} %, {held_out} {curve.held_out[-1]:.1f} %"
-        for curve in panel.curves
-    )
-    return f"Error against iterations, {panel.title}. At the end: {ends}."
+def _panels(runs: Sequence[ClassifierRun]) -> list[Panel]:
+    """Return a panel of each kind of network, and the residual networks enlarged where they are flat."""
+    plain, residual = (tuple(map(curve, kind)) for kind in by_kind(runs))
+    panels = [Panel("plain networks", plain), Panel("residual networks", residual)]
+    half = runs[0].results["iterations"] / 2
+    late = [
+        value
+        for c in residual
+        for line in (c.training, c.held_out)
+        for iteration, value in zip(c.iterations, line, strict=True)
+        if iteration > half
+    ]
+    if max(late) <= FLAT:
+        panels.append(replace(panels[-1], title="residual networks, enlarged", top=axis_top(late)))
+    return panels
 
 
 def _digits() -> str:
     """Return two training images of each digit as a PNG's data address, dark on white."""
-    digits = load_dataset("digits", "train")
+    images = load_dataset("digits", "train")
     rows = []
     for occurrence in range(2):
-        chosen = [int((digits.targets == digit).nonzero()[occurrence]) for digit in range(10)]
+        chosen = [int((images.targets == digit).nonzero()[occurrence]) for digit in range(10)]
         # A white pixel around each image keeps neighbours apart.
-        tiles = torch.nn.functional.pad(255 - digits.images[chosen, 0], (1, 1, 1, 1), value=255)
+        tiles = torch.nn.functional.pad(255 - images.images[chosen, 0], (1, 1, 1, 1), value=255)
         rows.append(torch.cat(list(tiles), dim=1))
-    buffer = io.BytesIO()
-    Image.fromarray(torch.cat(rows).numpy()).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return image_address(Image.fromarray(torch.cat(rows).numpy()))
 
 
 def _cifar10_hours(member: ClassifierRun) -> float:

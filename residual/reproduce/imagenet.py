@@ -118,7 +118,7 @@ def figure4(study: Study[ClassifierRun]) -> None:
         for title, names in FIGURE4.items()
         if (chosen := [run for run in runs if run.network in names])
     ]
-    publish_curves(study, "figure4", draw(panels, runs, FIGURE4_TOP) if panels else None, runs)
+    publish_curves(study, "figure4", draw(panels, runs, FIGURE4_TOP), runs)
 
 
 def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsName) -> dict[str, Any]:

@@ -6,10 +6,19 @@ What is measured on a run's network is kept in its run folder.
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ..analysis.layer_figures import Named, responses_figure, signals_figure
+from ..analysis.figures import page_svg
+from ..analysis.layer_figures import (
+    Named,
+    response_panels,
+    responses_figure,
+    signal_panels,
+    signals_figure,
+)
 from ..analysis.layers import Response, Signal
 from ..files import as_json, read_json, write_derived
 from ..inference import layers
@@ -29,6 +38,7 @@ IMAGES, GROUPS = 10_000, 4
 VANISHED = 0.01
 
 Signals = dict[str, list[Signal]]
+M = TypeVar("M")
 
 
 def figure7(study: Study[ClassifierRun], depths: Sequence[int] = FIGURE7_DEPTHS) -> None:
@@ -111,12 +121,22 @@ def signals_in(run: ClassifierRun) -> Signals | None:
 
 def draw_responses(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> Figure | None:
     """Return Figure 7, None without runs."""
-    return responses_figure([(_named(run), values) for run, values in measured]) if measured else None
+    return responses_figure(_by_name(measured)) if measured else None
 
 
 def draw_signals(measured: Sequence[tuple[ClassifierRun, Signals]]) -> Figure | None:
     """Return the signals by layer, None without runs."""
-    return signals_figure([(_named(run), moments) for run, moments in measured]) if measured else None
+    return signals_figure(_by_name(measured)) if measured else None
+
+
+def responses_for_page(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> list[Markup]:
+    """Return the panels of Figure 7 as parts of a page, none without runs."""
+    return _parts("Figure 7, layer responses", response_panels(_by_name(measured)) if measured else {})
+
+
+def signals_for_page(measured: Sequence[tuple[ClassifierRun, Signals]]) -> list[Markup]:
+    """Return the signals by layer as parts of a page, none without runs."""
+    return _parts("Signals by layer", signal_panels(_by_name(measured)) if measured else {})
 
 
 def response_sentences(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> list[str]:
@@ -163,8 +183,12 @@ def _signals_table(measured: Sequence[tuple[ClassifierRun, Signals]]) -> Table:
     return Table("Signals by layer (Section 4.1)", headings, rows, names=2)
 
 
-def _named(run: ClassifierRun) -> Named:
-    return Named(run.label, run.depth, run.plain)
+def _by_name(measured: Sequence[tuple[ClassifierRun, M]]) -> list[tuple[Named, M]]:
+    return [(Named(run.label, run.depth, run.plain), values) for run, values in measured]
+
+
+def _parts(about: str, panels: dict[str, Figure]) -> list[Markup]:
+    return [Markup(page_svg(figure, f"{about}, {title}")) for title, figure in panels.items()]
 
 
 def _plain(moments: Signals) -> dict[str, list[dict[str, object]]]:

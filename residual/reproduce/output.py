@@ -1,10 +1,9 @@
-"""What experiments print and write besides tables: figures and what they say, HTML pages."""
+"""What experiments print and write besides tables: figures and what they say, where a page is."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from ..analysis.figures import file_content
@@ -56,15 +55,3 @@ def publish_figure(
 def ways_to(page: Path) -> tuple[str, str]:
     """Return the lines that say where a page is."""
     return f"The page: {page}", f"Open it in a browser: {page.resolve().as_uri()}"
-
-
-def render(template: str, **values: Any) -> str:
-    """Return a page from a template beside this file; a value that it names and nobody gives is an error."""
-    environment = Environment(
-        loader=PackageLoader("residual", "reproduce"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)

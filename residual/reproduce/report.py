@@ -8,16 +8,12 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
-from .. import __version__
-from ..analysis.figures import page_svg
+from ..analysis.page import render
 from ..errors import InputError
 from ..files import read_json, write_derived
 from ..terminal import say
 from . import curves, layer_studies, table6
-from .output import render, ways_to
+from .output import ways_to
 from .study import CIFAR10, Study, check_alike, departures_of, environments, label_of
 
 #: Tables that their commands left as files, and what they are about.
@@ -63,7 +59,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     responses = [(run, layers) for run in firsts if (layers := layer_studies.responses_in(run))]
     signals = [(run, moments) for run in firsts if (moments := layer_studies.signals_in(run))]
     rows = table6.rows_of({*table6.DEPTHS, *(run.depth for run in curves.by_kind(runs)[1])}, runs)
-    figure1 = curves.draw_figure1([run for run in firsts if run.network in curves.FIGURE1])
+    plain = [run for run in firsts if run.network in curves.FIGURE1]
     figure4 = imagenet / "figure4.svg"
     text = render(
         "report.html.jinja",
@@ -73,13 +69,11 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
             for folder, tables in ((imagenet, IMAGENET), (detection, DETECTION))
             for number, about in tables.items()
         ],
-        figure1=_svg(figure1, "Figure 1, training and test errors of plain networks"),
+        figure1=curves.for_page(curves.figure1_panels(plain), plain, "Figure 1"),
         figure4=base64.b64encode(figure4.read_bytes()).decode() if figure4.is_file() else None,
-        figure6=_svg(curves.draw_figure6(firsts), "Figure 6, errors against iterations"),
-        figure7=_svg(
-            layer_studies.draw_responses(responses), "Figure 7, standard deviations of layer responses"
-        ),
-        signals=_svg(layer_studies.draw_signals(signals), "Variances and gradients' norms by layer"),
+        figure6=curves.for_page(curves.figure6_panels(firsts), firsts, "Figure 6"),
+        figure7=layer_studies.responses_for_page(responses),
+        signals=layer_studies.signals_for_page(signals),
         depth_sentences=curves.sentences(firsts),
         response_sentences=layer_studies.response_sentences(responses),
         signal_sentences=layer_studies.signal_sentences(signals),
@@ -88,7 +82,6 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
         environments=environments(runs),
         unfinished=unfinished,
         absent=[label_of(name) for name in curves.networks_of(table6.DEPTHS) if name not in by_network],
-        version=__version__,
     )
     page = out / "report.html"
     write_derived(page, text)
@@ -101,8 +94,3 @@ def _saved(folder: Path, number: int) -> dict[str, Any] | None:
     """Return a table as its command left it, None where it did not."""
     file = folder / f"table{number}.json"
     return dict(read_json(file)) if file.is_file() else None
-
-
-def _svg(figure: Figure | None, label: str) -> Markup | None:
-    """Return a figure as a part of the page, None where nothing was run."""
-    return Markup(page_svg(figure, label)) if figure else None

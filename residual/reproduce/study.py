@@ -8,7 +8,6 @@ run folders only.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +18,7 @@ from ..models import depth_of, is_plain
 from ..recipes import KINDS, DetectionRecipe, Recipe, differences, find, override, read
 from ..terminal import say
 from ..training.folder import RunFolder, read_metrics
+from ..training.schedule import drops_of
 
 AnyRecipe = Recipe | DetectionRecipe
 
@@ -109,14 +109,7 @@ class ClassifierRun(TrainedRun):
     @property
     def drops(self) -> list[int]:
         """The iterations after which the learning rate was divided."""
-        schedule, length = self.recipe.schedule, self.results["iterations"]
-        if schedule.plateau is None:
-            return [round(drop * length) for drop in schedule.drops]
-        return [
-            before["iteration"]
-            for before, after in pairwise(self.metrics)
-            if after["learning_rate"] < before["learning_rate"]
-        ]
+        return drops_of(self.recipe.schedule, self.results["iterations"], self.metrics)
 
 
 T = TypeVar("T", bound=TrainedRun)

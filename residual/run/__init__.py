@@ -1,8 +1,8 @@
 """Training runs: from a recipe to a complete run folder."""
 
 from .early import finish
-from .run import train
+from .run import report, train
 from .sources import folder_statistics
 from .start import start_from
 
-__all__ = ["finish", "folder_statistics", "start_from", "train"]
+__all__ = ["finish", "folder_statistics", "report", "start_from", "train"]

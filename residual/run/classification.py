@@ -6,17 +6,21 @@ from typing import Any
 
 import torch
 
+from ..device import open_device
 from ..distributed import World
 from ..errors import InputError
 from ..evaluation.inputs import check_input
+from ..evaluation.scores import Scores, load_scores, save_scores
+from ..evaluation.testing import Evaluation
 from ..models.classifier import Classifier
 from ..models.inference import for_inference
-from ..models.weights import save_weights
+from ..models.weights import MODEL_FILE, load_weights, save_weights
 from ..recipes import Recipe
 from ..recipes.schema import Schedule
 from ..training.classification import classification_work
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
+from .findings import classifier_findings
 from .sources import open_source
 from .start import start_classifier
 from .task import Task
@@ -80,9 +84,21 @@ class ClassificationTask(Task):
     def evaluate(self) -> dict[str, Any]:
         return self._evaluate(self.split)
 
-    def _evaluate(self, split: str) -> dict[str, Any]:
+    def _evaluate(self, split: str, final: bool = False) -> dict[str, Any]:
+        """Return the metrics on a split; the final ones come with the scores, which are kept."""
         model = for_inference(self.model, self.device)
-        return self.source.evaluate(model, self.preprocessing, split, self.world)
+        keep = final and split == self.split
+        found = self.source.evaluate(model, self.preprocessing, split, self.world, keep_scores=keep)
+        if keep:
+            self._scores = self._scores_of(found)
+        return found.metrics.plain()
+
+    def _scores_of(self, found: Evaluation) -> Scores:
+        images, views = self.source.labelled(self.split)
+        about = {"run": self.recipe.name, "data": images.name, "split": self.split, "views": str(views)}
+        scores = found.scores(images, self.source.classes, images.targets, about)
+        assert scores is not None
+        return scores
 
     def results(self, run: Run) -> dict[str, Any]:
         images = self.source.images
@@ -91,7 +107,7 @@ class ClassificationTask(Task):
         if self.world.is_main:
             count = sum(images[split] for split in measured)
             print(f"{self.recipe.name}: measuring the final weights on {count:,} images", file=sys.stderr)
-        found = {split: self._evaluate(split) for split in measured}
+        found = {split: self._evaluate(split, final=True) for split in measured}
         return {
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "train": found.get("train"),
@@ -105,6 +121,29 @@ class ClassificationTask(Task):
         return {
             f"train/{id}": reason for id, reason in self.batches.unreadable.items()
         } | self.source.unreadable
+
+    def keep(self, folder: RunFolder) -> None:
+        # There from a session that was killed before it could finish the run.
+        folder.scores_file.unlink(missing_ok=True)
+        save_scores(self._scores, folder.scores_file)
+
+    def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
+        images, _ = self.source.labelled(self.split)
+        complete = folder.results_file.exists()
+        if complete and folder.scores_file.exists():
+            return classifier_findings(load_scores(folder.scores_file), images)
+        if not (folder.weights / MODEL_FILE).exists():
+            return None
+        print(f"{folder.path}: testing on {self.source.images[self.split]:,} images", file=sys.stderr)
+        where = open_device(device)
+        stored = load_weights(folder.weights)
+        model, preprocessing = for_inference(stored.model, where), stored.preprocessing.to(where)
+        self._scores = self._scores_of(
+            self.source.evaluate(model, preprocessing, self.split, World(), keep_scores=True)
+        )
+        if complete:
+            self.keep(folder)
+        return classifier_findings(self._scores, images)
 
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         save_weights(

@@ -13,9 +13,10 @@ from ..detection.average_precision import mean_ap, voc_ap
 from ..detection.backbones import make_backbone, measure_batch_norm
 from ..detection.boxes import load_boxes
 from ..detection.inference import DetectionOptions, input_size
-from ..detection.testing import detect_dataset
+from ..detection.testing import detect_dataset, load_detections, save_detections
 from ..detection.training import detection_work
 from ..detection.weights import build_detector, is_detector, read_detector, save_detector, take_over
+from ..device import open_device
 from ..distributed import World
 from ..errors import InputError
 from ..models import build_model
@@ -24,11 +25,13 @@ from ..models.foreign import IMAGENET_MEAN
 from ..models.frozen import freeze_batch_norm
 from ..models.inference import fold_batchnorm
 from ..models.preprocessing import Preprocessing
+from ..models.weights import MODEL_FILE
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..recipes.schema import Schedule
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
+from .findings import detector_findings
 from .start import trained_network
 from .task import Task
 
@@ -113,6 +116,8 @@ class DetectionTask(Task):
             [fold_batchnorm(self.detector)], self.test, options, self.world, damaged=data.damaged
         )
         self._skipped |= found.unusable
+        #: Those of the newest evaluation: after the last iteration the final ones.
+        self._found = found.detections
         classes = voc_ap(self.test, found.detections, data.ap_rule)
         return {
             "ap50": 100 * mean_ap(classes) if any(c.objects for c in classes) else None,
@@ -136,6 +141,27 @@ class DetectionTask(Task):
             for split, found in (("train", self.batches.unreadable), ("test", self._skipped))
             for id, reason in found.items()
         }
+
+    def keep(self, folder: RunFolder) -> None:
+        if self.test is not None:
+            save_detections(folder.detections_file, self.test, self._found)
+
+    def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
+        data = self.recipe.data
+        if self.test is None:
+            return None
+        complete = folder.results_file.exists()
+        if complete and folder.detections_file.exists():
+            kept = load_detections(folder.detections_file, self.test)
+            return detector_findings(self.test, kept, data.ap_rule)
+        if not is_detector(folder.weights) or not (folder.weights / MODEL_FILE).exists():
+            return None
+        stored = read_detector(folder.weights).model.to(open_device(device))
+        self.detector = stored.to(memory_format=torch.channels_last)
+        self.evaluate()
+        if complete:
+            self.keep(folder)
+        return detector_findings(self.test, self._found, data.ap_rule)
 
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         data = self.recipe.data

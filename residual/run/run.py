@@ -21,13 +21,14 @@ from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, needs
 from ..files import cannot_write, read_json, replace_file
-from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
+from ..recipes import DetectionRecipe, Recipe, TrainingRecipe, read
 from ..recipes.schema import Schedule
 from ..signals import saying
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
 from .classification import ClassificationTask
 from .detection import DetectionTask
+from .page import write_page
 from .task import Task
 
 
@@ -107,9 +108,11 @@ def train(
         if world.is_main:
             folder.remove_unfinished_weights()
             task.save(folder.weights, results)
+            task.keep(folder)
             folder.finish(results)
             what = "image{s} could not be read and {were} skipped"
             _tell(list(unreadable.values()), what, out / "unreadable.txt")
+            _try_page(folder, recipe, task, device)
         world.barrier()
         return results
 
@@ -124,6 +127,47 @@ def _keep_best(task: Task, folder: RunFolder, name: str, line: dict[str, Any]) -
     """Keep the weights of the lowest validation error so far, beside those that will be the result."""
     marked = {"recipe": name, "iterations": line["iteration"], "chosen_by": "validation", **line}
     folder.replace_best(lambda path: task.save(path, marked))
+
+
+def report(path: Path, *, data_dir: Path | None = None, device: str = "auto") -> Path:
+    """Write the page of a finished or running run, ``report.html`` in its folder, and return its path.
+
+    What the network saw in the images is kept by a run at its end; a run without it is tested once more.
+
+    Args:
+        data_dir: where the data lie; None for where they lay in the run's last session. Without them the page
+            has no images.
+        device: to test on, as of ``train``.
+
+    Raises:
+        InputError: when there is no run, or a file of it is damaged.
+    """
+    folder = RunFolder(path)
+    if not folder.recipe_file.is_file():
+        raise InputError(f"{path} holds no run (there is no {folder.recipe_file})")
+    recipe: TrainingRecipe = read(folder.recipe_file)
+    data_dir = data_dir or remembered_data_dir(path)
+    try:
+        task = task_of(recipe, data_dir, World())
+    except InputError as error:
+        length = None if recipe.schedule.epochs else recipe.schedule.iterations
+        return write_page(folder, recipe, length, None, f"Images and classes are not shown: {error}.")
+    return _page(folder, recipe, task, device)
+
+
+def _page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> Path:
+    length = in_iterations(recipe, task.images).iterations
+    findings = task.findings(folder, device)
+    missing = "" if findings else "Single images and classes are looked at when there are final weights."
+    return write_page(folder, recipe, length, findings, missing)
+
+
+def _try_page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> None:
+    """Write a run's page; the run is complete, whatever becomes of that."""
+    try:
+        _page(folder, recipe, task, device)
+    except InputError as error:
+        print(f"note: the run's page was not written: {error}", file=sys.stderr)
 
 
 def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:

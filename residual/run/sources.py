@@ -24,7 +24,7 @@ from ..data.stream import StreamBatches
 from ..distributed import World
 from ..errors import InputError
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
-from ..evaluation.testing import evaluate
+from ..evaluation.testing import Evaluation, evaluate
 from ..evaluation.views import Views, make_views, side_for, whole_images
 from ..models import Classifier
 from ..models.preprocessing import Preprocessing
@@ -80,8 +80,13 @@ class Source(ABC):
         """Return the training batches of this rank."""
 
     def evaluate(
-        self, model: Classifier, preprocessing: Preprocessing, split: str, world: World
-    ) -> dict[str, Any]:
+        self,
+        model: Classifier,
+        preprocessing: Preprocessing,
+        split: str,
+        world: World,
+        keep_scores: bool = False,
+    ) -> Evaluation:
         """Test a network that is ready for it on a split: one view of each image."""
         folder = self.recipe.data.folder
 
@@ -90,9 +95,11 @@ class Source(ABC):
                 raise InputError(f"{error}; mend or remove it, or set data.folder.damaged=skip")
 
         images, views = self.labelled(split)
-        found = evaluate(model, preprocessing, images, views, world=world, damaged=damaged)
+        found = evaluate(
+            model, preprocessing, images, views, world=world, damaged=damaged, keep_scores=keep_scores
+        )
         self.unreadable |= {f"{split}/{id}": reason for id, reason in found.unreadable.items()}
-        return found.metrics.plain()
+        return found
 
     @abstractmethod
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:

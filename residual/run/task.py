@@ -74,5 +74,16 @@ class Task(ABC):
         """Return what is wrong with each image that this rank left out, by its id."""
 
     @abstractmethod
+    def keep(self, folder: RunFolder) -> None:
+        """Keep what the final network saw in the images that the curve is about; after ``results``."""
+
+    @abstractmethod
+    def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
+        """Return what the run's page says of single images and classes, None before there are weights.
+
+        It is made of what was kept. A run that has not kept it is tested once more, and then keeps it.
+        """
+
+    @abstractmethod
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         """Write the trained network into a folder that is not there yet."""

@@ -7,7 +7,10 @@ metrics.jsonl        one line an evaluation
 checkpoint-*         the newest two
 weights/             the final network (models/weights.py)
 best/                the network of the lowest validation error, where there is such a split: not the result
+scores.safetensors   what a classifier saw in each held-out image (evaluation/scores.py), or
+detections.safetensors  what a detector found on it: the page is made of it
 results.json         the final numbers; where it is, the run is complete
+report.html          the run's page, which can be made again (run/page.py)
 """
 
 import csv
@@ -44,6 +47,9 @@ class RunFolder:
         self.results_file = path / "results.json"
         self.weights = path / "weights"
         self.best = path / "best"
+        self.scores_file = path / "scores.safetensors"
+        self.detections_file = path / "detections.safetensors"
+        self.page = path / "report.html"
         self._lock = FileLock(path / ".lock", timeout=0)
 
     @staticmethod

@@ -1,5 +1,9 @@
 """The learning rate as a pure function of the iteration and of the plateaus before it."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
 from ..recipes.schema import Schedule
 from .checkpoint import Progress
 
@@ -17,6 +21,22 @@ def learning_rate(schedule: Schedule, iteration: int, plateaus: int = 0) -> floa
         return schedule.warmup.learning_rate
     drops = plateaus + sum(iteration >= round(drop * schedule.iterations) for drop in schedule.drops)
     return schedule.learning_rate / 10**drops
+
+
+def drops_of(schedule: Schedule, iterations: int, lines: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the iterations after which the rate was divided, or will be.
+
+    Args:
+        iterations: of the whole run.
+        lines: of its metrics.jsonl, which tell where it followed plateaus.
+    """
+    if schedule.plateau is None:
+        return [round(drop * iterations) for drop in schedule.drops]
+    return [
+        before["iteration"]
+        for before, after in pairwise(lines)
+        if after["learning_rate"] < before["learning_rate"]
+    ]
 
 
 def follow_plateau(schedule: Schedule, progress: Progress, error: float) -> None:

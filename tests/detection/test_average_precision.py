@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from residual.data.boxes import AnnotatedImage, BoxDataset
-from residual.detection.average_precision import Detections, coco_ap, mean_ap, voc_ap
+from residual.detection.average_precision import Detections, coco_ap, judge, mean_ap, voc_ap
 
 CLASSES = ("a", "b", "c")
 
@@ -180,3 +180,27 @@ def test_coco_takes_difficult_objects_for_crowds() -> None:
     data = dataset(annotated([[0, 0, 50, 50], [60, 60, 80, 80]], [0, 0], [False, True]))
     boxes = [[60, 60, 80, 80], [0, 0, 50, 50]]
     assert coco_ap(data, [found(boxes, [0.9, 0.8], [0, 0])])["AP"] == pytest.approx(1)
+
+
+def test_misses_and_false_alarms_of_an_image() -> None:
+    truth = annotated(
+        [[0, 0, 20, 20], [40, 40, 60, 60], [70, 0, 90, 20], [0, 70, 20, 90]],
+        [0, 0, 1, 0],
+        [False, False, False, True],
+    )
+    # In turn: right; a second one of the same object; of the difficult one, twice; another class; too unsure.
+    boxes = [
+        [0, 0, 20, 20],
+        [1, 1, 20, 20],
+        [0, 70, 20, 90],
+        [0, 71, 20, 90],
+        [70, 0, 90, 20],
+        [40, 40, 60, 60],
+    ]
+    judged = judge(truth, found(boxes, [0.9, 0.8, 0.8, 0.7, 0.6, 0.4], [0, 0, 0, 0, 0, 0]), 0.5)
+    assert len(judged.shown) == 5
+    assert judged.false.tolist() == [False, True, False, False, True]
+    assert judged.missed.tolist() == [False, True, True, False]
+    nothing = judge(truth, found([], [], []), 0.5)
+    assert nothing.missed.tolist() == [True, True, True, False]
+    assert nothing.false.tolist() == []

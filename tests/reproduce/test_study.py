@@ -188,7 +188,8 @@ def test_responses_and_signals_are_kept_in_the_run_folders(study: Path) -> None:
 
 def test_the_report_shows_everything_and_what_is_missing(study: Path) -> None:
     text = (study / "report.html").read_text(encoding="utf-8")
-    assert len(re.findall("<svg", text)) == 4
+    # Panels of their own: two of Figures 1, 6 and 7 each, six of the signals.
+    assert len(re.findall("<svg", text)) == 12
     assert "not run" in text  # ResNet-32 and others
     assert "ResNet-1202" in text
     assert "depart from the paper" in text

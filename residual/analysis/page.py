@@ -1,0 +1,35 @@
+"""HTML pages: each is one file that loads nothing, from the templates in pages/."""
+
+import base64
+import io
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .. import __version__
+from .figures import page_svg
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page from a template; a value that it names and nobody gives is an error."""
+    environment = Environment(
+        loader=PackageLoader("residual.analysis", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def part(figure: Figure | None, label: str) -> Markup | None:
+    """Return a figure as a part of a page, None where there is none; ``label`` as of ``page_svg``."""
+    return Markup(page_svg(figure, label)) if figure else None
+
+
+def image_address(image: Image.Image, format: Literal["PNG", "JPEG"] = "PNG") -> str:
+    """Return an image as an address that holds all of it; a JPEG where small differences do not matter."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **({"quality": 85} if format == "JPEG" else {}))
+    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

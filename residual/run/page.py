@@ -1,0 +1,135 @@
+"""The page of a run: what its folder tells, as one HTML file that loads nothing."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves, page_svg
+from ..analysis.page import render
+from ..files import read_json, write_derived
+from ..recipes import DetectionRecipe, TrainingRecipe
+from ..training.folder import GONE, RunFolder, read_metrics
+from ..training.schedule import drops_of
+
+
+def write_page(
+    folder: RunFolder,
+    recipe: TrainingRecipe,
+    length: int | None,
+    findings: dict[str, Any] | None,
+    missing: str,
+) -> Path:
+    """Write a run's page into its folder, in place of an older one.
+
+    Args:
+        length: of the run in iterations, None where it is not known.
+        findings: about single classes and images; None where there are none.
+        missing: why, as a sentence.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: when a file of the run is damaged, or the page cannot be written.
+    """
+    lines = read_metrics(folder.metrics_file)
+    results = read_json(folder.results_file, GONE) if folder.results_file.exists() else None
+    sessions = read_json(folder.environment_file, GONE) if folder.environment_file.exists() else []
+    done = lines[-1]["iteration"] if lines else 0
+    length = results["iterations"] if results else length
+    detector = isinstance(recipe, DetectionRecipe)
+    text = render(
+        "run.html.jinja",
+        path=folder.path,
+        recipe=recipe,
+        network=recipe.detector.backbone if isinstance(recipe, DetectionRecipe) else recipe.model,  # type: ignore[attr-defined]
+        detector=detector,
+        results=results,
+        last=lines[-1] if lines else None,
+        errors=[] if detector else _errors(results, lines),
+        done=done,
+        length=length,
+        seconds=results["seconds"] if results else (lines[-1]["seconds"] if lines else 0.0),
+        curves=draw_curves(lines, recipe, length or done) if lines else [],
+        findings=findings,
+        missing=missing,
+        sessions=sessions,
+    )
+    write_derived(folder.page, text)
+    return folder.page
+
+
+def draw_curves(lines: Sequence[dict[str, Any]], recipe: TrainingRecipe, length: int) -> list[Markup]:
+    """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page."""
+    held_out = split_of(lines)
+    drops = drops_of(recipe.schedule, length, lines)
+    panels = panels_of([curves_of(lines, isinstance(recipe, DetectionRecipe), "", PALETTE[0])])
+    figures = [error_curves([one], iterations=length, drops=drops, held_out=held_out) for one in panels]
+    named = zip(figures, panels, strict=True)
+    return [Markup(page_svg(figure, f"{panel.title} against iterations")) for figure, panel in named]
+
+
+def split_of(lines: Sequence[dict[str, Any]]) -> str:
+    """Return the split that a run's curve is about, "validation" or "test"."""
+    return "validation" if "validation" in lines[0] else "test"
+
+
+def curves_of(
+    lines: Sequence[dict[str, Any]], detector: bool, label: str, colour: str
+) -> tuple[ErrorCurve, ErrorCurve]:
+    """Return a run's errors (a detector's AP50) and its losses, as its metrics.jsonl has them."""
+    split = split_of(lines)
+    iterations = [line["iteration"] for line in lines]
+    losses = [line["train"]["loss"] for line in lines]
+    if detector:
+        found = [line[split]["ap50"] for line in lines]
+        precision = [math.nan if value is None else value for value in found]
+        held_out = precision if any(value is not None for value in found) else []
+        return (
+            ErrorCurve(label, colour, iterations, [], held_out),
+            ErrorCurve(label, colour, iterations, losses, []),
+        )
+    return (
+        ErrorCurve(
+            label,
+            colour,
+            iterations,
+            [line["train"]["top1_error"] for line in lines],
+            [line[split]["top1_error"] for line in lines],
+        ),
+        ErrorCurve(label, colour, iterations, losses, [line[split]["loss"] for line in lines]),
+    )
+
+
+def panels_of(runs: Sequence[tuple[ErrorCurve, ErrorCurve]]) -> list[Panel]:
+    """Return the panels of runs' errors (detectors' precisions) and losses."""
+    detector = not runs[0][0].training
+    first, second = (tuple(pair[n] for pair in runs) for n in (0, 1))
+    panels = []
+    if detector:
+        if any(curve.held_out for curve in first):
+            panels.append(Panel("average precision", first, ("held_out",), "AP50 (%)"))
+        panels.append(Panel("loss", second, ("training",), "loss", _top(second)))
+    else:
+        panels.append(Panel("error", first, top=_top(first)))
+        panels.append(Panel("loss", second, measure="loss", top=_top(second)))
+    return panels
+
+
+def _top(curves: Sequence[ErrorCurve]) -> float:
+    return axis_top(v for c in curves for v in (*c.training, *c.held_out) if math.isfinite(v))
+
+
+def _errors(results: dict[str, Any] | None, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a classifier's errors by split: the final ones, or the newest of a run that is not complete."""
+    source: dict[str, Any] = results or (lines[-1] if lines else {})
+    splits = ("train", "validation", "test")
+    found = [{"split": split} | source[split] for split in splits if source.get(split)]
+    if results and not results.get("train") and lines:
+        # A folder's training images are not tested once more: their error is that of the last line.
+        seen = lines[-1]["train"]
+        found.insert(0, {"split": "train", "top1_error": seen["top1_error"], "loss": seen["loss"]})
+    return found

@@ -1,0 +1,38 @@
+"""What a network takes for what."""
+
+import numpy as np
+import torch
+from conftest import some_scores
+
+from residual.evaluation.mistakes import Confusion, confusion_matrix, most_confused, worst_mistakes
+from residual.evaluation.scores import Scores
+
+#: What is seen in six images of three classes, and how surely.
+SURE = torch.tensor(
+    [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.05, 0.9, 0.05], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]
+)
+SIX = Scores(tuple("abcdef"), ("x", "y", "z"), SURE, torch.tensor([0, 0, 0, 1, 2, 2]), {})
+
+
+def test_confusions_are_counted_by_what_they_are_and_what_was_seen() -> None:
+    matrix = confusion_matrix(SIX)
+    assert matrix.tolist() == [[1, 2, 0], [0, 1, 0], [0, 1, 1]]
+    assert most_confused(matrix, 5) == [Confusion(0, 1, 2), Confusion(2, 1, 1)]
+    assert most_confused(matrix, 1) == [Confusion(0, 1, 2)]
+
+
+def test_the_worst_mistakes_are_those_that_were_surest() -> None:
+    found = worst_mistakes(SIX, 2)
+    assert [(m.id, m.target, m.seen) for m in found] == [("c", 0, 1), ("b", 0, 1)]
+    np.testing.assert_allclose(
+        [(m.probability, m.right) for m in found], [(0.9, 0.05), (0.6, 0.3)], rtol=1e-6
+    )
+    assert [m.id for m in worst_mistakes(SIX, 24)] == ["c", "b", "e"]
+
+
+def test_a_class_without_images_has_its_row_and_errors_are_those_of_the_scores() -> None:
+    scores = some_scores(count=5, classes=8)
+    matrix = confusion_matrix(scores)
+    assert matrix.shape == (8, 8)
+    wrong = matrix.sum() - np.trace(matrix)
+    assert 100 * wrong / 5 == scores.metrics().top1_error

@@ -1,0 +1,132 @@
+"""The page of a run: of a finished one, a running one, a classifier's, a detector's."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Refused, Shown, results_of
+
+from residual import InputError, run
+from residual.detection.average_precision import mean_ap, voc_ap
+from residual.detection.boxes import load_boxes
+from residual.detection.testing import load_detections
+from residual.evaluation.scores import load_scores
+from residual.recipes import DetectionRecipe, find, override, read
+from residual.run import run as runs
+
+
+def text_of(page: Path) -> str:
+    """Return a page's words, without tags and the style."""
+    source = re.sub(r"<style>.*?</style>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", source).replace("&nbsp;", " ").split())
+
+
+@pytest.fixture
+def copied(trained_on_images: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained_on_images, tmp_path / "copied"))
+
+
+def never(*_: Any, **__: Any) -> None:
+    raise AssertionError("the network was tested once more")
+
+
+def test_a_run_ends_with_its_page_and_the_page_can_be_made_again_without_testing(
+    copied: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = copied / "report.html"
+    assert page.is_file()
+    monkeypatch.setattr("residual.run.sources.evaluate", never)
+    page.unlink()
+    assert f"The page: {page}" in shown("report", copied).out
+    results = results_of(copied)["validation"]
+    scores = load_scores(copied / "scores.safetensors")
+    # One network, one dataset, one view: one number.
+    assert scores.metrics().top1_error == results["top1_error"]
+    wrong = round(results["top1_error"] * results["images"] / 100)
+    said = text_of(page)
+    assert f"{wrong} of {results['images']} images" in said
+    assert f"{results['top1_error']:.2f} %" in said
+    assert "top-5 error" not in said  # of three classes
+    session = json.loads((copied / "environment.json").read_text())[0]
+    for part in (session["commit"] or "unknown", session["device"], "imagenet-resnet18", "shorter_side"):
+        assert part in said
+    source = page.read_text(encoding="utf-8")
+    assert source.count('<img src="data:image/') == min(wrong, 24)
+    assert not re.search(r'<script|<link|url\((?!#)|src="(?!data:)', source)
+    assert source.count("<svg") == source.count("</svg>") == 2
+
+
+def test_a_run_that_kept_no_scores_is_tested_and_then_has_them(copied: Path, trained_on_images: Path) -> None:
+    (copied / "scores.safetensors").unlink()
+    run.report(copied, device="cpu")
+    again, before = (load_scores(p / "scores.safetensors") for p in (copied, trained_on_images))
+    assert again.probabilities.equal(before.probabilities)
+    assert again.ids == before.ids
+
+
+def test_without_the_data_and_before_there_are_weights_the_page_says_so(copied: Path, tmp_path: Path) -> None:
+    environment = json.loads((copied / "environment.json").read_text())
+    environment[0]["data_dir"] = str(tmp_path / "gone")
+    (copied / "environment.json").write_text(json.dumps(environment))
+    said = text_of(run.report(copied, device="cpu"))
+    assert "name the folder" in said
+    assert "8 iterations" in said
+
+    shutil.rmtree(copied / "weights")
+    for name in ("results.json", "scores.safetensors"):
+        (copied / name).unlink()
+    said = text_of(run.report(copied, data_dir=Path(trained_data(copied)), device="cpu"))
+    assert "not complete : 8 of 8 iterations" in said
+    assert "when there are final weights" in said
+    (copied / "metrics.jsonl").unlink()
+    assert "Nothing has been measured yet" in text_of(run.report(copied, device="cpu"))
+
+
+def trained_data(path: Path) -> str:
+    """Return the folder of the images by a run's command."""
+    command = json.loads((path / "environment.json").read_text())[0]["command"].split()
+    return command[command.index("--data-dir") + 1]
+
+
+def test_what_is_wrong_with_a_run_is_said(tmp_path: Path, copied: Path, refused: Refused) -> None:
+    assert "holds no run" in refused("report", tmp_path / "nowhere")
+    (copied / "scores.safetensors").write_bytes(b"no scores")
+    assert "scores.safetensors is damaged" in refused("report", copied)
+
+
+def test_a_page_that_cannot_be_written_does_not_cost_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> Path:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(runs, "write_page", full)
+    settings = ["schedule.iterations=2", "model.name=cifar_resnet8", "evaluate_every=2"]
+    run.train(override(find("digits-resnet20"), settings), tmp_path / "digits", device="cpu")
+    assert (tmp_path / "digits" / "results.json").is_file()
+    assert "the run's page was not written: the disk is full" in capsys.readouterr().err
+
+
+def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Path(shutil.copytree(begun_detector, tmp_path / "detector"))
+    recipe = read(copied / "recipe.yaml", DetectionRecipe)
+    classes = tuple(results_of(copied)["classes"])
+    dataset = load_boxes(few_shapes, recipe.data, recipe.data.test, classes)
+    found = load_detections(copied / "detections.safetensors", dataset)
+    measured = mean_ap(voc_ap(dataset, found, recipe.data.ap_rule))
+    assert 100 * measured == pytest.approx(results_of(copied)["test"]["ap50"], abs=1e-9)
+    monkeypatch.setattr("residual.run.detection.detect_dataset", never)
+    page = run.report(copied, device="cpu")
+    said = text_of(page)
+    assert "Misses and false alarms" in said
+    for name, count in zip(dataset.classes, dataset.counts(), strict=True):
+        assert re.search(rf"{name} {count} ", said), name
+    assert page.read_text().count('<img src="data:image/jpeg') % 2 == 0
+    few = dataset.images[:-1]
+    with pytest.raises(InputError, match="is of other images than"):
+        load_detections(copied / "detections.safetensors", type(dataset)(**{**vars(dataset), "images": few}))
