@@ -180,7 +180,7 @@ def settings_for(words: list[str]) -> list[str]:
         return WITH_BOXES if words[1] == "train" else []
     if words[0] == "train":
         return IN_FOLDERS if words[1].startswith(("imagenet", "finetune")) else IN_MEMORY
-    if words[0] != "reproduce" or words[1] == "report":
+    if words[0] != "reproduce" or words[1] in ("report", "complexity"):
         return []
     if words[1] in ("table7", "table8", "table9"):
         return WITH_BOXES

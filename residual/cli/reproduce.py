@@ -177,6 +177,16 @@ def figure7(asked: ExperimentOptions) -> None:
     layer_studies.figure7(asked.study(study.CIFAR10), depths)
 
 
+def complexity(asked: ExperimentOptions) -> None:
+    """Table 1 and Figure 3: complexity, beside VGG's and GoogLeNet's.
+
+    Nothing is trained.
+    """
+    from ..reproduce.table1 import complexity
+
+    complexity(asked.out)
+
+
 def report(asked: ExperimentOptions) -> None:
     """Everything measured so far on one page.
 
@@ -266,6 +276,7 @@ DETECTION = Group(
     "OUT/RECIPE/seed0, as runs/detection/coco-resnet101/seed0.",
     BoxesDir,
 )
+COMPLEXITY = Group(Path("runs/complexity"), ("out",), remark="")
 REPORT = Group(CIFAR10_OUT, ("out", "imagenet", "detection"), remark="")
 
 
@@ -311,6 +322,7 @@ EXPERIMENTS = (
         ("", "--seed 1 --out runs/degradation-1", "--depths 8 20 32 44 56 --out runs/depths"),
     ),
     Experiment(figure1, CIFAR10, (), (DATA, SHORT)),
+    Experiment(complexity, COMPLEXITY, (), ("",)),
     Experiment(figure4, IMAGENET, (), (FOLDERS,)),
     _imagenet_table(
         2, "Table 2: 18 and 34 layers, plain and residual. Ten-crop testing.", "plain18 resnet18"
@@ -320,7 +332,7 @@ EXPERIMENTS = (
         3, "Table 3: shortcuts A, B, C and deeper networks. Ten-crop testing.", "plain34 resnet34-a"
     ),
     _imagenet_table(4, "Table 4: single models, multi-scale testing.", "resnet34-b resnet50"),
-    _imagenet_table(5, "Table 5: the ensemble of Table 4's networks.", "resnet34-b resnet50"),
+    _imagenet_table(5, "Table 5: an ensemble of six, two of them ResNet-152.", "resnet34-b resnet50"),
     Experiment(
         table6,
         CIFAR10,

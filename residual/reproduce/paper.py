@@ -45,6 +45,41 @@ TABLE6 = {
 
 
 @dataclass(frozen=True)
+class NetworkComplexity:
+    """A network of Table 1, Figure 3 or Section 4.1, for one image of 224 x 224.
+
+    Attributes:
+        method: as the paper calls it.
+        network: in ``build_model``; None for one that we have from torchvision alone.
+        shortcut: of a residual network.
+        multiply_adds: "FLOPs" in 10^9, as printed; None where the paper gives none.
+    """
+
+    method: str
+    network: str | None
+    shortcut: str | None
+    multiply_adds: str | None
+
+
+#: The paper's networks, and those that it compares with. Table 1 does not say which shortcuts it counts: here
+#: those of Table 2 for 18 and 34 layers, option B for more.
+COMPLEXITY = (
+    NetworkComplexity("VGG-16", "vgg16", None, "15.3"),
+    NetworkComplexity("VGG-19", "vgg19", None, "19.6"),
+    NetworkComplexity("GoogLeNet", None, None, None),
+    NetworkComplexity("plain-18", "plain18", None, "1.8"),
+    NetworkComplexity("plain-34", "plain34", None, "3.6"),
+    NetworkComplexity("ResNet-18", "resnet18", "A", "1.8"),
+    NetworkComplexity("ResNet-34", "resnet34", "A", "3.6"),
+    NetworkComplexity("ResNet-50", "resnet50", "B", "3.8"),
+    NetworkComplexity("ResNet-101", "resnet101", "B", "7.6"),
+    NetworkComplexity("ResNet-152", "resnet152", "B", "11.3"),
+)
+#: "Only 18 % of VGG-19" (Section 3.3): the 34-layer networks.
+OF_VGG19 = 18
+
+
+@dataclass(frozen=True)
 class ImageNetErrors:
     """A row of Tables 2 to 5: errors on ImageNet in percent, None where the table gives none.
 

@@ -208,10 +208,17 @@ class Study(Generic[T]):
                 for runs of different settings, and for ``only`` a network that is not among the others.
             Interrupted: after SIGINT or SIGTERM; the same command goes on.
         """
-        asked = among(networks, only)
+        return self.members([(name, seed) for name in networks for seed in seeds], only)
+
+    def members(self, members: Sequence[tuple[str, int]], only: Sequence[str] | None = None) -> list[T]:
+        """Return the complete runs among networks and seeds, of which a network may have several.
+
+        Args, errors: as of ``runs``.
+        """
+        asked = among(list(dict.fromkeys(name for name, _ in members)), only)
         if self.train:
-            self.train_missing({(name, seed): self.recipe(name, seed) for name in asked for seed in seeds})
-        found = [one for name in networks for seed in seeds if (one := self.complete(name, seed))]
+            self.train_missing({one: self.recipe(*one) for one in members if one[0] in asked})
+        found = [one for name, seed in members if (one := self.complete(name, seed))]
         check_alike(found)
         return found
 

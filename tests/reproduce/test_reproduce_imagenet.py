@@ -1,12 +1,15 @@
 """Tables 2 to 5 and Figure 4, on a few small generated images."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SMALL, Call, set_options
 
+from residual.evaluation.scores import load_scores
+from residual.reproduce import imagenet
 from residual.reproduce.paper import TABLE2, TABLE3, TABLE4, TABLE5
 
 
@@ -59,6 +62,31 @@ def test_the_report_shows_the_tables(study: Path, tmp_path: Path, call: Call) ->
     assert "3 classes, not ImageNet&#39;s 1000" in text
     assert text.count("data:image/svg+xml;base64,") == 1
     assert "Table 8: not run. <code>residual reproduce table8" in text
+
+
+def test_an_ensemble_may_have_a_network_twice(
+    study: Path, images: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(imagenet.ENSEMBLE) == 6
+    assert [seed for name, seed in imagenet.ENSEMBLE if name == "resnet152"] == [0, 1]
+    monkeypatch.setattr(imagenet, "ENSEMBLE", (("resnet18", 0), ("resnet18", 1)))
+    out = tmp_path / "imagenet"
+    shutil.copytree(study, out)
+    common = ["--data-dir", images, *set_options(SMALL), "--out", out]
+    assert call("reproduce", "table5", *common) == 0
+    assert sorted(path.parent.name for path in (out / "imagenet-resnet18").glob("*/results.json")) == [
+        "seed0",
+        "seed1",
+    ]
+    table = json.loads((out / "table5.json").read_text())
+    assert table["protocol"] == "multi-scale, ensemble of 2"
+    scores = [
+        load_scores(out / "imagenet-resnet18" / f"seed{seed}" / "scores-multi-scale.safetensors")
+        for seed in (0, 1)
+    ]
+    mean = sum(one.probabilities for one in scores) / 2
+    error = 100 * float((mean.argmax(dim=1) != scores[0].targets).double().mean())
+    assert table["rows"][-1]["top1"] == pytest.approx(error)
 
 
 def test_figure4(study: Path) -> None:

@@ -1,0 +1,54 @@
+"""What docs/departures.md says of the recipes is so."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from residual.recipes import RECIPES, find
+from residual.recipes.imagenet import NETWORKS
+from residual.reproduce.layer_studies import IMAGES
+
+PAGE = (Path(ROOT) / "docs" / "departures.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_papers_networks_have_the_authors_max_pooling_and_a_plateau(network: str) -> None:
+    recipe = find(f"imagenet-{network}")
+    assert recipe.model.pool == "caffe"
+    plateau = recipe.schedule.plateau
+    assert plateau is not None
+    assert (plateau.patience, plateau.least, plateau.drops) == (5, 0.1, 3)
+    assert recipe.evaluate_every is None
+
+
+def test_what_is_usual_today_has_torchvisions() -> None:
+    assert find("finetune").model.pool is None
+    assert find("digits-resnet20").model.pool is None
+
+
+def test_arithmetic_on_a_gpu_is_tf32() -> None:
+    assert {recipe.precision for recipe in RECIPES.values()} == {"tf32"}
+
+
+@pytest.mark.parametrize("kind", ["plain", "resnet"])
+@pytest.mark.parametrize("depth", [110, 1202])
+def test_deep_networks_warm_up(kind: str, depth: int) -> None:
+    warmup = find(f"cifar10-{kind}{depth}").schedule.warmup
+    assert warmup is not None
+    assert (warmup.iterations, warmup.learning_rate) == (400, 0.01)
+
+
+@pytest.mark.parametrize("depth", [19, 32])
+def test_highway_networks_differ_from_section_4_2_in_the_rate_alone(depth: int) -> None:
+    rival, ours = find(f"cifar10-highway{depth}"), find("cifar10-resnet20")
+    assert rival.schedule.learning_rate == 0.025
+    same = {"name", "description", "model", "schedule"}
+    assert rival.model_dump(exclude=same) == ours.model_dump(exclude=same)
+    assert rival.schedule.model_copy(update={"learning_rate": 0.1}) == ours.schedule
+
+
+def test_the_page_says_so() -> None:
+    assert f"the first {IMAGES:,} training images" in PAGE
+    for told in ("TF32", "plain-110", "ten-crop", "6 % of ResNet-56", "255 times smaller", "5 evaluations"):
+        assert told in PAGE, told
