@@ -4,7 +4,6 @@ Every turn of a side has a process of its own, and the sides take turns. See REA
 """
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from paired import (
     check_new_file,
     environment,
     in_new_process,
+    in_rounds,
     peak_bytes,
     print_checks,
     print_table,
@@ -310,16 +310,17 @@ def benchmark(
         raise InputError("--device cuda: there is no CUDA device here")
     # Before the rounds: the commit that they ran from.
     described = environment(device)
-    found: list[dict[str, Any]] = []
-    for number in range(1, rounds + 1):
-        turn: dict[str, Any] = {"round": number}
-        for task in chosen["tasks"]:
-            turn[task] = {
+
+    def turn(number: int) -> dict[str, Any]:
+        return {"round": number} | {
+            task: {
                 side: in_new_process(partial(measure, side, task, device, images, passes))
                 for side in chosen["sides"]
             }
-        found.append(turn)
-        print(f"round {number} of {rounds}", file=sys.stderr)
+            for task in chosen["tasks"]
+        }
+
+    found = in_rounds(rounds, turn)
     summary, checks = summarize(found, device)
     result = {
         "benchmark": "detection",

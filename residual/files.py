@@ -1,10 +1,12 @@
 """Files that we write and read back: whole or not at all, nothing overwritten, a sentence where it fails."""
 
+import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,21 @@ def cache_folder() -> Path:
     except RuntimeError:
         user = os.getuid() if hasattr(os, "getuid") else "user"
         return Path(tempfile.gettempdir()) / f"residual-{user}"
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """Return for each name one that a file may have on any system: no path in it, no two alike."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        safe = numbered = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name)[:100]
+        for number in itertools.count(2):
+            if numbered.casefold() not in taken:
+                break
+            numbered = f"{safe}-{number}"
+        taken.add(numbered.casefold())
+        found[name] = numbered
+    return found
 
 
 def as_json(value: Any) -> str:

@@ -44,7 +44,7 @@ class Table:
     names: int = 1
     remark: str = ""
 
-    def print(self) -> None:
+    def print(self, *, stderr: bool = False) -> None:
         """Print it for a terminal: notes stand below, for beside the numbers there is no room."""
         shown = rich.table.Table(title=self.title, caption=self.caption or None)
         for place in self._used:
@@ -58,10 +58,10 @@ class Table:
             if row.note:
                 name, *more = row.cells[: self.names]
                 notes.setdefault(row.note, []).append(f"{name} ({', '.join(more)})" if more else name)
-        console().print(shown)
-        say(*(f"{note}: {'; '.join(names)}" for note, names in notes.items()))
+        console(stderr=stderr).print(shown)
+        say(*(f"{note}: {'; '.join(names)}" for note, names in notes.items()), stderr=stderr)
         if self.remark:
-            say(self.remark)
+            say(self.remark, stderr=stderr)
 
     def markdown(self) -> str:
         numbers = len(self._used) - self.names

@@ -14,6 +14,7 @@ from .options import (
     Settings,
     check_figure_file,
     find_images,
+    print_csv,
     print_json,
     progress_bar,
     takes,
@@ -100,6 +101,7 @@ Examples:
   residual detect evaluate runs/cells
   residual detect evaluate runs/cells --split test --data-dir ~/cells --refine --figure cells.png
   residual detect evaluate runs/coco-resnet101 --multi-scale --json
+  residual detect evaluate runs/cells --data-dir ~/other --split test --difficult
   residual detect evaluate runs/a runs/b runs/c --data-dir ~/coco --split val2014
   residual detect evaluate runs/voc07++12-resnet101 --split 2012/test --no-boxes --submission voc2012
 """
@@ -117,6 +119,17 @@ def evaluate(
     points: Annotated[
         bool | None,
         typer.Option("--11-points/--area", help="VOC's precision of 2007, or of 2010 and later."),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Test these classes of the detector (default: all of them)."),
+    ] = None,
+    difficult: Annotated[
+        bool | None,
+        typer.Option(
+            "--difficult/--no-difficult",
+            help="Ask for objects marked as difficult as well (default: as the recipe says).",
+        ),
     ] = None,
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Whether there are annotations.")] = True,
     submission: Annotated[
@@ -145,8 +158,16 @@ def evaluate(
             layout=layout,
             ap_rule=None if points is None else ("11 points" if points else "area"),
             boxes=boxes,
+            classes=_names(classes, detector.classes),
+            use_difficult=difficult,
             progress=progress,
         )
+    # What was measured is shown before anything is written, which may fail.
+    if asked.as_json:
+        print_json(_as_json(measured, weights))
+    else:
+        most = detector.options().max_detections
+        _print_table(measured, weights, boxes, most)
     if submission:
         from ..detection.submission import submission_files
 
@@ -154,13 +175,9 @@ def evaluate(
             write_new(submission / name, content)
     if figure:
         write_figure(_curves(measured), figure)
-    if asked.as_json:
-        print_json(_as_json(measured, weights))
-    else:
-        _print_table(measured, weights, boxes)
-        for path in (submission, figure):
-            if path:
-                typer.echo(f"written: {path}")
+    for path in (submission, figure):
+        if path and not asked.as_json:
+            typer.echo(f"written: {path}")
 
 
 @app.command(
@@ -169,6 +186,7 @@ Examples:
   residual detect predict runs/cells image.jpg
   residual detect predict runs/cells images/ --score-threshold 0.7 --out drawn --refine
   residual detect predict runs/cells image.jpg --json
+  residual detect predict runs/cells images/ --csv > found.csv
 """
 )
 @takes(DetectorAsked)
@@ -181,6 +199,7 @@ def predict(
         Path | None, typer.Option(help="Folder for the images with their boxes drawn, as PNG.")
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.5,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of lines.")] = False,
     *,
     asked: DetectorAsked,
 ) -> None:
@@ -200,6 +219,8 @@ def predict(
     from ..models.names import check
 
     check(weights)
+    if asked.as_json and as_csv:
+        raise InputError("--json and --csv are two ways of printing; choose one")
     images = find_images(named)
     targets = {image: out / f"{image.stem}.png" for image in images} if out else {}
     if len(set(targets.values())) < len(targets):
@@ -231,13 +252,20 @@ def predict(
             # The surest one on top.
             with written_whole(targets[image]) as temporary:
                 draw_boxes(to_pil_image(pixels), boxes[::-1]).save(temporary, "PNG")
-        if not asked.as_json:
+        if not (asked.as_json or as_csv):
             typer.echo(f"{image}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
             for item in objects:
                 box = ", ".join(f"{value:.0f}" for value in item["box"])
                 typer.echo(f"  {item['class']:16} {item['score']:.2f}   {box}")
     if asked.as_json:
         print_json({"weights": str(weights), "images": results})
+    elif as_csv:
+        lines = (
+            (result["image"], item["class"], item["score"], *item["box"])
+            for result in results
+            for item in result.get("objects", ())
+        )
+        print_csv(("image", "class", "score", "x1", "y1", "x2", "y2"), lines)
     elif out:
         typer.echo(f"drawn: {out}")
     if failed:
@@ -273,6 +301,13 @@ def shorter_sides(text: str) -> tuple[int, ...]:
     if not sides or min(sides) < 16:
         raise InputError(f"--scales {text}: write whole numbers of at least 16, as 400,600,800")
     return sides
+
+
+def _names(text: str | None, known: tuple[str, ...]) -> list[str]:
+    """Return the names of ``--classes cat,dog``; a name that holds a comma itself is known by that."""
+    if text is None or text in known:
+        return [text] if text else []
+    return [part.strip() for part in text.split(",")]
 
 
 def _curves(measured: "DetectorEvaluation") -> "Figure":
@@ -311,7 +346,10 @@ def _as_json(measured: "DetectorEvaluation", weights: list[Path]) -> dict[str, A
     }
 
 
-def _print_table(measured: "DetectorEvaluation", weights: list[Path], boxes: bool) -> None:
+def _print_table(
+    measured: "DetectorEvaluation", weights: list[Path], boxes: bool, max_detections: int
+) -> None:
+    from ..detection.average_precision import COCO_DETECTIONS
     from ..table import Table, TableRow
 
     title = f"{' + '.join(map(str, weights))} on {measured.dataset.name}, {len(measured.dataset):,} images"
@@ -337,6 +375,11 @@ def _print_table(measured: "DetectorEvaluation", weights: list[Path], boxes: boo
             for name, key in (("small", "APs"), ("medium", "APm"), ("large", "APl"))
         )
         typer.echo(f"COCO AP by size: {sizes}   ({measured.images_per_second:.1f} images/s)")
+        if max_detections > COCO_DETECTIONS:
+            typer.echo(
+                f"up to {max_detections} detections an image: VOC AP counts all of them, COCO AP the best "
+                f"{COCO_DETECTIONS} of each class"
+            )
     faults = [*measured.dataset.notes, *measured.unusable.values()]
     if faults:
         typer.echo(f"left out: {len(faults):,}; the first: {faults[0]}")

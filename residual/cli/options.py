@@ -1,9 +1,11 @@
 """What several commands share: options, printing, and reading an option's text."""
 
+import csv
 import glob
 import inspect
+import io
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +161,14 @@ def _changed(parameter: inspect.Parameter, changed: dict[str, Any]) -> inspect.P
 
 def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2))
+
+
+def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(rows)
+    typer.echo(text.getvalue(), nl=False)
 
 
 def numbers(option: str, text: str) -> list[float]:

@@ -1,16 +1,13 @@
 """``residual predict``: what a trained network sees in images."""
 
-import csv
-import io
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
-from .options import Device, Json, Precision, WeightsFolder, find_images, warn
+from .options import Device, Json, Precision, WeightsFolder, find_images, print_csv, warn
 
 if TYPE_CHECKING:
     from ..inference.classifier import Prediction
@@ -80,12 +77,12 @@ def _plain(file: str, predictions: "list[Prediction]") -> dict[str, object]:
 
 
 def _print_csv(found: "list[tuple[str, list[Prediction]]]") -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "rank", "class", "probability"))
-    for file, predictions in found:
-        writer.writerows((file, n, *prediction) for n, prediction in enumerate(predictions, start=1))
-    sys.stdout.write(text.getvalue())
+    rows = (
+        (file, n, *prediction)
+        for file, predictions in found
+        for n, prediction in enumerate(predictions, start=1)
+    )
+    print_csv(("image", "rank", "class", "probability"), rows)
 
 
 def _print_table(found: "list[tuple[str, list[Prediction]]]") -> None:

@@ -166,14 +166,12 @@ def make_box_dataset(
             f"{place}: no object is of the classes {', '.join(classes)}; the annotations name "
             f"{', '.join(sorted(counts))}"
         )
-    for name in sorted(counts.keys() - set(classes)):
-        close = get_close_matches(name, classes, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        many = "object" if counts[name] == 1 else "objects"
-        notes.append(
-            f"{place}: {counts[name]:,} {many} of the class {name!r} left out, which is none of "
-            f"{', '.join(classes)}{hint}"
-        )
+    # Before all else: what is left out here is whole classes.
+    notes[:0] = [
+        f"{place}: {counts[name]:,} object{'' if counts[name] == 1 else 's'} of the class {name!r} left out, "
+        f"which is none of {', '.join(classes)}{_close(name, classes)}"
+        for name in sorted(counts.keys() - set(classes))
+    ]
     label = {name: number for number, name in enumerate(classes)}
     images = [
         _annotated(record, [item for item in record.objects if item.name in label], label, notes)
@@ -317,6 +315,10 @@ def _check_some(images: Sequence[object], place: str, notes: list[str]) -> None:
     """Raise an InputError where no image is left."""
     if not images:
         raise InputError(f"{place} holds no image that can be used{_first(notes)}")
+
+
+def _close(name: str, classes: Sequence[str]) -> str:
+    return f"; did you mean {close[0]}?" if (close := get_close_matches(name, classes, n=1)) else ""
 
 
 def _first(notes: list[str]) -> str:

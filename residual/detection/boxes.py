@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..data.boxes import BoxDataset
 from ..data.coco import load_coco
 from ..data.voc import load_voc
@@ -21,7 +23,15 @@ def load_boxes(
     *,
     boxes: bool = True,
 ) -> BoxDataset:
-    """Return some splits of what a recipe is about; images that are too long are left out and noted."""
+    """Return some splits of what a recipe is about; images that are too long are left out and noted.
+
+    Args:
+        classes: those that are asked for, None for those that the annotations name.
+        boxes: whether there are annotations.
+
+    Raises:
+        InputError: as the readers do, and where all images are too long.
+    """
     if data.layout == "voc":
         found = load_voc(folder, splits, classes, boxes=boxes)
     else:
@@ -32,7 +42,8 @@ def load_boxes(
     for annotated in found.images:
         try:
             size(*annotated.size)
-            kept.append(annotated)
+            none = torch.zeros_like(annotated.difficult)
+            kept.append(replace(annotated, difficult=none) if data.use_difficult else annotated)
         except InputError as error:
             notes.append(f"{annotated.path}: {error}; it is left out")
     if not kept:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.boxes import BoxDataset
+from ..files import file_names
 from .average_precision import Detections, as_coco
 
 
@@ -18,7 +19,10 @@ def as_json(detections: Detections, classes: Sequence[str]) -> list[dict[str, An
 
 
 def voc_files(dataset: BoxDataset, found: Sequence[Detections], split: str) -> dict[str, str]:
-    """Return VOC's result files by name, one a class: "image score x1 y1 x2 y2" a line, pixels from 1."""
+    """Return VOC's result files by name, one a class: "image score x1 y1 x2 y2" a line, pixels from 1.
+
+    Scores and boxes as they were measured: rounded ones have another average precision.
+    """
     lines: dict[str, list[str]] = {name: [] for name in dataset.classes}
     for annotated, detections in zip(dataset.images, found, strict=True):
         rows = zip(
@@ -26,9 +30,10 @@ def voc_files(dataset: BoxDataset, found: Sequence[Detections], split: str) -> d
         )
         for (x1, y1, x2, y2), score, label in rows:
             lines[dataset.classes[label]].append(
-                f"{annotated.id} {score:.6f} {x1 + 1:.1f} {y1 + 1:.1f} {x2:.1f} {y2:.1f}\n"
+                f"{annotated.id} {score!r} {x1 + 1!r} {y1 + 1!r} {x2!r} {y2!r}\n"
             )
-    return {f"comp4_det_{split}_{name}.txt": "".join(rows) for name, rows in lines.items()}
+    files = file_names(dataset.classes)
+    return {f"comp4_det_{split}_{files[name]}.txt": "".join(rows) for name, rows in lines.items()}
 
 
 def coco_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
@@ -37,8 +42,8 @@ def coco_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
         {
             "image_id": int(annotated.id) if annotated.id.isdecimal() else annotated.id,
             "category_id": dataset.categories[label],
-            "bbox": [round(value, 2) for value in box],
-            "score": round(score, 6),
+            "bbox": box,
+            "score": score,
         }
         for annotated, detections in zip(dataset.images, found, strict=True)
         for box, score, label in as_coco(detections)
@@ -49,5 +54,7 @@ def coco_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
 def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, str]:
     """Return the result files that the server of a dataset's layout takes, by their names."""
     if dataset.layout == "coco":
-        return {f"detections_{'+'.join(dataset.splits)}_residual_results.json": coco_file(dataset, found)}
+        splits = "+".join(dataset.splits)
+        name = file_names([f"detections_{splits}_residual_results"]).popitem()[1]
+        return {f"{name}.json": coco_file(dataset, found)}
     return voc_files(dataset, found, dataset.splits[0].rpartition("/")[2])

@@ -56,6 +56,7 @@ class LoadedDetector:
             self.config.shorter_side,
             self.config.longer_side,
             score_threshold,
+            max_detections=self.config.detector.get("max_detections", DetectionOptions.max_detections),
             refine=self.improvements.refine,
             scales=self.improvements.scales,
             precision=self.precision,

@@ -23,7 +23,7 @@ from ..detection.average_precision import (
 from ..detection.boxes import load_boxes
 from ..detection.testing import detect_dataset
 from ..device import open_device
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..evaluation.classes import how_matched, match_classes, unnamed
 from ..evaluation.inputs import check_input, usual_size, view_of
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
@@ -268,6 +268,8 @@ def evaluate_detector(
     ap_rule: str | None = None,
     coco: bool = True,
     boxes: bool = True,
+    classes: Sequence[str] = (),
+    use_difficult: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectorEvaluation:
     """Test a detector on annotated images.
@@ -277,6 +279,8 @@ def evaluate_detector(
         splits, layout, ap_rule: None or empty for those of the recipe that it was trained by.
         coco: whether to compute COCO's average precision as well.
         boxes: whether the images have annotations; without, there are detections only.
+        classes: of the detector's that are tested; empty for all. Objects of other classes are left out.
+        use_difficult: whether difficult objects are asked for; None for what the recipe says.
         progress: called with the number of images and the number done.
 
     Raises:
@@ -297,20 +301,29 @@ def evaluate_detector(
         ap_rule=ap_rule or recipe.get("ap_rule") or "area",  # type: ignore[arg-type]
         shorter_side=detector.config.shorter_side,
         longer_side=detector.config.longer_side,
+        use_difficult=recipe.get("use_difficult", False) if use_difficult is None else use_difficult,
     )
-    dataset = load_boxes(data_dir, data, splits, detector.classes, boxes=boxes)
+    asked = tuple(dict.fromkeys(classes)) or detector.classes
+    if unknown := [name for name in asked if name not in detector.classes]:
+        raise InputError(
+            f"{path} does not know the class {unknown[0]!r}{nearest(unknown[0], detector.classes)}"
+        )
+    dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes)
     found = detect_dataset(
         detector.members,
         dataset,
         detector.options(),
         progress=(lambda done: progress(len(dataset), done)) if progress else None,
     )
+    detections = [
+        each.of_classes([detector.classes.index(name) for name in asked]) for each in found.detections
+    ]
     return DetectorEvaluation(
         dataset,
-        found.detections,
+        detections,
         data.ap_rule,
-        voc_ap(dataset, found.detections, data.ap_rule),
-        coco_ap(dataset, found.detections) if coco and boxes else None,
+        voc_ap(dataset, detections, data.ap_rule),
+        coco_ap(dataset, detections) if coco and boxes else None,
         found.unusable,
         found.images_per_second,
     )

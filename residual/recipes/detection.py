@@ -47,6 +47,8 @@ class Detector(Lists):
     #: Proposals in training and in testing.
     train_proposals: int = Field(2000, ge=1)
     proposals: int = Field(300, ge=1)
+    #: Detections of an image, the best first; COCO's average precision counts 100 of each class at most.
+    max_detections: int = Field(100, ge=1)
     #: Least side of a proposal, in pixels of the input.
     min_size: float = Field(16.0, ge=0)
     #: Regions of an image that the head learns from, a quarter of them objects at most.
@@ -78,6 +80,8 @@ class Boxes(Lists):
     shorter_side: int = Field(600, ge=16)
     longer_side: int = Field(1000, ge=16)
     flip: bool = True
+    #: Learn and ask for objects that are marked as difficult; VOC does neither.
+    use_difficult: bool = False
     #: An image that cannot be read is skipped, named and counted, or ends the run.
     damaged: Literal["skip", "fatal"] = "skip"
 

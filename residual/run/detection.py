@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from ..data.box_batches import BoxBatches
+from ..data.boxes import misspelt
 from ..detection.alternating import AlternatingRCNN
+from ..detection.anchors import advice, anchor_fits, fit_table, objects_of
 from ..detection.average_precision import mean_ap, voc_ap
 from ..detection.backbones import make_backbone, measure_batch_norm
 from ..detection.boxes import load_boxes
@@ -29,6 +31,7 @@ from ..models.weights import MODEL_FILE
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..recipes.schema import Schedule
+from ..terminal import say
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import detector_findings
@@ -60,11 +63,23 @@ class DetectionTask(Task):
         self.world = world
         data = recipe.data
         self.train = load_boxes(data_dir, data, data.train, data.classes or None)
+        self._check_classes()
         self.test = load_boxes(data_dir, data, data.test, self.train.classes) if data.test else None
         self.images = len(self.train)
         self.notes = [*self.train.notes, *(self.test.notes if self.test else ())]
         self.departures: list[str] = []
         self._skipped: dict[str, str] = {}
+
+    def _check_classes(self) -> None:
+        """Raise an InputError where there is nothing to learn, of a class that is asked for or at all."""
+        first = f"; the first note on the annotations: {self.train.notes[0]}" if self.train.notes else ""
+        splits = ", ".join(self.train.splits)
+        counts = dict(zip(self.train.classes, self.train.counts(), strict=True))
+        if not any(counts.values()):
+            raise InputError(f"there is no object to learn in {splits}{first}")
+        for name in self.recipe.data.classes:
+            if not counts[name]:
+                raise InputError(f"data.classes: no object of {splits} is a {name!r}{first}")
 
     def fingerprint(self) -> dict[str, Any]:
         return self.train.fingerprint()
@@ -91,6 +106,17 @@ class DetectionTask(Task):
             freeze_batch_norm(backbone)
             self.detector = build_detector(recipe.detector, backbone, classes, preprocessing)
         self.model = self.detector
+        self._tell_fit()
+
+    def _tell_fit(self) -> None:
+        """Say before training which classes there are, and which the detector will hardly find."""
+        detector, data, stride = self.recipe.detector, self.recipe.data, self.detector.backbone.stride
+        objects = objects_of(self.train, data, stride)
+        fits = anchor_fits(objects, detector)
+        if self.world.is_main:
+            fit_table(fits, detector).print(stderr=True)
+            told = [*misspelt(self.train), advice(fits, self.train, objects, detector, data)]
+            say(*(f"note: {sentence}" for sentence in told if sentence), stderr=True)
 
     def record(self, folder: RunFolder) -> None:
         """Which images are in which split is said by the dataset's own lists."""
@@ -111,7 +137,8 @@ class DetectionTask(Task):
         data = self.recipe.data
         if self.world.is_main:
             print(f"{self.recipe.name}: testing on {len(self.test):,} images", file=sys.stderr)
-        options = DetectionOptions(data.shorter_side, data.longer_side)
+        most = self.recipe.detector.max_detections
+        options = DetectionOptions(data.shorter_side, data.longer_side, max_detections=most)
         found = detect_dataset(
             [fold_batchnorm(self.detector)], self.test, options, self.world, damaged=data.damaged
         )

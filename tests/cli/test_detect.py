@@ -1,10 +1,17 @@
-"""``residual detect``: wrong input, and recipes."""
+"""``residual detect``: wrong input, recipes, and what is printed of results."""
 
+import csv
+import io
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import BEGUN, Refused, Shown, set_options
+from conftest import BEGUN, Call, Refused, Shown, set_options
 from PIL import Image
+
+import residual as package
 
 START = ["train", "voc-finetune", *set_options(BEGUN)]
 
@@ -21,7 +28,7 @@ START = ["train", "voc-finetune", *set_options(BEGUN)]
             [*START, "--data-dir", "{few_shapes}", "--set", "data.train=val"],
             ["no split", "test, train"],
         ),
-        ([*START, "--set", "detector.pool=1"], ["no key 'detector.pool'", "detector.pooling"]),
+        ([*START, "--set", "detector.poolng=1"], ["no key 'detector.poolng'", "detector.pooling"]),
         ([*START, "--set", "schedule.plateau={}"], ["schedule.plateau is for classification"]),
         ([*START, "--set", "data.longer_side=20"], ["longer_side 20 is less than shorter_side 48"]),
         (["evaluate", "nowhere"], ["there is no folder nowhere"]),
@@ -46,7 +53,7 @@ def test_wrong_input_of_detect(
     known = {"begun_detector": begun_detector, "few_shapes": few_shapes}
     filled = [text.format(**known) if text.startswith("{") else text for text in arguments]
     said = refused("detect", *filled)
-    assert said.startswith("residual: ")
+    assert said.splitlines()[-1].startswith("residual: ")
     assert all(word in said for word in words), said
     assert not (tmp_path / "runs").exists()
 
@@ -58,3 +65,74 @@ def test_the_recipes_are_listed_and_printed(tmp_path: Path, shown: Shown) -> Non
         assert f"{name}-vgg16 " in listed
     (tmp_path / "mine.yaml").write_text(shown("detect", "recipes", "coco-vgg16").out)
     assert "seed: 3" in shown("detect", "recipes", tmp_path / "mine.yaml", "--set", "seed=3").out
+
+
+def test_predict_prints_csv(begun_detector: Path, few_shapes: Path, shown: Shown, refused: Refused) -> None:
+    images = sorted((few_shapes / "JPEGImages").glob("test*.png"))
+    arguments = ("detect", "predict", begun_detector, *images, "--score-threshold", "0.05")
+    heading, *rows = csv.reader(io.StringIO(shown(*arguments, "--csv").out))
+    assert heading == ["image", "class", "score", "x1", "y1", "x2", "y2"]
+    found = json.loads(shown(*arguments, "--json").out)["images"]
+    assert rows == [
+        [image["image"], item["class"], str(item["score"]), *map(str, item["box"])]
+        for image in found
+        for item in image["objects"]
+    ]
+    assert "choose one" in refused(*arguments, "--json", "--csv")
+
+
+def test_some_classes_are_tested_in_a_folder_of_any_name(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    run = tmp_path / "runs" / "[/x] :cat:"
+    shutil.copytree(begun_detector, run)
+    data = tmp_path / "data"
+    shutil.copytree(few_shapes, data)
+    # An object of a class that the detector does not know: told, and no reason to stop.
+    for file in (data / "Annotations").glob("test*.xml"):
+        file.write_text(file.read_text().replace("<name>disc</name>", "<name>[ship]</name>"))
+    known = json.loads(shown("detect", "evaluate", run, "--data-dir", few_shapes, "--json").out)["classes"]
+    told = shown("detect", "evaluate", run, "--data-dir", data, "--classes", "square").out
+    assert "runs/[/x] :cat:" in told
+    assert re.search(rf"square +│ +{known['square']['objects']} ", told)
+    assert "of the class '[ship]' left out, which is none of square" in told
+    report = json.loads(shown("detect", "evaluate", run, "--data-dir", data, "--json").out)
+    (note,) = report["left_out"]
+    assert f"{known['disc']['objects']} objects of the class '[ship]' left out" in note
+    assert report["classes"]["disc"]["objects"] == 0
+    assert report["classes"]["square"] == known["square"] | {"ap": report["classes"]["square"]["ap"]}
+    said = refused("detect", "evaluate", run, "--data-dir", data, "--classes", "sqare")
+    assert "does not know the class 'sqare'; did you mean square?" in said
+
+
+def test_what_was_measured_is_shown_before_files_are_written(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    arguments = ("detect", "evaluate", begun_detector, "--data-dir", few_shapes)
+    assert call(*arguments, "--submission", blocked / "voc") == 2
+    printed = capsys.readouterr()
+    assert "VOC AP" in printed.out
+    assert "cannot be written" in printed.err
+
+
+def test_a_detector_may_find_more_than_a_hundred_objects(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(begun_detector, run)
+    config = run / "weights" / "config.json"
+    stored = json.loads(config.read_text())
+    arguments = ("detect", "evaluate", run, "--data-dir", few_shapes)
+    assert "detections an image" not in shown(*arguments).out
+    for most in (2, 150):
+        stored["detector"]["max_detections"] = most
+        config.write_text(json.dumps(stored))
+        image = few_shapes / "JPEGImages/test000.png"
+        found = package.load_detector(run).predict(image, score_threshold=0.0)
+        assert (len(found) <= 2) == (most == 2)
+    assert (
+        "up to 150 detections an image: VOC AP counts all of them, COCO AP the best 100"
+        in shown(*arguments).out
+    )

@@ -1,6 +1,8 @@
 """Whole detection runs: a problem learned, killed, continued, shared by two ranks; and damaged data."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -173,3 +175,76 @@ def test_a_run_survives_bad_files_and_reports_them(tmp_path: Path, shown: Shown,
     assert results["test"]["images"] == 3
     strict = ["--set", "data.damaged=fatal", "--data-dir", data, "--out", tmp_path / "strict"]
     assert "set data.damaged=skip" in refused(*START, *strict)
+
+
+def rename(data: Path, pattern: str, old: str, new: str, count: int = -1) -> None:
+    """Give objects of a class another name, ``count`` a file at most."""
+    for file in (data / "Annotations").glob(pattern):
+        file.write_text(file.read_text().replace(f"<name>{old}<", f"<name>{new}<", count))
+
+
+def test_the_classes_are_told_before_training(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
+    """A table by class; a class that only the test split has, and one that looks misspelt."""
+    data = tmp_path / "data"
+    shutil.copytree(few_shapes, data)
+    rename(data, "test*.xml", "disc", "other")
+    rename(data, "test*.xml", "square", "triangle")
+    # All squares but one are triangles now, and that one is misspelt.
+    rename(data, "train*.xml", "square", "triangle")
+    first = next(
+        f for f in sorted((data / "Annotations").glob("train*.xml")) if ">triangle<" in f.read_text()
+    )
+    rename(data, first.name, "triangle", "triangel", 1)
+    box = "<xmin>5</xmin><ymin>5</ymin><xmax>18</xmax><ymax>18</ymax>"
+    more = f"<object><name>triangle</name><bndbox>{box}</bndbox></object>" * 20
+    first.write_text(first.read_text().replace("</annotation>", f"{more}</annotation>"))
+    told = shown(*START, "--data-dir", data, "--out", tmp_path / "run")
+    assert re.search(r"class +┃ +images ┃ +objects ┃", told.err)
+    assert re.search(r"│ triangel │ +1 │ +1 │", told.err)
+    assert "the class 'triangel' has 1 object and 'triangle' has" in told.err
+    assert "of the class 'other' left out, which is none of disc, triangel, triangle" in told.err
+    assert "of the class 'other'" in (tmp_path / "run/left-out.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ["detector.anchor_sizes=[64]"],
+            ["no anchor of 64 pixels lies on the images", "detector.anchor_sizes"],
+        ),
+        (
+            ["data.classes=[disc, sqare]"],
+            ["no object of train is a 'sqare'", "left out, which is none of disc, sqare"],
+        ),
+        (["data.classes=[bird]"], ["no object is of the classes bird", "disc, square, triangle"]),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_training(
+    settings: list[str], words: list[str], few_shapes: Path, tmp_path: Path, refused: Refused
+) -> None:
+    out = tmp_path / "run"
+    said = refused(*START, *set_options(settings), "--data-dir", few_shapes, "--out", out)
+    assert all(word in said for word in words), said
+    assert not out.exists()
+
+
+def test_difficult_objects_are_learned_and_asked_for_on_request(
+    few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(few_shapes, data)
+    for file in (data / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("<bndbox>", "<difficult>1</difficult><bndbox>"))
+    short = [*START, "--set", "schedule.iterations=1", "--data-dir", data]
+    assert "there is no object to learn in train" in refused(*short, "--out", tmp_path / "none")
+    shown(*short, "--set", "data.use_difficult=true", "--out", tmp_path / "run")
+    results = results_of(tmp_path / "run")
+    assert sum(results["classes"].values()) > 10
+    assert results["test"]["ap50"] is not None
+    counted = {}
+    for switch in ("--difficult", "--no-difficult", ""):
+        arguments = ["detect", "evaluate", tmp_path / "run", "--json", *([switch] if switch else [])]
+        counted[switch] = json.loads(shown(*arguments).out)["classes"]
+    objects = {key: sum(row["objects"] for row in value.values()) for key, value in counted.items()}
+    assert objects["--difficult"] == objects[""] > objects["--no-difficult"] == 0
