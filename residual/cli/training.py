@@ -67,7 +67,15 @@ def train_run(
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
     settings = [*settings, *_short_forms(asked), *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):
-        raise InputError("--set, its short forms and --weights change a recipe; name the recipe as well")
+        again = ""
+        if asked.resume and asked.out:
+            again = (
+                "; a run is resumed as it was: finish it, and go on from what it has learned in another one "
+                f"with --weights {asked.out} --out FOLDER"
+            )
+        raise InputError(
+            f"--set, its short forms and --weights change a recipe; name the recipe as well{again}"
+        )
     if chosen and asked.weights:
         chosen = run.start_from(chosen, asked.weights)
     if chosen:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
 from ..errors import InputError, nearest
 
@@ -45,6 +45,11 @@ class ClassifierModel(Model):
     freeze: int = Field(0, ge=0)
 
 
+def _following(size: int) -> tuple[int, int]:
+    """Return the range of shorter sides that is to a network's input as the paper's to 224."""
+    return round(size * 256 / 224), round(size * 480 / 224)
+
+
 class Folder(Part):
     """How images of any size, one folder a class, become the network's input (Section 3.4)."""
 
@@ -53,6 +58,7 @@ class Folder(Part):
     #: "scale" (the paper): the shorter side is sampled in ``shorter_side`` and a square cropped anywhere;
     #: "resized": a rectangle of 8 to 100 % of the area is resized to the square, as is usual since.
     crop: Literal["scale", "resized"] = "scale"
+    #: null: 256/224 and 480/224 of ``size``, so that a smaller network is shown as much of an image.
     shorter_side: tuple[int, int] = (256, 480)
     #: Deviation of the colour augmentation's draws along RGB's principal components [21]; 0: none.
     colour_noise: float = Field(0.1, ge=0)
@@ -62,9 +68,17 @@ class Folder(Part):
     @model_validator(mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("shorter_side"), list):
-            return value | {"shorter_side": tuple(value["shorter_side"])}
-        return value
+        if not isinstance(value, dict):
+            return value
+        side, size = value.get("shorter_side"), value.get("size", 224)
+        if isinstance(side, list):
+            return value | {"shorter_side": tuple(side)}
+        return value | {"shorter_side": _following(size)} if side is None and type(size) is int else value
+
+    @field_serializer("shorter_side")
+    def _follows(self, side: tuple[int, int]) -> tuple[int, int] | None:
+        """Write what follows the size as null: it is to follow a size that is set later as well."""
+        return None if side == _following(self.size) else side
 
     @model_validator(mode="after")
     def _room_for_the_crop(self) -> "Folder":

@@ -53,18 +53,21 @@ class ClassificationTask(Task):
     def fingerprint(self) -> dict[str, Any]:
         return self.source.fingerprint()
 
-    def start(self) -> None:
-        begin = start_classifier(self.recipe, self.source.classes, self.source.shape[0])
+    def start(self, begun: RunFolder | None = None) -> None:
+        kept = begun.read_start() if begun else None
+        begin = start_classifier(self.recipe, self.source.classes, self.source.shape[0], kept)
         check_input(begin.model, self.recipe.model.name, self.source.shape)
         if self.world.is_main:
             for note in self.source.notes:
                 print(f"note: {note}", file=sys.stderr)
         self.model = begin.model
         self.options = begin.options
-        self.started_from = begin.note
+        self.started_from = begun.started_from() if begun and kept else begin.note
         self._stored = begin.preprocessing
 
     def record(self, folder: RunFolder) -> None:
+        if self._stored and not folder.start_file.exists():
+            folder.write_start(self._stored)
         if splits := self.source.divided():
             folder.write_split(splits)
 

@@ -14,6 +14,7 @@ from ..detection.anchors import advice, anchor_fits, fit_table, objects_of
 from ..detection.average_precision import mean_ap, voc_ap
 from ..detection.backbones import make_backbone, measure_batch_norm
 from ..detection.boxes import load_boxes
+from ..detection.faster_rcnn import FasterRCNN
 from ..detection.inference import DetectionOptions, input_size
 from ..detection.testing import detect_dataset, load_detections, save_detections
 from ..detection.training import detection_work
@@ -84,13 +85,19 @@ class DetectionTask(Task):
     def fingerprint(self) -> dict[str, Any]:
         return self.train.fingerprint()
 
-    def start(self) -> None:
+    def start(self, begun: RunFolder | None = None) -> None:
         recipe, classes = self.recipe, len(self.train.classes)
         torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
         network = recipe.detector.backbone
         if network.name == "weights":
             raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
-        if network.weights and is_detector(Path(network.weights)):
+        if network.weights and begun:
+            # The checkpoint has every number, those of the preprocessing too.
+            self.options = network.options()
+            classifier = build_model(network.name, **self.options)
+            self.detector = self._detector(classifier, Preprocessing(torch.zeros(3)))
+            self.started_from = begun.started_from()
+        elif network.weights and is_detector(Path(network.weights)):
             stored = read_detector(Path(network.weights))
             same = stored.classes == self.train.classes
             self.detector = build_detector(
@@ -102,9 +109,7 @@ class DetectionTask(Task):
             self.started_from = f"the detector {network.weights}{but}"
         else:
             classifier, preprocessing, self.options, self.started_from = self._classifier()
-            backbone = make_backbone(classifier)
-            freeze_batch_norm(backbone)
-            self.detector = build_detector(recipe.detector, backbone, classes, preprocessing)
+            self.detector = self._detector(classifier, preprocessing)
         self.model = self.detector
         self._tell_fit()
 
@@ -117,6 +122,11 @@ class DetectionTask(Task):
             fit_table(fits, detector).print(stderr=True)
             told = [*misspelt(self.train), advice(fits, self.train, objects, detector, data)]
             say(*(f"note: {sentence}" for sentence in told if sentence), stderr=True)
+
+    def _detector(self, classifier: Classifier, preprocessing: Preprocessing) -> FasterRCNN:
+        backbone = make_backbone(classifier)
+        freeze_batch_norm(backbone)
+        return build_detector(self.recipe.detector, backbone, len(self.train.classes), preprocessing)
 
     def record(self, folder: RunFolder) -> None:
         """Which images are in which split is said by the dataset's own lists."""

@@ -71,7 +71,7 @@ def train(
     # Everything that can be wrong with the input is found before the folder is made.
     task = task_of(recipe, data_dir, world)
     check_same_data(folder, task.fingerprint(), resume)
-    task.start()
+    task.start(folder if resume and folder.checkpoints() else None)
     schedule = in_iterations(recipe, task.images)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     again = resume_command(task, out, data_dir)

@@ -74,8 +74,13 @@ class Start:
     note: str | None
 
 
-def start_classifier(recipe: Recipe, classes: tuple[str, ...], channels: int) -> Start:
+def start_classifier(
+    recipe: Recipe, classes: tuple[str, ...], channels: int, known: Preprocessing | None = None
+) -> Start:
     """Return the network that a recipe starts from; its classifier starts anew where the classes differ.
+
+    Args:
+        known: the preprocessing of the weights, of a run whose checkpoint has all that it took from them.
 
     Raises:
         InputError: for a network that does not exist, and weights that are damaged or of another network.
@@ -89,6 +94,9 @@ def start_classifier(recipe: Recipe, classes: tuple[str, ...], channels: int) ->
                 f"{recipe.name}: model.freeze keeps what weights have learned; name some with --weights"
             )
         return Start(model, options, None, None)
+    if known:
+        freeze_stages(model, recipe.model.freeze)
+        return Start(model, options, known, None)
     stored = trained_network(recipe.model, channels)
     freeze_stages(model, recipe.model.freeze)
     if stored.classes == classes:

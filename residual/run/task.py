@@ -46,8 +46,13 @@ class Task(ABC):
         """Return what tells the data from others: a resumed run has to have the same."""
 
     @abstractmethod
-    def start(self) -> None:
-        """Build the network that the run starts from, and check that it fits the data."""
+    def start(self, begun: RunFolder | None = None) -> None:
+        """Build the network that the run starts from, and check that it fits the data.
+
+        Args:
+            begun: the folder of a run that goes on at a checkpoint: the weights that it once started from may
+                be gone.
+        """
 
     @abstractmethod
     def record(self, folder: RunFolder) -> None:

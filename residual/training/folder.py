@@ -6,6 +6,7 @@ split.csv            which images are held out, where the run has divided a fold
 metrics.jsonl        one line an evaluation
 checkpoint-*         the newest two
 weights/             the final network (models/weights.py)
+start.safetensors    the preprocessing of the weights that the run started from: resuming needs no other file
 best/                the network of the lowest validation error, where there is such a split: not the result
 scores.safetensors   what a classifier saw in each held-out image (evaluation/scores.py), or
 detections.safetensors  what a detector found on it: the page is made of it
@@ -24,10 +25,13 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from ..data.folder import FolderIndex, index_folder, parts_of
 from ..errors import InputError
-from ..files import as_json, read_json, remove_half_written, replace_file
+from ..files import as_json, damaged, first_line, read_json, remove_half_written, replace_file
+from ..models.preprocessing import Preprocessing
 from ..recipes import TrainingRecipe, differences, read
 from .checkpoint import list_checkpoints
 
@@ -44,6 +48,7 @@ class RunFolder:
         self.environment_file = path / "environment.json"
         self.split_file = path / "split.csv"
         self.metrics_file = path / "metrics.jsonl"
+        self.start_file = path / "start.safetensors"
         self.results_file = path / "results.json"
         self.weights = path / "weights"
         self.best = path / "best"
@@ -71,7 +76,8 @@ class RunFolder:
             if recipe and (changes := differences(stored, recipe)):
                 raise InputError(
                     f"{path}: the run's recipe differs from the one asked for ({'; '.join(changes)}); "
-                    "resume it as it was, or start another run with --out"
+                    "resume it as it was, or start another run with --out; once it is complete, another run "
+                    f"goes on from what it has learned: --weights {path} --out FOLDER"
                 )
             return stored
         if recipe is None:
@@ -116,6 +122,26 @@ class RunFolder:
             for file, target in zip(index.files, index.targets.tolist(), strict=True):
                 rows.writerow((file, index.classes[target], split))
         replace_file(self.split_file, os.fsencode(text.getvalue()))
+
+    def write_start(self, preprocessing: Preprocessing) -> None:
+        """Keep what a run has of the weights that it started from and its checkpoints have not."""
+        tensors = {name: value.cpu().contiguous() for name, value in preprocessing.state_dict().items()}
+        replace_file(self.start_file, save(tensors))
+
+    def read_start(self) -> Preprocessing | None:
+        """Return what ``write_start`` wrote; None where it is not there."""
+        if not self.start_file.is_file():
+            return None
+        try:
+            tensors = load_file(self.start_file)
+            return Preprocessing(tensors["mean"], tensors["std"].flatten())
+        except (SafetensorError, OSError, KeyError) as error:
+            raise damaged(self.start_file, first_line(error), GONE) from None
+
+    def started_from(self) -> str | None:
+        """Return what the run's first session said that it started from."""
+        sessions = read_json(self.environment_file, GONE) if self.environment_file.exists() else []
+        return sessions[0].get("started_from") if sessions else None
 
     def checkpoints(self) -> list[Path]:
         return list_checkpoints(self.path)

@@ -1,6 +1,7 @@
 """Values of a recipe: typed, changed by their path, and a sentence for everything that is wrong."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import ROOT, sentence_of
 from pydantic import BaseModel
 
 from residual import InputError
-from residual.recipes import RECIPES, DetectionRecipe, Recipe, find, override
+from residual.recipes import RECIPES, DetectionRecipe, Recipe, differences, find, override
 from residual.recipes.schema import Part
 
 
@@ -121,3 +122,26 @@ def test_what_a_key_is_called_elsewhere(recipe: str, key: str, meant: str) -> No
 def test_a_share_that_cannot_be(share: str, said: str) -> None:
     assert said in sentence_of(lambda: override(find("finetune"), [f"data.validation={share}"]))
     assert override(find("cifar10-resnet20"), ["data.validation=5000"]).data.validation == 5000
+
+
+def test_the_shorter_side_follows_the_size_unless_it_is_set(tmp_path: Path) -> None:
+    recipe = RECIPES["imagenet-resnet18"]
+    assert recipe.data.folder is not None
+    assert recipe.data.folder.shorter_side == (256, 480)
+
+    def side(given: Recipe, *settings: str) -> tuple[int, int]:
+        folder = override(given, list(settings)).data.folder
+        assert folder is not None
+        return folder.shorter_side
+
+    assert side(recipe, "data.folder.size=64") == (73, 137)
+    assert side(recipe, "data.folder.size=112") == (128, 240)
+    assert side(recipe, "data.folder.size=64", "data.folder.shorter_side=[72,128]") == (72, 128)
+    assert side(override(recipe, ["data.folder.shorter_side=[300,400]"]), "data.folder.size=64") == (300, 400)
+    # A printed recipe whose size is changed by hand, and a run that was begun with the numbers written out.
+    (tmp_path / "my.yaml").write_text(recipe.to_yaml().replace("size: 224", "size: 64"))
+    assert side(find(str(tmp_path / "my.yaml"))) == (73, 137)
+    (tmp_path / "old.yaml").write_text(
+        recipe.to_yaml().replace("shorter_side: null", "shorter_side:\n    - 256\n    - 480")
+    )
+    assert differences(find(str(tmp_path / "old.yaml")), recipe) == []

@@ -82,7 +82,13 @@ def test_epochs_become_iterations(images: Path, tmp_path: Path) -> None:
             [*("imagenet-vgg16", "--data-dir", "{images}"), *set_options([*SMALL, "data.folder.size=8"])],
             "too small for",
         ),
-        (["imagenet-resnet18", "--set", "data.folder.size=300"], "hold a crop of size 300"),
+        (
+            [
+                "imagenet-resnet18",
+                *set_options(["data.folder.size=300", "data.folder.shorter_side=[256,480]"]),
+            ],
+            "hold a crop of size 300",
+        ),
         (["imagenet-resnet18", "--set", "data.folder=null"], "data.folder is for the dataset folder"),
         # The dataset is read first; digits stand in for CIFAR-10.
         (

@@ -1,11 +1,22 @@
 """What a run starts from: trained weights, of which nothing that was asked for is lost."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import BEGUN, SMALL, Refused, Shown, save_network, set_options, tensors_of
+from conftest import (
+    BEGUN,
+    SMALL,
+    Refused,
+    Shown,
+    assert_same_run,
+    save_network,
+    set_options,
+    tensors_of,
+)
 from PIL import Image
 
 from residual.models.weights import load_weights
@@ -172,3 +183,52 @@ def test_stages_that_stay_and_classes_in_balance(
     too_many = ["--set", "model.freeze=5"]
     said = refused("train", "finetune", "--weights", weights, *words, tmp_path / "none", *too_many)
     assert "the network has 4 stages, and no more can stay" in said
+
+
+@pytest.mark.parametrize("kind", ["classifier", "detector", "detector from a detector"])
+def test_an_interrupted_run_needs_its_weights_no_more(
+    kind: str, images: Path, few_shapes: Path, begun_detector: Path, tmp_path: Path, shown: Shown
+) -> None:
+    weights = tmp_path / "weights"
+    if kind == "classifier":
+        save_network(weights, classes="ab", mean=torch.rand(3))
+        start = [
+            "train",
+            "finetune",
+            *set_options([*SMALL, "data.folder.damaged=skip"]),
+            "--data-dir",
+            images,
+        ]
+    else:
+        if kind == "detector":
+            save_network(weights, classes="ab", mean=torch.full((3,), 0.4))
+        else:
+            shutil.copytree(begun_detector, weights)
+        start = ["detect", "train", "voc-finetune", *set_options(DETECT[:-1]), "--data-dir", few_shapes]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    for folder in (whole, out):
+        shown(*start, "--weights", weights, "--out", folder)
+    # As if it had been killed after its last checkpoint but one.
+    sorted(out.glob("checkpoint-*"))[-1].unlink()
+    (out / "results.json").unlink()
+    shutil.rmtree(out / "weights")
+    shutil.rmtree(weights)
+    words = ["detect", "train"] if kind != "classifier" else ["train"]
+    assert "continuing at iteration" in shown(*words, "--resume", "--out", out).err
+    assert_same_run(whole, out)
+    config, other = (json.loads((folder / "weights" / "config.json").read_text()) for folder in (whole, out))
+    assert config["preprocessing"] == other["preprocessing"] if kind == "classifier" else True
+    sessions = json.loads((out / "environment.json").read_text())
+    assert sessions[1]["started_from"] == sessions[0]["started_from"]
+
+
+def test_another_recipe_goes_on_from_a_runs_weights(
+    trained_on_images: Path, images: Path, refused: Refused
+) -> None:
+    start = ["train", "--resume", "--out", trained_on_images, "--data-dir", images]
+    goes_on = f"--weights {trained_on_images} --out FOLDER"
+    recipe = ["imagenet-resnet18", *set_options([*SMALL, "batch.size=4"])]
+    said = refused(*start, *recipe)
+    assert "batch.size: 8 -> 4" in said
+    assert goes_on in said
+    assert goes_on in refused(*start, "--set", "schedule.learning_rate=0.1")
