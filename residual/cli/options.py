@@ -115,10 +115,10 @@ class EvaluationAsked:
             self.split,
             self.data_dir,
             self.views,
-            self.size,
             self.crop,
             scales,
             self.precision,
+            self.size,
         )
 
 

@@ -49,21 +49,21 @@ class EvaluationOptions:
         split: "train" or "test", which is a folder's ``val``.
         data_dir: where the data lie; None for where they lay in a run's last session.
         views: the protocol; None for the centre of a folder's images, or the whole of a small dataset's.
-        size: side of the network's input, for which crop and scales are chosen; None for the side that it was
-            trained on.
         crop: side of the squares; None for ``size``.
         scales: shorter sides; None for the protocol's own.
         precision: of the network's arithmetic; "bfloat16" is faster and a little less exact.
+        size: side of the network's input, for which crop and scales are chosen; None for the side that it was
+            trained on.
     """
 
     dataset: str | None = None
     split: Split = "test"
     data_dir: Path | None = None
     views: ViewsName | None = None
-    size: int | None = None
     crop: int | None = None
     scales: tuple[int, ...] | None = None
     precision: Precision = "float32"
+    size: int | None = None
 
 
 @dataclass(frozen=True)
