@@ -20,6 +20,7 @@ from torchvision.models.detection._utils import BoxCoder
 PRIVATE = {
     "torch._dynamo.config.recompile_limit",
     "torch._foreach_add_",
+    "torch._foreach_lerp_",
     "torch._foreach_mul",
     "torch._foreach_mul_",
     "torch._foreach_sub_",
@@ -101,6 +102,7 @@ def test_foreach() -> None:
     assert changed("_foreach_sub_", others) == [[-9, -18], [-27]]
     assert changed("_foreach_mul_", 3.0) == [[3, 6], [9]]
     assert changed("_foreach_mul_", torch.tensor(3.0)) == [[3, 6], [9]]
+    assert changed("_foreach_lerp_", others, 0.5) == [[5.5, 11], [16.5]]
     product = torch._foreach_mul(given, 2.0)
     assert [tensor.flatten().tolist() for tensor in product] == [[2, 4], [6]]
     assert [tensor.flatten().tolist() for tensor in given] == [[1, 2], [3]]

@@ -7,6 +7,7 @@ the whole mini-batch goes at once through BN layers that tell the groups apart.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,48 +32,110 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     ]
 
 
+class _NormaliseGroups(torch.autograd.Function):
+    """BN of each group of a mini-batch by its own statistics, forwards and backwards.
+
+    Written as formulas, not as calls of the BN kernels, so that a compiler can join them with the ReLU and
+    the addition that follow. What autograd would derive from the forward pass sums three times backwards,
+    once to find the mean again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output, the means and the variances, (groups, C)."""
+        # At least float32: statistics in half precision lose digits.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(wide.unflatten(0, (groups, -1)), dim=(1, 3, 4), correction=0)
+        inverse = torch.rsqrt(variance + eps)
+        scale = weight * inverse
+        y = wide * _for_images(scale, len(x)) + _for_images(bias - mean * scale, len(x))
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.groups = groups
+        ctx.mark_non_differentiable(mean, variance)
+        return y.to(x.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        images, groups = len(x), ctx.groups
+        dy, wide = gradients[0].to(mean.dtype), x.to(mean.dtype)
+        normal = (wide - _for_images(mean, images)) * _for_images(inverse, images)
+        dbias = dy.unflatten(0, (groups, -1)).sum(dim=(1, 3, 4))
+        dweight = (dy * normal).unflatten(0, (groups, -1)).sum(dim=(1, 3, 4))
+        count = x.numel() // (groups * x.shape[1])
+        inner = dy - _for_images(dbias / count, images) - normal * _for_images(dweight / count, images)
+        dx = inner * _for_images(weight * inverse, images)
+        return dx.to(x.dtype), dweight.sum(dim=0), dbias.sum(dim=0), None, None
+
+
+def _for_images(values: Tensor, images: int) -> Tensor:
+    """Return the groups' numbers, (groups, C), for each of their images: (images, C, 1, 1)."""
+    groups, channels = values.shape
+    return values[:, None].expand(-1, images // groups, -1).reshape(images, channels, 1, 1)
+
+
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """BN that normalises each ``group`` images of a mini-batch by their own statistics.
 
-    It shares the parameters and buffers of the layer it is made from. The moving averages advance by the mean
-    over the groups. In evaluation, and for a mini-batch that is not several whole groups, it is plain BN.
-    Written as formulas, not as calls of the BN kernels, so that a compiler can join it with the ReLU and the
-    addition that follow.
+    It shares the parameters and buffers of the layer it is made from. In evaluation, and for a mini-batch
+    that is not ``groups`` whole groups, it is plain BN.
+
+    Attributes:
+        seen: means and unbiased variances of the newest mini-batch's groups, (2, groups, C); the moving
+            averages have not advanced by them yet (``advance``).
 
     Shapes: (N, C, H, W) to the same.
     """
 
-    def __init__(self, layer: nn.BatchNorm2d, group: int) -> None:
+    def __init__(self, layer: nn.BatchNorm2d, group: int, groups: int) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
         self._parameters, self._buffers = layer._parameters, layer._buffers
         self.group = group
+        self.groups = groups
+        self.seen = layer.weight.new_zeros(2, groups, layer.num_features).detach()
         self.train(layer.training)
 
+    def tells_apart(self, images: int) -> bool:
+        """Whether a mini-batch of so many images is several groups."""
+        return self.training and self.groups > 1 and images == self.group * self.groups
+
     def forward(self, x: Tensor) -> Tensor:
-        groups, rest = divmod(len(x), self.group)
-        if not self.training or groups < 2 or rest:
+        if not self.tells_apart(len(x)):
             return super().forward(x)
-        # At least float32: statistics in half precision lose digits.
-        parts = x.unflatten(0, (groups, self.group)).to(torch.promote_types(x.dtype, torch.float32))
-        variance, mean = torch.var_mean(parts, dim=(1, 3, 4), correction=0)
-        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
-            with torch.no_grad():
-                count = parts[0].numel() // parts.shape[2]
-                unbiased = variance.mean(dim=0) * (count / (count - 1))
-                self.running_mean.lerp_(mean.mean(dim=0), self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        y = parts * scale[:, None, :, None, None] + shift[:, None, :, None, None]
-        return y.flatten(0, 1).to(x.dtype)
+        y, mean, variance = _NormaliseGroups.apply(x, self.weight, self.bias, self.groups, self.eps)
+        count = x.numel() // (self.groups * x.shape[1])
+        with torch.no_grad():
+            self.seen[0].copy_(mean)
+            self.seen[1].copy_(variance * (count / (count - 1)))
+        return y
 
 
-def tell_groups_apart(model: nn.Module, group: int) -> None:
+def tell_groups_apart(model: nn.Module, group: int, groups: int) -> None:
     """Replace every BN layer of a network by one with groups, in place; the state dict stays the same."""
     for module in model.modules():
         for name, child in list(module.named_children()):
             if type(child) is nn.BatchNorm2d:
-                setattr(module, name, GroupedBatchNorm2d(child, group))
+                setattr(module, name, GroupedBatchNorm2d(child, group, groups))
+
+
+@torch.no_grad()
+def advance(layers: Sequence[_BatchNorm], images: int) -> None:
+    """Let moving averages advance by the mean over the groups of a mini-batch, those of all layers at once.
+
+    Layers that did not tell the groups of so many images apart have done so themselves.
+    """
+    apart = [layer for layer in layers if isinstance(layer, GroupedBatchNorm2d) and layer.tells_apart(images)]
+    if not apart:
+        return
+    means, variances = torch.cat([layer.seen for layer in apart], dim=2).mean(dim=1)
+    channels = [layer.num_features for layer in apart]
+    averages = [cast(Tensor, layer.running_mean) for layer in apart]
+    averages += [cast(Tensor, layer.running_var) for layer in apart]
+    momentum = apart[0].momentum
+    assert momentum is not None
+    torch._foreach_lerp_(averages, [*means.split(channels), *variances.split(channels)], momentum)
 
 
 def set_momentum(layers: list[_BatchNorm], group: int, groups: int) -> None:

@@ -78,7 +78,7 @@ def classification_work(
     group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
     fast = device.type in COMPILED and not eager
     if fast:
-        tell_groups_apart(model, group)
+        tell_groups_apart(model, group, recipe.batch.size // world.size // group)
         compile_regions(model)
     at_once = recipe.batch.size // world.size if fast else group
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import signals
 from ..distributed import World
 from ..errors import Interrupted
-from .batchnorm import batch_norms, set_momentum
+from .batchnorm import advance, batch_norms, set_momentum
 from .sgd import SGD
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Step:
                 with self._gradients_stay_here(number < len(parts)):
                     scores, loss = self._forward(self.model, x, y)
                     (loss * (len(y) / len(targets))).backward()
+                advance(self.layers, len(x))
                 self.meter.add(loss.detach(), scores.detach(), y, iteration)
         self.optimizer.step(learning_rate)
 

@@ -1,14 +1,22 @@
 """BN groups told apart, and exact averages after training."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from conftest import small_batch, small_model, step_of
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from residual.distributed import World
-from residual.training.batchnorm import GroupedBatchNorm2d, average_statistics, batch_norms, tell_groups_apart
+from residual.training.batchnorm import (
+    GroupedBatchNorm2d,
+    advance,
+    average_statistics,
+    batch_norms,
+    tell_groups_apart,
+)
 
 
 def test_exact_averages_are_plain_means_over_all_groups() -> None:
@@ -46,7 +54,7 @@ def test_groups_told_apart_train_as_groups_one_after_the_other(name: str) -> Non
     x = torch.randn(BATCH, 1, 64, 64, generator=torch.Generator().manual_seed(2)).double()
     y = torch.arange(BATCH) % 4
     apart, together = small_model(name).double(), small_model(name).double()
-    tell_groups_apart(together, GROUP)
+    tell_groups_apart(together, GROUP, BATCH // GROUP)
     one, other = step_of(apart, GROUP), step_of(together, BATCH)
     for number in range(2):
         one(x, y, 0.02, number)
@@ -59,7 +67,7 @@ def test_groups_told_apart_train_as_groups_one_after_the_other(name: str) -> Non
 def test_telling_groups_apart_keeps_the_state_dict_and_the_parameters() -> None:
     model = small_model()
     before, parameters = copy.deepcopy(model.state_dict()), list(model.parameters())
-    tell_groups_apart(model, GROUP)
+    tell_groups_apart(model, GROUP, BATCH // GROUP)
     assert all(isinstance(layer, GroupedBatchNorm2d) for layer in batch_norms(model))
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
@@ -68,7 +76,7 @@ def test_telling_groups_apart_keeps_the_state_dict_and_the_parameters() -> None:
 
 def test_one_group_and_evaluation_are_plain_bn() -> None:
     plain = nn.BatchNorm2d(3)
-    grouped = GroupedBatchNorm2d(copy.deepcopy(plain), GROUP)
+    grouped = GroupedBatchNorm2d(copy.deepcopy(plain), GROUP, 2)
     for count in (GROUP, GROUP + 1):
         x = torch.randn(count, 3, 5, 5)
         torch.testing.assert_close(grouped(x), plain(x), rtol=0, atol=0)
@@ -76,3 +84,40 @@ def test_one_group_and_evaluation_are_plain_bn() -> None:
     assert not torch.allclose(grouped(x), plain(x))
     grouped.load_state_dict(plain.state_dict())
     torch.testing.assert_close(grouped.eval()(x), plain.eval()(x), rtol=0, atol=0)
+
+
+def test_groups_told_apart_cost_one_reduction_forwards_and_two_backwards() -> None:
+    """What autograd derives from the forward formula sums three times, and moving averages by layer."""
+    seen: list[str] = []
+    x = torch.randn(BATCH, 3, 5, 5, requires_grad=True)
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = function.__name__.partition(".")[0]
+            if name in ("sum", "mean", "var_mean", "lerp_") and args[0].numel() == x.numel():
+                seen.append(name)
+            return function(*args, **(kwargs or {}))
+
+    layer = GroupedBatchNorm2d(nn.BatchNorm2d(3), GROUP, BATCH // GROUP)
+    before = layer.running_mean.clone()  # type: ignore[union-attr]
+    with Watched():
+        y = layer(x)
+        y.backward(torch.randn(y.shape))
+    assert seen == ["var_mean", "sum", "sum"]
+    assert torch.equal(layer.running_mean, before)  # type: ignore[arg-type]
+    advance([layer], BATCH)
+    assert not torch.equal(layer.running_mean, before)  # type: ignore[arg-type]
+
+
+def test_bfloat16_maps_have_float32_statistics() -> None:
+    plain = nn.BatchNorm2d(3)
+    grouped = GroupedBatchNorm2d(copy.deepcopy(plain), GROUP, 2)
+    x = torch.randn(2 * GROUP, 3, 5, 5).bfloat16().requires_grad_()
+    y = grouped(x)
+    assert y.dtype == torch.bfloat16
+    assert grouped.seen.dtype == torch.float32
+    expected = torch.cat([plain(part) for part in x.float().split(GROUP)])
+    # One rounding, of the output.
+    torch.testing.assert_close(y.float(), expected, rtol=2**-8, atol=1e-6)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.dtype == torch.bfloat16
