@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from servers import HubServer, serving_hub
 from shapes import write_shapes
 from torch import Tensor, nn
 
@@ -343,6 +344,18 @@ def begun_detector(few_shapes: Path, tmp_path_factory: pytest.TempPathFactory, c
     arguments = ("voc-finetune", *set_options(BEGUN), "--data-dir", few_shapes, "--out", out)
     assert call("detect", "train", *arguments) == 0
     return out
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The Hugging Face Hub on this machine, and caches of its files in the test's folder."""
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    with serving_hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
 
 
 @pytest.fixture(scope="session")

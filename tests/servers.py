@@ -1,6 +1,9 @@
 """Web servers on this machine, in place of those that weights and datasets are downloaded from."""
 
+import base64
 import hashlib
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +35,9 @@ class FileServer:
 
             def do_HEAD(self) -> None:
                 outer.answer(self)
+
+            def do_POST(self) -> None:
+                outer.receive(self, self.rfile.read(int(self.headers["Content-Length"])))
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -70,6 +76,9 @@ class FileServer:
     def missing(self, request: BaseHTTPRequestHandler) -> None:
         request.send_error(404)
 
+    def receive(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
+        request.send_error(405)
+
     def stop(self) -> None:
         self.http.shutdown()
         self.http.server_close()
@@ -77,17 +86,21 @@ class FileServer:
 
 
 class HubServer(FileServer):
-    """Answers as the Hugging Face Hub does to who asks for a file of a repository.
+    """Answers as the Hugging Face Hub does to who asks for a file of a repository, or adds files to one.
 
     Attributes:
         commit: of all repositories.
         checksums: wrong ones, by the names of files.
+        created: what was asked for, for each repository.
+        refuses: whether nobody may write.
     """
 
     commit = "0123456789abcdef0123456789abcdef01234567"
 
     def __init__(self) -> None:
         self.checksums: dict[str, str] = {}
+        self.created: list[dict[str, Any]] = []
+        self.refuses = False
         super().__init__()
 
     def put(self, repository: str, folder: Path) -> None:
@@ -112,6 +125,36 @@ class HubServer(FileServer):
         request.send_header("X-Repo-Commit", self.commit)
         request.send_header("Content-Length", "0")
         request.end_headers()
+
+    def receive(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
+        status, answer = (401, {}) if self.refuses else self._answer_to(request.path, content)
+        body = json.dumps(answer).encode()
+        request.send_response(status)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    def _answer_to(self, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
+        if path == "/api/validate-yaml":
+            return 200, {}
+        if path == "/api/repos/create":
+            asked = json.loads(content)
+            repository = f"{asked['organization']}/{asked['name']}"
+            there = any(file.startswith(f"/{repository}/") for file in self.files)
+            self.created.append(asked)
+            answer = {"url": f"{self.address}/{repository}", "name": repository, "id": repository}
+            return (409 if there else 200), answer
+        if "/preupload/" in path:
+            how = {"uploadMode": "regular", "shouldIgnore": False}
+            return 200, {"files": [{"path": file["path"], **how} for file in json.loads(content)["files"]]}
+        repository = re.fullmatch(r"/api/models/(.*)/commit/main", path)[1]  # type: ignore[index]
+        for line in map(json.loads, content.splitlines()):
+            if line["key"] == "file":
+                name = f"/{repository}/resolve/main/{line['value']['path']}"
+                self.files[name] = base64.b64decode(line["value"]["content"])
+        url = f"{self.address}/{repository}/commit/{self.commit}"
+        return 200, {"success": True, "commitOid": self.commit, "commitUrl": url}
 
 
 @contextmanager

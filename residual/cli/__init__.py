@@ -13,6 +13,7 @@ from . import (
     detect,
     export,
     predict,
+    push,
     report,
     reproduce,
     statistics,
@@ -36,6 +37,7 @@ app.add_typer(predict.app)
 app.add_typer(weights.app)
 app.add_typer(statistics.app)
 app.add_typer(export.app)
+app.add_typer(push.app)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(detect.app, name="detect")
 app.add_typer(reproduce.app, name="reproduce")

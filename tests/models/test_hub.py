@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,12 @@ import pytest
 import timm
 import torch
 from conftest import assert_same_outputs, noise, save_network, sentence_of, smooth_image
-from servers import HubServer, serving_hub
+from servers import HubServer
 
 import residual
 from residual.models.hub import _about
 from residual.models.names import cached
 from residual.models.weights import load_weights
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    with serving_hub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.address)
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,174 @@
+"""Sharing what a run has learned: its weights, their config and a model card, in a folder or on the Hub.
+
+The card (card.md.jinja) says what the run's files say, and nothing that they do not.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..detection.weights import is_detector, read_detector
+from ..errors import InputError, needs
+from ..files import first_line, read_json, written_whole
+from ..models.hub import CONFIG, HUB, MEAN_IMAGE, TENSORS, repository
+from ..models.names import is_name
+from ..models.weights import load_weights, weights_in
+from ..recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, differences
+from ..recipes.schema import parse
+from ..training.folder import GONE, RunFolder
+
+CARD = "README.md"
+
+
+def write_shared(run: Path, name: str, folder: Path, licence: str | None = None) -> None:
+    """Write what ``push`` would upload into a new folder: the weights folder, and a card beside it.
+
+    Args:
+        run: a complete run's folder, or the weights folder of one.
+        name: OWNER/NAME on the Hub.
+        licence: that the weights are given away under, as the Hub calls it ("mit"); None to say nothing.
+
+    Raises:
+        InputError: when there are no trained weights, the name is none, or ``folder`` exists or cannot be
+            written.
+    """
+    repository(f"hf:{name}")
+    card = model_card(run, name, licence)
+    weights = weights_in(run)
+    with written_whole(folder) as temporary:
+        temporary.mkdir()
+        for file in (TENSORS, MEAN_IMAGE):
+            if (weights / file).exists():
+                shutil.copyfile(weights / file, temporary / file)
+        config = (weights / CONFIG).read_text(encoding="utf-8")
+        for file, text in ((CONFIG, config), (CARD, card)):
+            (temporary / file).write_text(_without_home(text), encoding="utf-8")
+
+
+def push(
+    run: Path, name: str, *, licence: str | None = None, private: bool = False, update: bool = False
+) -> str:
+    """Upload a run's weights and its card to the Hugging Face Hub, and return the page's address.
+
+    Args:
+        run, name, licence: as of ``write_shared``.
+        private: whether only the owner sees them.
+        update: add them to a repository that is there, which keeps what was there before in its history.
+
+    Raises:
+        InputError: when there are no trained weights, the Hub cannot be reached or refuses them, or the
+            repository exists.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise needs("push", "huggingface_hub", "hub") from None
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    with TemporaryDirectory(prefix="residual-") as temporary:
+        folder = Path(temporary) / "shared"
+        write_shared(run, name, folder, licence)
+        with _troubles(name, endpoint):
+            api = huggingface_hub.HfApi(endpoint=endpoint)
+            api.create_repo(name, private=private, exist_ok=update)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Weights and model card")
+    return f"{endpoint}/{name}"
+
+
+def model_card(run: Path, name: str, licence: str | None = None) -> str:
+    """Return the Markdown of a model card, from a run's files alone.
+
+    Raises:
+        InputError: when there are no weights that a run has trained.
+    """
+    if is_name(run):
+        raise InputError(f"{run} is published already; push shares what a run of yours has trained")
+    detector = is_detector(run)
+    # Read whole, so that nothing damaged is shared.
+    config = read_detector(run).config.model_dump() if detector else load_weights(run).config
+    if not config.get("recipe") or not config.get("results"):
+        raise InputError(f"{run} does not say how it was trained; push shares what a run has trained")
+    kind: type[TrainingRecipe] = DetectionRecipe if detector else Recipe
+    recipe = parse(config["recipe"], str(run), kind)
+    known = KINDS[kind][0].get(recipe.name)
+    results = config["results"]
+    sessions = _sessions(run)
+    departures = [change for session in sessions for change in session.get("departures") or []]
+    backbone = recipe.detector.backbone.name if isinstance(recipe, DetectionRecipe) else None
+    environment = Environment(
+        loader=PackageLoader("residual", "run"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("card.md.jinja").render(
+        name=name,
+        licence=licence,
+        detector=detector,
+        network=backbone or config["model"]["name"],
+        recipe=recipe,
+        described=yaml.safe_dump(
+            {key: value for key, value in config["recipe"].items() if key != "description"}, sort_keys=False
+        ).strip(),
+        changes=differences(known, recipe) if known else None,
+        departures=list(dict.fromkeys(departures)),
+        results=results,
+        splits={
+            split: results[split]
+            for split in ("train", "validation", "test")
+            if isinstance(results.get(split), dict)
+        },
+        data=(sessions[0].get("data") if sessions else None) or {},
+        classes=config["classes"],
+        preprocessing=config.get("preprocessing"),
+        sessions=sessions,
+        commands=list(dict.fromkeys(s["command"] for s in sessions if s.get("command"))),
+        started_from=next((s["started_from"] for s in sessions if s.get("started_from")), None),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _sessions(run: Path) -> list[dict[str, Any]]:
+    """Return a run's sessions, none where only its weights folder is there."""
+    folder = run if (run / "weights").is_dir() else run.parent
+    file = RunFolder(folder).environment_file
+    return read_json(file, GONE) if file.is_file() else []
+
+
+def _without_home(text: str) -> str:
+    """Return a text in which paths do not tell where a user's home is: that is nobody's affair."""
+    home = os.path.expanduser("~")
+    return text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text
+
+
+@contextmanager
+def _troubles(name: str, endpoint: str) -> Iterator[None]:
+    """Turn what the Hub and the way to it may answer into a sentence."""
+    from huggingface_hub import errors
+
+    def refused(reason: str) -> InputError:
+        return InputError(
+            f"cannot push to {name} at {endpoint}: {reason}; --dry-run FOLDER writes what would be uploaded"
+        )
+
+    try:
+        yield
+    except errors.LocalTokenNotFoundError:
+        raise refused("nobody is logged in (hf auth login)") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise refused("it wants somebody who may write there (hf auth login)") from None
+        if status == 409:
+            raise refused("it exists already; --update adds to it") from None
+        raise refused(first_line(error)) from None
+    # Connections raise what the HTTP library of its version does.
+    except Exception as error:
+        raise refused(first_line(error)) from None

@@ -1,0 +1,129 @@
+"""A run shared: a card that says what its files say, in a folder and on a Hub on this machine, and back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import TINY, Call, Refused, Shown, save_network, sentence_of, set_options, smooth_image
+from servers import HubServer
+
+import residual
+from residual.models.weights import load_weights
+from residual.run.sharing import model_card
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    out = tmp_path_factory.mktemp("shared") / "run"
+    short = ("schedule.iterations=8", "evaluate_every=8", "seed=3")
+    assert call("train", *TINY, *set_options(short), "--out", out) == 0
+    return out
+
+
+def test_a_run_is_written_and_used_again_by_its_name(
+    run: Path, hub: HubServer, tmp_path: Path, shown: Shown
+) -> None:
+    shared = tmp_path / "shared"
+    told = shown("push", run, "somebody/digits", "--license", "mit", "--dry-run", shared).out
+    assert told == f"wrote {shared}: what would be uploaded to hf:somebody/digits; read its README.md\n"
+    assert {path.name for path in shared.iterdir()} == {
+        *("README.md", "config.json", "model.safetensors", "preprocessing.safetensors"),
+    }
+    assert hub.asked == []
+    hub.put("somebody/digits", shared)
+    network = residual.load("hf:somebody/digits")
+    assert network.predict(smooth_image()) == residual.load(run).predict(smooth_image())
+
+
+def test_a_card_says_what_the_files_say(run: Path) -> None:
+    card = model_card(run, "somebody/digits", "mit")
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "license": "mit",
+        "library_name": "residual",
+        "pipeline_tag": "image-classification",
+        "tags": ["residual", "resnet", "pytorch"],
+    }
+    results = json.loads((run / "results.json").read_text())
+    for split, images in (("train", "1,438"), ("test", "359")):
+        found = results[split]
+        row = f"| {split} | {images} | {found['top1_error']:.2f} % | {found['top5_error']:.2f} % |"
+        assert f"{row} {found['loss']:.3f} |" in body
+    assert "One run, seed 3." in body
+    assert "Of the weights after the last iteration, 8, never of the best" in body
+    assert "- model.name: cifar_resnet20 -> cifar_resnet8" in body
+    assert "- seed: 0 -> 3" in body
+    (session,) = json.loads((run / "environment.json").read_text())
+    assert f"\n{session['command']}\n" in body
+    assert f"torch {torch.__version__}" in body
+    assert "residual predict hf:somebody/digits image.jpg" in body
+    recipe = body.partition("```yaml\n")[2].partition("```")[0]
+    assert yaml.safe_load(recipe)["schedule"]["iterations"] == 8
+    assert "license" not in model_card(run, "somebody/digits").split("---\n")[1]
+
+
+def test_a_card_invents_nothing(run: Path, tmp_path: Path) -> None:
+    """Of the weights folder alone, command, machine and data are not known."""
+    shutil.copytree(run / "weights", tmp_path / "elsewhere" / "weights")
+    card = model_card(tmp_path / "elsewhere" / "weights", "somebody/digits")
+    for word in ("residual train", "torch ", "images in train", "process"):
+        assert word not in card.replace("trained by the recipe", "")
+    assert "One run, seed 3." in card
+
+
+def test_paths_do_not_tell_who_somebody_is(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: Shown
+) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    shown("push", run, "somebody/digits", "--dry-run", tmp_path / "shared")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "--out ~/run" in card
+    assert str(run.parent) not in card
+
+
+def test_the_card_of_a_detector(begun_detector: Path, hub: HubServer, tmp_path: Path, shown: Shown) -> None:
+    shown("push", begun_detector, "somebody/shapes", "--dry-run", tmp_path / "shared")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "pipeline_tag: object-detection" in card
+    assert "| test | 5 |" in card
+    assert "residual detect predict hf:somebody/shapes image.jpg" in card
+    assert "(10 images)" in card
+    hub.put("somebody/shapes", tmp_path / "shared")
+    same = residual.load_detector(begun_detector)
+    assert residual.load_detector("hf:somebody/shapes").classes == same.classes
+    smooth_image().save(tmp_path / "a.png")
+    shown("detect", "predict", "hf:somebody/shapes", tmp_path / "a.png")
+
+
+def test_pushed_to_a_hub_and_loaded_again(run: Path, hub: HubServer, shown: Shown, refused: Refused) -> None:
+    told = shown("push", run, "somebody/digits", "--private").out
+    assert told == f"{hub.address}/somebody/digits: use it as hf:somebody/digits\n"
+    assert hub.created[0].get("private") is True or hub.created[0]["visibility"] == "private"
+    mine = load_weights(run).model.state_dict()
+    theirs = load_weights(Path("hf:somebody/digits")).model.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    said = refused("push", run, "somebody/digits")
+    assert f"cannot push to somebody/digits at {hub.address}: it exists already; --update adds to it" in said
+    shown("push", run, "somebody/digits", "--update")
+    hub.refuses = True
+    assert "it wants somebody who may write there (hf auth login)" in refused("push", run, "somebody/other")
+    hub.stop()
+    assert "--dry-run FOLDER writes what would be uploaded" in refused("push", run, "somebody/other")
+
+
+def test_what_cannot_be_shared(run: Path, tmp_path: Path, refused: Refused) -> None:
+    assert "there is no folder" in refused(
+        "push", tmp_path / "none", "somebody/a", "--dry-run", tmp_path / "s"
+    )
+    name = refused("push", run, "digits", "--dry-run", tmp_path / "s")
+    assert "hf:digits is no name of weights on the Hugging Face Hub; write hf:OWNER/NAME" in name
+    save_network(tmp_path / "untrained")
+    said = refused("push", tmp_path / "untrained", "somebody/a", "--dry-run", tmp_path / "s")
+    assert "does not say how it was trained" in said
+    (tmp_path / "full").mkdir()
+    assert "full exists already" in refused("push", run, "somebody/a", "--dry-run", tmp_path / "full")
+    assert "is published already" in sentence_of(lambda: model_card(Path("cifar:resnet20"), "somebody/a"))
+    assert not (tmp_path / "s").exists()
