@@ -277,7 +277,16 @@ def written_by(words: list[str]) -> list[str]:
 
 #: What the recipes in my.yaml are called, and their runs if nothing else is said.
 NAMES = {("train", "my.yaml"): "cifar10-resnet110", ("detect", "train", "my.yaml"): "voc-finetune"}
-OUTPUTS = ("--out", "--save-scores", "--onnx", "--torchvision", "--sheet", "--submission", "--figure")
+OUTPUTS = (
+    "--out",
+    "--dry-run",
+    "--save-scores",
+    "--onnx",
+    "--torchvision",
+    "--sheet",
+    "--submission",
+    "--figure",
+)
 
 
 # --- the place ---

@@ -16,7 +16,7 @@ Examples:
 """
 )
 def push(
-    run: Annotated[Path, typer.Argument(help="The folder of a complete run.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or its weights folder.")],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Its name on the Hugging Face Hub.")],
     dry_run: Annotated[
         Path | None, typer.Option(help="Upload nothing: write what would be into this new folder.")

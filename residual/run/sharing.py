@@ -1,6 +1,6 @@
 """Sharing what a run has learned: its weights, their config and a model card, in a folder or on the Hub.
 
-The card (card.md.jinja) says what the run's files say, and nothing that they do not.
+The card (analysis/pages/card.md.jinja) says what the run's files say, and nothing that they do not.
 """
 
 import os
@@ -32,7 +32,7 @@ def write_shared(run: Path, name: str, folder: Path, licence: str | None = None)
     """Write what ``push`` would upload into a new folder: the weights folder, and a card beside it.
 
     Args:
-        run: a complete run's folder, or the weights folder of one.
+        run: the folder of a run that has weights, or its weights folder.
         name: OWNER/NAME on the Hub.
         licence: that the weights are given away under, as the Hub calls it ("mit"); None to say nothing.
 
@@ -103,7 +103,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     departures = [change for session in sessions for change in session.get("departures") or []]
     backbone = recipe.detector.backbone.name if isinstance(recipe, DetectionRecipe) else None
     environment = Environment(
-        loader=PackageLoader("residual", "run"),
+        loader=PackageLoader("residual.analysis", "pages"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -123,7 +123,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         splits={
             split: results[split]
             for split in ("train", "validation", "test")
-            if isinstance(results.get(split), dict)
+            if isinstance(results.get(split), dict) and "images" in results[split]
         },
         data=(sessions[0].get("data") if sessions else None) or {},
         classes=config["classes"],

@@ -74,6 +74,26 @@ def test_a_card_invents_nothing(run: Path, tmp_path: Path) -> None:
     assert "One run, seed 3." in card
 
 
+@pytest.mark.parametrize(
+    ("marked", "expected"),
+    [
+        ({"complete": False, "of_iterations": 900}, "Of a run that was stopped after 8 of 900 iterations."),
+        ({"chosen_by": "validation"}, "lowest validation error, after 8 iterations: chosen by these images"),
+    ],
+)
+def test_weights_that_are_no_runs_result_say_so(
+    marked: dict[str, object], expected: str, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run / "weights", tmp_path / "w")
+    config = json.loads((tmp_path / "w" / "config.json").read_text())
+    del config["results"]["seconds"]
+    config["results"] |= marked
+    (tmp_path / "w" / "config.json").write_text(json.dumps(config))
+    card = model_card(tmp_path / "w", "somebody/digits")
+    assert expected in card
+    assert "after the last iteration" not in card
+
+
 def test_paths_do_not_tell_who_somebody_is(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: Shown
 ) -> None:
