@@ -172,7 +172,7 @@ def evaluate(
     if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
         dataset = "folder"
     sides = None if scales is None else tuple(scales)
-    options = EvaluationOptions(dataset, split, data_dir, views, crop, sides, precision)
+    options = EvaluationOptions(dataset, split, data_dir, views, crop=crop, scales=sides, precision=precision)
     return evaluate_classifier(path, options, device=device, tell=tell)
 
 
