@@ -22,6 +22,6 @@ def test_messages_name_extras_that_are_there() -> None:
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "residual").rglob("*.py")]
     for text in texts:
         for line in text.splitlines():
-            assert "pip install" not in line or "{DISTRIBUTION}[" in line
+            assert "pip install '" not in line or "{DISTRIBUTION}[" in line
     extras = {extra for text in texts for extra in re.findall(r'needs\(.*"(\w+)"\)', text)}
     assert {"onnx", "tensorboard", "detection"} <= extras <= PROJECT["optional-dependencies"].keys()
