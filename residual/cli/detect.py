@@ -13,6 +13,7 @@ from .options import (
     Json,
     Settings,
     check_figure_file,
+    drawn_files,
     find_images,
     print_csv,
     print_json,
@@ -215,18 +216,14 @@ def predict(
     from ..analysis.figures import PALETTE
     from ..data.images import decode
     from ..detection.submission import as_json as rows
-    from ..files import refuse_existing, written_whole
+    from ..files import written_whole
     from ..models.names import check
 
     check(weights)
     if asked.as_json and as_csv:
         raise InputError("--json and --csv are two ways of printing; choose one")
     images = find_images(named)
-    targets = {image: out / f"{image.stem}.png" for image in images} if out else {}
-    if len(set(targets.values())) < len(targets):
-        raise InputError(f"--out {out}: two of the images have the same name; give them folders of their own")
-    for target in targets.values():
-        refuse_existing(target)
+    targets = drawn_files(images, out, "--out") if out else {}
     detector = asked.load([weights])
     results: list[dict[str, Any]] = []
     failed = 0

@@ -241,6 +241,24 @@ def find_images(named: list[str]) -> list[Path]:
     return list(files)
 
 
+def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Path]:
+    """Return the PNG file in a folder that each image is to be drawn into, where nothing is yet.
+
+    Raises:
+        InputError: when one exists, or two images have one name.
+    """
+    from ..files import refuse_existing
+
+    targets = {image: folder / f"{image.stem}.png" for image in images}
+    if len(set(targets.values())) < len(targets):
+        raise InputError(
+            f"{option} {folder}: two of the images have the same name; give them folders of their own"
+        )
+    for target in targets.values():
+        refuse_existing(target)
+    return targets
+
+
 @contextmanager
 def progress_bar(silent: bool = False) -> "Iterator[Callable[[int, int], None]]":
     """Give what shows how many images are done, and the time left, on stderr."""

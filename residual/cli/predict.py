@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import Device, Json, Precision, WeightsFolder, find_images, print_csv, warn
+from .options import (
+    Device,
+    Json,
+    Precision,
+    WeightsFolder,
+    drawn_files,
+    find_images,
+    print_csv,
+    progress_bar,
+    warn,
+)
 
 if TYPE_CHECKING:
-    from ..inference.classifier import Prediction
+    from ..inference.classifier import Network, Prediction
 
 app = typer.Typer()
 
@@ -21,6 +31,8 @@ Examples:
   residual predict torchvision:resnet50 cat.jpg
   residual predict runs/mine images/ 'more/*.png' --top 3 --csv > found.csv
   residual predict weights/resnet50 images/ --sheet sheet.png
+  residual predict weights/resnet50 cat.jpg --heat heat
+  residual predict weights/resnet50 cat.jpg --heat heat --class 'tabby, tabby cat'
 """
 )
 def predict(
@@ -29,7 +41,17 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 32,
     sheet: Annotated[
-        Path | None, typer.Option(help="Also draw the images with their names, into this new PNG file.")
+        Path | None,
+        typer.Option(
+            help="Also draw the images with their names into this new PNG file, and right or wrong where "
+            "a folder has a class's name."
+        ),
+    ] = None,
+    heat: Annotated[
+        Path | None, typer.Option(help="Folder for the images with where the network sees the class, as PNG.")
+    ] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="With --heat: another class than the likeliest.")
     ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
@@ -47,13 +69,19 @@ def predict(
     check(weights)
     files = find_images(images)
 
-    from ..analysis.sheet import draw_sheet
+    from ..evaluation.classes import match_classes
     from ..files import check_new
     from ..inference.classifier import load
 
+    # Before the work.
     if sheet:
-        check_new(sheet, "a contact sheet", ".png")  # before the work
+        check_new(sheet, "a contact sheet", ".png")
+    if class_ and not heat:
+        raise InputError("--class says what --heat is about; name a folder with --heat as well")
+    targets = drawn_files(files, heat, "--heat") if heat else {}
     network = load(weights, device, precision)
+    if class_:
+        match_classes([class_], network.classes, "--class")
     stream = network.stream(files, top, batch, skip=lambda damaged: warn(f"skipped: {damaged}"))
     found = [(str(file), predictions) for file, predictions in stream]
     if not found:
@@ -69,7 +97,82 @@ def predict(
     else:
         _print_table(found)
     if sheet:
-        draw_sheet([(Path(file), *predictions[0]) for file, predictions in found], sheet)
+        _draw_sheet(found, network.classes, sheet)
+    if heat:
+        _draw_heat(network, found, targets, class_)
+        typer.echo(f"drawn: {heat}", err=True)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual embed weights/resnet50 images/ --out features.npz
+  residual embed runs/mine 'images/*.jpg' --out features.npz
+"""
+)
+def embed(
+    weights: WeightsFolder,
+    images: Annotated[list[str], typer.Argument(help="Files, folders or patterns as 'images/*.jpg'.")],
+    out: Annotated[Path, typer.Option(help="The new file: .npz, of the arrays features and files.")],
+    batch: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 32,
+    device: Device = "auto",
+    precision: Precision = "float32",
+) -> None:
+    """Write the features of images as an array.
+
+    The last stage's output averaged over its positions: for searching, clustering, another classifier.
+    """
+    files = find_images(images)
+
+    import numpy as np
+
+    from ..files import check_new, written_whole
+    from ..inference.classifier import load
+
+    check_new(out, "an array of features", ".npz")
+    network = load(weights, device, precision)
+    names, rows = [], []
+    with progress_bar() as progress:
+        stream = network.features(files, batch, skip=lambda damaged: warn(f"skipped: {damaged}"))
+        for file, row in stream:
+            names.append(str(file))
+            rows.append(row.numpy())
+            progress(len(files), len(rows))
+    if not rows:
+        raise InputError(f"none of the {len(files):,} images could be read")
+    features = np.stack(rows)
+    with written_whole(out) as temporary:
+        np.savez(temporary, features=features, files=np.array(names))
+    typer.echo(f"wrote {out}: features {features.shape[0]:,} x {features.shape[1]:,}, and their files")
+
+
+def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:
+    from ..analysis.sheet import Seen, draw_sheet
+    from ..class_names import readable
+    from ..evaluation.classes import class_among, unnamed
+
+    names = dict(zip(classes, readable(classes), strict=True))
+    folders = {Path(file).absolute().parent.name for file, _ in found}
+    truths = {folder: None if unnamed(classes) else class_among(folder, classes) for folder in folders}
+    images = []
+    for file, (best, *_) in found:
+        truth = truths[Path(file).absolute().parent.name]
+        own = None if truth is None else names[classes[truth]]
+        images.append(Seen(Path(file), names[best.name], best.probability, own))
+    draw_sheet(images, sheet)
+
+
+def _draw_heat(
+    network: "Network",
+    found: "list[tuple[str, list[Prediction]]]",
+    targets: dict[Path, Path],
+    name: str | None,
+) -> None:
+    from ..files import written_whole
+
+    for file, _ in found:
+        with written_whole(targets[Path(file)]) as temporary:
+            network.heat(file, name).draw_beside().save(temporary, "PNG")
 
 
 def _plain(file: str, predictions: "list[Prediction]") -> dict[str, object]:

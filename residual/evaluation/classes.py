@@ -50,6 +50,14 @@ def match_classes(images: Sequence[str], network: Sequence[str], source: str) ->
     return torch.tensor(found, dtype=torch.int64)
 
 
+def class_among(name: str, network: Sequence[str]) -> int | None:
+    """Return which of a network's classes a name means, None where it means none of them or several."""
+    try:
+        return int(match_classes([name], network, name)[0])
+    except InputError:
+        return None
+
+
 def unnamed(classes: Sequence[str]) -> bool:
     """Whether the classes have no names but their numbers, as in weights imported without --classes."""
     return list(classes) == [str(k) for k in range(len(classes))]

@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
+from ..analysis.heat import beside, draw_heat
 from ..data.images import DamagedImage, ImageLike, as_pixels
-from ..device import open_device
+from ..device import full_float32, open_device
 from ..errors import InputError
 from ..evaluation.batching import by_shape
-from ..evaluation.inputs import usual_size
+from ..evaluation.classes import match_classes
+from ..evaluation.inputs import usual_size, with_channels
 from ..evaluation.labelled import views_of
 from ..evaluation.testing import scored
-from ..evaluation.views import Views, make_views
+from ..evaluation.views import Views, crop_views, make_views
 from ..models import Classifier
 from ..models.inference import Precision, for_inference
 from ..models.preprocessing import Preprocessing
@@ -34,6 +37,34 @@ class Prediction(NamedTuple):
 
     name: str
     probability: float
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Where in an image a network sees a class.
+
+    Attributes:
+        name: of the class.
+        probability: of it, 0 to 1, as in ``predict``.
+        scores: of the class at every position of the last map, float32 (h, w): global average pooling and a
+            linear layer can change places, so their mean is the class's score (logit) in the image.
+        image: what the network looked at, uint8 (C, H, W).
+    """
+
+    name: str
+    probability: float
+    scores: Tensor
+    image: Tensor
+
+    def draw(self) -> Image.Image:
+        """Return the image with the scores over it, bright where the class is seen."""
+        return draw_heat(self.image, self.scores)
+
+    def draw_beside(self) -> Image.Image:
+        """Return the image as the network saw it, and beside it ``draw``."""
+        drawn = self.draw()
+        seen = to_pil_image(self.image).convert("RGB").resize(drawn.size, Image.Resampling.NEAREST)
+        return beside([seen, drawn])
 
 
 @dataclass(frozen=True)
@@ -94,9 +125,78 @@ class Network:
             predictions = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             yield image, [Prediction(self.classes[k], probability) for k, probability in predictions]
 
+    @torch.inference_mode()
+    def heat(self, image: ImageLike, name: str | None = None) -> Heat:
+        """Return where in an image the network sees a class: class activation maps, exact in these networks.
+
+        Args:
+            image: as of ``predict``; what of it is looked at is the same.
+            name: of a class, as ``predict`` gives it, or as people call it; None for the likeliest one.
+
+        Raises:
+            InputError: for an image that cannot be read, a class that the network has not, and a network with
+                a single position for the whole image (VGG's layers see all of it at once).
+        """
+        wanted = None if name is None else int(match_classes([name], self.classes, "heat")[0])
+        pixels = with_channels(as_pixels(image, self.views.decoded_side), self.model.in_channels)
+        [seen] = crop_views(pixels, self.views)
+        first = next(self.model.parameters())
+        with full_float32(first.device):
+            x = self.preprocessing(seen.to(first.device)).to(first.dtype)
+            maps = self.model.score_map(x)[0].float().cpu()
+        if maps.shape[1:] == (1, 1):
+            raise InputError(
+                "this network has one position for the whole image, so it cannot say where it looks; take a "
+                "residual or a plain network, on images that are large enough for it"
+            )
+        probabilities = maps.mean(dim=(1, 2)).softmax(dim=0)
+        k = int(probabilities.argmax()) if wanted is None else wanted
+        return Heat(self.classes[k], float(probabilities[k]), maps[k], seen[0])
+
+    def embed(self, images: ImageLike | Iterable[ImageLike], batch: int = 32) -> Tensor:
+        """Return the features of N images: the last stage's output, averaged over its positions.
+
+        Args:
+            images: as of ``predict``.
+
+        Returns:
+            float32 (N, C), C the channels of the last stage: what the classifier is a linear function of, but
+            for VGG, which has layers between.
+
+        Raises:
+            InputError: for an image that cannot be read or is of another form.
+        """
+        found = [row for _, row in self.features(images, batch)]
+        return torch.stack(found) if found else torch.empty(0, 0)
+
+    def features(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        batch: int = 32,
+        skip: Callable[[DamagedImage], None] | None = None,
+    ) -> Iterator[tuple[ImageLike, Tensor]]:
+        """Yield each image with its features (C,), in order; see ``embed``, and ``stream`` for ``skip``."""
+        if batch < 1:
+            raise InputError("batch is a whole number of at least 1")
+        first = next(self.model.parameters())
+        for [seen], items in by_shape(self._crops(_many(images), skip), batch):
+            with torch.inference_mode(), full_float32(first.device):
+                x = self.preprocessing(seen[:, 0].to(first.device)).to(first.dtype)
+                *_, last = self.model.features(x).values()
+                rows = last.float().mean(dim=(2, 3)).cpu()
+            yield from zip(items, rows, strict=True)
+
     def _rows(
         self, images: Iterable[ImageLike], batch: int, skip: Callable[[DamagedImage], None] | None
     ) -> Iterator[tuple[ImageLike, Tensor]]:
+        # The views of all images have one shape, so batches come in order.
+        crops = by_shape(self._crops(images, skip), batch)
+        for rows, items in scored(self.model, self.preprocessing, crops, self.views):
+            yield from zip(items, rows.cpu(), strict=True)
+
+    def _crops(
+        self, images: Iterable[ImageLike], skip: Callable[[DamagedImage], None] | None
+    ) -> Iterator[tuple[list[Tensor], ImageLike]]:
         def read(image: ImageLike) -> Tensor:
             return as_pixels(image, self.views.decoded_side)
 
@@ -105,10 +205,7 @@ class Network:
                 raise error
             skip(error)
 
-        crops = views_of(read, images, self.views, self.model.in_channels, damaged)
-        # The views of all images have one shape, so batches come in order.
-        for rows, items in scored(self.model, self.preprocessing, by_shape(crops, batch), self.views):
-            yield from zip(items, rows.cpu(), strict=True)
+        return views_of(read, images, self.views, self.model.in_channels, damaged)
 
 
 def load(folder: str | Path, device: str = "auto", precision: Precision = "float32") -> Network:

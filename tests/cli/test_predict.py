@@ -5,8 +5,9 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import TEN, Refused, Shown, save_network
+from conftest import TEN, Refused, Shown, save_network, smooth_image
 from PIL import Image
 
 
@@ -78,3 +79,58 @@ def test_wrong_input_of_predict(
     assert words in said
     assert said.count("\n") == 1
     assert (deep_folder / "a.png").read_bytes() == before
+
+
+def test_heat_maps_are_drawn_into_a_folder_for_any_class(
+    weights: Path, deep_folder: Path, shown: Shown, refused: Refused, tmp_path: Path
+) -> None:
+    shown("predict", weights, deep_folder, "--csv", "--heat", tmp_path / "heat")
+    assert sorted(p.name for p in (tmp_path / "heat").iterdir()) == ["a.png", "b [1].png", "c.png"]
+    with Image.open(tmp_path / "heat" / "a.png") as drawn:
+        assert drawn.size == (2 * 256 + 8, 256)
+    image = deep_folder / "a.png"
+    shown("predict", weights, image, "--csv", "--heat", tmp_path / "of", "--class", TEN[3])
+    assert "a.png exists already" in refused("predict", weights, image, "--heat", tmp_path / "heat")
+    assert "none of the network's" in refused(
+        "predict", weights, image, "--heat", tmp_path / "new", "--class", "ghost"
+    )
+    assert "name a folder with --heat" in refused("predict", weights, image, "--class", TEN[3])
+
+
+def test_a_sheet_calls_classes_by_their_names_and_knows_the_folders_class(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from residual.analysis import sheet
+
+    drawn: list[sheet.Seen] = []
+    monkeypatch.setattr(sheet, "draw_sheet", lambda images, file: drawn.extend(images))
+    network = save_network(tmp_path / "w", classes=("n01440764", "n02102040", "n02979186"))
+    for folder in ("n01440764", "tench", "holidays"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        smooth_image().save(tmp_path / "images" / folder / "1.png")
+    shown("predict", network, tmp_path / "images", "--csv", "--sheet", tmp_path / "sheet.png")
+    assert {seen.path.parent.name: seen.truth for seen in drawn} == {
+        "n01440764": "tench",
+        "tench": "tench",
+        "holidays": None,
+    }
+    assert {seen.name for seen in drawn} <= {"tench", "English springer", "cassette player"}
+
+
+def test_features_become_one_array_file(
+    weights: Path, deep_folder: Path, shown: Shown, refused: Refused, tmp_path: Path
+) -> None:
+    out = tmp_path / "features.npz"
+    (deep_folder / "damaged.png").write_bytes(b"no image")
+    printed = shown("embed", weights, deep_folder, "--out", out)
+    assert "3 x 64" in printed.out
+    assert "skipped" in printed.err
+    with np.load(out) as stored:
+        assert stored["features"].shape == (3, 64)
+        assert stored["features"].dtype == np.float32
+        assert [Path(name).name for name in stored["files"]] == ["a.png", "b [1].JPG", "c.png"]
+    assert "exists already" in refused("embed", weights, deep_folder, "--out", out)
+    assert "ends in .npz" in refused("embed", weights, deep_folder, "--out", tmp_path / "features.csv")
+    assert "none of the 1 images" in refused(
+        "embed", weights, deep_folder / "damaged.png", "--out", tmp_path / "new.npz"
+    )

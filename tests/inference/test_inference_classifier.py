@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TEN, pixels_of, save_network, smooth_image
+from conftest import TEN, pixels_of, save_network, sentence_of, smooth_image
 from torchvision.transforms.v2 import functional as transforms
 
 import residual as package
@@ -122,3 +122,30 @@ def test_damaged_files_are_an_error_or_skipped(weights: Path, tmp_path: Path) ->
     found = list(network.stream(files, skip=skipped.append))
     assert [file for file, _ in found] == [tmp_path / "good.png"]
     assert len(skipped) == 1
+
+
+def test_heat_averages_to_the_score_of_its_class(tmp_path: Path) -> None:
+    network = package.load(save_network(tmp_path / "w"), "cpu")
+    image = smooth_image(60, 40)
+    [predictions] = network.predict(image, top=10)
+    best, probability = predictions[0]
+    heat = network.heat(image)
+    assert heat.name == best
+    assert heat.probability == pytest.approx(probability, rel=1e-5)
+    assert heat.scores.shape == (8, 8)
+    means = [network.heat(image, p.name).scores.mean() for p in predictions]
+    together = torch.stack(means).softmax(dim=0)
+    assert together.tolist() == pytest.approx([p.probability for p in predictions], rel=1e-5)
+    assert heat.draw_beside().height == heat.draw().height
+    assert "did you mean" in sentence_of(lambda: network.heat(image, "caat"))
+    tiny = package.load(save_network(tmp_path / "tiny", mean=torch.rand(3, 4, 4)), "cpu")
+    assert "cannot say where it looks" in sentence_of(lambda: tiny.heat(image))
+
+
+def test_features_are_what_the_classifier_is_a_linear_function_of(tmp_path: Path) -> None:
+    network = package.load(save_network(tmp_path / "w"), "cpu")
+    images = [smooth_image(60, 40, seed=n) for n in range(3)]
+    features = network.embed(images, batch=2)
+    assert features.shape == (3, 64)
+    scores = network.model.classifier()(features).detach()
+    assert scores.softmax(dim=1).numpy() == pytest.approx(network.probabilities(images).numpy(), abs=1e-6)

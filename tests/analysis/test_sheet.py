@@ -1,0 +1,25 @@
+"""Contact sheets: what was seen, and whether it is right."""
+
+from pathlib import Path
+
+from conftest import smooth_image
+from PIL import Image
+
+from residual.analysis.sheet import FRAME, RIGHT, SIDE, SPACE, WRONG, Seen, draw_sheet
+
+
+def test_the_frame_says_right_or_wrong_where_the_class_is_known(tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    smooth_image(64, 64).save(image)
+    seen = [Seen(image, "cat", 0.9, "cat"), Seen(image, "dog", 0.5, "cat"), Seen(image, "cat", 0.9)]
+    draw_sheet(seen, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        # The upper left corners of the three frames; the third image has none.
+        corners = [
+            sheet.getpixel((SPACE + n * (SIDE + SPACE) + 64 - FRAME, SPACE + 64 - FRAME)) for n in range(3)
+        ]
+    assert corners == [bytes_of(RIGHT), bytes_of(WRONG), (255, 255, 255)]
+
+
+def bytes_of(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
