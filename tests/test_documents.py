@@ -31,6 +31,7 @@ NOT_RUN = {
     "make demo": "is residual reproduce degradation, which is run",
     "make docs": "makes the website; CI does",
     "pip install 'deep-residual[detection]'": "installs",
+    "pip install 'deep-residual[heic]'": "installs",
     "pip install 'deep-residual[hub]'": "installs",
     "pip install 'deep-residual[onnx]'": "installs",
     "pip install 'deep-residual[tensorboard]'": "installs",
