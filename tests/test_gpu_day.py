@@ -1,0 +1,51 @@
+"""The table that a day with a GPU ends with (benchmarks/gpu_day.py)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT, environment
+
+from residual.recipes import find, override
+
+
+def write_run(path: Path, network: str, seconds: float, error: float, iterations: int = 64_000) -> None:
+    """Write what a complete run leaves, without its weights."""
+    path.mkdir(parents=True)
+    recipe = override(find(f"cifar10-{network}"), [f"schedule.iterations={iterations}"])
+    (path / "recipe.yaml").write_text(recipe.to_yaml())
+    results = {"iterations": iterations, "seconds": seconds, "test": {"top1_error": error}}
+    (path / "results.json").write_text(json.dumps(results))
+    (path / "metrics.jsonl").write_text("{}\n")
+    (path / "environment.json").write_text("[{}]")
+
+
+def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    write_run(study / "cifar10-resnet20" / "seed0", "resnet20", 75.0, 8.5)
+    write_run(study / "cifar10-resnet56" / "seed0", "resnet56", 140.0, 7.1)
+    write_run(study / "cifar10-plain20" / "seed0", "plain20", 10.0, 80.0, iterations=4000)
+    (tmp_path / "tests.txt").write_text(".\n1 passed, 500 deselected in 9.00s\n")
+    (tmp_path / "train.json").write_text(json.dumps({"checks": {"ResNet-20: fast (1.2)": False}}))
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_day.py", str(tmp_path), str(study)],
+        cwd=ROOT,
+        env=environment() | {"COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines()]
+    expected = [
+        ["tests marked gpu", "1 passed, 500 deselected in 9.00s", "all pass", "yes"],
+        ["train, ResNet-20: fast (1.2)", "", "", "NO"],
+        ["benchmark testing", "not run", "", ""],
+        ["ResNet-20, training", "75 s for 64,000 iterations", "60 s", "NO"],
+        ["ResNet-20, test error", "8.50 %", "8.75 % (paper)", ""],
+        ["ResNet-56, training", "140 s for 64,000 iterations", "150 s", "yes"],
+        ["plain-20, training", "10 s for 4,000 iterations", "", ""],
+        ["resnet110, a whole run", "not run, or not complete", "", ""],
+    ]
+    for row in expected:
+        assert row in rows
