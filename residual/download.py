@@ -7,11 +7,14 @@ takes up where it ends.
 import errno
 import hashlib
 import shutil
+import tarfile
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -91,6 +94,41 @@ def fetch(published: PublishedFile, file: Path, room: str) -> bool:
         ) from None
     except OSError as error:
         raise InputError(f"{cannot_write(file, error)}; make room, or {room}") from None
+
+
+def fetch_folder(published: PublishedFile, target: Path) -> None:
+    """Have the folder in a published archive, .tar.gz or .zip, at ``target``, which has the folder's name.
+
+    An archive that lies beside it already is unpacked and left as it is. Of several processes one works.
+
+    Raises:
+        InputError: as ``fetch``; when the archive cannot be unpacked.
+    """
+    place = target.parent
+    archive = place / published.name
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        # Of torchrun's processes one downloads; the others wait here and then find its copy.
+        with FileLock(place / f".{target.name}.lock"):
+            if target.exists():
+                return
+            downloaded = fetch(published, archive, "name another folder with --data-dir")
+            # The folder gets its name when it is whole: an interruption leaves nothing that looks like one.
+            with TemporaryDirectory(prefix=f".{target.name}-", dir=place) as temporary:
+                if archive.suffix == ".zip":
+                    with zipfile.ZipFile(archive) as packed:
+                        packed.extractall(temporary)
+                else:
+                    with tarfile.open(archive) as tar:
+                        tar.extractall(temporary, filter="data")
+                (Path(temporary) / target.name).rename(target)
+            if downloaded:
+                archive.unlink()
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot unpack {published.what} ({str(error).strip('<>')}); fetch {published.url} yourself and "
+            f"unpack it under {place}"
+        ) from None
 
 
 def _download(published: PublishedFile, file: Path) -> None:

@@ -341,7 +341,7 @@ class Stage:
     def _data(self) -> None:
         ids = [wordnet_id for wordnet_id, _ in imagenet_classes()[:3]]
         write_images(self.home / "imagenet", ids)
-        for name in ("flowers", "images", "imagenette"):
+        for name in ("tiny-imagenet-200", "flowers", "images", "imagenette"):
             (self.home / name).symlink_to("imagenet")
         for image in (self.home / "imagenet").rglob("*.png"):
             to = self.home / "tulips" / image.parent.name / f"{image.parts[-3]}-{image.name}"

@@ -10,19 +10,16 @@ cifar-10-batches-py/    data_batch_{1..5}, test_batch, batches.meta: the same as
 import codecs
 import os
 import pickle
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from ..class_names import CIFAR10_CLASSES
-from ..download import PublishedFile, fetch
+from ..download import PublishedFile, fetch_folder
 from ..errors import InputError
 from .dataset import Dataset
 
@@ -223,26 +220,5 @@ def _find(data_dir: Path) -> tuple[_Layout, Path] | None:
 def _download(data_dir: Path) -> tuple[_Layout, Path]:
     """Download the binary layout to ``data_dir``, unless another process just has."""
     target = data_dir / _BINARY.folder
-    archive = data_dir / ARCHIVE.name
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        # Of torchrun's processes one downloads; the others wait here and then find its copy.
-        with FileLock(data_dir / ".cifar10.lock"):
-            if found := _find(data_dir):
-                return found
-            downloaded = fetch(ARCHIVE, archive, "name another folder with --data-dir")
-            # The folder gets its name when it is whole: an interruption leaves nothing that looks like one.
-            with (
-                TemporaryDirectory(prefix=".cifar10-", dir=data_dir) as temporary,
-                tarfile.open(archive) as tar,
-            ):
-                tar.extractall(temporary, filter="data")
-                (Path(temporary) / _BINARY.folder).rename(target)
-            if downloaded:
-                archive.unlink()
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(
-            f"cannot unpack CIFAR-10 ({str(error).strip('<>')}); fetch {ARCHIVE.url} yourself and unpack it "
-            f"under {data_dir}"
-        ) from None
+    fetch_folder(ARCHIVE, target)
     return _BINARY, target

@@ -32,6 +32,7 @@ from .images import FORMATS, READABLE, SUFFIXES
 from .labels import read_labels
 from .lists import ClassList, read_list
 from .named_files import NO_DATA
+from .tiny_imagenet import fetch_if_named
 
 #: Where the classes of a flat folder stand, beside it or in it; "val" is its name.
 LISTS = ("LOC_{}_solution.csv", "{}.txt", "{}.csv", "{}_labels.csv", "{}_annotations.txt")
@@ -119,6 +120,7 @@ class Listing:
 
 def parts_of(data_dir: Path) -> set[Split]:
     """Return into which parts a folder or a list of images is divided; none where it is not."""
+    fetch_if_named(data_dir)
     if data_dir.is_file():
         return {listed.split for listed in read_labels(data_dir) if listed.split}
     return {part for part in ("train", "val") if (data_dir / part).is_dir()}
@@ -276,6 +278,7 @@ def _how_to_read(left_out: str) -> str:
 
 def _root(data_dir: Path, split: Split) -> Path:
     """Return the folder of a part."""
+    fetch_if_named(data_dir)
     if not data_dir.is_dir():
         raise InputError(f"there is no folder {data_dir}")
     part: Literal["train", "val"] = "train" if split == "all" else split
