@@ -284,6 +284,7 @@ OUTPUTS = (
     "--onnx",
     "--torchvision",
     "--sheet",
+    "--heat",
     "--submission",
     "--figure",
 )

@@ -30,3 +30,37 @@ def report(run: RunFolders, data_dir: DataDir = None, device: Device = "auto") -
     from ..terminal import say
 
     say(*ways_to(runs.report(run, data_dir=data_dir, device=device)))
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual compare runs/flowers runs/scratch
+  residual compare runs/seed0 runs/seed1 runs/other --out other.html
+"""
+)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, of one kind.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page, a new .html (default: comparison.html beside the runs).")
+    ] = None,
+) -> None:
+    """Set runs beside each other.
+
+    Where their recipes differ, their curves on one figure, what they reached; mean and standard deviation
+    where only the seed differs.
+    """
+    from ..files import check_new
+    from ..reproduce.output import ways_to
+    from ..run import comparison
+    from ..terminal import say
+
+    if out:
+        check_new(out, "a page", ".html")
+    found = comparison.compare(runs)
+    page = out or comparison.default_page(runs)
+    found.write(page)
+    found.reached.print()
+    if found.differences:
+        found.differences.print()
+    say(*found.notes, *ways_to(page))

@@ -332,12 +332,17 @@ def override(recipe: R, settings: list[str]) -> R:
 
 def differences(old: BaseModel, new: BaseModel) -> list[str]:
     """Return what changed between two recipes, as ``key: old -> new``; descriptions decide nothing."""
-    before, after = (_flatten(r.model_dump(mode="json", exclude={"description"})) for r in (old, new))
+    before, after = settings_of(old), settings_of(new)
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+
+
+def settings_of(recipe: BaseModel) -> dict[str, Any]:
+    """Return every value of a recipe by its dotted key; descriptions decide nothing."""
+    return _flatten(recipe.model_dump(mode="json", exclude={"description"}))
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

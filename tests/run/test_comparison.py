@@ -1,0 +1,65 @@
+"""Runs beside each other."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import Refused, Shown, results_of
+
+from residual.run.comparison import compare
+
+
+@pytest.fixture
+def three(trained_on_images: Path, tmp_path: Path) -> list[Path]:
+    """A run, its twin of another seed and another error, and one of another learning rate."""
+    runs = [tmp_path / name for name in ("a", "b", "c")]
+    for run in runs:
+        shutil.copytree(trained_on_images, run, ignore=shutil.ignore_patterns("weights", "checkpoint*"))
+    recipe = (runs[0] / "recipe.yaml").read_text()
+    (runs[1] / "recipe.yaml").write_text(recipe.replace("\nseed: 0\n", "\nseed: 1\n"))
+    (runs[2] / "recipe.yaml").write_text(recipe.replace("learning_rate: 0.02", "learning_rate: 0.5"))
+    results = results_of(runs[1])
+    results["validation"]["top1_error"] = 12.5
+    (runs[1] / "results.json").write_text(json.dumps(results))
+    return runs
+
+
+def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
+    three: list[Path], shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = compare(three)
+    assert [[member.path.name for member in group.members] for group in found.groups] == [["a", "b"], ["c"]]
+    assert found.differences is not None
+    assert [list(row.cells) for row in found.differences.rows] == [["schedule.learning_rate", "0.02", "0.5"]]
+    errors = [results_of(run)["validation"]["top1_error"] for run in three]
+    pair = f"{statistics.mean(errors[:2]):.2f} ± {statistics.stdev(errors[:2]):.2f}"
+    place = list(found.reached.headings).index("validation error %")
+    assert [row.cells[place] for row in found.reached.rows] == [pair, f"{errors[2]:.2f}"]
+    monkeypatch.setenv("COLUMNS", "300")
+    assert pair in shown("compare", *three).out
+    text = (three[0].parent / "comparison.html").read_text(encoding="utf-8")
+    assert pair in text
+    assert text.count("<svg") == 2
+    assert "0.5" in text
+
+
+def test_what_cannot_be_compared_is_said(
+    three: list[Path], begun_detector: Path, refused: Refused, tmp_path: Path
+) -> None:
+    assert "two run folders at least" in refused("compare", three[0])
+    assert "each once" in refused("compare", three[0], three[0])
+    assert "holds no run" in refused("compare", three[0], tmp_path)
+    assert "a classifier and a detector" in refused("compare", three[0], begun_detector)
+    (tmp_path / "x.html").write_text("mine")
+    assert "exists already" in refused("compare", *three, "--out", tmp_path / "x.html")
+    (three[1] / "metrics.jsonl").write_text("")
+    assert "has not measured anything yet" in refused("compare", *three)
+    (three[2] / "results.json").unlink()
+    environment = json.loads((three[2] / "environment.json").read_text())
+    environment[0]["data"] = {"files": "others"}
+    (three[2] / "environment.json").write_text(json.dumps(environment))
+    notes = " ".join(compare([three[0], three[2]]).notes)
+    assert "different images" in notes
+    assert f"newest numbers: {three[2]}" in notes
