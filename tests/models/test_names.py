@@ -254,8 +254,9 @@ def test_fine_tuning_from_a_name(
     assert recipe["model"]["weights"] == "torchvision:resnet50"
     assert recipe["model"]["variant"] == "v1.5"
     assert load_weights(out).config["view"] is None  # those of the run follow its recipe
-    # Resumed on a machine that has no copy of them.
-    (out / "results.json").unlink()
+    # Begun anew on a machine that has no copy of them.
+    for file in (out / "results.json", *out.glob("checkpoint-*")):
+        file.unlink()
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.chdir(images)
     shown("train", "--resume", "--out", out)
