@@ -30,6 +30,7 @@ from .models.inference import Precision
 from .models.weights import load_weights
 from .recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, find, override, read
 from .recipes.schema import SHORT_FORMS
+from .run import report as write_report
 from .run import start_from
 from .run import train as train_run
 from .training.folder import RunFolder, read_metrics
@@ -53,6 +54,10 @@ class FinishedRun:
     def curve(self) -> list[dict[str, Any]]:
         """The evaluations on the way, as in metrics.jsonl: iteration, training loss and error, test's."""
         return read_metrics(RunFolder(self.path).metrics_file)
+
+    def report(self, device: str = "auto") -> Path:
+        """Write the run's page, one HTML file with everything in it, and return its path."""
+        return write_report(self.path, device=device)
 
     def load(self, device: str = "auto", precision: Precision = "float32") -> Network | LoadedDetector:
         """Return the trained network, ready to ``predict``: a classifier, or a detector."""
@@ -140,6 +145,7 @@ def evaluate(
     dataset: str | None = None,
     split: Split = "test",
     views: ViewsName | None = None,
+    size: int | None = None,
     crop: int | None = None,
     scales: Sequence[int] | None = None,
     precision: Precision = "float32",
@@ -151,8 +157,8 @@ def evaluate(
     Args:
         weights: a weights folder, a run folder, or a name as "torchvision:resnet18".
         data: where the data lie; None for where they lay in a run's last session.
-        dataset, split, views, crop, scales, precision: of a classifier, as of ``EvaluationOptions``. What has
-            no dataset of its own is tested on a folder.
+        dataset, split, views, size, crop, scales, precision: of a classifier, as of ``EvaluationOptions``.
+            What has no dataset of its own is tested on a folder.
         tell: is given a sentence about each image that is skipped, and what else should be known.
 
     Returns:
@@ -165,14 +171,16 @@ def evaluate(
     path = _path(weights)
     data_dir = None if data is None else _path(data)
     if is_detector(path):
-        others = {"dataset": dataset, "views": views, "crop": crop, "scales": scales}
+        others = {"dataset": dataset, "views": views, "size": size, "crop": crop, "scales": scales}
         if named := [name for name, value in others.items() if value is not None]:
             raise InputError(f"{path} is a detector, and {named[0]} is for classifiers; leave it out")
         return evaluate_detector(load_detector(path, device=device), path, data_dir)
     if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
         dataset = "folder"
     sides = None if scales is None else tuple(scales)
-    options = EvaluationOptions(dataset, split, data_dir, views, crop=crop, scales=sides, precision=precision)
+    options = EvaluationOptions(
+        dataset, split, data_dir, views, size=size, crop=crop, scales=sides, precision=precision
+    )
     return evaluate_classifier(path, options, device=device, tell=tell)
 
 

@@ -86,6 +86,9 @@ def test_a_run_and_what_it_has(
     assert run.curve[-1]["test"]["top1_error"] == run.results["test"]["top1_error"]
     [best, *_] = run.load("cpu").predict(smooth_image())[0]
     assert best.name in "0123456789"
+    page = run.report("cpu")
+    assert page == run.path / "report.html"
+    assert "digits-resnet20" in page.read_text(encoding="utf-8")
     found = residual.evaluate(run.path, device="cpu")
     assert found.metrics.loss == run.results["test"]["loss"]
     assert "holds a run already" in sentence_of(lambda: residual.train(tiny))
@@ -117,9 +120,8 @@ def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
 
 def test_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no experiment 'table11'" in sentence_of(lambda: residual.reproduce("table11"))
-    assert "degradation has no option 'depths'" in sentence_of(
-        lambda: residual.reproduce("degradation", depths=[20])
-    )
+    strange = sentence_of(lambda: residual.reproduce("report", out=tmp_path, networks=["resnet18"]))
+    assert "report has no option 'networks'" in strange
     out = residual.reproduce("table6", depths=[20], out=tmp_path, no_train=True)
     assert out == tmp_path
     assert "Table 6" in capsys.readouterr().out

@@ -174,7 +174,7 @@ def import_(
     check_file(file)
     out = out or Path("weights") / file.stem
     from ..evaluation.inputs import usual_size, view_of
-    from ..models import resolve
+    from ..models.foreign import outline
     from ..models.weights import import_caffe, import_weights
 
     names = _class_names(classes) if classes else None
@@ -205,7 +205,7 @@ def import_(
             file,
             model,
             out,
-            view=view_of(size, resolve(model)[0]) if size else None,
+            view=view_of(size, outline(model).small_images) if size else None,
             variant=variant,
             shortcut=shortcut,
             classes=names,
@@ -218,6 +218,24 @@ def import_(
     typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
     typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual trust runs/own
+"""
+)
+def trust(
+    folder: Annotated[Path, typer.Argument(help="A weights folder or a run folder, of a network in a file.")],
+) -> None:
+    """Let the code in a weights folder run.
+
+    A network of somebody's own is code, and loading it runs it. Read the file first.
+    """
+    from ..models.weights import trust_weights
+
+    typer.echo(f"{trust_weights(folder)} may run on this machine from now on")
 
 
 def _class_names(source: str) -> list[str]:

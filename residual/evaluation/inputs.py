@@ -22,16 +22,16 @@ def usual_size(weights: Weights) -> tuple[int, int]:
     folder = ((weights.config.get("recipe") or {}).get("data") or {}).get("folder")
     if folder:
         return folder["size"], side_for(folder["size"])
-    kind = type(weights.model)
-    crop = 32 if kind.small_images else 224
+    small = weights.model.small_images
+    crop = 32 if small else 224
     if weights.preprocessing.per_pixel:
         crop = min(weights.preprocessing.mean.shape[1:])
-    return view_of(crop, kind)
+    return view_of(crop, small)
 
 
-def view_of(size: int, kind: type[Classifier]) -> tuple[int, int]:
+def view_of(size: int, small: bool) -> tuple[int, int]:
     """Return the side of a network's input, and the shorter side of the images that it is cut from."""
-    return size, size if kind.small_images else side_for(size)
+    return size, size if small else side_for(size)
 
 
 def with_channels(image: Tensor, channels: int) -> Tensor:

@@ -220,7 +220,7 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
 
 def _views(weights: Weights, options: EvaluationOptions) -> Views:
     """Return the views of a folder's images, by default at the size that the network was trained on."""
-    crop, side = view_of(options.size, type(weights.model)) if options.size else usual_size(weights)
+    crop, side = view_of(options.size, weights.model.small_images) if options.size else usual_size(weights)
     name = options.views or "center"
     if name == "multi-scale":
         if options.crop:

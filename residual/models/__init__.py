@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from .classifier import Classifier
 from .highway import LAYERS as HIGHWAYS
 from .highway import HighwayNetwork
 from .imagenet import TABLE_1, ImageNetNetwork
+from .own import build_own, is_own
 from .vgg import LAYERS, VGG
 
 __all__ = ["Classifier", "build_model", "depth_of", "is_plain", "last_layer", "model_names", "resolve"]
@@ -84,8 +86,13 @@ def last_layer(model: Classifier) -> str:
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
 
-def resolve(name: str) -> tuple[type[Classifier], dict[str, Any]]:
-    """Return the constructor that a name stands for, and the arguments that the name fixes."""
+def resolve(name: str) -> tuple[Callable[..., Classifier], dict[str, Any]]:
+    """Return the constructor that a name stands for, and the arguments that the name fixes.
+
+    A function in a file (own.py) is one as well.
+    """
+    if is_own(name):
+        return build_own, {"name": name}
     family, depth = _parse(name)
     if family in ("cifar_resnet", "cifar_plain"):
         if depth < 8 or depth % 6 != 2:

@@ -18,6 +18,7 @@ from .cifar import CifarNetwork
 from .classifier import Classifier
 from .highway import HighwayNetwork
 from .imagenet import ImageNetNetwork
+from .own import is_own
 from .preprocessing import Preprocessing
 from .vgg import VGG
 
@@ -48,6 +49,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def outline(name: str, **options: Any) -> Classifier:
     """Return a network of shapes alone: on the meta device it takes no memory, time or random numbers."""
+    if is_own(name):
+        raise InputError(
+            f"{name} is a file with a network of somebody's own; a network's name is expected here"
+        )
     with torch.device("meta"):
         return build_model(name, **options)
 

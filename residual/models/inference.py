@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from .frozen import FrozenBatchNorm2d
+from .own import OwnNetwork
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,6 +32,8 @@ def fold_batchnorm(model: M) -> M:
         model: in which every BN, frozen or not, is the module after its convolution, as in all networks here.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(folded, OwnNetwork):
+        return folded  # in what order its modules run, nobody knows
     for module in list(folded.modules()):
         before: tuple[str, nn.Module] = ("", module)
         for name, child in list(module.named_children()):

@@ -3,6 +3,7 @@
 model.safetensors           the network's tensors, under torchvision's names
 config.json                 network, classes, preprocessing, and the recipe and results they come from
 preprocessing.safetensors   the mean image, ``mean`` (C, H, W), where the mean is one
+network.py                  of a user's own network, its code: it runs only where that was asked for (own.py)
 
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
@@ -19,10 +20,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import as_json, check_file, check_new, damaged, read_json, refuse_existing, written_whole
+from . import build_model
 from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
 from .names import check, folder_of, is_name
+from .own import CODE_FILE, OwnNetwork, check_trusted, is_own, split_name, trust
 from .preprocessing import Preprocessing
 from .statedict import load_state, read_foreign_state, read_state, write_state
 
@@ -162,14 +165,36 @@ def load_weights(folder: Path) -> Weights:
     """
     folder = weights_in(folder)
     config, content = _read_config(folder)
-    try:
-        model = outline(config.model.name, **config.model.options | {"classes": config.model.classes})
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
-    model.to_empty(device="cpu")
+    options = config.model.options | {"classes": config.model.classes}
+    if is_own(config.model.name):
+        # Whatever the folder says, the code is the copy in it; another file is never run.
+        own = f"{folder.resolve() / CODE_FILE}:{split_name(config.model.name)[1]}"
+        check_trusted(own, folder)
+        model: Classifier = build_model(own, **options)
+        content["model"]["name"] = own
+    else:
+        try:
+            model = outline(config.model.name, **options)
+        except InputError as error:
+            raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
+        model.to_empty(device="cpu")
     load_state(model, read_state(folder / MODEL_FILE), str(folder / MODEL_FILE))
     preprocessing = _read_preprocessing(folder, config.preprocessing, model.in_channels)
     return Weights(model.eval(), preprocessing, tuple(config.classes), content)
+
+
+def trust_weights(folder: Path) -> Path:
+    """Let the code of a network of somebody's own run from now on, and return its file; read it before.
+
+    Raises:
+        InputError: when there is no weights folder, or no code in it.
+    """
+    folder = weights_in(folder)
+    config, _ = _read_config(folder)
+    if not is_own(config.model.name):
+        raise InputError(f"{folder} has a {config.model.name}: there is no code in it to be trusted")
+    trust(f"{folder.resolve() / CODE_FILE}:{split_name(config.model.name)[1]}")
+    return folder / CODE_FILE
 
 
 def import_weights(
@@ -312,6 +337,8 @@ def _describe(
     if len(classes) != model.classes:
         raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
     per_pixel = preprocessing.per_pixel
+    if isinstance(model, OwnNetwork):
+        name = f"{CODE_FILE}:{split_name(model.name)[1]}"
     return WeightsConfig(
         model=ModelConfig(name=name, options=options, classes=model.classes),
         classes=list(classes),
@@ -328,6 +355,8 @@ def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config
     with written_whole(folder) as temporary:
         temporary.mkdir()
         write_state(model, temporary / MODEL_FILE)
+        if isinstance(model, OwnNetwork):
+            (temporary / CODE_FILE).write_bytes(model.code)
         (temporary / CONFIG_FILE).write_text(as_json(config), encoding="utf-8")
         if preprocessing.per_pixel:
             mean = {"mean": preprocessing.mean.cpu().contiguous()}

@@ -57,6 +57,13 @@ class Detector(Lists):
     freeze: int = Field(2, ge=0)
 
     @model_validator(mode="after")
+    def _a_backbone_of_ours(self) -> "Detector":
+        # Only classifiers are built by files of one's own: a name here never runs code.
+        if ":" in self.backbone.name:
+            raise ValueError(f"backbone.name {self.backbone.name!r} is no network of a detector")
+        return self
+
+    @model_validator(mode="after")
     def _some_anchors(self) -> "Detector":
         for key in ("anchor_sizes", "aspect_ratios"):
             if not (values := getattr(self, key)) or min(values) <= 0:

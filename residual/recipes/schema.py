@@ -43,6 +43,8 @@ class ClassifierModel(Model):
 
     #: Stages that stay as the weights have them, statistics included: 1 is conv1, 2 conv1 and conv2_x, ...
     freeze: int = Field(0, ge=0)
+    #: SHA-256 of a network of one's own (``name`` is FILE.py:FUNCTION), which the run notes as it begins.
+    code: str | None = None
 
 
 def _following(size: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from ..device import keep_freed_memory, pick_device, set_arithmetic
 from ..errors import InputError
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
-from .run import check_same_data, in_iterations, resume_command, task_of, troubles
+from .run import check_same_data, in_iterations, resume_command, task_of, troubles, with_own_code
 
 
 def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> dict[str, Any]:
@@ -33,7 +33,7 @@ def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> 
     where = pick_device(device)
     world = distributed.join(where)
     folder = RunFolder(out)
-    recipe = RunFolder.check(out, None, resume=True)
+    recipe = with_own_code(RunFolder.check(out, None, resume=True))
     if folder.results_file.exists():
         raise InputError(f"{out} is complete; its weights are in {folder.weights}")
     data_dir = data_dir or remembered_data_dir(out)

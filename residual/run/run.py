@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -21,6 +21,7 @@ from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, needs
 from ..files import cannot_write, read_json, replace_file
+from ..models import own
 from ..recipes import DetectionRecipe, Recipe, TrainingRecipe, read
 from ..recipes.schema import Schedule
 from ..signals import saying
@@ -30,6 +31,8 @@ from .classification import ClassificationTask
 from .detection import DetectionTask
 from .page import write_page
 from .task import Task
+
+R = TypeVar("R", bound=TrainingRecipe | None)
 
 
 def train(
@@ -64,7 +67,7 @@ def train(
     folder = RunFolder(out)
     # What torchrun starts anew goes on with what its processes had begun before one of them died.
     resume = resume or (distributed.restarts() > 0 and folder.recipe_file.is_file())
-    recipe = RunFolder.check(out, recipe, resume)
+    recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
     data_dir = data_dir or remembered_data_dir(out)
     if folder.results_file.exists():
         return read_json(folder.results_file)
@@ -115,6 +118,31 @@ def train(
             _try_page(folder, recipe, task, device)
         world.barrier()
         return results
+
+
+def with_own_code(recipe: R, asked: bool = False) -> R:
+    """Return a recipe whose network of the user's own, if it has one, is named for good: path and hash.
+
+    Args:
+        asked: whether the user names it now, and so asks for its code to run; a run folder does not.
+
+    Raises:
+        InputError: where the code is not what the run began with, or nobody has asked for it to run.
+    """
+    if not isinstance(recipe, Recipe) or not own.is_own(recipe.model.name):
+        return recipe
+    file, function = own.split_name(recipe.model.name)
+    name = f"{file.expanduser().resolve()}:{function}"
+    code = own.fingerprint(name)
+    if recipe.model.code not in (None, code):
+        raise InputError(f"{file} is not what the run began with (its SHA-256 is another); put that back")
+    if asked and not own.is_trusted(name):
+        print(f"note: training runs {file}, and from now on so does loading its networks", file=sys.stderr)
+        own.trust(name)
+    elif not own.is_trusted(name):
+        raise InputError(f"the run's network is code in {file}; name the recipe as well if it may run")
+    model = recipe.model.model_copy(update={"name": name, "code": code})
+    return cast(R, recipe.model_copy(update={"model": model}))
 
 
 def resume_command(task: Task, out: Path, data_dir: Path | None) -> str:
