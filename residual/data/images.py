@@ -66,8 +66,8 @@ STRIP = 1 << 22
 
 #: The EXIF tag of the orientation, and its values for which width and height change places.
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
-#: TIFF's tag of the bits of a sample.
-BITS = 258
+#: TIFF's tags of the bits of a sample, and of whether 0 is white (0) or black.
+BITS, PHOTOMETRIC = 258, 262
 #: How a JPEG begins.
 JPEG = b"\xff\xd8\xff"
 
@@ -395,10 +395,12 @@ def _pixels(image: Image.Image) -> Tensor:
 def _upright(image: Image.Image) -> Image.Image:
     """Return an image as it is to be seen, with 8 bits a value, in any of the modes that ``_rgb`` takes."""
     white = _white(image) if image.mode.startswith(("I", "F")) else None
+    # Pillow turns the 8 bits of such a TIFF about, and leaves deeper ones to us.
+    negative = white is not None and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     image.load()
-    return image if white is None else _eight_bits(image, white)
+    return image if white is None else _eight_bits(image, white, negative)
 
 
 def _white(image: Image.Image) -> float:
@@ -428,12 +430,14 @@ def _white(image: Image.Image) -> float:
     return float(2 ** tags.get(BITS, (16,))[0] - 1)
 
 
-def _eight_bits(image: Image.Image, white: float) -> Image.Image:
+def _eight_bits(image: Image.Image, white: float, negative: bool) -> Image.Image:
     """Return an image of one band as mode L; Pillow's own conversion would cut values off at 255."""
     result = Image.new("L", image.size)
     for top, strip in _strips(image, (0, 0, *image.size)):
         values = np.asarray(strip, dtype=np.float32)
-        grey = (values / (white / 255)).round().clip(0, 255).astype(np.uint8)
+        grey = (
+            ((white - values if negative else values) / (white / 255)).round().clip(0, 255).astype(np.uint8)
+        )
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = 255
         result.paste(Image.fromarray(grey), (0, top))

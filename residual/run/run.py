@@ -257,11 +257,17 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
     except torch.OutOfMemoryError:
         raise InputError(f"{name}: {memory_ran_out(device)}") from None
     except OSError as error:
-        raise InputError(
-            f"{cannot_write(folder.path, error)}; what was there is untouched, continue with: {again}"
-        ) from None
+        raise InputError(f"{_what_happened(error, folder.path)}; continue with: {again}") from None
     finally:
         folder.close()
+
+
+def _what_happened(error: OSError, folder: Path) -> str:
+    """Say what the system refused: what a run writes lies in its folder, and what it reads elsewhere."""
+    file = error.filename if isinstance(error.filename, str) else None
+    if file and not Path(file).absolute().is_relative_to(folder.absolute()):
+        return f"{file}: {error.strerror}"
+    return f"{cannot_write(folder, error)}; what was there is untouched"
 
 
 def _continue(run: Run, task: Task, device: torch.device, data_dir: Path | None, resume: bool) -> None:

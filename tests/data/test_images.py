@@ -271,6 +271,19 @@ def test_deep_tiffs_are_scaled_by_their_range(tmp_path: Path, name: str, values:
     assert (pixels(as_pixels(Image.open(path))) == GREY[..., None]).all()
 
 
+@pytest.mark.parametrize("values", [GREY * 257, GREY], ids=["16 bits", "8 bits"])
+def test_a_tiff_whose_0_is_white_is_no_negative(tmp_path: Path, values: np.ndarray) -> None:
+    deep = values.max() > 255
+    image = Image.fromarray(values.astype("uint16" if deep else "uint8"))
+    # Saved with the tag that Pillow writes (1, 0 is black), which is changed in the file.
+    image.save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    tag = struct.pack("<HHIH", 262, 3, 1, 1)
+    assert content.count(tag) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(tag, struct.pack("<HHIH", 262, 3, 1, 0)))
+    assert (pixels(decode(tmp_path / "a.tif")) == 255 - GREY[..., None]).all()
+
+
 def test_the_12_bits_of_a_camera_are_not_nearly_black(tmp_path: Path) -> None:
     # Pillow does not write such TIFFs: one of 16 bits whose tag says 12, two values in three bytes.
     values = np.array([0, 4095, 2048, 1024], dtype=int)

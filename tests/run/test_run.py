@@ -1,5 +1,6 @@
 """Whole runs as real processes: killed, stopped, broken, continued, and shared by two ranks."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import (
+    CPU,
     TINY,
     Call,
     Command,
@@ -23,6 +25,7 @@ from conftest import (
     environment,
     metrics_of,
     results_of,
+    sentence_of,
     set_options,
     torchrun,
     wait_for,
@@ -30,7 +33,9 @@ from conftest import (
 
 from residual.errors import Interrupted
 from residual.run.classification import ClassificationTask
+from residual.run.run import troubles
 from residual.training.checkpoint import list_checkpoints, load_checkpoint
+from residual.training.folder import RunFolder
 
 
 def start(cwd: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
@@ -306,3 +311,19 @@ def test_two_ranks_compute_what_one_process_computes(tmp_path: Path, shown: Show
         assert results[0][part]["loss"] == pytest.approx(results[1][part]["loss"], rel=1e-3)
     assert json.loads((two / "environment.json").read_text())[0]["ranks"] == 2
     assert done.stdout.count("everything is in") == 1
+
+
+def test_what_the_system_refused_is_said_of_the_file_that_it_was(tmp_path: Path) -> None:
+    def said(error: OSError) -> str:
+        def fail() -> None:
+            with troubles("mine", RunFolder(tmp_path / "run"), CPU, "residual train --resume"):
+                raise error
+
+        return sentence_of(fail)
+
+    absent = OSError(errno.ENOENT, "No such file or directory", "/data/1.png")
+    assert said(absent) == "/data/1.png: No such file or directory; continue with: residual train --resume"
+    full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run" / "metrics.jsonl"))
+    assert said(full).startswith(
+        f"{tmp_path / 'run'} cannot be written: No space left on device; what was there"
+    )
