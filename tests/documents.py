@@ -172,6 +172,10 @@ WITH_BOXES = [
 ]
 
 
+#: Those of residual reproduce whose runs are of images in folders.
+IMAGENET_EXPERIMENTS = ("table2", "table3", "table4", "table5", "figure4", "signals-imagenet")
+
+
 def settings_for(words: list[str]) -> list[str]:
     """Return the settings that make a command quick which trains; none for one that does not."""
     if "--resume" in words or "--no-train" in words:
@@ -184,7 +188,7 @@ def settings_for(words: list[str]) -> list[str]:
         return []
     if words[1] in ("table7", "table8", "table9"):
         return WITH_BOXES
-    return IN_FOLDERS if words[1] in ("table2", "table3", "table4", "table5", "figure4") else IN_MEMORY
+    return IN_FOLDERS if words[1] in IMAGENET_EXPERIMENTS else IN_MEMORY
 
 
 @dataclass(frozen=True)

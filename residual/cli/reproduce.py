@@ -145,7 +145,19 @@ def signals(asked: ExperimentOptions) -> None:
     from ..reproduce import layer_studies, study
 
     depths = asked.chosen_depths() or layer_studies.SIGNAL_DEPTHS
-    layer_studies.signals(asked.study(study.CIFAR10), depths)
+    networks = [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in depths]
+    layer_studies.signals(asked.study(study.CIFAR10), networks)
+
+
+def signals_imagenet(asked: ExperimentOptions) -> None:
+    """Section 4.1: the same for 18 and 34 layers on ImageNet.
+
+    That is where the paper makes the argument.
+    """
+    from ..reproduce import imagenet, layer_studies
+
+    networks = [name for names in imagenet.FIGURE4.values() for name in names]
+    layer_studies.signals(asked.study(imagenet.IMAGENET), networks, asked.words("networks"))
 
 
 def table6(asked: ExperimentOptions) -> None:
@@ -230,7 +242,7 @@ class Experiment:
     examples: tuple[str, ...] = ()
 
     def add_to(self, app: typer.Typer) -> None:
-        name, group = self.call.__name__, self.group
+        name, group = self.call.__name__.replace("_", "-"), self.group
 
         def call(asked: ExperimentOptions) -> None:
             with limited(asked.minutes):
@@ -328,6 +340,7 @@ EXPERIMENTS = (
         2, "Table 2: 18 and 34 layers, plain and residual. Ten-crop testing.", "plain18 resnet18"
     ),
     Experiment(signals, CIFAR10, DEPTHS, (DATA, f"--depths 20 {SHORT}")),
+    Experiment(signals_imagenet, IMAGENET, NETWORKS, (f"{FOLDERS} --networks plain34 resnet34-a",)),
     _imagenet_table(
         3, "Table 3: shortcuts A, B, C and deeper networks. Ten-crop testing.", "plain34 resnet34-a"
     ),

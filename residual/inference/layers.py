@@ -1,23 +1,32 @@
 """Inside a trained network: layer responses (Figure 7) and signals (Section 4.1) on its training images."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..analysis.layer_figures import Named
 from ..analysis.layers import Response, Signal, responses, signals
+from ..data.crops import Crop, ResizedCrop, ScaleCrop
 from ..data.dataset import Dataset
+from ..data.folder import FolderIndex, index_folder
 from ..data.resident import ResidentBatches
+from ..data.stream import StreamBatches
 from ..device import full_float32, open_device
+from ..distributed import World
 from ..errors import InputError
-from ..evaluation.labelled import BATCH_IN_MEMORY
+from ..evaluation.classes import match_classes
+from ..evaluation.inputs import usual_size
+from ..evaluation.labelled import BATCH_IN_MEMORY, ImagesInFiles
+from ..evaluation.views import make_views
 from ..models import build_model
 from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import Recipe
 from ..recipes.schema import Batch, parse
+from ..training.folder import recorded_split, remembered_data_dir
 from .evaluation import dataset_of, in_memory
 
 
@@ -33,21 +42,29 @@ def layer_responses(
 
     Args:
         path: a weights folder, or a run folder.
-        dataset: its name; None for the one that the network was trained on.
+        dataset: its name, "folder" for images in folders; None for what the network was trained on.
         data_dir: where it lies; None for where it lay in the run's last session.
-        images: how many, from the beginning of the training split; all where there are fewer.
+        images: how many, from the beginning of the training split, of folders from all over it (the centre of
+            each); all where there are fewer.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         progress: called with the number of images in all and the number done.
 
     Raises:
         InputError: when the weights or the data are wrong, or for a network without 3x3 layers.
     """
-    weights, data = _open(path, dataset, data_dir, device)
-    chosen = data.images[:images]
-    batches = (weights.preprocessing(part) for part in chosen.split(BATCH_IN_MEMORY[chosen.device.type]))
-    tell = functools.partial(progress, len(chosen)) if progress else None
-    with full_float32(chosen.device):
-        return responses(weights.model, batches, tell), len(chosen)
+    weights, data, where = _open(path, dataset, data_dir, device)
+    number = min(images, len(data))
+    done = 0
+
+    def tell(measured: int) -> None:
+        nonlocal done
+        done = measured
+        if progress:
+            progress(number, measured)
+
+    with full_float32(where):
+        found = responses(weights.model, _inputs(weights, data, number, where), tell)
+    return found, done
 
 
 def layer_signals(
@@ -66,27 +83,22 @@ def layer_signals(
     Raises:
         InputError: as ``layer_responses``.
     """
-    weights, data = _open(path, dataset, data_dir, device)
+    weights, data, where = _open(path, dataset, data_dir, device)
     stored = weights.config.get("recipe")
     recipe = parse(stored, str(path), Recipe) if stored else None
-    batches = ResidentBatches(
-        data,
-        weights.preprocessing,
-        min(recipe.batch.bn_group if recipe else Batch().bn_group, len(data)),
-        recipe.data.pad if recipe else 0,
-        recipe.data.flip if recipe else False,
-        recipe.seed if recipe else 0,
-        data.images.device,
-    )
+    batches = _groups(weights, data, recipe, where)
     model = weights.config["model"]
     torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
     fresh = build_model(model["name"], classes=model["classes"], **model["options"])
-    fresh = fresh.to(data.images.device).to(memory_format=torch.channels_last)
-    with full_float32(data.images.device):
-        return {
-            moment: signals(network, (batches(group) for group in range(groups)))
-            for moment, network in (("at initialisation", fresh), ("after training", weights.model))
-        }
+    fresh = fresh.to(where).to(memory_format=torch.channels_last)
+    try:
+        with full_float32(where):
+            return {
+                moment: signals(network, (batches(group) for group in range(groups)))
+                for moment, network in (("at initialisation", fresh), ("after training", weights.model))
+            }
+    finally:
+        batches.close()
 
 
 def named(path: Path) -> Named:
@@ -96,17 +108,66 @@ def named(path: Path) -> Named:
     return Named(f"{path.name} ({name})", weights.model.depth, weights.model.plain)
 
 
-def _open(path: Path, name: str | None, data_dir: Path | None, device: str) -> tuple[Weights, Dataset]:
-    """Return a weights folder's content and training images that fit it, both on a device."""
+def _open(
+    path: Path, name: str | None, data_dir: Path | None, device: str
+) -> tuple[Weights, Dataset | FolderIndex, torch.device]:
+    """Return a weights folder's content, on a device, and training images that fit it, or their files."""
     where = open_device(device)
     weights = load_weights(path)
     name = dataset_of(path, weights, name)
+    data: Dataset | FolderIndex
     if name == "folder":
-        raise InputError(
-            f"{path} was trained on a folder of images, and here the images are those of a dataset in "
-            "memory; name one of the network's size with --dataset (cifar10, digits)"
-        )
-    dataset = in_memory(path, weights, name, "train", data_dir)
+        data = _folder(path, weights, data_dir)
+    else:
+        data = in_memory(path, weights, name, "train", data_dir).to(where)
     weights.model.to(where).to(memory_format=torch.channels_last)
     weights.preprocessing.to(where)
-    return weights, dataset.to(where)
+    return weights, data, where
+
+
+def _folder(path: Path, weights: Weights, data_dir: Path | None) -> FolderIndex:
+    """Return the training part of a folder of images, its targets those of the network."""
+    data_dir = data_dir or remembered_data_dir(path)
+    if data_dir is None:
+        raise InputError("name the folder that holds the training images with --data-dir")
+    if weights.model.in_channels != 3:
+        raise InputError(f"{path} takes images of {weights.model.in_channels} channels and files have 3")
+    index = recorded_split(path, data_dir, "train") or index_folder(data_dir, "train")
+    matched = match_classes(index.classes, weights.classes, index.name)
+    return replace(index, classes=weights.classes, targets=matched[index.targets])
+
+
+def _inputs(
+    weights: Weights, data: Dataset | FolderIndex, number: int, where: torch.device
+) -> Iterator[Tensor]:
+    """Yield prepared images, one view of each."""
+    if isinstance(data, Dataset):
+        for part in data.images[:number].split(BATCH_IN_MEMORY[where.type]):
+            yield weights.preprocessing(part)
+        return
+    # A folder is sorted by class: images from all over it.
+    chosen = data.subset(torch.linspace(0, len(data) - 1, number).round().long(), data.name)
+    damaged: list[str] = []
+    batches = ImagesInFiles(chosen).batches(
+        make_views("center", *usual_size(weights)), 3, World(), lambda _, error: damaged.append(str(error))
+    )
+    for (views,), _ in batches:
+        yield weights.preprocessing(views[:, 0].to(where))
+    if len(damaged) == number:
+        raise InputError(f"none of the {number} images can be read; {damaged[0]}")
+
+
+def _groups(
+    weights: Weights, data: Dataset | FolderIndex, recipe: Recipe | None, where: torch.device
+) -> ResidentBatches | StreamBatches:
+    """Return BN groups as training saw them, but for the colour noise of images in files."""
+    size = min(recipe.batch.bn_group if recipe else Batch().bn_group, len(data))
+    seed, flip = (recipe.seed, recipe.data.flip) if recipe else (0, False)
+    if isinstance(data, Dataset):
+        pad = recipe.data.pad if recipe else 0
+        return ResidentBatches(data, weights.preprocessing, size, pad, flip, seed, where)
+    folder = recipe.data.folder if recipe else None
+    crop: Crop = ResizedCrop(folder.size if folder else usual_size(weights)[0])
+    if folder and folder.crop == "scale":
+        crop = ScaleCrop(folder.size, *folder.shorter_side)
+    return StreamBatches(data, crop, weights.preprocessing, size, flip, None, seed, where)

@@ -62,13 +62,17 @@ def figure7(study: Study[ClassifierRun], depths: Sequence[int] = FIGURE7_DEPTHS)
     publish_figure(study.out, "figure7", runs, figure, said, about, table)
 
 
-def signals(study: Study[ClassifierRun], depths: Sequence[int] = SIGNAL_DEPTHS) -> None:
+def signals(study: Study[ClassifierRun], networks: Sequence[str], only: Sequence[str] | None = None) -> None:
     """Run and measure what is missing, draw the signals by layer, and say whether they vanish.
+
+    Args:
+        networks: of the study.
+        only: as of ``Study.runs``.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    runs = study.runs([f"{kind}{depth}" for kind in ("plain", "resnet") for depth in depths])
+    runs = study.runs(networks, only=only)
     measured = [(run, signals_of(study, run)) for run in runs]
     about = {"bn_groups": GROUPS, "networks": {run.label: _plain(moments) for run, moments in measured}}
     figure, said = draw_signals(measured), signal_sentences(measured)

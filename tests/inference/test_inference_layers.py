@@ -1,11 +1,61 @@
-"""Inside a trained network, on its training images."""
+"""Inside a trained network, on its training images: in memory, and in folders."""
 
+import json
 from pathlib import Path
 
-from conftest import Refused
+import pytest
+import torch
+from conftest import Refused, Shown, save_network
+
+from residual.analysis.layers import responses
+from residual.data.folder import index_folder
+from residual.data.images import decode
+from residual.evaluation.views import crop_views, make_views
+from residual.models.weights import load_weights
 
 
-def test_layers_of_a_network_of_folders_are_measured_on_a_dataset(
-    trained_on_images: Path, refused: Refused
+def test_responses_of_a_network_of_folders_are_those_of_the_centres(
+    trained_on_images: Path, images: Path, shown: Shown
 ) -> None:
-    assert "was trained on a folder of images" in refused("analyze", "responses", trained_on_images)
+    found = json.loads(shown("analyze", "responses", trained_on_images, "--json").out)
+    weights, index = load_weights(trained_on_images), index_folder(images, "train")
+    assert found["images"] == len(index)
+    views = make_views("center", 32, 37)
+    centres = [
+        crop_views(decode(index.path(n), views.decoded_side)[None], views)[0][:, 0] for n in range(len(index))
+    ]
+    expected = responses(weights.model, (weights.preprocessing(image) for image in centres))
+    assert [layer["layer"] for layer in found["layers"]] == [response.layer for response in expected]
+    assert [layer["std"] for layer in found["layers"]] == pytest.approx([r.std for r in expected], rel=1e-4)
+    # Fewer of them come from all classes: not the first ones, which are all of one.
+    few = json.loads(shown("analyze", "responses", trained_on_images, "--images", "2", "--json").out)
+    ends = [centres[0], centres[-1]]
+    both = responses(weights.model, (weights.preprocessing(image) for image in ends))
+    assert few["images"] == 2
+    assert [layer["std"] for layer in few["layers"]] == pytest.approx([r.std for r in both], rel=1e-4)
+
+
+def test_signals_of_a_network_of_folders(trained_on_images: Path, shown: Shown) -> None:
+    arguments = ("analyze", "signals", trained_on_images, "--groups", "2", "--json")
+    found = json.loads(shown(*arguments).out)
+    assert list(found["moments"]) == ["at initialisation", "after training"]
+    for layers in found["moments"].values():
+        # Of the 18 layers all but the 7x7 one and the classifier.
+        assert len(layers) == 16
+        assert all(layer["variance"] > 0 and layer["gradient_norm"] > 0 for layer in layers)
+    assert json.loads(shown(*arguments).out) == found
+
+
+def test_imported_weights_are_measured_on_a_folder_that_is_named(
+    images: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    classes = index_folder(images, "train").classes
+    weights = save_network(tmp_path / "w", classes=classes, mean=torch.rand(3))
+    folder = ("--dataset", "folder", "--data-dir", images)
+    for command in ("responses", "signals"):
+        assert "layer1.0.conv1" in shown("analyze", command, weights, *folder).out
+    assert "name the folder that holds the training images" in refused(
+        "analyze", "responses", weights, *folder[:2]
+    )
+    grey = save_network(tmp_path / "grey", classes=classes, mean=torch.rand(1))
+    assert "takes images of 1 channels and files have 3" in refused("analyze", "responses", grey, *folder)

@@ -18,6 +18,7 @@ def study(images: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) ->
     out = tmp_path_factory.mktemp("study") / "imagenet"
     common = [*set_options(SMALL), "--data-dir", images, "--out", out]
     assert call("reproduce", "figure4", *common) == 0
+    assert call("reproduce", "signals-imagenet", "--networks", "plain34", "resnet34-a", *common) == 0
     assert call("reproduce", "table2", *common) == 0
     assert call("reproduce", "table3", "--networks", "plain34", "resnet34-a", *common) == 0
     assert call("reproduce", "table4", "--networks", "resnet34-b", *common) == 0
@@ -95,6 +96,14 @@ def test_figure4(study: Path) -> None:
         assert word in text
     stored = json.loads((study / "figure4.json").read_text())
     assert list(stored["networks"]) == ["plain-18", "plain-34", "ResNet-18", "ResNet-34 A"]
+
+
+def test_signals_of_the_networks_that_the_paper_speaks_of(study: Path) -> None:
+    stored = json.loads((study / "signals.json").read_text())
+    assert list(stored["networks"]) == ["plain-18", "plain-34", "ResNet-18", "ResNet-34 A"]
+    assert len(stored["networks"]["plain-34"]["at initialisation"]) == 32
+    assert all("non-zero variances" in sentence for sentence in stored["statements"])
+    assert (study / "imagenet-plain34" / "seed0" / "signals.json").is_file()
 
 
 def test_a_network_that_a_table_has_not(
