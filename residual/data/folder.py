@@ -295,6 +295,9 @@ def _root(data_dir: Path, split: Split) -> Path:
     above = data_dir.absolute().parent
     inside = data_dir.name in ("train", "val") and (above / "train").is_dir()
     remedy = f"name {above}" if inside else f"put a folder for each class into {root}"
+    if below := sorted(path for path in data_dir.iterdir() if (path / part).is_dir()):
+        # Many archives have one folder more around everything.
+        remedy = f"name {below[0]}"
     raise InputError(f"{data_dir} has no folder {part}; {remedy}")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import codecs
+import datetime
 import pickle
 import re
 import types
@@ -39,6 +40,8 @@ INERT = (
     argparse.Namespace,
     types.SimpleNamespace,
     PosixPath,
+    datetime.datetime,
+    datetime.timedelta,
     np.ndarray,
     np.dtype,
     codecs.encode,

@@ -136,6 +136,9 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(
 def test_wrong_folders(images: Path, tmp_path: Path) -> None:
     assert "there is no folder" in refusal(tmp_path / "absent")
     assert f"has no folder train; name {images}" in refusal(images / "val")
+    (tmp_path / "archive" / "flowers" / "train").mkdir(parents=True)
+    within = f"has no folder train; name {tmp_path / 'archive' / 'flowers'}"
+    assert within in refusal(tmp_path / "archive")
     strange = refusal(images, "val", ("cats", "dogs"))
     assert "has a class 'cat' that the training part has not; did you mean cats" in strange
     (images / "train" / "bird").mkdir()

@@ -4,6 +4,7 @@ import os
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -112,6 +113,7 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "acc": np.float64(91.7),
         "best": np.int64(3),
         "curve": np.arange(3.0),
+        "when": datetime.now(),
     },
     "arguments": lambda state: {
         "model": state,
