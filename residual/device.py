@@ -118,6 +118,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; from the CPU to a GPU without waiting for the work under way there."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.numel():
+        # PyTorch uses pinned memory again only when the copy is done.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep freed blocks instead of handing them back to the kernel.
 

@@ -25,6 +25,7 @@ from residual.device import (
     memory_ran_out,
     open_device,
     pick_device,
+    send,
     set_arithmetic,
 )
 from residual.evaluation.metrics import Tally
@@ -307,6 +308,31 @@ def test_a_device_for_trained_networks_leaves_the_switches_alone() -> None:
     assert open_device("cuda:1") == torch.device("cuda:1")
     assert open_device("auto") == CUDA
     assert switches() == before
+
+
+# --- copies ---
+
+
+def test_a_gpu_is_sent_pinned_memory_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, object]] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        done.append(("pinned", tensor.numel()))
+        return tensor
+
+    def to(tensor: torch.Tensor, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        done.append((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    send(torch.zeros(3), CUDA)
+    assert done == [("pinned", 3), ("cuda", True)]
+    # There is no memory to pin of nothing, and none of the CPU's.
+    done.clear()
+    send(torch.zeros(0, 4), CUDA)
+    send(torch.zeros(3), torch.device("cpu"))
+    assert done == [("cuda", False), ("cpu", False)]
 
 
 # --- memory ---

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..device import send
 from ..errors import InputError
 from ..randomness import Stream, generator, mix
 from .boxes import AnnotatedImage, BoxDataset
@@ -45,11 +46,13 @@ class TrainingImage:
         return int(self.image.shape[1]), int(self.image.shape[2])
 
     def to(self, device: torch.device) -> "TrainingImage":
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("image", "boxes", "labels", "crowds")
-        }
-        return replace(self, **moved)
+        return replace(
+            self,
+            image=send(self.image, device),
+            boxes=send(self.boxes, device),
+            labels=send(self.labels, device),
+            crowds=send(self.crowds, device),
+        )
 
 
 class BoxBatches(OrderedBatches):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..device import send
 from ..randomness import Stream, generator
 from .augment import Crops, draw_crops, pad_crop_flip
 from .dataset import Dataset
@@ -64,4 +65,4 @@ class ResidentBatches(OrderedBatches):
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return this rank's inputs, float (n, C, H, W), and targets, int64 (n,)."""
-        return self.assemble(self.plan(iteration).to(self.images.device))
+        return self.assemble(send(self.plan(iteration), self.images.device))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..device import send
 from ..errors import InputError
 from ..randomness import Stream, generator
 from .colour import ColourNoise
@@ -80,7 +81,7 @@ class StreamBatches(OrderedBatches):
         places = _places(reasons)
         targets = self.index.targets[chosen[places]]
         images = torch.from_numpy(pixels if places == list(range(len(places))) else pixels[places])
-        return self._finish(iteration, images.permute(0, 3, 1, 2)), targets.to(self.device)
+        return self._finish(iteration, images.permute(0, 3, 1, 2)), send(targets, self.device)
 
     def _begin(self, iteration: int) -> tuple[np.ndarray, list[Callable[[], str | None]]]:
         numbers, flipped = self._draws(iteration)
@@ -144,11 +145,9 @@ class StreamBatches(OrderedBatches):
 
     def _finish(self, iteration: int, images: Tensor) -> Tensor:
         """Subtract the mean and add colour noise, on the device."""
-        if self.device.type == "cuda":
-            images = images.pin_memory()
-        inputs = self.prepare(images.to(self.device, non_blocking=True))
+        inputs = self.prepare(send(images, self.device))
         if self.noise:
-            shifts = self.noise.shifts(self.batch, self._random(iteration, 1))[self.mine].to(self.device)
+            shifts = send(self.noise.shifts(self.batch, self._random(iteration, 1))[self.mine], self.device)
             std = getattr(self.prepare, "std", None)
             # A row each, in the inputs' layout: the innermost dimension, channels, is too short to loop over.
             rows = (shifts if std is None else shifts / std).expand(-1, -1, -1, self.crop.size)

@@ -23,7 +23,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align, roi_pool
 
 from ..data.box_batches import TrainingImage
-from ..device import sums_dtype
+from ..device import send, sums_dtype
 from ..models.preprocessing import Preprocessing
 from .backbones import Backbone
 from .targets import match_anchors, match_regions, sample, smooth_l1
@@ -229,12 +229,12 @@ class FasterRCNN(nn.Module):
         features = self.box_head(torch.cat([*pooled, *contexts]))
         regions, wholes = features[: -len(contexts)], features[-len(contexts) :]
         counts = torch.tensor([len(part) for part in pooled])
-        rows = torch.arange(len(contexts)).repeat_interleave(counts).to(features.device)
+        rows = send(torch.arange(len(contexts)).repeat_interleave(counts), features.device)
         return self.predict(torch.cat([regions, wholes[rows]], dim=1))
 
     def pool_whole_image(self, map: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the whole image of (height, width) pooled as one region, (1, C, roi_size, roi_size)."""
-        return self.pool(map, torch.tensor([[0.0, 0.0, size[1], size[0]]], device=map.device))
+        return self.pool(map, send(torch.tensor([[0.0, 0.0, size[1], size[0]]]), map.device))
 
     # Training
 
@@ -287,7 +287,7 @@ class FasterRCNN(nn.Module):
         if not len(candidates):
             # Nothing was proposed and nothing is there: the whole image is background.
             height, width = image.height_width
-            candidates = candidates.new_tensor([[0.0, 0.0, width, height]])
+            candidates = send(torch.tensor([[0.0, 0.0, width, height]]), candidates.device)
         positive, negative, matched = match_regions(candidates, image.boxes, image.crowds)
         random = _random(image.seed, 1, len(candidates), candidates.device)
         most = round(self.regions * ROI_POSITIVE_FRACTION)
@@ -365,7 +365,7 @@ def _whole_pixels(boxes: Tensor, map: Tensor, stride: int) -> Tensor:
     """
     height, width = map.shape[2:]
     # The largest coordinate that is rounded to the last cell, whatever is done with halves.
-    edge = boxes.new_tensor([width, height]) * stride - stride / 2 - 1
+    edge = send(torch.tensor([width, height], dtype=boxes.dtype), boxes.device) * stride - stride / 2 - 1
     first = torch.minimum(boxes[:, :2], edge)
     last = torch.maximum(torch.minimum(boxes[:, 2:] - 1, edge), first)
     return torch.cat([first, last], dim=1)
@@ -380,4 +380,4 @@ def _encode(coder: BoxCoder, boxes: Tensor, matched: Tensor, regions: Tensor) ->
 def _random(seed: int, use: int, count: int, device: torch.device) -> Tensor:
     """Return numbers in [0, 1) that are the same on every device; anchors and regions use different ones."""
     generator = torch.Generator().manual_seed(seed * 2 + use)
-    return torch.rand(count, generator=generator).to(device)
+    return send(torch.rand(count, generator=generator), device)

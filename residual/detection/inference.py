@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.transforms.v2.functional import resize
 
-from ..device import full_float32
+from ..device import full_float32, send
 from ..errors import InputError
 from .average_precision import Detections
 from .faster_rcnn import FasterRCNN, decode
@@ -81,7 +81,7 @@ def detect(
         InputError: for an image that is too long.
     """
     device = members[0].cls_score.weight.device
-    images = [image.to(device) for image in images]
+    images = [send(image, device) for image in images]
     sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
     autocast = torch.autocast(device.type, torch.bfloat16, how.precision == "bfloat16")
     with full_float32(device), autocast:
@@ -141,7 +141,7 @@ def _outputs(
         ]
         contexts = None
         if member.global_context:
-            whole = [every.new_tensor([[0.0, 0.0, width, height]]) for height, width in sizes]
+            whole = [send(torch.tensor([[0.0, 0.0, width, height]]), every.device) for height, width in sizes]
             contexts = [
                 pool_maxout(member, view.maps, view.scales, box)
                 for view, box in zip(seen, whole, strict=True)
@@ -189,4 +189,4 @@ def _resized(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> Te
 
 def _scale(resized: Tensor, image: Tensor) -> Tensor:
     x, y = resized.shape[2] / image.shape[2], resized.shape[1] / image.shape[1]
-    return torch.tensor([x, y, x, y], device=image.device)
+    return send(torch.tensor([x, y, x, y]), image.device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import DamagedImage
+from ..device import send
 from ..distributed import World
 from ..models import Classifier
 from .labelled import LabelledImages
@@ -100,7 +101,7 @@ def evaluate(
 
     batches = images.batches(views, model.in_channels, world, skip)
     for rows, numbers in scored(model, prepare, batches, views):
-        positions = torch.tensor(numbers, device=device)
+        positions = send(torch.tensor(numbers), device)
         tally.add(rows, targets[positions])
         if kept is not None:
             kept[positions] = rows
@@ -123,4 +124,4 @@ def scored(
     """
     device = next(model.parameters()).device
     for crops, items in batches:
-        yield score(model, prepare, [part.to(device) for part in crops], views), items
+        yield score(model, prepare, [send(part, device) for part in crops], views), items

@@ -156,3 +156,18 @@ def test_a_folder_of_damaged_images_is_an_error(plain_colours: FolderIndex) -> N
         plain_colours.path(position).write_bytes(b"")
     with pytest.raises(InputError, match=r"none of the 11 images of .* can be read"):
         stream(plain_colours)(0)
+
+
+@pytest.mark.gpu
+def test_a_batch_reaches_a_gpu_without_waiting(plain_colours: FolderIndex) -> None:
+    device = torch.device("cuda")
+    noise = ColourNoise(torch.ones(3), torch.eye(3), 0.1)
+    prepare = Preprocessing(torch.zeros(3)).to(device)
+    batches = stream(plain_colours, device=device, noise=noise, prepare=prepare)
+    batches(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        inputs, targets = batches(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert inputs.device.type == targets.device.type == "cuda"
