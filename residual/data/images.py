@@ -67,7 +67,7 @@ STRIP = 1 << 22
 #: The EXIF tag of the orientation, and its values for which width and height change places.
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 #: TIFF's tags of the bits of a sample, and of whether 0 is white (0) or black.
-BITS, PHOTOMETRIC = 258, 262
+BITS, INTERPRETATION = 258, 262
 #: How a JPEG begins.
 JPEG = b"\xff\xd8\xff"
 
@@ -396,7 +396,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Return an image as it is to be seen, with 8 bits a value, in any of the modes that ``_rgb`` takes."""
     white = _white(image) if image.mode.startswith(("I", "F")) else None
     # Pillow turns the 8 bits of such a TIFF about, and leaves deeper ones to us.
-    negative = white is not None and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    negative = white is not None and getattr(image, "tag_v2", {}).get(INTERPRETATION) == 0
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     image.load()
