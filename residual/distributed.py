@@ -4,6 +4,9 @@ There is no launcher of our own: ``torchrun --nproc-per-node=2 -m residual train
 and a process that torchrun did not start is a world of one.
 """
 
+import atexit
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +77,14 @@ def join(device: torch.device) -> World:
             # After a restart torchrun's store still holds the addresses of the dead: not to be called again.
             # (Agents of several nodes may count restarts differently.)
             store = dist.PrefixStore(f"restart {restarts()}", store)
+        # Functions of this module keep the group as a default value where it is first imported after joining,
+        # which making a model that exchanges gradients does.
+        importlib.import_module("torch.distributed.nn")
         dist.init_process_group(backend, timeout=LONG, store=store, rank=rank, world_size=size)
+        # The group's threads end with the last reference to it, and must not live to see the interpreter taken
+        # apart: now and then they then abort the process, after all work is done. A model that exchanges
+        # gradients holds the group in a cycle of references.
+        atexit.register(gc.collect)
     return World(dist.get_rank(), dist.get_world_size())
 
 
