@@ -81,9 +81,9 @@ def join(device: torch.device) -> World:
         # which making a model that exchanges gradients does.
         importlib.import_module("torch.distributed.nn")
         dist.init_process_group(backend, timeout=LONG, store=store, rank=rank, world_size=size)
-        # The group's threads end with the last reference to it, and must not live to see the interpreter taken
-        # apart: now and then they then abort the process, after all work is done. A model that exchanges
-        # gradients holds the group in a cycle of references.
+        # The group's threads end with the last reference to it, and must not live to see the interpreter
+        # taken apart: now and then they then abort the process, after all work is done. A model that
+        # exchanges gradients holds the group in a cycle of references.
         atexit.register(gc.collect)
     return World(dist.get_rank(), dist.get_world_size())
 
