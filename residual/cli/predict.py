@@ -32,7 +32,7 @@ Examples:
   residual predict runs/mine images/ 'more/*.png' --top 3 --csv > found.csv
   residual predict weights/resnet50 images/ --sheet sheet.png
   residual predict weights/resnet50 cat.jpg --heat heat
-  residual predict weights/resnet50 cat.jpg --heat heat --class 'tabby, tabby cat'
+  residual predict weights/resnet50 cat.jpg --heat heat --class tabby
 """
 )
 def predict(
