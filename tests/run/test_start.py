@@ -113,7 +113,8 @@ def test_a_setting_that_does_not_fit_the_weights_is_never_lost(
         start, key = ["train", "finetune", *set_options(TUNE), "--data-dir", images], f"model.{option}"
     out = tmp_path / "run"
     said = refused(*start, "--weights", weights, "--set", f"{key}={asked}", "--out", out)
-    assert said.count("\n") == 1
+    # A machine with bfloat16 is told of it first.
+    assert len([line for line in said.splitlines() if not line.startswith("note: ")]) == 1
     assert f"has {option} {theirs} and the recipe {asked}" in said
     assert not out.exists()
 
