@@ -1,5 +1,6 @@
 """What ends a command: wrong input, a package that lacks, or a signal; and what offers the nearest names."""
 
+import operator
 from collections.abc import Iterable
 
 #: What ``pip install`` takes: ``residual`` is another project's name on the package index.
@@ -39,6 +40,21 @@ def printable(text: str) -> str:
 def needs(what: str, package: str, extra: str) -> InputError:
     """Return the error for something that needs a package which is not installed, of one of our extras."""
     return InputError(f"{what} needs the package {package}: pip install '{DISTRIBUTION}[{extra}]'")
+
+
+def whole_number(what: str, value: object, least: int = 1) -> int:
+    """Return a whole number of any type, NumPy's too.
+
+    Raises:
+        InputError: for what is none, or less than ``least``.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise InputError(f"{what} is a whole number of at least {least}, not {value!r}")
+    return number
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

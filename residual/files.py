@@ -2,11 +2,12 @@
 
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from .errors import InputError
+
+#: Bytes of the largest text that is read; the largest of COCO's files has half of it.
+TEXT_BYTES = 1 << 30
+#: Digits of the largest whole number in JSON: a file's time in nanoseconds has 19.
+DIGITS = 20
+#: What may be part of a number that is too large.
+LARGE_NUMBER = re.compile(rf"[eE]\+?\d{{3}}|\d{{{DIGITS + 1}}}")
 
 
 def refuse_existing(path: Path) -> None:
@@ -123,31 +131,113 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def as_json(value: Any) -> str:
-    """Return plain data as the text of a JSON file."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    """Return plain data as the text of a JSON file; a number that is none (NaN) or infinite becomes null."""
+    return strict_json(_finite(value), indent=2) + "\n"
+
+
+def as_json_line(value: Any) -> str:
+    """Return plain data as a line of a file of JSON lines, as ``as_json``."""
+    return strict_json(_finite(value)) + "\n"
+
+
+def strict_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return plain data as JSON that every reader takes: a name's bytes that are no UTF-8 are escaped in it.
+
+    Raises:
+        InputError: when a number is none (NaN) or infinite: JSON has no such numbers.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    except ValueError:
+        raise InputError(
+            "a result is no finite number, and JSON has no other ones; the network has diverged, or its "
+            "weights are damaged"
+        ) from None
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: Path, remedy: str = "get it anew") -> str:
-    """Return a text file's content.
+    """Return a text file's content: UTF-8, with or without a byte order mark, lines that end in "\\n".
 
     Raises:
-        InputError: when it cannot be read or is no text; the sentence ends with the remedy.
+        InputError: when it is no regular file, is too large to be text of ours, cannot be read or is no text;
+            the sentence ends with the remedy.
     """
     check_file(path)
     try:
+        size = path.stat().st_size
+        if size > TEXT_BYTES:
+            raise damaged(path, f"{size:,} bytes, and {TEXT_BYTES:,} are the most that are read", remedy)
         # Some editors begin a text with a byte order mark, which is no part of it.
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise damaged(path, first_line(error), remedy) from None
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"no UTF-8 text at byte {error.start:,}", remedy) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def read_json(path: Path, remedy: str = "get it anew") -> Any:
-    """Return a JSON file's content; errors as of ``read_text``."""
-    text = read_text(path, remedy)
+def read_json(path: Path, shape: Any, remedy: str = "get it anew") -> Any:
+    """Return a JSON file's content, of a shape that is checked.
+
+    Args:
+        shape: a type that pydantic knows: ``list[dict[str, Any]]``, a model of keys that are to be there.
+
+    Raises:
+        InputError: as ``read_text``, and naming the place where it is no JSON or of another shape.
+    """
+    return parse_json(read_text(path, remedy), shape, lambda reason: damaged(path, reason, remedy))
+
+
+def parse_json(text: str, shape: Any, fault: Callable[[str], Exception]) -> Any:
+    """Return what a JSON text says, of a shape that is checked.
+
+    Args:
+        fault: from what is wrong, and where, to the error.
+    """
+    # Functions of Python for each number would double the time that a large file takes.
+    careful: dict[str, Any] = {"parse_float": _fraction, "parse_int": _whole_number}
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, first_line(error), remedy) from None
+        value = json.loads(text, **(careful if LARGE_NUMBER.search(text) else {}))
+    except RecursionError:
+        raise fault("nested too deeply") from None
+    except ValueError as error:
+        raise fault(first_line(error)) from None
+    return checked(value, shape, fault)
+
+
+def checked(value: Any, shape: Any, fault: Callable[[str], Exception]) -> Any:
+    """Return plain data as they are, of a shape that is checked; arguments as of ``parse_json``."""
+    from pydantic import TypeAdapter, ValidationError  # not for --help
+
+    try:
+        TypeAdapter(shape).validate_python(value, strict=True)
+        return value
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise fault(f"{where}: {reason}" if where else reason) from None
+
+
+def _fraction(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return value
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits")
+    return int(digits)
 
 
 def damaged(path: Path, reason: str, remedy: str = "get it anew", kind: str = "") -> InputError:

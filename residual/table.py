@@ -8,7 +8,10 @@ from typing import Any
 import rich.table
 
 from .files import as_json, write_derived
-from .terminal import console, say
+from .terminal import console, say, shown
+
+#: Letters of a name that are never folded, and those that separate columns.
+NAME, BETWEEN = 16, 3
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,35 @@ class Table:
 
     def print(self, *, stderr: bool = False) -> None:
         """Print it for a terminal: notes stand below, for beside the numbers there is no room."""
-        shown = rich.table.Table(title=self.title, caption=self.caption or None)
-        for place in self._used:
-            named = place < self.names
-            shown.add_column(self.headings[place], justify="left" if named else "right", overflow="fold")
+        table = rich.table.Table(title=self.title, caption=self.caption or None)
+        used = self._used
+        wide = [
+            max(map(len, (*self.headings[place].split(), *(row.cells[place] for row in self.rows))))
+            for place in used
+        ]
+        named = sum(place < self.names for place in used)
+        least = [min(NAME, width) for width in wide[:named]]
+        # In a narrow terminal numbers are folded first: a name in parts is none.
+        room, numbers = console().width - sum(least) - BETWEEN * len(wide) - 1, wide[named:]
+        while sum(numbers) > max(room, len(numbers)):
+            numbers[numbers.index(max(numbers))] -= 1
+        narrow = numbers != wide[named:]
+        for place, n in enumerate(used):
+            heading = self.headings[n]
+            if place < named:
+                table.add_column(heading, overflow="fold", min_width=least[place])
+            else:
+                most = numbers[place - named] if narrow else None
+                table.add_column(heading, justify="right", overflow="fold", max_width=most)
         notes: dict[str, list[str]] = {}
         for row in self.rows:
             if row.rule:
-                shown.add_section()
-            shown.add_row(*(row.cells[n] for n in self._used), style="dim" if row.dim else None)
+                table.add_section()
+            table.add_row(*(shown(row.cells[n]) for n in used), style="dim" if row.dim else None)
             if row.note:
                 name, *more = row.cells[: self.names]
                 notes.setdefault(row.note, []).append(f"{name} ({', '.join(more)})" if more else name)
-        console(stderr=stderr).print(shown)
+        console(stderr=stderr).print(table)
         say(*(f"{note}: {'; '.join(names)}" for note, names in notes.items()), stderr=stderr)
         if self.remark:
             say(self.remark, stderr=stderr)

@@ -23,7 +23,12 @@ def console(*, stderr: bool = False) -> Console:
 def say(*lines: str, stderr: bool = False) -> None:
     """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
     for line in lines:
-        console(stderr=stderr).print(line, soft_wrap=True)
+        console(stderr=stderr).print(shown(line), soft_wrap=True)
+
+
+def shown(name: str) -> str:
+    """Return a text as every terminal and file takes it: bytes of a name that are no UTF-8 as ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def progress(*, silent: bool = False) -> Progress:

@@ -1,5 +1,8 @@
 """Files that we write and read back: whole or not at all, nothing overwritten, a sentence where it fails."""
 
+import json
+import math
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import sentence_of
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 
 from residual.files import (
@@ -24,6 +28,7 @@ from residual.files import (
     refuse_existing,
     remove_half_written,
     replace_file,
+    strict_json,
     write_derived,
     write_new,
     written_whole,
@@ -182,7 +187,7 @@ else:
 def test_text_and_json_come_back(tmp_path: Path) -> None:
     value = {"name": "Grüße", "numbers": [1, 2.5, None]}
     write_new(tmp_path / "a.json", as_json(value))
-    assert read_json(tmp_path / "a.json") == value
+    assert read_json(tmp_path / "a.json", dict) == value
     text = read_text(tmp_path / "a.json")
     assert text.endswith("}\n")
     assert "Grüße" in text
@@ -190,16 +195,66 @@ def test_text_and_json_come_back(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for read in (read_text, read_json):
+    for read in (read_text, lambda path: read_json(path, dict)):
         assert sentence_of(lambda read=read: read(path)) == f"there is no file {path}"
         assert sentence_of(lambda read=read: read(tmp_path)) == f"there is no file {tmp_path}"
     for content in (b"\xff\xfe", b"{", b"", b"[" * 100_000):
         path.write_bytes(content)
-        said = sentence_of(lambda: read_json(path, "train it again"))
+        said = sentence_of(lambda: read_json(path, list, "train it again"))
         assert said.startswith(f"{path} is damaged (")
         assert said.endswith("); train it again")
     path.write_bytes(b"\xff\xfe")
     assert sentence_of(lambda: read_text(path)).endswith("; get it anew")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"n": 1e999}', "1e999 is too large a number"),
+        ('{"n": 1' + "0" * 5000 + "}", "a whole number of 5,001 digits"),
+        ('{"n": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"n": NaN}', "n: Input should be a finite number"),
+        ('{"n": "1"}', "n: Input should be a valid number"),
+        ("{}", "n: Field required"),
+        ("[1]", "Input should be a valid dictionary or instance of Shape"),
+        ('{"n": 1', "Expecting ',' delimiter: line 1 column 8 (char 7)"),
+    ],
+)
+def test_json_of_another_shape_is_named_by_its_place(content: str, reason: str, tmp_path: Path) -> None:
+    class Shape(BaseModel):
+        model_config = ConfigDict(allow_inf_nan=False)
+        n: float
+
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    assert sentence_of(lambda: read_json(path, Shape)) == f"{path} is damaged ({reason}); get it anew"
+    path.write_text('\ufeff{"n": 1, "more": 1e-400}')
+    assert read_json(path, Shape) == {"n": 1, "more": 0.0}
+    path.write_text('{"n": 1}', encoding="utf-16")
+    assert "no UTF-8 text at byte 0" in sentence_of(lambda: read_json(path, Shape))
+
+
+def test_no_more_is_read_than_a_text_of_ours_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.touch()
+    os.truncate(path, 2**40)
+    assert "1,099,511,627,776 bytes" in sentence_of(lambda: read_text(path))
+    path.unlink()
+    os.mkfifo(path)
+    assert sentence_of(lambda: read_text(path)) == f"there is no file {path}"
+
+
+def test_numbers_that_json_has_not(tmp_path: Path) -> None:
+    assert json.loads(as_json({"loss": math.inf, "more": [math.nan, (1.5,)]})) == {
+        "loss": None,
+        "more": [None, [1.5]],
+    }
+    assert "no finite number" in sentence_of(lambda: strict_json({"loss": math.nan}))
+    # Bytes of a name that are no UTF-8 come back.
+    text = strict_json({"n": "caf\udce9 größe"})
+    text.encode("utf-8")
+    assert "größe" in text
+    assert json.loads(text) == {"n": "caf\udce9 größe"}
 
 
 def test_what_is_said_of_a_file() -> None:

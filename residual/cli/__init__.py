@@ -12,6 +12,7 @@ from . import (
     classification,
     detect,
     export,
+    output,
     predict,
     push,
     report,
@@ -20,6 +21,7 @@ from . import (
     weights,
 )
 from .help import use_plain_help
+from .options import only_first_rank
 
 app = typer.Typer(
     name="residual",
@@ -45,32 +47,40 @@ use_plain_help(app)
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    only_first_rank(context, ("train", "evaluate", "ensemble", "detect", "reproduce"))
     if version:
         typer.echo(f"residual {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    """Run the command; wrong input ends with one sentence on stderr and exit code 2."""
+    """Run the command; wrong input ends with one sentence on stderr and exit code 2.
+
+    What is wrong with the command itself ends with exit code 70, and its traceback in a file.
+    """
     try:
-        app()
+        with output.in_order():
+            app()
     except InputError as error:
         _fail(str(error), 2)
     except Interrupted as error:
         _fail(str(error), 128 + error.signal)
-    except RuntimeError as error:
-        # By its name: importing PyTorch for its class takes seconds, and --help needs none.
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        _fail(
-            "the GPU's memory ran out; take fewer images or smaller ones at a time (a lower --batch, "
-            "--scales or data.shorter_side), or --device cpu",
-            2,
-        )
     except BrokenPipeError:
         # The reader of our output (head, say) has gone; that is no error.
         sys.stderr.close()
+    except Exception as error:
+        # By its name: importing PyTorch for its class takes seconds, and --help needs none.
+        if type(error).__name__ == "OutOfMemoryError":
+            _fail(
+                "the GPU's memory ran out; take fewer images or smaller ones at a time (a lower --batch, "
+                "--scales or data.shorter_side), or --device cpu",
+                2,
+            )
+        _fail(output.unexpected(error), 70)
 
 
 def _fail(sentence: str, code: int) -> None:

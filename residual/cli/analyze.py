@@ -13,10 +13,10 @@ from .options import (
     Json,
     WeightsFolder,
     check_figure_file,
-    print_json,
     progress_bar,
     write_figure,
 )
+from .output import print_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,10 +14,10 @@ from .options import (
     Settings,
     WeightsFolder,
     print_errors,
-    print_json,
     takes,
     warn,
 )
+from .output import print_json
 from .training import RunAsked, show_recipes, train_run
 
 app = typer.Typer()

@@ -15,12 +15,12 @@ from .options import (
     check_figure_file,
     drawn_files,
     find_images,
-    print_csv,
-    print_json,
+    only_first_rank,
     progress_bar,
     takes,
     write_figure,
 )
+from .output import print_csv, print_json
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Object detection: Faster R-CNN on the paper's networks.",
 )
+
+
+@app.callback()
+def group(context: typer.Context) -> None:
+    only_first_rank(context, ("train",))
+
 
 BoxesDir = Annotated[
     Path | None,

@@ -1,11 +1,9 @@
 """What several commands share: options, printing, and reading an option's text."""
 
-import csv
 import glob
 import inspect
-import io
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +120,17 @@ class EvaluationAsked:
         )
 
 
+def only_first_rank(context: typer.Context, shared: Collection[str]) -> None:
+    """Have one process do a command whose work is not shared: torchrun's others would print it again.
+
+    Args:
+        shared: the commands that are.
+    """
+    # Not asked of distributed.py, which takes seconds to import PyTorch.
+    if os.environ.get("RANK", "0") != "0" and context.invoked_subcommand not in shared:
+        raise typer.Exit
+
+
 def takes(
     kind: type[Any], names: Collection[str] = (), **changed: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -157,18 +166,6 @@ def _changed(parameter: inspect.Parameter, changed: dict[str, Any]) -> inspect.P
     new = changed[parameter.name]
     typed = get_origin(new) is Annotated
     return parameter.replace(annotation=new) if typed else parameter.replace(default=new)
-
-
-def print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2))
-
-
-def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows(rows)
-    typer.echo(text.getvalue(), nl=False)
 
 
 def numbers(option: str, text: str) -> list[float]:
@@ -275,7 +272,15 @@ def print_errors(metrics: "Metrics") -> None:
     typer.echo(f"  loss         {metrics.loss:7.3f}")
 
 
-def lines(path: Path) -> list[str]:
+def class_names(path: Path) -> list[str]:
+    """Return the names in a text file, one a line.
+
+    Raises:
+        InputError: when it cannot be read, or a line before the last name is empty.
+    """
     from ..files import read_text
 
-    return read_text(path, "name another with --classes").splitlines()
+    names = [line.strip() for line in read_text(path, "name another with --classes").rstrip().split("\n")]
+    if "" in names:
+        raise InputError(f"{path}: line {names.index('') + 1} is empty; write a class name a line")
+    return names

@@ -1,6 +1,5 @@
 """``residual predict``: what a trained network sees in images."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +13,10 @@ from .options import (
     WeightsFolder,
     drawn_files,
     find_images,
-    print_csv,
     progress_bar,
     warn,
 )
+from .output import print_csv, print_json
 
 if TYPE_CHECKING:
     from ..inference.classifier import Network, Prediction
@@ -87,11 +86,7 @@ def predict(
     if not found:
         raise InputError(f"none of the {len(files):,} images could be read")
     if as_json:
-        typer.echo(
-            json.dumps(
-                [_plain(file, predictions) for file, predictions in found], indent=2, ensure_ascii=False
-            )
-        )
+        print_json([_plain(file, predictions) for file, predictions in found])
     elif as_csv:
         _print_csv(found)
     else:

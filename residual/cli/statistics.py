@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, print_json
+from .options import Json
+from .output import print_json
 
 app = typer.Typer()
 

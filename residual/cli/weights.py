@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import Classes, Json, Shortcut, Variant, lines, numbers, print_json
+from .options import Classes, Json, Shortcut, Variant, class_names, numbers
+from .output import print_json
 
 app = typer.Typer()
 
@@ -244,4 +245,4 @@ def _class_names(source: str) -> list[str]:
         from ..class_names import imagenet_classes
 
         return [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
-    return lines(Path(source))
+    return class_names(Path(source))

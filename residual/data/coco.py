@@ -213,10 +213,7 @@ def _annotations(folder: Path, split: str) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: instances are a mapping with images, annotations and categories")
-    return content
+    return read_json(file, dict)
 
 
 def _list(content: dict[str, Any], key: str, file: Path) -> list[Any]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -84,8 +84,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 #: and the (width, height) that it is resized to.
 CropFunction = Callable[[int, int], tuple[tuple[float, float, float, float], tuple[int, int]]]
 
-#: A file, a PIL image, uint8 (H, W), (H, W, 1) or (H, W, 3) of NumPy, or uint8 (1 or 3, H, W) of PyTorch.
-ImageLike = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+#: A file's path or an open file, a PIL image, uint8 (H, W), (H, W, 1) or (H, W, 3) of NumPy, or uint8
+#: (1 or 3, H, W) of PyTorch.
+ImageLike = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[np.uint8] | Tensor
 
 
 class DamagedImage(InputError):
@@ -121,23 +122,32 @@ def decode(path: Path, shorter_side: int | None = None) -> Tensor:
 
 
 def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
-    """Return an image as uint8 (3, H, W).
+    """Return an image as uint8 (3, H, W), of memory of its own: what is given may change afterwards.
+
+    A PIL image is what its file is: upright, laid on white, with 8 bits a value. A file that is open is read
+    from its beginning.
 
     Args:
-        shorter_side: as in ``decode``, for a file.
+        shorter_side: as in ``decode``, for a path.
 
     Raises:
-        DamagedImage: for a file that cannot be read.
+        DamagedImage: for a file or a PIL image that cannot be read.
         InputError: for what is no image.
     """
-    if isinstance(image, str | Path):
-        return decode(Path(image), shorter_side)
+    if isinstance(image, str | os.PathLike):
+        return decode(Path(os.fsdecode(image)), shorter_side)
     if isinstance(image, Image.Image):
         with _said_of("the image"):
             return _pixels(image)
+    if is_open_file(image):
+        with _said_of("the open file"):
+            image.seek(0)
+            with _reader(image) as opened, _memory_for(opened, opened.size, "the open file"):
+                return _pixels(opened)
     if not isinstance(image, np.ndarray | Tensor):
         raise InputError(
-            f"{type(image).__name__} is no image; give a path, a PIL image, an array or a tensor"
+            f"{type(image).__name__} is no image; give a path, an open file, a PIL image, an array or a "
+            "tensor"
         )
     if isinstance(image, np.ndarray):
         form = "(H, W), (H, W, 1) or (H, W, 3)"
@@ -148,7 +158,7 @@ def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
     else:
         form = "(1, H, W) or (3, H, W)"
         fits = image.dtype == torch.uint8 and image.ndim == 3 and len(image) in (1, 3)
-        tensor = image.cpu()
+        tensor = image.detach().cpu().clone()
     if not fits or 0 in image.shape:
         kind = "an array" if isinstance(image, np.ndarray) else "a tensor"
         raise InputError(
@@ -156,6 +166,11 @@ def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
             f"(0 to 255), {form}"
         )
     return tensor.expand(3, -1, -1)
+
+
+def is_open_file(value: object) -> TypeGuard[BinaryIO]:
+    """Whether a value is read as a file is."""
+    return hasattr(value, "read") and hasattr(value, "seek")
 
 
 def decode_part(
@@ -351,7 +366,7 @@ def _reader(file: BinaryIO) -> Image.Image:
     return JpegImageFile(file) if start == JPEG else Image.open(file, formats=READABLE)
 
 
-def _memory_for(image: Image.Image, full: tuple[int, int], path: Path) -> AbstractContextManager[None]:
+def _memory_for(image: Image.Image, full: tuple[int, int], what: Path | str) -> AbstractContextManager[None]:
     """Hold the memory that decoding an opened image takes; wait where other threads hold it.
 
     Args:
@@ -370,7 +385,7 @@ def _memory_for(image: Image.Image, full: tuple[int, int], path: Path) -> Abstra
         # The decoder keeps 16 bits for each value of all of it, at whatever scale.
         need += 2 * bands * math.prod(full)
     if need > MEMORY:
-        raise _too_large(path, f"{full[0]:,} x {full[1]:,} pixels", need)
+        raise _too_large(what, f"{full[0]:,} x {full[1]:,} pixels", need)
     return _budget.hold(need)
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import as_json, damaged, first_line, read_json, written_whole
+from ..files import as_json, checked, damaged, first_line, read_json, written_whole
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
@@ -136,10 +136,10 @@ def is_detector(folder: Path) -> bool:
         return False
     folder = weights_in(folder)
     try:
-        content = read_json(folder / CONFIG_FILE)
+        content = read_json(folder / CONFIG_FILE, dict)
     except InputError:
         return False
-    return isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT
+    return content.get("format") == DETECTOR_FORMAT
 
 
 def read_detector(folder: Path) -> StoredDetector:
@@ -190,8 +190,8 @@ def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
                 f"residual detect train --resume --out {folder}"
             )
         raise InputError(f"{folder} holds no detector (it has no {CONFIG_FILE})")
-    content = read_json(file, ANEW)
-    form = content.get("format") if isinstance(content, dict) else None
+    content = read_json(file, dict, ANEW)
+    form = content.get("format")
     if form == FORMAT:
         raise InputError(
             f"{folder} holds a classifier, and a detector is expected; train a detector from it with: "
@@ -203,8 +203,5 @@ def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
         raise InputError(
             f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
         )
-    try:
-        return DetectorWeightsConfig.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", ANEW) from None
+    checked(content, DetectorWeightsConfig, lambda reason: damaged(file, reason, ANEW))
+    return DetectorWeightsConfig.model_validate(content)

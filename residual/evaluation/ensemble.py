@@ -12,7 +12,7 @@ from .scores import Scores
 def average(members: Sequence[tuple[str, Scores]]) -> Scores:
     """Average the scores of networks on the same images, in the first member's order.
 
-    Images are matched by id and classes by name, whatever their order.
+    Images are matched by id and classes by name (evaluation/classes.py), whatever their order.
 
     Args:
         members: what each is called in messages, and its scores.
@@ -26,11 +26,15 @@ def average(members: Sequence[tuple[str, Scores]]) -> Scores:
     first_name, first = members[0]
     total = first.probabilities.double()
     for name, scores in members[1:]:
-        _same(first.classes, scores.classes, "class", first_name, name)
-        _same(first.ids, scores.ids, "image", first_name, name)
+        if len(scores.classes) != len(first.classes):
+            raise InputError(
+                f"{name} has {len(scores.classes):,} classes and {first_name} has {len(first.classes):,}; "
+                "average scores of networks with the same classes"
+            )
+        scores = scores.in_order_of(first.classes, f"{first_name} with {name}")
+        _same_images(first.ids, scores.ids, first_name, name)
         place = {image: n for n, image in enumerate(scores.ids)}
         order = torch.tensor([place[image] for image in first.ids], dtype=torch.int64)
-        scores = scores.in_order_of(first.classes)
         differ = (scores.targets[order] != first.targets).nonzero()
         if len(differ):
             n = int(differ[0])
@@ -44,14 +48,14 @@ def average(members: Sequence[tuple[str, Scores]]) -> Scores:
     return replace(first, probabilities=mean, about={"ensemble": [name for name, _ in members]})
 
 
-def _same(ours: tuple[str, ...], theirs: tuple[str, ...], what: str, first_name: str, name: str) -> None:
-    """Raise an InputError unless two members have the same names."""
+def _same_images(ours: tuple[str, ...], theirs: tuple[str, ...], first_name: str, name: str) -> None:
+    """Raise an InputError unless two members have the same images."""
     for some, other, holder, lacking in ((ours, theirs, first_name, name), (theirs, ours, name, first_name)):
         there = set(other)
         missing = [entry for entry in some if entry not in there]
         if missing:
             more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
             raise InputError(
-                f"{lacking} lacks the {what} {missing[0]!r}{more}, which {holder} has; average scores of "
-                "networks with the same classes on the same images"
+                f"{lacking} lacks the image {missing[0]!r}{more}, which {holder} has; average scores of "
+                "networks on the same images"
             )

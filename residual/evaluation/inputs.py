@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from ..errors import InputError
 from ..models.classifier import Classifier
@@ -43,7 +42,10 @@ def with_channels(image: Tensor, channels: int) -> Tensor:
     if channels == 3:
         return image
     if channels == 1:
-        return rgb_to_grayscale(image)
+        # As Pillow does it, exactly: grey stays grey.
+        red, green, blue = image.to(torch.int32).unbind(-3)
+        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        return luma.to(torch.uint8).unsqueeze(-3)
     raise InputError(f"the network takes {channels} channels; images have 3, or 1 when they are made grey")
 
 

@@ -1,6 +1,5 @@
 """Softmax scores of a set of images: their errors, and a file that keeps them for an ensemble."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import check_new, damaged, first_line, written_whole
+from ..files import check_new, damaged, first_line, parse_json, strict_json, written_whole
+from .classes import match_classes
 from .metrics import Metrics, Tally
 
 FORMAT = "residual scores"
@@ -48,10 +48,16 @@ class Scores:
         tally.add(self.probabilities, self.targets)
         return tally.metrics()
 
-    def in_order_of(self, classes: tuple[str, ...]) -> "Scores":
-        """Return the same scores with the classes, which are the same ones, in another order."""
-        place = {name: k for k, name in enumerate(self.classes)}
-        order = torch.tensor([place[name] for name in classes])
+    def in_order_of(self, classes: tuple[str, ...], source: str) -> "Scores":
+        """Return the same scores with the same classes in another order, and by the names that are given.
+
+        Args:
+            source: of these scores, for messages.
+
+        Raises:
+            InputError: when the classes are others.
+        """
+        order = match_classes(classes, self.classes, source)
         return replace(
             self,
             classes=classes,
@@ -70,9 +76,9 @@ def save_scores(scores: Scores, file: Path) -> None:
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
-        "ids": json.dumps(scores.ids, ensure_ascii=False),
-        "classes": json.dumps(scores.classes, ensure_ascii=False),
-        "about": json.dumps(scores.about, ensure_ascii=False),
+        "ids": strict_json(scores.ids),
+        "classes": strict_json(scores.classes),
+        "about": strict_json(scores.about),
     }
     tensors = {"probabilities": scores.probabilities.contiguous(), "targets": scores.targets.contiguous()}
     with written_whole(file) as temporary:
@@ -99,7 +105,7 @@ def load_scores(file: Path) -> Scores:
                 classes=_names(metadata["classes"]),
                 probabilities=content.get_tensor("probabilities"),
                 targets=content.get_tensor("targets"),
-                about=json.loads(metadata["about"]),
+                about=parse_json(metadata["about"], dict, ValueError),
             )
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise damaged(file, first_line(error), ANEW, "scores") from None
@@ -108,10 +114,7 @@ def load_scores(file: Path) -> Scores:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list):
-        raise ValueError("its names are no list")
-    return tuple(map(str, names))
+    return tuple(parse_json(text, list[str], ValueError))
 
 
 def _check(scores: Scores, file: Path) -> None:
@@ -119,6 +122,11 @@ def _check(scores: Scores, file: Path) -> None:
     if scores.probabilities.shape != shape or scores.targets.shape != shape[:1]:
         reason = f"{tuple(scores.probabilities.shape)} scores for {shape[0]} ids, {shape[1]} classes"
         raise damaged(file, reason, ANEW, "scores")
+    kinds = (scores.probabilities.dtype, scores.targets.dtype)
+    if kinds != (torch.float32, torch.int64):
+        raise damaged(file, f"scores and targets of {kinds[0]} and {kinds[1]}", ANEW, "scores")
+    if not scores.probabilities.isfinite().all():
+        raise damaged(file, "scores that are no numbers (NaN) or infinite", ANEW, "scores")
     for what, names in (("id", scores.ids), ("class", scores.classes)):
         if twice := first_twice(names):
             raise damaged(file, f"the {what} {twice!r} is there twice", ANEW, "scores")

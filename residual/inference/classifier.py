@@ -5,7 +5,8 @@
 [[Prediction(name='cat', probability=0.93), Prediction(name='dog', probability=0.04)], ...]
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ..analysis.heat import beside, draw_heat
-from ..data.images import DamagedImage, ImageLike, as_pixels
+from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file
 from ..device import full_float32, open_device
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..evaluation.batching import by_shape
 from ..evaluation.classes import match_classes
 from ..evaluation.inputs import usual_size, with_channels
@@ -91,8 +92,9 @@ class Network:
         """Return the likeliest classes of each image, the likeliest first.
 
         Args:
-            images: one or many of: a path, a PIL image, an array uint8 (H, W), (H, W, 1) or (H, W, 3), a
-                tensor uint8 (1 or 3, H, W). They may be of any sizes, and are resized as in testing.
+            images: one or many of: a path, a file open for reading, a PIL image, an array uint8 (H, W),
+                (H, W, 1) or (H, W, 3), a tensor uint8 (1 or 3, H, W). They may be of any sizes, and are
+                resized as in testing. All but paths are read before the next one is asked for.
             top: how many classes; all where there are fewer.
             batch: images that go through the network together.
 
@@ -103,7 +105,7 @@ class Network:
 
     def probabilities(self, images: ImageLike | Iterable[ImageLike], batch: int = 32) -> Tensor:
         """Return the probability of every class for each of N images: float32 (N, K), as in ``predict``."""
-        found = [row for _, row in self._rows(_many(images), batch, None)]
+        found = [row for _, row in self._rows(_many(images), whole_number("batch", batch), None)]
         return torch.stack(found) if found else torch.empty(0, len(self.classes))
 
     def stream(
@@ -118,8 +120,7 @@ class Network:
         Args:
             skip: told of each damaged file, which is then left out; without it a damaged file is an error.
         """
-        if top < 1 or batch < 1:
-            raise InputError("top and batch are whole numbers of at least 1")
+        top, batch = whole_number("top", top), whole_number("batch", batch)
         for image, row in self._rows(_many(images), batch, skip):
             best = row.topk(min(top, len(row)))
             predictions = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -192,20 +193,38 @@ class Network:
         # The views of all images have one shape, so batches come in order.
         crops = by_shape(self._crops(images, skip), batch)
         for rows, items in scored(self.model, self.preprocessing, crops, self.views):
+            if not rows.isfinite().all():
+                raise InputError(
+                    "the network's probabilities are no numbers (NaN); its weights are damaged, or it has "
+                    "diverged in training"
+                )
             yield from zip(items, rows.cpu(), strict=True)
 
     def _crops(
         self, images: Iterable[ImageLike], skip: Callable[[DamagedImage], None] | None
     ) -> Iterator[tuple[list[Tensor], ImageLike]]:
-        def read(image: ImageLike) -> Tensor:
-            return as_pixels(image, self.views.decoded_side)
+        def given() -> Iterator[tuple[ImageLike, Tensor | DamagedImage | None]]:
+            """Yield what is given with its pixels, but for paths, which threads read."""
+            for image in images:
+                try:
+                    path = isinstance(image, str | os.PathLike)
+                    yield image, None if path else as_pixels(image)
+                except DamagedImage as error:
+                    yield image, error
 
-        def damaged(image: ImageLike, error: DamagedImage) -> None:
+        def read(item: tuple[ImageLike, Tensor | DamagedImage | None]) -> Tensor:
+            image, pixels = item
+            if isinstance(pixels, DamagedImage):
+                raise pixels
+            return as_pixels(image, self.views.decoded_side) if pixels is None else pixels
+
+        def damaged(_: object, error: DamagedImage) -> None:
             if skip is None:
                 raise error
             skip(error)
 
-        return views_of(read, images, self.views, self.model.in_channels, damaged)
+        crops = views_of(read, given(), self.views, self.model.in_channels, damaged)
+        return ((views, image) for views, (image, _) in crops)
 
 
 def load(folder: str | Path, device: str = "auto", precision: Precision = "float32") -> Network:
@@ -231,8 +250,22 @@ def load(folder: str | Path, device: str = "auto", precision: Precision = "float
 
 
 def _many(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    """Return images as something to go through: one alone as a list, a stack of them one by one."""
-    alone = isinstance(images, str | Path | Image.Image)
+    """Return images as something to go through: one alone as a list, a stack of them one by one.
+
+    Raises:
+        InputError: for what is neither an image nor many.
+    """
+    if isinstance(images, np.ndarray) and images.dtype.kind in "UO":
+        return list(images.ravel().tolist())  # paths, as np.array gives them
     if isinstance(images, np.ndarray | Tensor):
         alone = images.ndim < 4
-    return [images] if alone else images  # type: ignore[list-item, return-value]
+    else:
+        alone = isinstance(images, str | os.PathLike | Image.Image) or is_open_file(images)
+    if alone:
+        return [images]  # type: ignore[list-item]
+    if not isinstance(images, Iterable) or isinstance(images, bytes | Mapping):
+        raise InputError(
+            f"{type(images).__name__} is no image, nor many; give a path, an open file, a PIL image, an "
+            "array, a tensor, or a list of them"
+        )
+    return images  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from ..detection.inference import DetectionOptions, detect
 from ..detection.weights import DetectorWeightsConfig, read_detector
 from ..device import open_device
 from ..errors import InputError
-from ..models.inference import fold_batchnorm
+from ..models.inference import check_precision, fold_batchnorm
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def load_detector(
     Raises:
         InputError: when a folder holds no detector, or an ensemble's members differ in their classes.
     """
+    check_precision(precision)
     where = open_device(device)
     stored = [read_detector(Path(path)) for path in (folder, *others)]
     for path, other in zip(others, stored[1:], strict=True):

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..errors import InputError
 from ..evaluation.ensemble import average
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores, load_scores
 from ..models.names import is_name
 from .evaluation import EvaluationOptions, evaluate
+
+#: The last word of a dataset's name where it is a part of one.
+SPLITS = ("train", "val", "test")
 
 
 def evaluate_ensemble(
@@ -38,5 +42,26 @@ def evaluate_ensemble(
         else:
             scores = load_scores(path)
         found.append((str(path), scores))
+    _check_data(found, tell)
     together = average(found)
     return [(name, scores.metrics()) for name, scores in found], together
+
+
+def _check_data(found: Sequence[tuple[str, Scores]], tell: Callable[[str], None] | None) -> None:
+    """Say when members were tested on data of other names; the images of two splits are never the same.
+
+    Raises:
+        InputError: for the scores of training and of validation images, whose file names may be the same.
+    """
+    (first_name, first), *others = found
+    ours = str(first.about.get("data", ""))
+    for name, scores in others:
+        theirs = str(scores.about.get("data", ""))
+        if not ours or not theirs or ours == theirs:
+            continue
+        both = f"{first_name} is of {ours} and {name} of {theirs}"
+        splits = [[word for word in data.split() if word in SPLITS][-1:] for data in (ours, theirs)]
+        if all(splits) and splits[0] != splits[1]:
+            raise InputError(f"{both}: these are other images; test all members on one split")
+        if tell:
+            tell(f"{both}; they are averaged as the same images, since they have the same names")

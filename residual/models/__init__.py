@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, whole_number
 from .blocks import BasicBlock
 from .cifar import CifarNetwork
 from .classifier import Classifier
@@ -61,9 +61,8 @@ def build_model(name: str, **options: Any) -> Classifier:
         allowed = CHOICES.get(option)
         if allowed and value not in allowed:
             raise InputError(f"{name}: {option} is one of {', '.join(allowed)}, not {value!r}")
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if option in ("classes", "in_channels") and (not whole or value < 1):
-            raise InputError(f"{name}: {option} is a whole number of at least 1, not {value!r}")
+        if option in ("classes", "in_channels"):
+            options[option] = whole_number(f"{name}: {option}", value)
         if option == "gate_bias" and (
             isinstance(value, bool) or not isinstance(value, int | float) or value > 0
         ):

@@ -80,8 +80,7 @@ def look_up(where: Repository) -> Path | ForeignWeights:
         InputError: when it cannot be reached, is not there, or holds something else.
     """
     config = _fetch(where, CONFIG)
-    content = read_json(config)
-    content = content if isinstance(content, dict) else {}
+    content = read_json(config, dict)
     if str(content.get("format")).startswith("residual "):
         _fetch(where, TENSORS)
         preprocessing = content.get("preprocessing")

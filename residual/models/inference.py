@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
+from ..errors import InputError, nearest
 from .frozen import FrozenBatchNorm2d
 from .own import OwnNetwork
 
@@ -53,10 +54,17 @@ def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> nn.Conv
     return conv
 
 
+def check_precision(precision: str) -> None:
+    """Raise an InputError for a precision that there is not."""
+    if precision not in DTYPES:
+        raise InputError(f"there is no precision {precision!r}{nearest(precision, DTYPES)}")
+
+
 def for_inference(model: M, device: torch.device | None = None, precision: Precision = "float32") -> M:
     """Return a copy on a device that is fast at ``forward`` and ``score_map``: see ``fold_batchnorm``.
 
     Its input is to have the precision of its parameters.
     """
+    check_precision(precision)
     folded = fold_batchnorm(model).to(device or torch.device("cpu"), DTYPES[precision])
     return folded.to(memory_format=torch.channels_last)

@@ -85,7 +85,7 @@ def folder_of(given: Path | str, import_weights: Callable[..., Any]) -> Path:
 def cached() -> dict[str, Path]:
     """Return the weights folders in the cache by the names of what they hold."""
     folders = sorted((cache_folder() / "weights").glob("*/" + CONFIG))
-    return {read_json(file)["origin"]["name"]: file.parent for file in folders}
+    return {read_json(file, dict)["origin"]["name"]: file.parent for file in folders}
 
 
 def _made_once(key: str, make: Callable[[Path], Any]) -> Path:

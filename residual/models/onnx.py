@@ -11,7 +11,6 @@ for images larger than those trained on, the scores are the average over the pos
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, needs
-from ..files import check_new, first_line, written_whole
+from ..files import check_new, first_line, strict_json, written_whole
 from .classifier import Classifier
 from .inference import fold_batchnorm
 from .preprocessing import Preprocessing
@@ -115,9 +114,9 @@ def _export(module: Exported, weights: Weights, smallest: int, usual: int) -> An
 
 def _metadata(weights: Weights) -> dict[str, str]:
     return {
-        "classes": json.dumps(weights.classes, ensure_ascii=False),
-        "model": json.dumps(weights.config["model"]),
-        "preprocessing": json.dumps(weights.config["preprocessing"] | {"input": "uint8; done in the graph"}),
+        "classes": strict_json(weights.classes),
+        "model": strict_json(weights.config["model"]),
+        "preprocessing": strict_json(weights.config["preprocessing"] | {"input": "uint8; done in the graph"}),
     }
 
 

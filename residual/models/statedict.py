@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import datetime
+import io
 import pickle
 import re
 import types
@@ -157,10 +158,10 @@ def write_state(model: nn.Module, file: Path) -> None:
         # save_file would make the file readable to its owner alone.
         file.write_bytes(save(state))
     else:
-        try:
-            torch.save(state, file)
-        except RuntimeError:  # its message is about the inside of zip files
-            raise OSError("PyTorch could not write all of it; is the disk full?") from None
+        # Not by PyTorch, whose errors are about the inside of zip files.
+        content = io.BytesIO()
+        torch.save(state, content)
+        file.write_bytes(content.getbuffer())
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import as_json, check_file, check_new, damaged, read_json, refuse_existing, written_whole
+from ..files import (
+    as_json,
+    check_file,
+    check_new,
+    checked,
+    damaged,
+    read_json,
+    refuse_existing,
+    written_whole,
+)
 from . import build_model
 from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
@@ -87,6 +96,25 @@ class ViewConfig(Checked):
 
     crop: int
     side: int
+
+
+class StoredFolder(Checked):
+    """What is read of ``data.folder`` in the recipe of trained weights."""
+
+    size: int
+
+
+class StoredData(Checked):
+    """... and of ``data``."""
+
+    dataset: str | None = None
+    folder: StoredFolder | None = None
+
+
+class StoredRecipe(Checked):
+    """... and of all of it."""
+
+    data: StoredData | None = None
 
 
 class WeightsConfig(Checked):
@@ -376,25 +404,23 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
         raise InputError(
             f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"
         )
-    content = read_json(file, ANEW)
-    if isinstance(content, dict) and content.get("format") == DETECTOR_FORMAT:
+    content = read_json(file, dict, ANEW)
+    if content.get("format") == DETECTOR_FORMAT:
         raise InputError(
             f"{folder} holds a detector, and a classifier is expected; use it with residual detect evaluate "
             "or residual detect predict"
         )
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if content.get("format") != FORMAT:
         raise InputError(f"{file} is not of {FORMAT}; import other libraries' weights with residual import")
     if isinstance(content.get("version"), int) and content["version"] > VERSION:
         raise InputError(
             f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
         )
-    try:
-        return WeightsConfig.model_validate(content), content
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise damaged(file, f"{where}: {reason}" if where else reason, ANEW) from None
+    checked(content, WeightsConfig, lambda reason: damaged(file, reason, ANEW))
+    checked(
+        content.get("recipe"), StoredRecipe | None, lambda reason: damaged(file, f"recipe.{reason}", ANEW)
+    )
+    return WeightsConfig.model_validate(content), content
 
 
 def _read_preprocessing(folder: Path, config: PreprocessingConfig, channels: int) -> Preprocessing:

@@ -4,11 +4,14 @@ Two recipes of a dataset differ only in the network. The published precisions ar
 ``residual.reproduce.paper``.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .schema import MiniBatch, Model, Optimizer, Part, Schedule, TrainingRecipe
+from .schema import Images, MiniBatch, Model, Optimizer, Part, Schedule, Side, TrainingRecipe, at_most
+
+#: Boxes of an image that are looked at one by one.
+Regions = Annotated[int, at_most(10**5, "all of them are in memory at a time")]
 
 
 class Lists(Part):
@@ -36,7 +39,7 @@ class Detector(Lists):
     backbone: Model
     pooling: Literal["pool", "align"] = "pool"
     #: Side of pooled regions; None for the network's own, 14 (7 for VGG). Less is for CPUs.
-    roi_size: int | None = Field(None, ge=2)
+    roi_size: Annotated[int, at_most(64, "every region has a map of that side")] | None = Field(None, ge=2)
     global_context: bool = False
     #: 3 scales, the square roots of the anchors' areas in pixels of the input, and 3 ratios of height to
     #: width.
@@ -45,16 +48,16 @@ class Detector(Lists):
     #: Leave anchors that reach over the image's edge out of training.
     ignore_cross_boundary_anchors: bool = True
     #: Proposals in training and in testing.
-    train_proposals: int = Field(2000, ge=1)
-    proposals: int = Field(300, ge=1)
+    train_proposals: Regions = Field(2000, ge=1)
+    proposals: Regions = Field(300, ge=1)
     #: Detections of an image, the best first; COCO's average precision counts 100 of each class at most.
-    max_detections: int = Field(100, ge=1)
+    max_detections: Regions = Field(100, ge=1)
     #: Least side of a proposal, in pixels of the input.
-    min_size: float = Field(16.0, ge=0)
+    min_size: Annotated[float, at_most(8192, "no image is that long")] = Field(16.0, ge=0)
     #: Regions of an image that the head learns from, a quarter of them objects at most.
-    regions: int = Field(128, ge=4)
+    regions: Regions = Field(128, ge=4)
     #: Stages of the network that are not trained: conv1 and conv2_x, as in Fast R-CNN.
-    freeze: int = Field(2, ge=0)
+    freeze: Annotated[int, at_most(10, "no network has so many stages")] = Field(2, ge=0)
 
     @model_validator(mode="after")
     def _a_backbone_of_ours(self) -> "Detector":
@@ -68,6 +71,8 @@ class Detector(Lists):
         for key in ("anchor_sizes", "aspect_ratios"):
             if not (values := getattr(self, key)) or min(values) <= 0:
                 raise ValueError(f"{key} are positive numbers, one at least")
+            if len(values) > 32 or max(values) > 8192:
+                raise ValueError(f"{key} are at most 32 numbers of at most 8,192: no image is larger")
         return self
 
 
@@ -84,8 +89,8 @@ class Boxes(Lists):
     classes: tuple[str, ...] = ()
     #: VOC's average precision by 11 points (2007) or by area (2010 and later).
     ap_rule: Literal["11 points", "area"] = "area"
-    shorter_side: int = Field(600, ge=16)
-    longer_side: int = Field(1000, ge=16)
+    shorter_side: Side = Field(600, ge=16)
+    longer_side: Side = Field(1000, ge=16)
     flip: bool = True
     #: Learn and ask for objects that are marked as difficult; VOC does neither.
     use_difficult: bool = False
@@ -107,7 +112,7 @@ class DetectionBatch(MiniBatch):
     """How many images make up the mini-batch, and how many of them are in memory at a time."""
 
     #: Images that go through the network together; gradients of the parts add up.
-    at_once: int = Field(1, ge=1)
+    at_once: Images = Field(1, ge=1)
 
 
 class DetectionRecipe(TrainingRecipe):

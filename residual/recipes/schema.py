@@ -4,13 +4,55 @@ Where the data lie, which device computes and where the run folder goes are the 
 change between two halves of one run. Unknown keys are errors.
 """
 
+import reprlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from ..errors import InputError, nearest
+from ..files import read_text
+
+
+def at_most(most: float, why: str) -> AfterValidator:
+    """Return the upper bound of a number, with the reason for it."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value > most:
+            raise ValueError(f"{short(value)} is more than {most:,}: {why}")
+        return value
+
+    return AfterValidator(check)
+
+
+def short(value: object) -> str:
+    """Return a value as it is written, as much of it as a sentence holds."""
+    text = SHORT.repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+#: Aliases in YAML can make a list of a few bytes whose text fills a disk.
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring = 3, 80
+
+
+#: Bounds of numbers of one kind: what is beyond them would end in a lack of memory, or never.
+Side = Annotated[int, at_most(8192, "images of such sides take more memory than there is")]
+ShorterSide = Annotated[int, at_most(2**15, "images of such sides take more memory than there is")]
+Images = Annotated[int, at_most(2**20, "a mini-batch is in memory as a whole")]
+Iterations = Annotated[int, at_most(10**9, "at 100 a second that is four months")]
+Rate = Annotated[float, at_most(1e6, "weights are numbers of float32, and a step of that size leaves them")]
+Seed = Annotated[int, at_most(2**63 - 1, "a seed has 63 bits")]
 
 
 class Part(BaseModel):
@@ -56,14 +98,14 @@ class Folder(Part):
     """How images of any size, one folder a class, become the network's input (Section 3.4)."""
 
     #: Side of the square that the network sees.
-    size: int = Field(224, ge=8)
+    size: Side = Field(224, ge=8)
     #: "scale" (the paper): the shorter side is sampled in ``shorter_side`` and a square cropped anywhere;
     #: "resized": a rectangle of 8 to 100 % of the area is resized to the square, as is usual since.
     crop: Literal["scale", "resized"] = "scale"
     #: null: 256/224 and 480/224 of ``size``, so that a smaller network is shown as much of an image.
-    shorter_side: tuple[int, int] = (256, 480)
+    shorter_side: tuple[ShorterSide, ShorterSide] = (256, 480)
     #: Deviation of the colour augmentation's draws along RGB's principal components [21]; 0: none.
-    colour_noise: float = Field(0.1, ge=0)
+    colour_noise: Annotated[float, at_most(100, "the paper has 0.1")] = Field(0.1, ge=0)
     #: An image that cannot be read is skipped, named and counted, or ends the run.
     damaged: Literal["skip", "fatal"] = "skip"
 
@@ -101,7 +143,7 @@ class Data(Part):
     #: then trained the reported networks on all 50k, which is 0 here.
     validation: int | float = Field(0, ge=0)
     #: Seed of that split; apart from ``seed`` so that several runs share one split.
-    split_seed: int = Field(0, ge=0)
+    split_seed: Seed = Field(0, ge=0)
     #: Draw all classes equally often in training, however many images each has; an epoch is as long as ever.
     balanced: bool = False
     #: What is subtracted: the mean image (the paper), the channels' means, or "weights": what the weights
@@ -111,7 +153,7 @@ class Data(Part):
     std: bool = False
     #: Pixels padded on each side before the random crop (0: no crop), after the mean is subtracted, so that
     #: the padding is zero in the network's input.
-    pad: int = Field(4, ge=0)
+    pad: Annotated[int, at_most(1024, "padded images are in memory")] = Field(4, ge=0)
     flip: bool = True
     #: Only for the dataset "folder", instead of ``pad``.
     folder: Folder | None = None
@@ -132,15 +174,15 @@ class Data(Part):
 class MiniBatch(Part):
     """The mini-batch over all processes; each kind of recipe says more of it."""
 
-    size: int = Field(1, ge=1)
+    size: Images = Field(1, ge=1)
 
 
 class Batch(MiniBatch):
     """How many images make up the mini-batch, and how many share their BN statistics."""
 
-    size: int = Field(128, ge=2)
+    size: Images = Field(128, ge=2)
     #: 128 images on two GPUs: each GPU normalises by the statistics of its own 64 (Section 4.2).
-    bn_group: int = Field(64, ge=2)
+    bn_group: Images = Field(64, ge=2)
 
     @model_validator(mode="after")
     def _whole_groups(self) -> "Batch":
@@ -155,7 +197,7 @@ class Optimizer(Part):
     """SGD with momentum; weight decay applies to all learned parameters."""
 
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: Rate = Field(1e-4, ge=0)
     #: "paper" (Caffe): v = m*v + lr*g, w = w - v. "pytorch": v = m*v + g, w = w - lr*v. They differ for some
     #: iterations after each change of the learning rate.
     form: Literal["paper", "pytorch"] = "paper"
@@ -164,30 +206,30 @@ class Optimizer(Part):
 class Warmup(Part):
     """A constant learning rate for the first iterations."""
 
-    learning_rate: float = Field(0.01, gt=0)
+    learning_rate: Rate = Field(0.01, gt=0)
     #: Section 4.2 warms up "until the training error is below 80% (about 400 iterations)". We take the
     #: 400: the learning rate stays a pure function of the iteration, the same in every run and rank.
-    iterations: int = Field(400, ge=1)
+    iterations: Iterations = Field(400, ge=1)
 
 
 class Plateau(Part):
     """Section 3.4: the rate is "divided by 10 when the error plateaus", of the validation split here."""
 
     #: Evaluations in a row without a lower error than before.
-    patience: int = Field(5, ge=1)
+    patience: Iterations = Field(5, ge=1)
     #: What counts as lower, in percentage points.
-    least: float = Field(0.1, ge=0)
+    least: Annotated[float, at_most(100, "errors are percentages")] = Field(0.1, ge=0)
     #: How many times the rate is divided at most.
-    drops: int = Field(3, ge=1)
+    drops: Annotated[int, at_most(30, "a rate that is divided more often is 0 in float32")] = Field(3, ge=1)
 
 
 class Schedule(Part):
     """The learning rate as a function of the iteration, and the length of the run."""
 
-    iterations: int = Field(64_000, ge=1)
+    iterations: Iterations = Field(64_000, ge=1)
     #: The length in epochs instead, for a dataset whose size the recipe does not know.
-    epochs: int | None = Field(None, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    epochs: Annotated[int, at_most(10**6, "no run is that long")] | None = Field(None, ge=1)
+    learning_rate: Rate = Field(0.1, gt=0)
     #: Fractions of the run after which the learning rate is divided by 10: 32k and 48k of 64k. Fractions, so
     #: that a shortened run has its drops in the same places.
     drops: tuple[float, ...] = (0.5, 0.75)
@@ -217,7 +259,7 @@ class Schedule(Part):
 class TrainingRecipe(Part):
     """What every kind of recipe has: classification's here, detection's in detection.py."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)
     description: str = ""
     batch: MiniBatch = MiniBatch()
     optimizer: Optimizer = Optimizer()
@@ -227,10 +269,10 @@ class TrainingRecipe(Part):
     #: in all three, and on a CPU "tf32" is float32.
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
     #: Iterations between two evaluations (a point of the curves); None: once an epoch.
-    evaluate_every: int | None = Field(None, ge=1)
+    evaluate_every: Iterations | None = Field(None, ge=1)
     #: Iterations between two checkpoints; a checkpoint is also written on SIGINT, SIGTERM and SIGHUP.
-    checkpoint_every: int = Field(1000, ge=1)
-    seed: int = Field(0, ge=0)
+    checkpoint_every: Iterations = Field(1000, ge=1)
+    seed: Seed = Field(0, ge=0)
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML: its name, what is its kind's own, and what all kinds have."""
@@ -247,6 +289,9 @@ class Recipe(TrainingRecipe):
     data: Data
     batch: Batch = Batch()
 
+
+#: How many faults of a recipe a sentence names.
+SAID = 5
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -279,7 +324,10 @@ def parse(value: Any, source: str, kind: type[R]) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(_sentence(e, kind) for e in error.errors())) from None
+        faults = error.errors(include_url=False)
+        more = [f"and {len(faults) - SAID} more"] if len(faults) > SAID else []
+        said = [*(_sentence(fault, kind) for fault in faults[:SAID]), *more]
+        raise InputError(f"{source}: {'; '.join(said)}") from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -288,14 +336,23 @@ def read_yaml(path: Path) -> Any:
     Raises:
         InputError: when there is no such file, or it cannot be read.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    text = read_text(path, "mend it, or print one to start from with residual recipes NAME")
+    return parse_yaml(text, lambda reason: InputError(f"{path}: not valid YAML: {reason}"))
+
+
+def parse_yaml(text: str, fault: Callable[[str], InputError]) -> Any:
+    """Return what a YAML text says.
+
+    Args:
+        fault: from what is wrong, and where, to the error.
+    """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the recipe: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise fault("nested too deeply") from None
+    # ValueError: a date that does not exist, a number of thousands of digits.
+    except (yaml.YAMLError, ValueError) as error:
+        raise fault(" ".join(str(error).split())[:500]) from None
 
 
 def override(recipe: R, settings: list[str]) -> R:
@@ -317,10 +374,7 @@ def override(recipe: R, settings: list[str]) -> R:
             # A part that is off (a warm-up, say) is switched on by setting a key of it.
             part[parent] = part.get(parent) or {}
             part = part[parent]
-        try:
-            part[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {setting}: {text!r} is not a YAML value") from None
+        part[last] = parse_yaml(text, lambda _: InputError(f"--set {setting}: {text!r} is not a YAML value"))  # noqa: B023
         # YAML 1.1 reads 1e-3 (no dot) as text.
         if isinstance(part[last], str) and (number := _number(part[last])) is not None:
             part[last] = number
@@ -391,10 +445,10 @@ def _sentence(error: Any, kind: type[BaseModel]) -> str:
     if error["type"] == "model_type" or error["type"] == "model_attributes_type":
         return f"{key} has keys of its own; set one of those, as {_first_key(key, kind)}"
     if error["type"] == "tuple_type":
-        return f"{key} = {error['input']!r}: write a list, as [0.5, 0.75]"
+        return f"{key} = {short(error['input'])}: write a list, as [0.5, 0.75]"
     if error["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message
-    return f"{key} = {error['input']!r}: {message}"
+    return f"{key} = {short(error['input'])}: {message}"
 
 
 def _first_key(part: str, kind: type[BaseModel]) -> str:

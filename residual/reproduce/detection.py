@@ -20,9 +20,9 @@ from ..recipes import DetectionRecipe, find, read
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import progress
-from ..training.folder import RunFolder, remembered_data_dir
+from ..training.folder import Kept, RunFolder, remembered_data_dir
 from .paper import TABLE7, TABLE8, TABLE9, DetectionAP
-from .study import AnyRecipe, Family, Study, TrainedRun, among, check_alike, departures_of
+from .study import AGAIN, AnyRecipe, Family, Study, TrainedRun, among, check_alike, departures_of
 
 TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9}
 HEADINGS = ("method", "tested on", "paper", "ours", "diff.")
@@ -31,6 +31,15 @@ CLASSES = {"voc": 20, "coco": 80}
 #: Where in its run folder a detector's result files for VOC's server are looked for.
 SUBMISSION = "submission"
 UNWRITTEN = "submission to be written"
+
+
+class KeptPrecision(Kept):
+    """What is read of COCO's precisions of a detector or several, in percent."""
+
+    detectors: list[str]
+    ap50: float | None
+    ap: float | None
+    images: int
 
 
 @dataclass(frozen=True)
@@ -255,7 +264,7 @@ def _of_coco(
     kind = ["ensemble"] if len(runs) > 1 else ["precision"]
     file = folder / ("-".join(kind + ["refine"] * row.refine + [str(side) for side in sides]) + ".json")
     names = [run.name for run in runs]
-    kept = read_json(file) if file.exists() else None
+    kept = read_json(file, KeptPrecision, AGAIN) if file.exists() else None
     if kept is None or kept["detectors"] != names:
         if not study.data_dir and not remembered_data_dir(runs[0].path):
             return DetectionRow(row, note="no --data-dir")

@@ -17,9 +17,10 @@ from ..inference.evaluation import EvaluationOptions, evaluate
 from ..recipes import Recipe
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import say
+from ..training.folder import Kept
 from .curves import curve, draw, publish_curves
 from .paper import TABLE2, TABLE3, TABLE4, TABLE5, ImageNetErrors
-from .study import ClassifierRun, Family, Study, departures_of
+from .study import AGAIN, ClassifierRun, Family, Study, departures_of
 
 IMAGENET = Family(
     "imagenet-",
@@ -39,6 +40,14 @@ ENSEMBLE = (*((row.network, 0) for row in TABLE4 if row.network), ("resnet152", 
 
 TEN_CROP: ViewsName = "ten-crop"
 MULTI_SCALE: ViewsName = "multi-scale"
+
+
+class KeptErrors(Kept):
+    """What is read of a run's errors by a protocol."""
+
+    top1_error: float
+    top5_error: float
+    images: int
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
         scores.unlink(missing_ok=True)
         save_scores(outcome.scores, scores)
         write_derived(file, as_json(outcome.summary()))
-    return dict(read_json(file))
+    return read_json(file, KeptErrors, AGAIN)
 
 
 def _table5(study: Study[ClassifierRun], networks: Sequence[str] | None) -> None:

@@ -24,9 +24,39 @@ from ..files import as_json, read_json, write_derived
 from ..inference import layers
 from ..table import Table, TableRow
 from ..terminal import progress
+from ..training.folder import Kept
 from .curves import networks_of
 from .output import publish_figure
-from .study import ClassifierRun, Study
+from .study import AGAIN, ClassifierRun, Study
+
+
+class KeptResponse(Kept):
+    """A layer's response in responses.json."""
+
+    layer: str
+    std: float
+
+
+class KeptResponses(Kept):
+    """The content of responses.json."""
+
+    layers: list[KeptResponse]
+
+
+class KeptSignal(Kept):
+    """A layer's signal in signals.json."""
+
+    layer: str
+    variance_before: float
+    variance: float
+    gradient_norm: float
+
+
+class KeptSignals(Kept):
+    """The content of signals.json."""
+
+    moments: dict[str, list[KeptSignal]]
+
 
 #: The depths of Figure 7, and those whose signals are compared.
 FIGURE7_DEPTHS, SIGNAL_DEPTHS = (20, 56, 110), (20, 56)
@@ -101,7 +131,11 @@ def responses_of(study: Study[ClassifierRun], run: ClassifierRun) -> list[Respon
 def responses_in(run: ClassifierRun) -> list[Response] | None:
     """Return the layer responses that a run folder holds, None where it holds none."""
     file = run.path / RESPONSES
-    return [Response(**layer) for layer in read_json(file)["layers"]] if file.exists() else None
+    return (
+        [Response(**layer) for layer in read_json(file, KeptResponses, AGAIN)["layers"]]
+        if file.exists()
+        else None
+    )
 
 
 def signals_of(study: Study[ClassifierRun], run: ClassifierRun) -> Signals:
@@ -119,7 +153,7 @@ def signals_in(run: ClassifierRun) -> Signals | None:
     file = run.path / SIGNALS
     if not file.exists():
         return None
-    moments = read_json(file)["moments"]
+    moments = read_json(file, KeptSignals, AGAIN)["moments"]
     return {moment: [Signal(**layer) for layer in values] for moment, values in moments.items()}
 
 

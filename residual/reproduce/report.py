@@ -12,9 +12,10 @@ from ..analysis.page import render
 from ..errors import InputError
 from ..files import read_json, write_derived
 from ..terminal import say
+from ..training.folder import Kept
 from . import curves, layer_studies, table6
 from .output import ways_to
-from .study import CIFAR10, Study, check_alike, departures_of, environments, label_of
+from .study import AGAIN, CIFAR10, Study, check_alike, departures_of, environments, label_of
 
 #: Tables that their commands left as files, and what they are about.
 IMAGENET = {
@@ -90,7 +91,15 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     return page
 
 
+class PublishedTable(Kept):
+    """What is read of a table's JSON."""
+
+    caption: str
+    headings: list[str]
+    cells: list[list[str]]
+
+
 def _saved(folder: Path, number: int) -> dict[str, Any] | None:
     """Return a table as its command left it, None where it did not."""
     file = folder / f"table{number}.json"
-    return dict(read_json(file)) if file.is_file() else None
+    return read_json(file, PublishedTable, AGAIN) if file.is_file() else None

@@ -15,10 +15,14 @@ from .. import run
 from ..errors import InputError, Interrupted
 from ..files import read_json
 from ..models import depth_of, is_plain
+from ..models.weights import CONFIG_FILE, WeightsConfig
 from ..recipes import KINDS, DetectionRecipe, Recipe, differences, find, override, read
 from ..terminal import say
-from ..training.folder import RunFolder, read_metrics
+from ..training.folder import RunFolder
 from ..training.schedule import drops_of
+
+#: What to do about a damaged file that is made again by the same command.
+AGAIN = "remove it, and give the same command again"
 
 AnyRecipe = Recipe | DetectionRecipe
 
@@ -101,7 +105,8 @@ class ClassifierRun(TrainedRun):
     def departures(self) -> list[str]:
         found = super().departures
         if self.recipe.data.folder:
-            classes = len(read_json(RunFolder(self.path).weights / "config.json")["classes"])
+            config = read_json(RunFolder(self.path).weights / CONFIG_FILE, WeightsConfig)
+            classes = len(config["classes"])
             if classes != IMAGENET_CLASSES:
                 found.append(f"{classes} classes, not ImageNet's {IMAGENET_CLASSES}")
         return found
@@ -264,14 +269,15 @@ class Study(Generic[T]):
         folder = RunFolder(self.path(network, seed))
         if not folder.results_file.exists():
             return None
+        recipe = read(folder.recipe_file, self.family.kind)
         return self.family.run(
             network,
             folder.path,
             self.family.recipe(network),
-            read(folder.recipe_file, self.family.kind),
-            read_json(folder.results_file),
-            read_metrics(folder.metrics_file),
-            read_json(folder.environment_file),
+            recipe,
+            folder.results(recipe),
+            folder.metrics(),
+            folder.sessions(),
         )
 
     def all_complete(self, network: str) -> list[T]:

@@ -13,11 +13,11 @@ from markupsafe import Markup
 from ..analysis.figures import PALETTE, ErrorCurve, error_curves, page_svg
 from ..analysis.page import render
 from ..errors import InputError
-from ..files import read_json, write_derived
+from ..files import write_derived
 from ..recipes import DetectionRecipe, TrainingRecipe, read
 from ..recipes.schema import settings_of
 from ..table import Table, TableRow
-from ..training.folder import GONE, RunFolder, read_metrics
+from ..training.folder import RunFolder
 from .page import curves_of, panels_of, split_of
 
 #: What may differ between runs of one group: whoever sets it does not say how to train.
@@ -135,12 +135,12 @@ def _member(path: Path) -> Member:
     folder = RunFolder(path)
     if not folder.recipe_file.is_file():
         raise InputError(f"{path} holds no run (there is no {folder.recipe_file})")
-    lines = read_metrics(folder.metrics_file)
+    lines = folder.metrics()
     if not lines:
         raise InputError(f"{path} has not measured anything yet; let it go on")
-    results = read_json(folder.results_file, GONE) if folder.results_file.exists() else None
-    sessions = read_json(folder.environment_file, GONE) if folder.environment_file.exists() else [{}]
     recipe: TrainingRecipe = read(folder.recipe_file)
+    results = folder.results(recipe) if folder.results_file.exists() else None
+    sessions = folder.sessions() or [{}]
     return Member(path, recipe, lines, results, sessions[0].get("data"))
 
 

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves, page_svg
 from ..analysis.page import render
-from ..files import read_json, write_derived
+from ..files import write_derived
 from ..recipes import DetectionRecipe, TrainingRecipe
-from ..training.folder import GONE, RunFolder, read_metrics
+from ..training.folder import RunFolder
 from ..training.schedule import drops_of
 
 
@@ -35,9 +35,9 @@ def write_page(
     Raises:
         InputError: when a file of the run is damaged, or the page cannot be written.
     """
-    lines = read_metrics(folder.metrics_file)
-    results = read_json(folder.results_file, GONE) if folder.results_file.exists() else None
-    sessions = read_json(folder.environment_file, GONE) if folder.environment_file.exists() else []
+    lines = folder.metrics()
+    results = folder.results(recipe) if folder.results_file.exists() else None
+    sessions = folder.sessions()
     done = lines[-1]["iteration"] if lines else 0
     length = results["iterations"] if results else length
     detector = isinstance(recipe, DetectionRecipe)

@@ -20,7 +20,7 @@ from ..device import keep_freed_memory, memory_ran_out, pick_device, set_arithme
 from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, needs
-from ..files import cannot_write, read_json, replace_file
+from ..files import cannot_write, replace_file
 from ..models import own
 from ..recipes import DetectionRecipe, Recipe, TrainingRecipe, read
 from ..recipes.schema import Schedule
@@ -70,7 +70,7 @@ def train(
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
     data_dir = data_dir or remembered_data_dir(out)
     if folder.results_file.exists():
-        return read_json(folder.results_file)
+        return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
     task = task_of(recipe, data_dir, world)
     check_same_data(folder, task.fingerprint(), resume)
@@ -227,9 +227,8 @@ def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task
 
 def check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
     """Raise an InputError when a run is resumed on other images: order and classes would not fit."""
-    if not resume or not folder.environment_file.exists():
-        return
-    before = read_json(folder.environment_file)[0].get("data")
+    sessions = folder.sessions() if resume else []
+    before = sessions[0].get("data") if sessions else None
     if before is not None and before != data:
         raise InputError(
             f"{folder.path} was begun on other images (then {before}, now {data}); put them back, or start "

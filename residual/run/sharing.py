@@ -17,13 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..detection.weights import is_detector, read_detector
 from ..errors import InputError, needs
-from ..files import first_line, read_json, written_whole
+from ..files import first_line, written_whole
 from ..models.hub import CONFIG, HUB, MEAN_IMAGE, TENSORS, repository
 from ..models.names import is_name
 from ..models.weights import load_weights, weights_in
 from ..recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, differences
 from ..recipes.schema import parse
-from ..training.folder import GONE, RunFolder
+from ..training.folder import RunFolder
 
 CARD = "README.md"
 
@@ -138,8 +138,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
 def _sessions(run: Path) -> list[dict[str, Any]]:
     """Return a run's sessions, none where only its weights folder is there."""
     folder = run if (run / "weights").is_dir() else run.parent
-    file = RunFolder(folder).environment_file
-    return read_json(file, GONE) if file.is_file() else []
+    return RunFolder(folder).sessions()
 
 
 def _without_home(text: str) -> str:

@@ -15,25 +15,106 @@ report.html          the run's page, which can be made again (run/page.py)
 """
 
 import csv
+import functools
 import io
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..data.folder import FolderIndex, index_folder, parts_of
 from ..errors import InputError
-from ..files import as_json, damaged, first_line, read_json, remove_half_written, replace_file
+from ..files import (
+    as_json,
+    as_json_line,
+    damaged,
+    first_line,
+    parse_json,
+    read_json,
+    read_text,
+    remove_half_written,
+    replace_file,
+)
 from ..models.preprocessing import Preprocessing
-from ..recipes import TrainingRecipe, differences, read
+from ..recipes import DetectionRecipe, TrainingRecipe, differences, read
 from .checkpoint import list_checkpoints
+
+
+class Kept(BaseModel):
+    """What a file of a run has in it: other keys are others' affair, and numbers are numbers."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class SplitErrors(Kept):
+    """What a line of metrics.jsonl or results.json says of a classifier on a split."""
+
+    top1_error: float
+    #: None where it was not finite; earlier versions wrote what it was.
+    loss: Annotated[float, Field(allow_inf_nan=True)] | None
+    images: int
+
+
+class AnyResults(Kept):
+    """What results.json has in it of any run."""
+
+    recipe: str
+    iterations: int
+    seconds: float
+    parameters: int
+
+
+class ClassifierResults(AnyResults):
+    """... and of a classifier's."""
+
+    train: SplitErrors | None
+    validation: SplitErrors | None
+    test: SplitErrors | None
+
+
+class Precision50(Kept):
+    """... and of a detector's test, VOC's average precisions in percent."""
+
+    ap50: float | None
+    images: int
+    classes: dict[str, float | None] = {}
+
+
+class DetectorResults(AnyResults):
+    """... and of a detector's."""
+
+    classes: dict[str, int]
+    test: Precision50 | None
+
+
+class LogLine(Kept):
+    """What a line of metrics.jsonl has in it of any run."""
+
+    iteration: int = Field(ge=0)
+    learning_rate: float
+    train: dict[str, Any]
+    validation: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+
+
+class Session(Kept):
+    """What environment.json has in it of each session; older ones lack some of it."""
+
+    data: dict[str, Any] | None = None
+    data_dir: str | None = None
+    started_from: str | None = None
+    threads: int | None = None
+
+
+#: What environment.json holds: one session at least.
+Sessions = Annotated[list[Session], Field(min_length=1)]
 
 #: What to do about a damaged file of a run.
 GONE = "it is not made again by itself: start another run with --out"
@@ -140,24 +221,41 @@ class RunFolder:
 
     def started_from(self) -> str | None:
         """Return what the run's first session said that it started from."""
-        sessions = read_json(self.environment_file, GONE) if self.environment_file.exists() else []
+        sessions = self.sessions()
         return sessions[0].get("started_from") if sessions else None
 
     def checkpoints(self) -> list[Path]:
         return list_checkpoints(self.path)
 
     def add_session(self, environment: dict[str, Any]) -> None:
-        sessions = read_json(self.environment_file, GONE) if self.environment_file.exists() else []
-        replace_file(self.environment_file, as_json([*sessions, environment]))
+        replace_file(self.environment_file, as_json([*self.sessions(), environment]))
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return what is known of the run's sessions, none where it has not begun.
+
+        Raises:
+            InputError: when the file is damaged.
+        """
+        file = self.environment_file
+        return read_json(file, Sessions, GONE) if file.exists() else []
+
+    def results(self, recipe: TrainingRecipe) -> dict[str, Any]:
+        """Return the numbers of a complete run; errors as of ``sessions``."""
+        shape = DetectorResults if isinstance(recipe, DetectionRecipe) else ClassifierResults
+        return read_json(self.results_file, shape, GONE)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the log's lines; errors as of ``read_metrics``."""
+        return read_metrics(self.metrics_file)
 
     def cut_metrics(self, iteration: int) -> None:
         """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""
-        lines = [line for line in read_metrics(self.metrics_file) if line["iteration"] <= iteration]
-        replace_file(self.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
+        lines = [line for line in self.metrics() if line["iteration"] <= iteration]
+        replace_file(self.metrics_file, "".join(map(as_json_line, lines)))
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(as_json_line(line))
 
     def remove_unfinished_weights(self) -> None:
         """Remove the weights of a session that was killed before it could finish the run."""
@@ -181,16 +279,23 @@ class RunFolder:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a metrics.jsonl; a run that was killed may have left half of one."""
+    """Return the whole lines of a metrics.jsonl; a run that was killed may have left half of one.
+
+    Raises:
+        InputError: naming a line that is damaged.
+    """
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    *lines, _ = read_text(path, GONE).split("\n")
+    found = []
+    for number, line in enumerate(lines, start=1):
+        fault = functools.partial(_damaged_line, path, number)
+        found.append(parse_json(line, LogLine, fault))
+    return found
+
+
+def _damaged_line(path: Path, number: int, reason: str) -> InputError:
+    return damaged(path, f"line {number}: {reason}", GONE)
 
 
 def remembered_data_dir(path: Path) -> Path | None:
@@ -198,10 +303,15 @@ def remembered_data_dir(path: Path) -> Path | None:
 
     Args:
         path: the run folder, or the weights folder in it.
+
+    Raises:
+        InputError: when what is known of the sessions is damaged.
     """
     for folder in (path, path.parent):
-        file = RunFolder(folder).environment_file
-        if file.is_file() and (stored := read_json(file, GONE)[-1].get("data_dir")) and Path(stored).exists():
+        run = RunFolder(folder)
+        # Beside a weights folder there may be files of others.
+        sessions = run.sessions() if run.recipe_file.is_file() else []
+        if sessions and (stored := sessions[-1].get("data_dir")) and Path(stored).exists():
             return Path(stored)
     return None
 

@@ -1,13 +1,17 @@
 """``residual complexity``, ``import`` and ``export``."""
 
 import json
+import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Refused, Shown
+from conftest import TEN, Refused, Shown, save_network
 
-from residual import build_model
+from residual import InputError, build_model
+from residual.models.weights import export_weights, load_weights
 
 
 def test_complexity(shown: Shown) -> None:
@@ -71,3 +75,49 @@ def test_the_size_that_weights_were_trained_at(
     ]
     told = shown(*start, "--out", tmp_path / "cifar", "--size", "64").out
     assert "images of 64 x 64 pixels, cut from a shorter side of 64" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("\n".join(TEN), ""),
+        ("\ufeff" + "\r\n".join(TEN) + "\r\n", ""),
+        ("\n".join([*TEN, "eleven"]), "11 names are given for 10 classes"),
+        ("\n" * 10, "line 1 is empty"),
+        ("\n".join([*TEN[:4], " ", *TEN[5:]]), "line 5 is empty"),
+    ],
+)
+def test_files_of_class_names(
+    content: str, words: str, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    network = load_weights(save_network(tmp_path / "w", mean=torch.zeros(3)))
+    export_weights(network, tmp_path / "w.safetensors")
+    (tmp_path / "names.txt").write_text(content, encoding="utf-8", newline="")
+    arguments = (
+        *("import", tmp_path / "w.safetensors", "--model", "cifar_resnet8", "--out", tmp_path / "new"),
+        *("--mean", "0.5,0.5,0.5", "--std", "1,1,1", "--classes", tmp_path / "names.txt"),
+    )
+    if words:
+        assert words in refused(*arguments)
+    else:
+        shown(*arguments)
+        assert load_weights(tmp_path / "new").classes == TEN
+
+
+def test_the_true_reason_where_nothing_may_be_written(tmp_path: Path, refused: Refused) -> None:
+    network = load_weights(save_network(tmp_path / "w"))
+    with pytest.raises(InputError, match=r"w\.pth cannot be written: File too large"):
+        within(1000, lambda: export_weights(network, tmp_path / "w.pth"))
+    assert not list(tmp_path.glob("*w.pth*"))
+
+
+def within(size: int, action: Callable[[], object]) -> None:
+    """Do something while no file may be larger than so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        action()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_pixels, save_network, sentence_of
-from torchvision.transforms.v2.functional import rgb_to_grayscale
+from conftest import pixels_of, random_pixels, save_network, sentence_of
+from torchvision.transforms.v2.functional import to_pil_image
 
 from residual import build_model
 from residual.evaluation.inputs import check_input, usual_size, with_channels
@@ -35,7 +35,11 @@ def test_the_usual_size_of_a_run_on_a_folder_is_its_recipes(trained_on_images: P
 def test_channels() -> None:
     images = random_pixels(2, 3, 4, 5)
     assert with_channels(images, 3) is images
-    assert torch.equal(with_channels(images, 1), rgb_to_grayscale(images))
+    grey = [pixels_of(to_pil_image(image).convert("L")) for image in images]
+    assert torch.equal(with_channels(images, 1), torch.stack(grey))
+    # Grey stays grey, all 256 of it.
+    ramp = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    assert torch.equal(with_channels(ramp, 1), ramp[:1])
     assert with_channels(images[0], 1).shape == (1, 4, 5)
     assert "the network takes 4 channels" in sentence_of(lambda: with_channels(images, 4))
 

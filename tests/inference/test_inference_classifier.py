@@ -1,11 +1,16 @@
 """``residual.load(...).predict``: files, images, arrays."""
 
+import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import TEN, pixels_of, save_network, sentence_of, smooth_image
+from PIL import Image, ImageSequence
 from torchvision.transforms.v2 import functional as transforms
 
 import residual as package
@@ -149,3 +154,111 @@ def test_features_are_what_the_classifier_is_a_linear_function_of(tmp_path: Path
     assert features.shape == (3, 64)
     scores = network.model.classifier()(features).detach()
     assert scores.softmax(dim=1).numpy() == pytest.approx(network.probabilities(images).numpy(), abs=1e-6)
+
+
+def turned(image: Image.Image, file: Path) -> Path:
+    """Save an image that is to be seen turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(file, exif=exif)
+    return file
+
+
+def test_a_pil_image_is_what_its_file_is(tmp_path: Path) -> None:
+    network = package.load(save_network(tmp_path / "w", "resnet18", mean=torch.zeros(3, 16, 16)))
+    sideways = turned(smooth_image(40, 24), tmp_path / "turned.png")
+    clear = Image.merge("RGBA", (*smooth_image(seed=1).split(), Image.linear_gradient("L").resize((60, 40))))
+    clear.save(tmp_path / "clear.png")
+    deep = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(np.linspace(0, 1, 2400, dtype=np.float32).reshape(40, 60)).save(tmp_path / "float.tiff")
+    files = [sideways, *(tmp_path / name for name in ("clear.png", "deep.png", "float.tiff"))]
+    by_path = network.probabilities(files)
+    assert torch.equal(network.probabilities([Image.open(file) for file in files]), by_path)
+    assert torch.equal(network.probabilities([open(file, "rb") for file in files]), by_path)  # noqa: SIM115
+    # Right, not only alike: upright, laid on white, 65,535 is white.
+    upright = np.asarray(smooth_image(40, 24).transpose(Image.Transpose.ROTATE_270))
+    ramp = np.repeat((np.linspace(0, 1, 2400) * 255).round().astype(np.uint8).reshape(40, 60, 1), 3, axis=2)
+    for image, file in ((upright, files[0]), (ramp, files[3])):
+        torch.testing.assert_close(
+            network.probabilities(image), network.probabilities(file), atol=1e-3, rtol=0.02
+        )
+
+
+def test_frames_of_one_file_are_read_one_by_one(weights: Path, tmp_path: Path) -> None:
+    network = package.load(weights)
+    frames = [smooth_image(seed=n) for n in range(42)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    expected = network.probabilities(frames)
+    with Image.open(tmp_path / "a.png") as file:
+        found = network.probabilities(ImageSequence.Iterator(file))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with Image.open(tmp_path / "a.png") as file:
+        twice = network.probabilities([file, file])
+    torch.testing.assert_close(twice, expected[[0, 0]], rtol=1e-4, atol=1e-5)
+    buffer = np.empty((40, 60, 3), np.uint8)
+
+    def camera() -> Iterator[np.ndarray]:
+        for frame in frames:
+            buffer[:] = np.asarray(frame)
+            yield buffer
+
+    assert torch.equal(network.probabilities(camera()), network.probabilities(map(np.asarray, frames)))
+
+
+def test_a_truncated_pil_image_is_damaged_as_its_file_is(weights: Path, tmp_path: Path) -> None:
+    content = io.BytesIO()
+    smooth_image(600, 400).save(content, "jpeg")
+    cut = content.getvalue()[:2000]
+    network, skipped = package.load(weights), []
+    with pytest.raises(DamagedImage):
+        network.predict(Image.open(io.BytesIO(cut)))
+    images = [Image.open(io.BytesIO(cut)), smooth_image(), io.BytesIO(cut)]
+    found = list(network.stream(images, skip=skipped.append))
+    assert [image for image, _ in found] == images[1:2]
+    assert [str(error).split(" is damaged")[0] for error in skipped] == ["the image", "the open file"]
+
+
+def test_images_in_other_forms(weights: Path, tmp_path: Path) -> None:
+    network = package.load(weights)
+    smooth_image().save(tmp_path / "a.png")
+    expected = network.predict(str(tmp_path / "a.png"))
+    (entry,) = [entry for entry in os.scandir(tmp_path) if entry.name == "a.png"]
+    content = io.BytesIO()
+    smooth_image().save(content, "png")  # and is not rewound
+    for given in (entry, content, np.array([str(tmp_path / "a.png")]), np.array([tmp_path / "a.png"])):
+        assert network.predict(given) == expected
+    wrong = {"NoneType": (None, [None]), "int": (5, [5]), "bytes": (b"a.png",), "dict": ({"a": 1},)}
+    for name, given in [(name, given) for name, some in wrong.items() for given in some]:
+        with pytest.raises(InputError, match=f"{name} is no image"):
+            network.predict(given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"batch": 0}, "batch is a whole number of at least 1, not 0"),
+        ({"top": 2.5}, "top is a whole number of at least 1, not 2.5"),
+        ({"top": True}, "top is a whole number"),
+    ],
+)
+def test_wrong_numbers(weights: Path, wrong: dict[str, Any], words: str) -> None:
+    network = package.load(weights)
+    with pytest.raises(InputError, match=words):
+        network.predict(smooth_image(), **wrong)
+    with pytest.raises(InputError, match="batch is a whole number"):
+        network.probabilities(smooth_image(), batch=0)
+
+
+def test_numbers_of_numpy_and_unknown_precisions(weights: Path) -> None:
+    assert package.build_model("cifar_resnet8", classes=np.int64(3)).classes == 3
+    found = package.load(weights).predict(smooth_image(), top=np.int64(2), batch=np.int32(1))
+    assert len(found[0]) == 2
+    with pytest.raises(InputError, match="no precision 'float16'; did you mean bfloat16 or float32"):
+        package.load(weights, precision="float16")  # type: ignore[arg-type]
+
+
+def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
+    network = package.load(save_network(tmp_path / "w", mean=torch.full((3, 32, 32), torch.nan)))
+    with pytest.raises(InputError, match="NaN"):
+        network.predict(smooth_image())

@@ -9,7 +9,7 @@ from conftest import ROOT, sentence_of
 from pydantic import BaseModel
 
 from residual import InputError
-from residual.recipes import RECIPES, DetectionRecipe, Recipe, differences, find, override
+from residual.recipes import DETECTION, RECIPES, DetectionRecipe, Recipe, differences, find, override
 from residual.recipes.schema import Part
 
 
@@ -145,3 +145,58 @@ def test_the_shorter_side_follows_the_size_unless_it_is_set(tmp_path: Path) -> N
         recipe.to_yaml().replace("shorter_side: null", "shorter_side:\n    - 256\n    - 480")
     )
     assert differences(find(str(tmp_path / "old.yaml")), recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "words"),
+    [
+        ("digits-resnet20", "schedule.iterations=1" + "0" * 24, "four months"),
+        ("digits-resnet20", "schedule.learning_rate=1e308", "float32"),
+        ("digits-resnet20", "schedule.warmup.learning_rate=1e7", "float32"),
+        ("digits-resnet20", "optimizer.weight_decay=1e30", "float32"),
+        ("digits-resnet20", "data.pad=100000", "padded images are in memory"),
+        ("digits-resnet20", "batch.size=1000000000", "a mini-batch is in memory as a whole"),
+        ("digits-resnet20", "seed=9223372036854775808", "a seed has 63 bits"),
+        ("digits-resnet20", "evaluate_every=1000000000000", "four months"),
+        ("digits-resnet20", "name=" + "a" * 300, "at most 100 characters"),
+        ("imagenet-resnet18", "data.folder.size=1000000", "more memory than there is"),
+        ("imagenet-resnet18", "data.folder.shorter_side=[256,100000]", "more memory than there is"),
+        ("imagenet-resnet18", "schedule.plateau.drops=400", "0 in float32"),
+        ("imagenet-resnet18", "schedule.epochs=10000000", "no run is that long"),
+        ("voc-finetune", "data.shorter_side=100000", "more memory than there is"),
+        ("voc-finetune", "detector.proposals=1000000", "in memory at a time"),
+        ("voc-finetune", "detector.roi_size=100000", "every region has a map of that side"),
+        ("voc-finetune", "detector.anchor_sizes=[1000000000.0]", "no image is larger"),
+    ],
+)
+def test_bounds_have_reasons(name: str, setting: str, words: str) -> None:
+    recipe = DETECTION.get(name) or find(name)
+    said = sentence_of(lambda: override(recipe, [setting]))
+    assert setting.partition("=")[0] in said
+    assert words in said
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: 2026-13-45",
+        "seed: 1" + "0" * 5000,
+        "[" * 5000,
+        "x: &a [*a]",
+        "a: &a [1]\nb: [*a]",
+        "\tseed: 1",
+    ],
+)
+def test_strange_yaml_is_a_sentence(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    said = sentence_of(lambda: find(str(file)))
+    assert said.startswith(f"{file}: ")
+    assert len(said) < 3000
+
+
+def test_bombs_of_aliases_are_not_written_out(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    (tmp_path / "a.yaml").write_text("\n".join([*lines, "seed: *a11", "name: x"]))
+    assert len(sentence_of(lambda: find(str(tmp_path / "a.yaml")))) < 3000

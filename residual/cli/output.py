@@ -1,0 +1,93 @@
+"""What the command prints: every letter somehow, JSON that all readers take, a sentence on what failed."""
+
+import csv
+import errno
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ..errors import InputError
+from ..terminal import shown
+
+#: What a standard output says that takes nothing (any more): full, closed, or its terminal gone.
+FULL = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
+
+
+class _Closed(io.TextIOBase):
+    """A standard output that the process was started without."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """Print in this context so that no name is too strange and nothing is lost unsaid.
+
+    Raises:
+        InputError: where the standard output takes nothing.
+    """
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (to the end)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        with suppress(OSError, ValueError):
+            # Python would try again at its end, and complain of it.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+        raise InputError(f"the output cannot be written: {error.strerror}") from None
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON that every reader takes.
+
+    Raises:
+        InputError: when a number is none (NaN) or infinite, which JSON does not know.
+    """
+    from ..files import strict_json
+
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(strict_json(value, indent=2, ascii_only=not unicode) + "\n")
+
+
+def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([shown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    sys.stdout.write(text.getvalue())
+
+
+def unexpected(error: Exception) -> str:
+    """Return the sentence on an error that is a fault of ours; its traceback goes into a file.
+
+    With RESIDUAL_DEBUG=1 it is printed as well.
+    """
+    told = "".join(traceback.format_exception(error))
+    if os.environ.get("RESIDUAL_DEBUG") == "1":
+        print(told, end="", file=sys.stderr)
+    said = f"this is a fault of residual, not of what you gave it ({type(error).__name__})"
+    try:
+        handle, file = tempfile.mkstemp(prefix="residual-traceback-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as written:
+            written.write(f"{' '.join(map(shown, sys.argv))}\n\n{told}")
+    except OSError as failed:
+        return f"{said}; its traceback cannot be kept ({failed.strerror}): show it with RESIDUAL_DEBUG=1"
+    return f"{said}; please report it with its traceback, which is in {file}"
