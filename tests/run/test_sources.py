@@ -142,7 +142,7 @@ def split_of(run: Path) -> dict[str, list[str]]:
 
 
 def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, refused: Refused) -> None:
-    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null"])
+    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null", "model.pool=null"])
     arguments = ["train", "imagenet-resnet18", *small, "--data-dir", undivided, "--out"]
     said = refused(*arguments, tmp_path / "none")
     assert "has no validation part (val); hold a share of each class out" in said
@@ -179,7 +179,7 @@ def test_a_list_of_images(undivided: Path, tmp_path: Path, shown: Shown, refused
     list_of = tmp_path / "flowers.csv"
     rows = [f"{file},{Path(file).parent.name} of mine" for file in files]
     list_of.write_text("\n".join(["path,label", *rows]))
-    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null"])
+    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null", "model.pool=null"])
     arguments = ["train", "imagenet-resnet18", *small, "--data-dir", list_of, "--out"]
     assert "hold a share of each class out" in refused(*arguments, tmp_path / "none")
     shown(*arguments, tmp_path / "run", "--set", "data.validation=0.3")
