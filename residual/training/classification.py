@@ -90,7 +90,9 @@ def classification_work(
         best: PreparedIterations = iterate
         recordable = not has_dropout(model) and not recipe.schedule.plateau
         if world.size == 1 and isinstance(batches, PlannedBatches) and recordable:
-            best = CapturedIterations(step, batches, rate, device)
+            recorded = CapturedIterations(step, batches, rate, device)
+            recorded.compile()
+            best = recorded
 
         def give_up(reason: str) -> None:
             # As with --eager: one group at a time, on which BN layers with groups are plain ones.

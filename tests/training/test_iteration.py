@@ -158,8 +158,8 @@ def fast_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def compile_with(patch: pytest.MonkeyPatch, backend: Callable[..., object]) -> None:
-    original = nn.Module.compile
-    patch.setattr(nn.Module, "compile", lambda self, **how: original(self, **({"backend": backend} | how)))
+    original = torch.compile
+    patch.setattr(torch, "compile", lambda what, **how: original(what, **({"backend": backend} | how)))
 
 
 SHORT = override(
@@ -238,6 +238,18 @@ def test_ranks_go_on_together_where_one_of_them_cannot_compile() -> None:
     assert done == ["prepared", "on another rank", "slow 7", "slow 8"]
 
 
+@pytest.mark.usefixtures("fast_on_a_cpu")
+def test_an_assembly_that_is_compiled_is_one_graph_and_the_same_batch() -> None:
+    batches = batches_of()
+    plan = batches.plan(3)
+    # fullgraph: an error where the compiler would give up in the middle.
+    inputs, targets = torch.compile(batches.assemble, fullgraph=True, dynamic=False)(plan)
+    expected, theirs = batches.assemble(plan)
+    assert torch.equal(inputs, expected)
+    assert inputs.stride() == expected.stride()
+    assert torch.equal(targets, theirs)
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("few_rows")
 def test_a_recorded_iteration_is_the_eager_one() -> None:
@@ -254,11 +266,9 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
             compile_regions(model)
         optimizer = SGD(model, 0.9, 1e-4, "paper")
         step = Step(model, optimizer, BATCH if recorded else GROUP, World(), ErrorMeter(device), "float32")
-        iterate = (
-            CapturedIterations(step, batches, rate, device)
-            if recorded
-            else EagerIterations(step, batches, rate, 0, 0)
-        )
+        captured = CapturedIterations(step, batches, rate, device)
+        captured.compile()
+        iterate = captured if recorded else EagerIterations(step, batches, rate, 0, 0)
         # Else PyTorch's convolutions would round factors to TF32.
         with full_float32(device):
             for number in range(8):
