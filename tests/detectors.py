@@ -44,8 +44,8 @@ class Eye(Backbone):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
 
-    def stages(self) -> list[list[nn.Module]]:
-        return []
+    def freeze(self, stages: int) -> None:
+        """There are none."""
 
     def shared(self, x: Tensor) -> Tensor:
         return x
