@@ -33,8 +33,14 @@ class Interrupted(BaseException):
 
 
 def printable(text: str) -> str:
-    """Return a text that can be written anywhere: bytes of file names that are no UTF-8 become ``\\xe9``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a text that can be written anywhere: bytes of file names that are no UTF-8 become ``\\xe9``.
+
+    So do halves of letters, which JSON can name: ``\\ud83d``.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def needs(what: str, package: str, extra: str) -> InputError:

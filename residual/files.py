@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from .errors import InputError
+from .errors import InputError, printable
 
 #: Bytes of the largest text that is read; the largest of COCO's files has half of it.
 TEXT_BYTES = 1 << 30
@@ -67,7 +67,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 def write_new(path: Path, content: str | bytes) -> None:
     """Write a new file; errors as of ``written_whole``."""
     with written_whole(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(_bytes(content))
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
@@ -77,7 +77,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
         OSError: when it cannot be written; what was there is untouched.
     """
     with _whole(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(_bytes(content))
 
 
 def write_derived(path: Path, content: str | bytes) -> None:
@@ -90,6 +90,11 @@ def write_derived(path: Path, content: str | bytes) -> None:
         replace_file(path, content)
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def _bytes(content: str | bytes) -> bytes:
+    """Return a content as bytes; names in a text that are no UTF-8 are escaped."""
+    return printable(content).encode() if isinstance(content, str) else content
 
 
 def keep(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from conftest import sentence_of
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 
+from residual.errors import InputError
 from residual.files import (
     as_json,
     cache_folder,
@@ -307,3 +308,13 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     keep(tmp_path / "file" / "a", b"content")
     keep(tmp_path / "new" / "a", b"content")
     assert everything_in(tmp_path) == {"file": b"", "new/a": b"content"}
+
+
+def test_a_text_with_names_that_are_no_utf8_is_written_and_the_names_are_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "left-out.txt"
+    replace_file(file, "caf\udce9 größe \ud83d\n")
+    # Half a letter, as JSON can name it, leaves no way back to the bytes.
+    assert file.read_bytes() == "caf\\udce9 größe \\ud83d\n".encode()
+    write_derived(file, "caf\udce9 größe\n")
+    assert file.read_bytes() == "caf\\xe9 größe\n".encode()
+    assert str(InputError("no \ud83d")) == "no \\ud83d"

@@ -169,7 +169,8 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
             "lr ÷ 10", (drop, 0.99 * top), (3, 0), textcoords="offset points", va="top", size=8, color=INK
         )
     ends = [values[-1] for curve in panel.curves if (values := getattr(curve, panel.show[-1]))]
-    heights = _label_heights(ends, top)
+    # What ends at no number has left the axes.
+    heights = _label_heights([end if math.isfinite(end) else top for end in ends], top)
     for curve in panel.curves:
         # A curve that ends at 0 % lies on the frame: it is drawn over it, not cut in half. One that leaves
         # the axes at the top is cut there.

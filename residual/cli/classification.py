@@ -193,8 +193,10 @@ def _print_results(results: dict[str, Any], out: Path) -> None:
     typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
     for part in ("train", "validation", "test"):
         if metrics := results[part]:
+            # null in results.json: it was not finite.
+            loss = "–" if metrics["loss"] is None else f"{metrics['loss']:.3f}"
             typer.echo(
-                f"  {part:10} top-1 error {metrics['top1_error']:6.2f} %   loss {metrics['loss']:.3f}   "
+                f"  {part:10} top-1 error {metrics['top1_error']:6.2f} %   loss {loss}   "
                 f"{metrics['images']:,} images"
             )
     typer.echo(f"  everything is in {out}")

@@ -191,6 +191,23 @@ def make_box_dataset(
     )
 
 
+def around(
+    x: float, y: float, width: float, height: float, angle: float
+) -> tuple[float, float, float, float]:
+    """Return the upright box around a rotated one, of its centre, its sides and its angle in radians."""
+    across = (abs(width * math.cos(angle)) + abs(height * math.sin(angle))) / 2
+    down = (abs(width * math.sin(angle)) + abs(height * math.cos(angle))) / 2
+    return x - across, y - down, x + across, y + down
+
+
+def turned(corners: tuple[float, float, float, float], degrees: float) -> tuple[float, float, float, float]:
+    """Return the upright box around one that is turned about its middle: CVAT writes it as it was before."""
+    x1, y1, x2, y2 = corners
+    if not degrees % 360:
+        return corners
+    return around((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, math.radians(degrees))
+
+
 def misspelt(dataset: BoxDataset) -> list[str]:
     """Return a sentence for each class that looks like another one, misspelt: few objects, a name like it."""
     counts = dict(zip(dataset.classes, dataset.counts(), strict=True))

@@ -6,19 +6,25 @@
     SPLIT/_annotations.coco.json          beside its images, as Roboflow has it
 
 Crowds are kept as such: nobody has to find them, and what lies in them is no mistake (evaluation), and they
-are neither objects nor background to learn from (training).
+are neither objects nor background to learn from (training). So are objects that are marked with ``ignore``,
+as mmdetection and Detectron have it.
 """
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 from ..errors import InputError
 from ..files import read_json
-from .boxes import Annotation, BoxDataset, Record, make_box_dataset
+from .boxes import Annotation, BoxDataset, Record, make_box_dataset, turned
 from .images import SUFFIXES
 from .named_files import NamedFiles, last_part
+
+#: What ``bbox_mode`` says in Detectron2's own dictionaries: the corners, or a corner and the sides.
+CORNERS, SIDES = 0, 1
 
 
 def load_coco(
@@ -77,10 +83,19 @@ class _Images:
         #: Whether all of them should be listed: other splits' images may lie beside them.
         self.all = place in own or len(list(file.parent.glob("*.json"))) == 1
 
+    def called(self, name: str) -> str:
+        """Return what a file may be called: its name, or the end of an address that is written as one."""
+        if not ("%" in name or "?" in name) or self.find(name, loosely=False):
+            return name
+        path, _, query = name.partition("?")
+        # Label Studio: /data/local-files/?d=FILE
+        return parse_qs(query).get("d", [unquote(path)])[0]
+
     def find(self, name: str, loosely: bool) -> Path | None:
         """Return an image's file, None where there is none, or several that may be meant."""
         for place in self.places:
-            if (path := place / name).is_file():
+            # os.path: a name that is too long is no file.
+            if os.path.isfile(path := place / name):
                 return path
         found = self.beside.find(name, loosely)
         return found[0] if len(found) == 1 else None
@@ -91,14 +106,15 @@ def _records(
 ) -> Iterator[Record]:
     listed = _by_id(content, "images", file)
     objects = _objects(file, content, names, listed, notes)
-    last = Counter(last_part(str(image.get("file_name"))) for image in listed.values())
+    called = {n: images.called(str(image.get("file_name"))) for n, image in listed.items()}
+    last = Counter(map(last_part, called.values()))
     taken: dict[Path, str] = {}
     for number, image in listed.items():
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
             notes.append(f"{file}: image {number} has no file_name; it is left out")
             continue
-        path = images.find(name, loosely=last[last_part(name)] == 1)
+        path = images.find(called[number], loosely=last[last_part(called[number])] == 1)
         if path is None:
             notes.append(f"{file}: there is no file of image {number}, {name}; it is left out")
             continue
@@ -135,15 +151,17 @@ def _objects(
         where = f"{file}: annotation {shown}"
         try:
             image, category = _id(item["image_id"]), int(item["category_id"])
-            x, y, w, h = _box(item)
+            corners = _corners(item)
             if not image:
                 raise ValueError
-            crowd, area = bool(int(item.get("iscrowd") or 0)), item.get("area")
-            area = w * h if area is None else float(area)
-        except (KeyError, TypeError, ValueError):
+            crowd = any(int(item.get(key) or 0) for key in ("iscrowd", "ignore"))
+            x1, y1, x2, y2 = corners
+            area = (x2 - x1) * (y2 - y1) if item.get("area") is None else float(item["area"])
+            corners = turned(corners, _rotation(item))
+        except (KeyError, TypeError, ValueError, OverflowError):
             notes.append(
-                f"{where} lacks an image_id, a category_id or a bbox of four numbers, or its area or iscrowd "
-                "is no number; it is left out"
+                f"{where} lacks an image_id, a category_id or a bbox of four numbers, or its area, iscrowd, "
+                "ignore, bbox_mode or rotation is none that is known; it is left out"
             )
             continue
         if category not in names:
@@ -151,24 +169,34 @@ def _objects(
         elif image not in images:
             notes.append(f"{where} is of image {image}, which is not listed; it is left out")
         else:
-            corners = (x, y, x + w, y + h)
             objects[image].append(Annotation(names[category], corners, crowd=crowd, area=area))
     return objects
 
 
-def _box(item: dict[str, Any]) -> list[float]:
-    """Return x, y, width and height: the annotation's bbox, or what lies around its polygons.
+def _corners(item: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Return the corners of the annotation's bbox, or of what lies around its polygons.
 
     Raises:
-        KeyError, TypeError, ValueError: where it has neither.
+        TypeError, ValueError: where it has neither.
     """
     box, polygons = item.get("bbox"), item.get("segmentation")
     if not box and isinstance(polygons, list) and polygons:
-        numbers = [float(value) for polygon in polygons for value in polygon]
+        # VIA writes the one polygon without a list around it.
+        parts = polygons if isinstance(polygons[0], list) else [polygons]
+        numbers = [float(value) for polygon in parts for value in polygon]
         xs, ys = numbers[::2], numbers[1::2]
-        box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        return min(xs), min(ys), max(xs), max(ys)
     x, y, w, h = map(float, box or ())
-    return [x, y, w, h]
+    mode = item.get("bbox_mode", SIDES)
+    if mode not in (CORNERS, SIDES):
+        raise ValueError
+    return (x, y, w, h) if mode == CORNERS else (x, y, x + w, y + h)
+
+
+def _rotation(item: dict[str, Any]) -> float:
+    """Return the degrees by which CVAT says that a box is turned; 0 elsewhere."""
+    attributes = item.get("attributes")
+    return float(attributes.get("rotation") or 0) if isinstance(attributes, dict) else 0.0
 
 
 def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
@@ -182,7 +210,8 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
             number = int(text)
         except ValueError:
             raise InputError(f"{file}: one of its categories has no whole number as id") from None
-        named[str(category.get("name", number)).strip()].append(number)
+        name = category.get("name")
+        named[("" if name is None else str(name).strip()) or str(number)].append(number)
     items = [item for item in content.get("annotations") or () if isinstance(item, dict)]
     used = {_id(item.get("category_id")) for item in items}
     found: dict[int, str] = {}

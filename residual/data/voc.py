@@ -12,7 +12,6 @@ What other tools make of the layout is read too: folders in these folders, annot
 names with suffixes or in another case, polygons and rotated boxes.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from xml.etree import ElementTree
 
 from ..errors import InputError
 from ..files import read_text
-from .boxes import Annotation, BoxDataset, Record, make_box_dataset
+from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, turned
 from .images import SUFFIXES
 from .named_files import NamedFiles, last_part
 
@@ -85,7 +84,9 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path]:
         raise InputError(f"there is no folder {candidates[0]}; name the one that holds it with --data-dir")
     listing = root / "ImageSets" / "Main" / f"{name}.txt"
     if not listing.is_file():
-        there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
+        lists = sorted(path.stem for path in listing.parent.glob("*.txt"))
+        # Those of single classes, as dog_train, are named where there are no others (VoTT).
+        there = [stem for stem in lists if "_" not in stem] or lists
         have = f"; there are {', '.join(there)}" if there else "; VOC's layout has one list a split there"
         raise InputError(f"there is no split {listing}{have}")
     return root, listing
@@ -195,7 +196,19 @@ def _objects(element: ElementTree.Element) -> list[Annotation]:
     upright = [shape for shape in shapes if shape.tag == "bndbox"]
     if not shapes:
         raise ValueError(f"a {name} has neither bndbox nor polygon")
-    return [Annotation(name, _corners(shape, name), difficult) for shape in upright or shapes]
+    degrees = _rotation(element, name)
+    return [
+        Annotation(name, turned(_corners(shape, name), degrees), difficult) for shape in upright or shapes
+    ]
+
+
+def _rotation(element: ElementTree.Element, name: str) -> float:
+    """Return the degrees by which an object's boxes are turned, where CVAT says so; 0 elsewhere."""
+    attributes = {item.findtext("name"): item.findtext("value") for item in element.iter("attribute")}
+    try:
+        return float(attributes.get("rotation") or 0)
+    except ValueError:
+        raise ValueError(f"the rotation of a {name} is no number ({attributes['rotation']!r})") from None
 
 
 def _corners(shape: ElementTree.Element, name: str) -> tuple[float, float, float, float]:
@@ -204,9 +217,7 @@ def _corners(shape: ElementTree.Element, name: str) -> tuple[float, float, float
         x1, y1, x2, y2 = _numbers(shape, CORNERS, f"the box of a {name} is not four numbers")
     elif shape.find("cx") is not None:
         x, y, w, h, angle = _numbers(shape, ROTATED, f"the rotated box of a {name} is not five numbers")
-        across = (abs(w * math.cos(angle)) + abs(h * math.sin(angle))) / 2
-        down = (abs(w * math.sin(angle)) + abs(h * math.cos(angle))) / 2
-        x1, y1, x2, y2 = x - across, y - down, x + across, y + down
+        x1, y1, x2, y2 = around(x, y, w, h, angle)
     else:
         # <x1>, <y1>, <x2>, ... or <pt><x>, <y></pt> ...
         try:

@@ -237,9 +237,14 @@ def _mean_curve(curves: Sequence[ErrorCurve]) -> ErrorCurve:
 
     training = [statistics.mean(values("training", n)) for n in iterations] if first.training else []
     held_out = [statistics.mean(values("held_out", n)) for n in iterations] if first.held_out else []
-    deviation = [statistics.stdev(values("held_out", n)) for n in iterations] if first.held_out else []
+    deviation = [_deviation(values("held_out", n)) for n in iterations] if first.held_out else []
     finite = all(map(math.isfinite, deviation))
     return ErrorCurve(first.label, first.colour, iterations, training, held_out, deviation if finite else [])
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation, nan where one of the values is, which Python's does not take."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def _letter(number: int) -> str:

@@ -83,10 +83,10 @@ def curves_of(
     """Return a run's errors (a detector's AP50) and its losses, as its metrics.jsonl has them."""
     split = split_of(lines)
     iterations = [line["iteration"] for line in lines]
-    losses = [line["train"]["loss"] for line in lines]
+    losses = [_number(line["train"]["loss"]) for line in lines]
     if detector:
         found = [line[split]["ap50"] for line in lines]
-        precision = [math.nan if value is None else value for value in found]
+        precision = [_number(value) for value in found]
         held_out = precision if any(value is not None for value in found) else []
         return (
             ErrorCurve(label, colour, iterations, [], held_out),
@@ -100,8 +100,13 @@ def curves_of(
             [line["train"]["top1_error"] for line in lines],
             [line[split]["top1_error"] for line in lines],
         ),
-        ErrorCurve(label, colour, iterations, losses, [line[split]["loss"] for line in lines]),
+        ErrorCurve(label, colour, iterations, losses, [_number(line[split]["loss"]) for line in lines]),
     )
+
+
+def _number(value: float | None) -> float:
+    """Return what a file of the run has for a number: null where it was none, as an infinite loss."""
+    return math.nan if value is None else value
 
 
 def panels_of(runs: Sequence[tuple[ErrorCurve, ErrorCurve]]) -> list[Panel]:

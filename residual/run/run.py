@@ -20,7 +20,7 @@ from ..device import keep_freed_memory, memory_ran_out, pick_device, set_arithme
 from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, needs
-from ..files import cannot_write, replace_file
+from ..files import cannot_write, first_line, replace_file
 from ..models import own
 from ..recipes import DetectionRecipe, Recipe, TrainingRecipe, read
 from ..recipes.schema import Schedule
@@ -68,7 +68,9 @@ def train(
     # What torchrun starts anew goes on with what its processes had begun before one of them died.
     resume = resume or (distributed.restarts() > 0 and folder.recipe_file.is_file())
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
-    data_dir = data_dir or remembered_data_dir(out)
+    if resume:
+        # A new run's folder may lie in another run's, whose data are not meant.
+        data_dir = data_dir or remembered_data_dir(out)
     if folder.results_file.exists():
         return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
@@ -112,9 +114,10 @@ def train(
             folder.remove_unfinished_weights()
             task.save(folder.weights, results)
             task.keep(folder)
-            folder.finish(results)
+            # Before results.json, with which the run is complete: no later session would write it.
             what = "image{s} could not be read and {were} skipped"
             _tell(list(unreadable.values()), what, out / "unreadable.txt")
+            folder.finish(results)
             _try_page(folder, recipe, task, device)
         world.barrier()
         return results
@@ -194,8 +197,14 @@ def _try_page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str
     """Write a run's page; the run is complete, whatever becomes of that."""
     try:
         _page(folder, recipe, task, device)
-    except InputError as error:
-        print(f"note: the run's page was not written: {error}", file=sys.stderr)
+    # Whatever a font, a decoder or an allocator raises: the page can be made again.
+    except Exception as error:
+        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+        print(
+            f"note: the run is complete, but its page was not written ({reason}); make it with: "
+            f"residual report {shlex.quote(str(folder.path))}",
+            file=sys.stderr,
+        )
 
 
 def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:

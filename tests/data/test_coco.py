@@ -102,6 +102,11 @@ def test_a_json_that_cannot_be_used(change: Any, words: list[str], tmp_path: Pat
         (lambda c: c["annotations"][0].update(category_id=[3]), ["annotation 1 lacks"]),
         (lambda c: c["annotations"][0].update(image_id=[7]), ["annotation 1 lacks"]),
         (lambda c: c["annotations"].insert(0, 5), ["annotation at place 0 lacks"]),
+        (lambda c: c["annotations"][0].update(category_id=float("inf")), ["annotation 1 lacks"]),
+        (lambda c: c["annotations"][0].update(iscrowd=float("inf")), ["annotation 1 lacks"]),
+        (lambda c: c["annotations"][0].update(bbox_mode=4), ["annotation 1 lacks", "bbox_mode"]),
+        (lambda c: c["annotations"][0].update(attributes={"rotation": "much"}), ["annotation 1 lacks"]),
+        (lambda c: c["images"][1].update(file_name=300 * "x"), ["no file of image 9, xxx"]),
         (lambda c: c["images"][1].update(file_name=None), ["image 9 has no file_name"]),
         (lambda c: c["images"][1].update(file_name="a.jpg"), ["image 9 is the file of image 7, a.jpg"]),
     ],
@@ -197,6 +202,24 @@ def both(*changes: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, An
             item.update(bbox=[], segmentation=[[1, 2, 11, 2, 6, 22], [3, 3, 4, 4, 5, 5]])
             for item in c["annotations"]
         ],
+        # VIA has the one polygon without a list around it.
+        lambda c: [
+            item.update(bbox=[], segmentation=[1, 2, 11, 2, 6, 22, 3, 3]) for item in c["annotations"]
+        ],
+        # CVAT: a box of 20 x 10 that is turned by a quarter about its middle, (6, 12).
+        lambda c: [
+            item.update(bbox=[-4, 7, 20, 10], attributes={"occluded": False, "rotation": 90.0})
+            for item in c["annotations"]
+        ],
+        # Detectron2's own dictionaries may say that a box is of corners.
+        lambda c: [item.update(bbox=[1, 2, 11, 22], bbox_mode=0) for item in c["annotations"]],
+        lambda c: [item.update(bbox_mode=1, ignore=0) for item in c["annotations"]],
+        # Label Studio's local files, and addresses, with a signature or not.
+        named("/data/local-files/?d={}"),
+        named("/data/local-files/?d=set%2F{}"),
+        named("https://host/bucket/{}"),
+        named("https://host/bucket/{}?X-Amz-Signature=" + 300 * "f"),
+        lambda c: [item.update(file_name=item["file_name"].replace(".", "%2E")) for item in c["images"]],
     ],
 )
 def test_what_other_tools_write(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -205,7 +228,10 @@ def test_what_other_tools_write(tmp_path: Path, change: Callable[[dict[str, Any]
         data = load_coco(folder, ["train"], classes)
         assert (len(data), data.counts(), data.classes, data.notes) == (3, [3], ("dog",), ())
         assert data.categories == (1,)
-        assert all(annotated.boxes.tolist() == [[1, 2, 11, 22]] for annotated in data.images)
+        assert all(
+            annotated.boxes.flatten().tolist() == pytest.approx([1, 2, 11, 22], abs=1e-4)
+            for annotated in data.images
+        )
 
 
 def test_one_bad_annotation_is_listed_and_the_rest_is_used(tmp_path: Path) -> None:
@@ -262,3 +288,47 @@ def test_cocos_test_dev_has_no_annotations_and_lies_among_the_test_images(tmp_pa
     assert [len(annotated.boxes) for annotated in data.images] == [0, 0]
     with pytest.raises(InputError, match="has no list of annotations"):
         load_coco(folder, ["test-dev2015"])
+
+
+def test_an_object_that_is_to_be_ignored_is_neither_object_nor_background(tmp_path: Path) -> None:
+    data = load_coco(three(tmp_path, lambda c: c["annotations"][1].update(ignore=1)), ["train"])
+    assert [annotated.crowd.tolist() for annotated in data.images] == [[False], [True], [False]]
+    assert (data.counts(), data.notes) == ([2], ())
+
+
+def test_a_turned_box_keeps_its_objects_area(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for item in content["annotations"]:
+            item.update(bbox=[10, 10, 12, 6], attributes={"rotation": 30})
+
+    (first, *_) = load_coco(three(tmp_path, change), ["train"]).images
+    # 12 cos 30 + 6 sin 30 wide, 12 sin 30 + 6 cos 30 high, about (16, 13).
+    assert first.boxes.flatten().tolist() == pytest.approx([9.3038, 7.4019, 22.6962, 18.5981], abs=1e-4)
+    assert first.areas.tolist() == [72]
+
+
+def test_a_class_without_a_name_is_called_by_its_number(tmp_path: Path) -> None:
+    for name in (None, " "):
+        categories = [{"id": 1, "name": name}]
+        folder = three(tmp_path / str(name), lambda c, new=categories: c.update(categories=new))  # type: ignore[misc]
+        assert load_coco(folder, ["train"]).classes == ("1",)
+
+
+def test_addresses_of_two_images_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for number, item in enumerate(content["images"][:2]):
+            item.update(file_name=f"https://[host/{number}/a.jpg?sig={number}")
+
+    data = load_coco(three(tmp_path, change), ["train"])
+    assert [annotated.path.name for annotated in data.images] == ["c.jpg"]
+    assert "there is no file of image 1, https://[host/0/a.jpg?sig=0" in data.notes[0]
+
+
+def test_a_name_with_signs_of_an_address_is_its_own_first(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0].update(file_name="50%25 a.jpg")
+
+    folder = three(tmp_path, change)
+    (folder / "train" / "a.jpg").rename(folder / "train" / "50%25 a.jpg")
+    image(folder / "train" / "50% a.jpg")
+    assert load_coco(folder, ["train"]).images[0].path.name == "50%25 a.jpg"

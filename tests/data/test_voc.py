@@ -314,6 +314,10 @@ def test_the_hull_of_a_polygon_or_a_rotated_box_is_its_box(tmp_path: Path, shape
         ("<object><name>cat</name></object>", "a cat has neither bndbox nor polygon"),
         (item("cat", 1, "", 3, 4), "box of a cat is not four numbers (xmin '1', ymin ''"),
         (item("cat", 11, 5, 30, 20, more="<difficult>maybe</difficult>"), "difficult of a cat is 'maybe'"),
+        (
+            item("cat", 11, 5, 30, 20, more="<attribute><name>rotation</name><value>x</value></attribute>"),
+            "the rotation of a cat is no number ('x')",
+        ),
         (item("cat", 0.1, 0.2, 0.5, 0.6), "look like fractions of the image's sides; write pixels"),
     ],
 )
@@ -330,6 +334,19 @@ def test_difficult_however_it_is_written(tmp_path: Path, said: str, difficult: b
     more = f"<difficult>{said}</difficult>"
     data = assert_six(six(tmp_path, item("dog", 1, 1, 9, 9, more=more), item("cat", 11, 5, 30, 20)))
     assert all(annotated.difficult.tolist() == [difficult, False] for annotated in data.images)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "box"),
+    [("0.0", [10, 10, 22, 16]), ("30.0", [9.3038, 7.4019, 22.6962, 18.5981]), ("-90", [13, 7, 19, 19])],
+)
+def test_a_box_that_cvat_says_is_turned(tmp_path: Path, degrees: str, box: list[float]) -> None:
+    """12 x 6 about (16, 13), in degrees; CVAT writes the corners from before it was turned."""
+    attributes = "<attributes><attribute><name>{}</name><value>{}</value></attribute></attributes>"
+    more = attributes.format("colour", "red") + attributes.format("rotation", degrees)
+    turned = item("cat", 11, 11, 22, 16).replace("</object>", f"{more}</object>")
+    data = assert_six(six(tmp_path, item("dog", 1, 1, 9, 9), turned))
+    assert data.images[0].boxes[1].tolist() == pytest.approx(box, abs=1e-4)
 
 
 def test_masks_that_no_annotation_tells_apart_are_noted_once(tmp_path: Path) -> None:
@@ -446,6 +463,13 @@ def test_a_misspelt_class_is_noticed(tmp_path: Path) -> None:
         "the class 'Cell' has 1 object and 'cell' has 20; mend the annotations if it is misspelt",
         "the class 'platlet' has 1 object and 'platelet' has 30; mend the annotations if it is misspelt",
     ]
+
+
+def test_lists_of_single_classes_are_named_where_there_are_no_others(tmp_path: Path) -> None:
+    folder = six(tmp_path)
+    (folder / "ImageSets/Main/train.txt").rename(folder / "ImageSets/Main/dog_train.txt")
+    with pytest.raises(InputError, match=r"there is no split .*; there are dog_train$"):
+        load_voc(folder, ["train"])
 
 
 def test_areas_are_of_the_boxes(tmp_path: Path) -> None:

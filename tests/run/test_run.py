@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import termios
@@ -217,6 +218,15 @@ def test_resuming_a_complete_run_changes_nothing(uninterrupted: Path, shown: Sho
 def test_a_run_is_never_overwritten(uninterrupted: Path, refused: Refused) -> None:
     said = refused("train", *TINY, "--out", uninterrupted)
     assert "holds a run already; continue it with --resume" in said
+
+
+def test_a_new_run_inside_of_another_ones_folder_does_not_take_its_images(
+    trained_on_images: Path, tmp_path: Path, refused: Refused
+) -> None:
+    outer = Path(shutil.copytree(trained_on_images, tmp_path / "outer"))
+    inner = outer / "inner"
+    assert "name the folder that holds train/" in refused("train", "imagenet-resnet18", "--out", inner)
+    assert not inner.exists()
 
 
 def test_a_changed_recipe_is_not_resumed(uninterrupted: Path, refused: Refused) -> None:

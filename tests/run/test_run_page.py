@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Refused, Shown, results_of
 
 from residual import InputError, run
@@ -97,17 +98,48 @@ def test_what_is_wrong_with_a_run_is_said(tmp_path: Path, copied: Path, refused:
     assert "scores.safetensors is damaged" in refused("report", copied)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("the disk is full"), "the disk is full"),
+        # What a font, a template or an allocator raises.
+        (RuntimeError("no font\nat all"), "RuntimeError: no font"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+    ],
+)
 def test_a_page_that_cannot_be_written_does_not_cost_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*_: Any) -> Path:
-        raise InputError("the disk is full")
+        raise error
 
     monkeypatch.setattr(runs, "write_page", full)
     settings = ["schedule.iterations=2", "model.name=cifar_resnet8", "evaluate_every=2"]
-    run.train(override(find("digits-resnet20"), settings), tmp_path / "digits", device="cpu")
-    assert (tmp_path / "digits" / "results.json").is_file()
-    assert "the run's page was not written: the disk is full" in capsys.readouterr().err
+    out = tmp_path / "my digits"
+    found = run.train(override(find("digits-resnet20"), settings), out, device="cpu")
+    assert json.loads((out / "results.json").read_text())["test"] == found["test"]
+    told = capsys.readouterr().err
+    assert f"its page was not written ({said}); make it with: residual report '{out}'" in told
+
+
+def test_a_loss_that_was_no_number_is_shown_as_none(copied: Path, shown: Shown, tmp_path: Path) -> None:
+    """results.json and metrics.jsonl have null for it."""
+    lines = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
+    lines[-1]["validation"]["loss"] = None
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results = results_of(copied)
+    results["validation"]["loss"] = None
+    (copied / "results.json").write_text(json.dumps(results))
+    shown("report", copied)
+    error = results["validation"]["top1_error"]
+    assert f"{error:.2f} % –" in text_of(copied / "report.html")
+    other = shutil.copytree(copied, tmp_path / "other")
+    shown("compare", copied, other, "--out", tmp_path / "page.html")
+    assert "loss –" in shown("train", "--resume", "--out", copied).out
 
 
 def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
