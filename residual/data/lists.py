@@ -72,6 +72,8 @@ class ClassList:
         numbers = set(self.classes.values())
         if not all(number.isdecimal() for number in numbers) or numbers <= set(names or ()):
             return self
+        if names and all(name.isdecimal() for name in names):
+            return self  # a number that is no name of theirs is a mistake, not a position
         if names is None:
             raise InputError(
                 f"{self.path} gives classes by number; put the folder train beside it, for names"

@@ -4,8 +4,17 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-#: Folders that are nobody's data: thumbnails of a Synology, what macOS adds to archives, bins of storage.
-NO_DATA = ("@eaDir", "__MACOSX", "#recycle", "@Recycle", "$RECYCLE.BIN", "lost+found")
+#: Folders that are nobody's data: thumbnails of a Synology, what macOS adds to archives and Windows to disks,
+#: bins of storage.
+NO_DATA = (
+    "@eaDir",
+    "__MACOSX",
+    "#recycle",
+    "@Recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
 
 
 class NamedFiles:

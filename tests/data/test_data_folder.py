@@ -199,7 +199,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path: Path) -> None:
 
 def test_what_storage_and_archives_put_beside_images_is_left_out(images: Path) -> None:
     expected = index_folder(images, "train").files
-    for name in ("@eaDir", "__MACOSX", ".thumbnails"):
+    for name in ("@eaDir", "__MACOSX", "System Volume Information", ".thumbnails"):
         touch(images / "train" / "cat" / name / "1.png")
         touch(images / "train" / name / "cat" / "1.png")
     index = index_folder(images, "train")
@@ -353,6 +353,8 @@ def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
     assert "gives classes by number; put the folder train beside it" in refusal(tmp_path, "val")
     # Classes that are numbers are names.
     assert index_folder(tmp_path, "val", ("3", "7")).targets.tolist() == [0]
+    said = sentence_of(lambda: index_folder(tmp_path, "val", ("1", "10", "2", "20")))
+    assert "has a class '3' that the training part has not" in said
 
 
 @pytest.mark.parametrize(
