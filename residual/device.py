@@ -43,7 +43,7 @@ def pick_device(name: str) -> torch.device:
         name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):  # the second for None, say, from Python
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"--device {name}: known are auto, cpu, cuda, cuda:N and mps")

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,11 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_of_no_device(name: str) -> None:
     said = sentence_of(lambda: pick_device(name))
     assert said == f"--device {name}: known are auto, cpu, cuda, cuda:N and mps"
+
+
+def test_no_name_at_all_is_no_device() -> None:
+    said = sentence_of(lambda: pick_device(None))  # type: ignore[arg-type]
+    assert said == "--device None: known are auto, cpu, cuda, cuda:N and mps"
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -150,8 +156,11 @@ def test_a_device_without_float64_needs_none(
     on_the_device(DetectionIterations, "__call__")
     on_the_device(Tally, "add")
     short = ["--set", "schedule.iterations=3", "--out"]
-    with pytest.raises(TypeError, match="float64"):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the traceback of a fault of our own goes
+    with pytest.raises(AssertionError, match="TypeError"):
         shown("train", *TINY, *short, tmp_path / "float64")
+    (traceback,) = tmp_path.glob("residual-traceback-*")
+    assert "gives float64" in traceback.read_text()
     monkeypatch.setattr("residual.device.WITHOUT_FLOAT64", {"cpu"})
     shown("train", *TINY, *short, tmp_path / "classifier")
     shown(
