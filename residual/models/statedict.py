@@ -42,7 +42,10 @@ INERT = (
     types.SimpleNamespace,
     PosixPath,
     datetime.datetime,
+    datetime.date,
+    datetime.time,
     datetime.timedelta,
+    datetime.timezone,
     np.ndarray,
     np.dtype,
     codecs.encode,
@@ -65,15 +68,13 @@ NAMED = 3
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """Return the tensors in a file, on the CPU: .safetensors, or else what ``torch.save`` wrote.
+    """Return the tensors in a file, on the CPU: of safetensors or of ``torch.save``, as its content tells.
 
     Raises:
         InputError: when the file is not there or damaged, holds no state dict, or would execute code.
     """
     check_file(file)
-    state = (
-        _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _unwrap(_read_torch(file), file)
-    )
+    state = _read_safetensors(file) if _is_safetensors(file) else _unwrap(_read_torch(file), file)
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse"
@@ -164,6 +165,21 @@ def write_state(model: nn.Module, file: Path) -> None:
         file.write_bytes(content.getbuffer())
 
 
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file is of safetensors: 8 bytes for the length of its header, which is JSON.
+
+    Where that shows neither this nor an archive or a pickle of PyTorch, the suffix tells what is damaged.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(9)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+    return start[8:] == b"{" or (
+        file.suffix.lower() == ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80"))
+    )
+
+
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
@@ -173,8 +189,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> object:
     try:
-        with torch.serialization.safe_globals(list(INERT)):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        # Not by its name, whose suffix PyTorch goes by.
+        with file.open("rb") as opened, torch.serialization.safe_globals(list(INERT)):
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # The rest of PyTorch's message explains how to execute the code.
         if code := re.search(r"GLOBAL ([\w.]+)", str(error)):

@@ -4,7 +4,7 @@ import os
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -86,6 +86,15 @@ def test_the_suffix_tells_the_format_however_it_is_written(tmp_path: Path) -> No
     assert torch.equal(read_state(tmp_path / "b.SafeTensors")["weight"], layer.weight)
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+def test_the_content_tells_the_format_whatever_the_suffix(zipped: bool, tmp_path: Path) -> None:
+    layer = nn.Linear(3, 2)
+    torch.save(layer.state_dict(), tmp_path / "a.safetensors", _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_state(tmp_path / "a.safetensors")["weight"], layer.weight)
+    save_file(layer.state_dict(), tmp_path / "b.bin")
+    assert torch.equal(read_state(tmp_path / "b.bin")["weight"], layer.weight)
+
+
 # --- what training scripts save ---
 
 
@@ -113,7 +122,7 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "acc": np.float64(91.7),
         "best": np.int64(3),
         "curve": np.arange(3.0),
-        "when": datetime.now(),
+        "when": [datetime.now(UTC), datetime.now(), date(2024, 2, 29), time(12)],
     },
     "arguments": lambda state: {
         "model": state,
