@@ -63,12 +63,15 @@ def whole_number(what: str, value: object, least: int = 1) -> int:
     return number
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean a or b?"`` for a misspelt ``name``, or a list of what there is."""
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return ``"; did you mean a or b?"`` for a misspelt ``name``, or a list of what there is.
+
+    From Python names may be anything: None, or what prints as a name.
+    """
     import difflib  # the command listens for signals after a few milliseconds, not before such imports
 
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return f"; known are {', '.join(known)}"

@@ -142,6 +142,8 @@ def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
     if is_open_file(image):
         with _said_of("the open file"):
             image.seek(0)
+            if not isinstance(image.read(0), bytes):
+                raise InputError("the open file is open for text; open it as open(path, 'rb')")
             with _reader(image) as opened, _memory_for(opened, opened.size, "the open file"):
                 return _pixels(opened)
     if not isinstance(image, np.ndarray | Tensor):

@@ -138,7 +138,7 @@ class Network:
             InputError: for an image that cannot be read, a class that the network has not, and a network with
                 a single position for the whole image (VGG's layers see all of it at once).
         """
-        wanted = None if name is None else int(match_classes([name], self.classes, "heat")[0])
+        wanted = None if name is None else int(match_classes([str(name)], self.classes, "heat")[0])
         pixels = with_channels(as_pixels(image, self.views.decoded_side), self.model.in_channels)
         [seen] = crop_views(pixels, self.views)
         first = next(self.model.parameters())
@@ -177,8 +177,7 @@ class Network:
         skip: Callable[[DamagedImage], None] | None = None,
     ) -> Iterator[tuple[ImageLike, Tensor]]:
         """Yield each image with its features (C,), in order; see ``embed``, and ``stream`` for ``skip``."""
-        if batch < 1:
-            raise InputError("batch is a whole number of at least 1")
+        batch = whole_number("batch", batch)
         first = next(self.model.parameters())
         for [seen], items in by_shape(self._crops(_many(images), skip), batch):
             with torch.inference_mode(), full_float32(first.device):
@@ -263,7 +262,7 @@ def _many(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
         alone = isinstance(images, str | os.PathLike | Image.Image) or is_open_file(images)
     if alone:
         return [images]  # type: ignore[list-item]
-    if not isinstance(images, Iterable) or isinstance(images, bytes | Mapping):
+    if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | memoryview | Mapping):
         raise InputError(
             f"{type(images).__name__} is no image, nor many; give a path, an open file, a PIL image, an "
             "array, a tensor, or a list of them"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from .. import distributed
-from ..data import load_dataset
+from ..data import DATASETS, load_dataset
 from ..data.boxes import BoxDataset
 from ..data.dataset import Dataset
 from ..data.folder import index_folder
@@ -184,7 +184,12 @@ def dataset_of(path: Path, weights: Weights, name: str | None) -> str:
     """Return the name of a dataset, by default that which the network was trained on."""
     name = name or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
     if name is None:
-        raise InputError(f"{path} does not say what it was trained on; name the data with --dataset")
+        raise InputError(
+            f"{path} does not say what it was trained on; name the data with --dataset: "
+            f"{', '.join(DATASETS)}, or folder with --data-dir"
+        )
+    if name not in (known := (*DATASETS, "folder")):
+        raise InputError(f"there is no dataset {name!r}{nearest(name, known)}")
     return name
 
 

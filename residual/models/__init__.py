@@ -53,7 +53,7 @@ def build_model(name: str, **options: Any) -> Classifier:
     Raises:
         InputError: for an unknown name, a depth that does not exist, or an option that the network has not.
     """
-    constructor, fixed = resolve(name)
+    constructor, fixed = resolve(str(name))  # whatever Python gives: None is the name of no model
     free = set(inspect.signature(constructor).parameters) - set(fixed)
     for option, value in options.items():
         if option not in free:

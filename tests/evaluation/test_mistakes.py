@@ -1,6 +1,7 @@
 """What a network takes for what."""
 
 import numpy as np
+import pytest
 import torch
 from conftest import some_scores
 
@@ -36,3 +37,9 @@ def test_a_class_without_images_has_its_row_and_errors_are_those_of_the_scores()
     assert matrix.shape == (8, 8)
     wrong = matrix.sum() - np.trace(matrix)
     assert 100 * wrong / 5 == scores.metrics().top1_error
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_single_class_is_counted_without_a_warning() -> None:
+    scores = Scores(("a", "b"), ("x",), torch.ones(2, 1), torch.zeros(2, dtype=torch.int64), {})
+    assert confusion_matrix(scores).tolist() == [[2]]

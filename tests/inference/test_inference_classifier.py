@@ -228,7 +228,14 @@ def test_images_in_other_forms(weights: Path, tmp_path: Path) -> None:
     smooth_image().save(content, "png")  # and is not rewound
     for given in (entry, content, np.array([str(tmp_path / "a.png")]), np.array([tmp_path / "a.png"])):
         assert network.predict(given) == expected
-    wrong = {"NoneType": (None, [None]), "int": (5, [5]), "bytes": (b"a.png",), "dict": ({"a": 1},)}
+    wrong = {
+        "NoneType": (None, [None]),
+        "int": (5, [5]),
+        "bytes": (b"a.png",),
+        "bytearray": (bytearray(content.getvalue()),),
+        "memoryview": (memoryview(np.zeros((4, 4, 3), np.uint8)),),
+        "dict": ({"a": 1},),
+    }
     for name, given in [(name, given) for name, some in wrong.items() for given in some]:
         with pytest.raises(InputError, match=f"{name} is no image"):
             network.predict(given)
@@ -246,8 +253,11 @@ def test_wrong_numbers(weights: Path, wrong: dict[str, Any], words: str) -> None
     network = package.load(weights)
     with pytest.raises(InputError, match=words):
         network.predict(smooth_image(), **wrong)
-    with pytest.raises(InputError, match="batch is a whole number"):
-        network.probabilities(smooth_image(), batch=0)
+    uses = (network.probabilities, network.embed, lambda image, batch: list(network.features([image], batch)))
+    for use in uses:
+        for batch in (0, 2.5, "4", None):
+            with pytest.raises(InputError, match=f"batch is a whole number of at least 1, not {batch!r}"):
+                use(smooth_image(), batch=batch)
 
 
 def test_numbers_of_numpy_and_unknown_precisions(weights: Path) -> None:
@@ -256,6 +266,23 @@ def test_numbers_of_numpy_and_unknown_precisions(weights: Path) -> None:
     assert len(found[0]) == 2
     with pytest.raises(InputError, match="no precision 'float16'; did you mean bfloat16 or float32"):
         package.load(weights, precision="float16")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"no precision torch\.bfloat16; did you mean bfloat16"):
+        package.load(weights, precision=torch.bfloat16)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no precision None; known are float32, bfloat16"):
+        package.load(weights, precision=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no model 'None'; known are cifar_resnet20, "):
+        package.build_model(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="the class '5' is none of the network's 10 classes"):
+        package.load(weights).heat(smooth_image(), 5)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_open_for_text(weights: Path, tmp_path: Path) -> None:
+    smooth_image().save(tmp_path / "a.png")
+    with (
+        open(tmp_path / "a.png") as file,
+        pytest.raises(InputError, match=r"is open for text; open it as open\(path, 'rb'\)$"),
+    ):
+        package.load(weights).predict(file)  # type: ignore[arg-type]
 
 
 def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
