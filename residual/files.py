@@ -262,10 +262,17 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
-def remove_half_written(folder: Path, suffix: str) -> None:
-    """Remove what a process left that was killed while it wrote a file of this suffix."""
-    for half in folder.glob(f".*.new{suffix}"):
-        half.unlink()
+def remove_half_written(folder: Path, suffix: str, stem: str = "*") -> None:
+    """Remove what a process left that was killed while it wrote files or folders of this suffix.
+
+    Args:
+        stem: of their names; "*" for any.
+    """
+    for half in folder.glob(f".{stem}.*.new{suffix}"):
+        if half.is_dir():
+            shutil.rmtree(half)
+        else:
+            half.unlink()
 
 
 @contextmanager

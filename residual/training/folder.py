@@ -136,6 +136,7 @@ class RunFolder:
         self.scores_file = path / "scores.safetensors"
         self.detections_file = path / "detections.safetensors"
         self.page = path / "report.html"
+        self._new_best = path / ".best"
         self._lock = FileLock(path / ".lock", timeout=0)
 
     @staticmethod
@@ -184,6 +185,8 @@ class RunFolder:
             # Reading the data takes a while, in which another process may have begun a run here.
             self.check(self.path, recipe, resume)
             remove_half_written(self.path, ".safetensors")
+            for stem in (self.weights.stem, self._new_best.stem):
+                remove_half_written(self.path, "", stem)
             if not self.recipe_file.exists():
                 replace_file(self.recipe_file, recipe.to_yaml())
         except Timeout:
@@ -268,11 +271,10 @@ class RunFolder:
         Args:
             save: writes a folder that is not there yet.
         """
-        new = self.path / ".best.new"
-        shutil.rmtree(new, ignore_errors=True)
-        save(new)
+        shutil.rmtree(self._new_best, ignore_errors=True)
+        save(self._new_best)
         shutil.rmtree(self.best, ignore_errors=True)
-        new.rename(self.best)
+        self._new_best.rename(self.best)
 
     def finish(self, results: dict[str, Any]) -> None:
         replace_file(self.results_file, as_json(results))

@@ -237,10 +237,10 @@ def test_a_changed_recipe_is_not_resumed(uninterrupted: Path, refused: Refused) 
 def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, refused: Refused) -> None:
     out = tmp_path / "diverged"
     said = refused(
-        *("train", *TINY, "--out", out, "--set", "schedule.learning_rate=1e30"),
+        *("train", *TINY, "--out", out, "--set", "schedule.learning_rate=1e6"),
         *("--set", "schedule.warmup.iterations=60", "--set", "schedule.warmup.learning_rate=0.01"),
     )
-    assert "the loss is not finite at iteration 6" in said
+    assert "the loss is not finite at iteration 65;" in said
     assert "try a lower schedule.learning_rate" in said
     newest = list_checkpoints(out)[-1]
     assert str(newest) in said

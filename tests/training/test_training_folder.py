@@ -1,6 +1,9 @@
 """The run folder's files are checked as they are read."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,35 @@ def test_what_describes_a_session_has_what_is_read_of_it(tmp_path: Path) -> None
     folder = RunFolder(tmp_path)
     folder.add_session(describe(CPU, 1) | {"data": {"classes": 3}, "data_dir": None, "started_from": None})
     assert folder.sessions()[0]["threads"] == 1
+
+
+def test_weights_that_a_killed_process_was_writing_are_removed_when_the_run_goes_on(tmp_path: Path) -> None:
+    """They are as large as the network; what belongs to nobody's kill stays."""
+    recipe = find("digits-resnet20")
+    program = """
+import os, signal, sys
+from pathlib import Path
+from residual.files import written_whole
+from residual.training.folder import RunFolder
+
+def save(path):
+    with written_whole(path) as temporary:
+        temporary.mkdir()
+        (temporary / "model.safetensors").write_bytes(b"large")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+folder = RunFolder(Path(sys.argv[1]))
+save(folder.weights) if sys.argv[2] == "weights" else folder.replace_best(save)
+"""
+    folder = RunFolder(tmp_path)
+    folder.open(recipe, resume=False)
+    folder.close()
+    for what in ("weights", "best"):
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path), what], timeout=60)
+        assert done.returncode == -signal.SIGKILL
+    (tmp_path / "best").mkdir()
+    (tmp_path / ".mine.7.new").mkdir()
+    assert len(list(tmp_path.glob("*/model.safetensors"))) == 2
+    folder.open(recipe, resume=True)
+    folder.close()
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"best", ".mine.7.new"}
