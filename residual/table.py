@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich.table
+from rich.cells import cell_len
 
 from .files import as_json, write_derived
 from .terminal import console, say, shown
 
 #: Letters of a name that are never folded, and those that separate columns.
 NAME, BETWEEN = 16, 3
+#: Letters of a number that give way only after names.
+NUMBER = 6
 
 
 @dataclass(frozen=True)
@@ -51,24 +54,9 @@ class Table:
         """Print it for a terminal: notes stand below, for beside the numbers there is no room."""
         table = rich.table.Table(title=self.title, caption=self.caption or None)
         used = self._used
-        wide = [
-            max(map(len, (*self.headings[place].split(), *(row.cells[place] for row in self.rows))))
-            for place in used
-        ]
-        named = sum(place < self.names for place in used)
-        least = [min(NAME, width) for width in wide[:named]]
-        # In a narrow terminal numbers are folded first: a name in parts is none.
-        room, numbers = console().width - sum(least) - BETWEEN * len(wide) - 1, wide[named:]
-        while sum(numbers) > max(room, len(numbers)):
-            numbers[numbers.index(max(numbers))] -= 1
-        narrow = numbers != wide[named:]
-        for place, n in enumerate(used):
-            heading = self.headings[n]
-            if place < named:
-                table.add_column(heading, overflow="fold", min_width=least[place])
-            else:
-                most = numbers[place - named] if narrow else None
-                table.add_column(heading, justify="right", overflow="fold", max_width=most)
+        for n, width in zip(used, self._widths(console(stderr=stderr).width), strict=True):
+            side: Literal["left", "right"] = "left" if n < self.names else "right"
+            table.add_column(self.headings[n], justify=side, overflow="fold", width=width)
         notes: dict[str, list[str]] = {}
         for row in self.rows:
             if row.rule:
@@ -81,6 +69,39 @@ class Table:
         say(*(f"{note}: {'; '.join(names)}" for note, names in notes.items()), stderr=stderr)
         if self.remark:
             say(self.remark, stderr=stderr)
+
+    def _widths(self, console_width: int) -> list[int]:
+        """Return the letters of each column that is shown in a terminal of a width."""
+        used = self._used
+        cells = [[row.cells[n] for row in self.rows] for n in used]
+        whole = [max(map(cell_len, (self.headings[n], *cells[place]))) for place, n in enumerate(used)]
+        # Headings are folded between words.
+        folded = [
+            max(map(cell_len, (*self.headings[n].split(), *cells[place])), default=0)
+            for place, n in enumerate(used)
+        ]
+        named = sum(n < self.names for n in used)
+        names, numbers = [min(NAME, width) for width in folded[:named]], folded[named:]
+        room = console_width - BETWEEN * len(used) - 1
+
+        def fold(columns: list[int], least: int) -> None:
+            while sum(names) + sum(numbers) > room and max(columns, default=0) > least:
+                columns[columns.index(max(columns))] -= 1
+
+        # In a narrow terminal numbers are folded first: a name in parts is none.
+        fold(numbers, NUMBER)
+        if max(folded[:named], default=0) > NAME:
+            # One is in parts already, and no number at all is worse.
+            fold(names, NAME // 2)
+        fold(numbers, 1)
+        widths = names + numbers
+        # What is left is for what is cut, the narrowest first, and then for headings on one line.
+        for wanted in (folded, whole):
+            while sum(widths) < room and (
+                cut := [place for place, width in enumerate(widths) if width < wanted[place]]
+            ):
+                widths[min(cut, key=widths.__getitem__)] += 1
+        return widths
 
     def markdown(self) -> str:
         numbers = len(self._used) - self.names

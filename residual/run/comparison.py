@@ -148,6 +148,7 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
     """Return what each group reached, mean and deviation over its seeds."""
     detector = isinstance(groups[0].first.recipe, DetectionRecipe)
     split = _split(groups)
+    many = any(len(group.members) > 1 for group in groups)
     rows = []
     for group in groups:
         members = group.members
@@ -167,7 +168,7 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
                 (
                     group.letter,
                     paths,
-                    str(len(members)),
+                    str(len(members)) if many else "",
                     iterations,
                     *numbers,
                     f"{statistics.mean(seconds):,.0f}",
@@ -176,7 +177,6 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
         )
     measured = ("AP50 %",) if detector else ("training error %", f"{split} error %", f"{split} loss")
     headings = ("", "runs", "seeds", "iterations", *measured, "seconds")
-    many = any(len(group.members) > 1 for group in groups)
     caption = "Final numbers; of several seeds mean ± standard deviation." if many else "Final numbers."
     return Table("Runs beside each other", headings, rows, caption, names=2)
 

@@ -159,6 +159,26 @@ def test_names_stay_in_narrow_terminals(width: int, shown: Shown, monkeypatch: p
     Table("", ("name", "number"), [TableRow(("b" * 90, "1"))]).print()
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_long_name_leaves_numbers_their_room(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [TableRow(("images/of/a/long/name.jpg", "triumphal arch", "49.1 %"))]
+    Table("", ("image", "class", "probability"), rows, names=2).print()
+    printed = capsys.readouterr().out
+    assert "49.1 % │" in printed
+    assert width < 80 or "│ images/of/a/long/name.jpg │ triumphal arch │" in printed
+    assert max(map(len, printed.splitlines())) <= width
+
+
+def test_names_of_weights_are_whole_in_80_columns(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = shown("weights").out
+    assert "│ torchvision:resnet101.v2 │" in printed
+    assert max(map(len, printed.splitlines()[:20])) <= 80
+
+
 def test_a_fault_of_our_own_is_a_sentence_and_a_file(
     call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -37,6 +37,10 @@ def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
     pair = f"{statistics.mean(errors[:2]):.2f} ± {statistics.stdev(errors[:2]):.2f}"
     place = list(found.reached.headings).index("validation error %")
     assert [row.cells[place] for row in found.reached.rows] == [pair, f"{errors[2]:.2f}"]
+    seeds = list(found.reached.headings).index("seeds")
+    assert [row.cells[seeds] for row in found.reached.rows] == ["2", "1"]
+    # Nobody counts to one: the column is left out where no recipe has several.
+    assert [row.cells[seeds] for row in compare(three[1:]).reached.rows] == ["", ""]
     monkeypatch.setenv("COLUMNS", "300")
     assert pair in shown("compare", *three).out
     text = (three[0].parent / "comparison.html").read_text(encoding="utf-8")
