@@ -3,7 +3,7 @@
 import glob
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +254,13 @@ def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Pat
     for target in targets.values():
         refuse_existing(target)
     return targets
+
+
+def nothing_read(files: Sequence[Path]) -> InputError:
+    """Return the error for images of which none could be read; what is wrong with each has been said."""
+    if len(files) == 1:
+        return InputError(f"{files[0]} could not be read, and there is no other image")
+    return InputError(f"none of the {len(files):,} images could be read")
 
 
 @contextmanager

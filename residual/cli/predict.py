@@ -13,6 +13,7 @@ from .options import (
     WeightsFolder,
     drawn_files,
     find_images,
+    nothing_read,
     progress_bar,
     warn,
 )
@@ -84,13 +85,13 @@ def predict(
     stream = network.stream(files, top, batch, skip=lambda damaged: warn(f"skipped: {damaged}"))
     found = [(str(file), predictions) for file, predictions in stream]
     if not found:
-        raise InputError(f"none of the {len(files):,} images could be read")
+        raise nothing_read(files)
     if as_json:
         print_json([_plain(file, predictions) for file, predictions in found])
     elif as_csv:
         _print_csv(found)
     else:
-        _print_table(found)
+        _print_table(found, network.classes)
     if sheet:
         _draw_sheet(found, network.classes, sheet)
     if heat:
@@ -134,7 +135,7 @@ def embed(
             rows.append(row.numpy())
             progress(len(files), len(rows))
     if not rows:
-        raise InputError(f"none of the {len(files):,} images could be read")
+        raise nothing_read(files)
     features = np.stack(rows)
     with written_whole(out) as temporary:
         np.savez(temporary, features=features, files=np.array(names))
@@ -143,10 +144,9 @@ def embed(
 
 def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:
     from ..analysis.sheet import Seen, draw_sheet
-    from ..class_names import readable
     from ..evaluation.classes import class_among, unnamed
 
-    names = dict(zip(classes, readable(classes), strict=True))
+    names = _names(classes)
     folders = {Path(file).absolute().parent.name for file, _ in found}
     truths = {folder: None if unnamed(classes) else class_among(folder, classes) for folder in folders}
     images = []
@@ -155,6 +155,13 @@ def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str,
         own = None if truth is None else names[classes[truth]]
         images.append(Seen(Path(file), names[best.name], best.probability, own))
     draw_sheet(images, sheet)
+
+
+def _names(classes: tuple[str, ...]) -> dict[str, str]:
+    """Return what people call each class: ``--class`` takes it too; JSON and CSV have the weights' names."""
+    from ..class_names import readable
+
+    return dict(zip(classes, readable(classes), strict=True))
 
 
 def _draw_heat(
@@ -183,11 +190,12 @@ def _print_csv(found: "list[tuple[str, list[Prediction]]]") -> None:
     print_csv(("image", "rank", "class", "probability"), rows)
 
 
-def _print_table(found: "list[tuple[str, list[Prediction]]]") -> None:
+def _print_table(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...]) -> None:
     from ..table import Table, TableRow
 
+    names = _names(classes)
     rows = [
-        TableRow(("" if n else file, name, f"{100 * probability:.1f} %"), rule=n == 0)
+        TableRow(("" if n else file, names[name], f"{100 * probability:.1f} %"), rule=n == 0)
         for file, predictions in found
         for n, (name, probability) in enumerate(predictions)
     ]

@@ -218,6 +218,7 @@ def import_(
     crop, side = usual_size(weights)
     typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
+    typer.echo(f"use it with: residual predict {out} IMAGES")
     typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
 
 

@@ -40,6 +40,18 @@ def test_csv_and_table(
     assert all(name in printed for name in TEN)
 
 
+def test_the_table_names_classes_as_people_do(tmp_path: Path, shown: Shown) -> None:
+    weights = save_network(tmp_path / "w", classes=("n01440764", "n02102040"))
+    smooth_image().save(tmp_path / "a.png")
+    printed = shown("predict", weights, tmp_path / "a.png").out
+    assert "tench" in printed
+    assert "English springer" in printed
+    assert "n0" not in printed.replace(str(tmp_path), "")
+    # For programs they are the weights' own.
+    found = json.loads(shown("predict", weights, tmp_path / "a.png", "--json").out)
+    assert {guess["name"] for guess in found[0]["top"]} == {"n01440764", "n02102040"}
+
+
 def test_damaged_images_are_named_and_skipped(
     weights: Path, deep_folder: Path, shown: Shown, refused: Refused
 ) -> None:
@@ -50,7 +62,7 @@ def test_damaged_images_are_named_and_skipped(
     assert "skipped" in printed.err
     assert "damaged.png" in printed.err
     said = refused("predict", weights, deep_folder / "damaged.png", "--json", "--sheet", "s.png")
-    assert "none of the 1 images could be read" in said
+    assert "damaged.png could not be read, and there is no other image" in said
 
 
 @pytest.mark.parametrize(
@@ -131,6 +143,6 @@ def test_features_become_one_array_file(
         assert [Path(name).name for name in stored["files"]] == ["a.png", "b [1].JPG", "c.png"]
     assert "exists already" in refused("embed", weights, deep_folder, "--out", out)
     assert "ends in .npz" in refused("embed", weights, deep_folder, "--out", tmp_path / "features.csv")
-    assert "none of the 1 images" in refused(
+    assert "damaged.png could not be read, and there is no other image" in refused(
         "embed", weights, deep_folder / "damaged.png", "--out", tmp_path / "new.npz"
     )
