@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
@@ -82,7 +82,8 @@ def save_scores(scores: Scores, file: Path) -> None:
     }
     tensors = {"probabilities": scores.probabilities.contiguous(), "targets": scores.targets.contiguous()}
     with written_whole(file) as temporary:
-        save_file(tensors, temporary, metadata)
+        # save_file would make the file readable to its owner alone.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_scores(file: Path) -> Scores:
