@@ -68,7 +68,7 @@ class Heat:
         return beside([seen, drawn])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """A trained network with all that it takes to use it.
 
@@ -85,6 +85,10 @@ class Network:
     classes: tuple[str, ...]
     views: Views
     config: dict[str, Any]
+
+    def __repr__(self) -> str:
+        # A line: every layer of the network and the whole recipe would fill pages.
+        return f"<Network {self.config['model']['name']}: {len(self.classes):,} classes, {self.views}>"
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], top: int = 5, batch: int = 32

@@ -28,6 +28,11 @@ def probabilities(guesses: list[tuple[str, float]]) -> list[float]:
     return [probability for _, probability in guesses]
 
 
+def test_a_network_is_shown_in_a_line(weights: Path) -> None:
+    shown = "<Network cifar_resnet8: 10 classes, center (32 of shorter side 32)>"
+    assert repr(package.load(weights)) == shown
+
+
 def test_every_kind_of_image_is_the_same_image(weights: Path, tmp_path: Path) -> None:
     network = package.load(weights)
     image = smooth_image()
