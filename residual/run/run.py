@@ -32,6 +32,9 @@ from .detection import DetectionTask
 from .page import write_page
 from .task import Task
 
+#: Fewer in a run of epochs, and it is said how to have more.
+FEW_ITERATIONS = 50
+
 R = TypeVar("R", bound=TrainingRecipe | None)
 
 
@@ -78,6 +81,8 @@ def train(
     check_same_data(folder, task.fingerprint(), resume)
     task.start(folder if resume and folder.checkpoints() else None)
     schedule = in_iterations(recipe, task.images)
+    if world.is_main and not resume and (few := _few_iterations(recipe, task.images, schedule.iterations)):
+        print(few, file=sys.stderr)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     again = resume_command(task, out, data_dir)
     world.barrier()
@@ -225,6 +230,19 @@ def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:
             f"{length} iterations"
         )
     return schedule.model_copy(update={"iterations": length, "epochs": None})
+
+
+def _few_iterations(recipe: TrainingRecipe, images: int, length: int) -> str:
+    """Return what is to be said of epochs of so few images that hardly anything is learned in them."""
+    epochs, batch = recipe.schedule.epochs, recipe.batch.size
+    if not epochs or length >= FEW_ITERATIONS:
+        return ""
+    many = f"{epochs} epoch{'s' if epochs > 1 else ''} of {images:,} images in batches of {batch}"
+    smaller = f", or a --batch below {batch}" if batch > 1 else ""
+    return (
+        f"note: {many} are {length} iteration{'s' if length > 1 else ''}, in which a network learns little; "
+        + (f"for more of them take more --epochs{smaller}")
+    )
 
 
 def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task:
