@@ -165,9 +165,12 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
     style_axes(ax)
     for drop in drops:
         ax.axvline(drop, color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
-        ax.annotate(
-            "lr ÷ 10", (drop, 0.99 * top), (3, 0), textcoords="offset points", va="top", size=8, color=INK
-        )
+        # At the right there is room before the line only.
+        side: dict[str, Any] = {"xytext": (3, 0), "ha": "left"}
+        if drop > 0.87 * iterations:
+            side = {"xytext": (-3, 0), "ha": "right"}
+        at = (drop, 0.99 * top)
+        ax.annotate("lr ÷ 10", at, textcoords="offset points", va="top", size=8, color=INK, **side)
     ends = [values[-1] for curve in panel.curves if (values := getattr(curve, panel.show[-1]))]
     # What ends at no number has left the axes.
     heights = _label_heights([end if math.isfinite(end) else top for end in ends], top)

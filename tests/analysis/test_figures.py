@@ -21,6 +21,18 @@ def test_labels_of_curves_that_end_together_stand_apart() -> None:
     assert heights(100, 100) == [93.5, 100]
 
 
+def test_drops_are_named_inside_the_axes() -> None:
+    curves = (ErrorCurve("", "#000000", [1, 100], [90, 10], [90, 10]),)
+    panels = [Panel("one", curves), Panel("two", curves)]
+    figure = error_curves(panels, iterations=100, drops=[10, 87, 95, 100], held_out="test")
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        ends = ax.get_window_extent()
+        named = [text.get_window_extent() for text in ax.texts if text.get_text() == "lr ÷ 10"]
+        assert len(named) == 4
+        assert all(ends.x0 < name.x0 and name.x1 < ends.x1 for name in named)
+
+
 def test_the_same_figure_gives_the_same_bytes() -> None:
     curves = (
         ErrorCurve("20-layer", "#e6981a", [1, 2], [90, 1], [90, 2]),
