@@ -36,7 +36,7 @@ def report(run: RunFolders, data_dir: DataDir = None, device: Device = "auto") -
     epilog="""\b
 Examples:
   residual compare runs/flowers runs/scratch
-  residual compare runs/seed0 runs/seed1 runs/other --out other.html
+  residual compare runs/flowers runs/scratch runs/mine --out other.html
 """
 )
 def compare(
