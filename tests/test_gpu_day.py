@@ -15,9 +15,12 @@ def write_run(path: Path, network: str, seconds: float, error: float, iterations
     path.mkdir(parents=True)
     recipe = override(find(f"cifar10-{network}"), [f"schedule.iterations={iterations}"])
     (path / "recipe.yaml").write_text(recipe.to_yaml())
-    results = {"iterations": iterations, "seconds": seconds, "test": {"top1_error": error}}
+    errors = {"top1_error": error, "top5_error": 1.0, "loss": 0.5, "images": 10_000}
+    results = {"recipe": recipe.name, "iterations": iterations, "seconds": seconds, "parameters": 1}
+    results |= {"train": errors, "validation": None, "test": errors}
     (path / "results.json").write_text(json.dumps(results))
-    (path / "metrics.jsonl").write_text("{}\n")
+    line = {"iteration": iterations, "learning_rate": 0.001, "train": errors, "test": errors}
+    (path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     (path / "environment.json").write_text("[{}]")
 
 
@@ -34,8 +37,8 @@ def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
         env=environment() | {"COLUMNS": "160"},
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines()]
     expected = [
         ["tests marked gpu", "1 passed, 500 deselected in 9.00s", "all pass", "yes"],

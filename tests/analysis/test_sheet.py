@@ -15,9 +15,7 @@ def test_the_frame_says_right_or_wrong_where_the_class_is_known(tmp_path: Path) 
     draw_sheet(seen, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         # The upper left corners of the three frames; the third image has none.
-        corners = [
-            sheet.getpixel((SPACE + n * (SIDE + SPACE) + 64 - FRAME, SPACE + 64 - FRAME)) for n in range(3)
-        ]
+        corners = [sheet.getpixel((SPACE + n * (SIDE + SPACE) - FRAME, SPACE - FRAME)) for n in range(3)]
     assert corners == [bytes_of(RIGHT), bytes_of(WRONG), (255, 255, 255)]
 
 

@@ -155,15 +155,6 @@ def test_a_gpu_whose_memory_runs_out_is_a_sentence(
     assert "--device cpu" in said
 
 
-def test_another_error_of_ours_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: object, **__: object) -> None:
-        raise RuntimeError("a mistake in the program")
-
-    monkeypatch.setattr("residual.models.build_model", wrong)
-    with pytest.raises(RuntimeError, match="a mistake in the program"):
-        call("complexity", "resnet50")
-
-
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """As in ``residual recipes | head -n 1``."""
     process = subprocess.Popen(

@@ -125,7 +125,7 @@ def test_damaged_images_are_skipped_and_counted(tmp_path: Path, shown: Shown, re
             ],
             "leave the crop out",
         ),
-        (["import", "theirs.pth", "--model", "vgg16", "--classes", "nowhere", "--out", "v"], "nowhere"),
+        (["import", "theirs.pth", "--model", "vgg16", "--classes", "nowhere", "--out", "v"], "theirs.pth"),
     ],
     ids=lambda value: "-".join(value)[-40:] if isinstance(value, list) else None,
 )

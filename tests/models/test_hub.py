@@ -99,7 +99,7 @@ def test_files_that_were_fetched_by_hand(hub: HubServer, tmp_path: Path) -> None
         ("hf:somebody/small@v2", "it has no revision v2"),
         ("hf:somebody/empty", "cannot get config.json of hf:somebody/empty"),
         ("hf:somebody/other", "hf:somebody/other holds a vit_base; of timm's are known: resnet18, "),
-        ("hf:somebody/alien", "holds neither a weights folder of residual nor a network of timm's"),
+        ("hf:somebody/alien", "config.json is damaged (Input should be a valid dictionary"),
         ("hf:somebody/half", "cannot get model.safetensors of hf:somebody/half"),
     ],
 )

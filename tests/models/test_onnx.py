@@ -115,7 +115,7 @@ def test_onnx_of_wrong_names_and_missing_packages(
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         export_onnx(digits, tmp_path / "digits.pb")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(InputError, match="needs the package onnxruntime: pip install 'residual"):
+    with pytest.raises(InputError, match="needs the package onnxruntime: pip install 'deep-residual"):
         export_onnx(digits, tmp_path / "digits.onnx")
 
 
