@@ -122,6 +122,9 @@ class Listener:
         if not self._command:
             self._say_heard(number)
         if self._raises:
+            if self._command and _importing(frame):
+                # There is nothing to lose yet, and an extension's C++ aborts where an exception passes it.
+                self._end(number)
             self.check()
 
     def _watch(self) -> None:
@@ -220,9 +223,18 @@ def check() -> None:
         _current.check()
 
 
+def _importing(frame: FrameType | None) -> bool:
+    """Whether the main thread is importing a module."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _leave_terminal() -> None:
     """Print to nowhere where the terminal that was printed to is gone: an error there would end the work."""
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         for output in (1, 2):
             with suppress(OSError):
                 if stat.S_ISCHR(os.fstat(output).st_mode):

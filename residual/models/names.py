@@ -114,11 +114,10 @@ def _have(published: PublishedFile) -> tuple[Path, bool]:
 def _known(name: str) -> PublishedWeights:
     # torchvision calls them IMAGENET1K_V1 and IMAGENET1K_V2.
     plain = name.lower().replace(".imagenet1k_", ".").removesuffix(".v1")
-    if plain not in catalogue():
-        raise InputError(
-            f"there are no weights {name!r}{nearest(plain, catalogue())} (residual weights lists all)"
-        )
-    return catalogue()[plain]
+    known = catalogue()
+    if plain not in known:
+        raise InputError(f"there are no weights {name!r}{nearest(plain, known)} (residual weights lists all)")
+    return known[plain]
 
 
 def _hint(text: str) -> str:

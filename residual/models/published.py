@@ -1,6 +1,5 @@
 """Weights at public addresses: torchvision's, of which torchvision knows all, and those for CIFAR-10."""
 
-import functools
 import math
 import re
 from collections.abc import Iterator
@@ -53,7 +52,6 @@ class PublishedWeights:
     errors: tuple[float, float | None]
 
 
-@functools.cache
 def catalogue() -> dict[str, PublishedWeights]:
     """Return all of them by name."""
     known = [*(weights for name in IMAGENET_NETWORKS for weights in _of_torchvision(name))]
