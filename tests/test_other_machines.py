@@ -57,8 +57,8 @@ def test_trains_resumes_and_predicts_without_what_only_linux_has(tmp_path: Path)
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "stopped at iteration 26" in done.stderr
-    assert "continuing at iteration 26" in done.stderr
+    assert "stopped at iteration 25" in done.stderr
+    assert "continuing at iteration 25" in done.stderr
     assert results_of(tmp_path / "run")["iterations"] == 30
     assert "image.png" in done.stdout
 
