@@ -61,6 +61,7 @@ def test_names_that_are_no_utf8(weights: Path, strange: bytes) -> None:
     assert rows[0]["image"].endswith(r"caf\xe9.png")
 
 
+@pytest.mark.slow  # it starts the command for each kind of output
 def test_terminals_that_know_ascii_only(weights: Path, strange: bytes, tmp_path: Path) -> None:
     names = ("größe", *map(str, range(9)))
     german = save_network(tmp_path / "german", classes=names)
