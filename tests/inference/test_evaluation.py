@@ -18,7 +18,10 @@ from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.models.weights import import_weights, load_weights
 
 
-@pytest.mark.parametrize(("name", "variant"), [("resnet50", "v1.5"), ("vgg16", None)])
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("resnet50", "v1.5"), pytest.param("vgg16", None, marks=pytest.mark.slow)],  # half a gigabyte of weights
+)
 def test_torchvisions_weights_give_torchvisions_results(
     name: str, variant: str | None, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
