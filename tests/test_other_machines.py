@@ -49,7 +49,7 @@ def test_trains_resumes_and_predicts_without_what_only_linux_has(tmp_path: Path)
     image = tmp_path / "image.png"
     smooth_image().save(image)
     done = subprocess.run(
-        [sys.executable, "-c", TAKEN_AWAY, str(image), *TINY, "--set", "schedule.iterations=30"],
+        [sys.executable, "-c", TAKEN_AWAY, image.name, *TINY, "--set", "schedule.iterations=30"],
         cwd=tmp_path,
         env=environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         capture_output=True,
