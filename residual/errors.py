@@ -33,7 +33,7 @@ class Interrupted(BaseException):
 
 
 def printable(text: str) -> str:
-    """Return a text that can be written anywhere: bytes of file names that are no UTF-8 become ``\\xe9``.
+    """Return a text that files and terminals take: bytes of file names that are no UTF-8 become ``\\xe9``.
 
     So do halves of letters, which JSON can name: ``\\ud83d``.
     """

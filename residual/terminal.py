@@ -14,6 +14,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from .errors import printable
+
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints every letter that it is given."""
@@ -23,12 +25,7 @@ def console(*, stderr: bool = False) -> Console:
 def say(*lines: str, stderr: bool = False) -> None:
     """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
     for line in lines:
-        console(stderr=stderr).print(shown(line), soft_wrap=True)
-
-
-def shown(name: str) -> str:
-    """Return a text as every terminal and file takes it: bytes of a name that are no UTF-8 as ``\\xe9``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        console(stderr=stderr).print(printable(line), soft_wrap=True)
 
 
 def progress(*, silent: bool = False) -> Progress:

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..errors import InputError
-from ..terminal import shown
+from ..errors import InputError, printable
 
 #: What a standard output says that takes nothing (any more): full, closed, or its terminal gone.
 FULL = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
@@ -71,7 +70,7 @@ def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(headings)
-    writer.writerows([shown(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    writer.writerows([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     sys.stdout.write(text.getvalue())
 
 
@@ -87,7 +86,7 @@ def unexpected(error: Exception) -> str:
     try:
         handle, file = tempfile.mkstemp(prefix="residual-traceback-", suffix=".txt")
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as written:
-            written.write(f"{' '.join(map(shown, sys.argv))}\n\n{told}")
+            written.write(f"{' '.join(map(printable, sys.argv))}\n\n{told}")
     except OSError as failed:
         return f"{said}; its traceback cannot be kept ({failed.strerror}): show it with RESIDUAL_DEBUG=1"
     return f"{said}; please report it with its traceback, which is in {file}"

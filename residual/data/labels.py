@@ -87,7 +87,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     Raises:
         InputError: when it cannot be read, or a line names no image or no class.
     """
-    text = read_text(path, "write a line of PATH,CLASS for each image").removeprefix("\ufeff")
+    text = read_text(path, "write a line of PATH,CLASS for each image")
     first = text.partition("\n")[0]
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
     try:
