@@ -1,5 +1,6 @@
 """Weights at public addresses: torchvision's, of which torchvision knows all, and those for CIFAR-10."""
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -45,13 +46,18 @@ class PublishedWeights:
 
     name: str
     network: str
-    parameters: int
     file: PublishedFile
     about: dict[str, Any]
     data: str
     errors: tuple[float, float | None]
 
+    @property
+    def parameters(self) -> int:
+        """Of the network as it was published, with its own classes."""
+        return sum(p.numel() for p in outline(self.network).parameters())
 
+
+@functools.cache
 def catalogue() -> dict[str, PublishedWeights]:
     """Return all of them by name."""
     known = [*(weights for name in IMAGENET_NETWORKS for weights in _of_torchvision(name))]
@@ -85,7 +91,6 @@ def _of_torchvision(network: str) -> Iterator[PublishedWeights]:
         yield PublishedWeights(
             name,
             network,
-            weights.meta["num_params"],
             PublishedFile(name, weights.url, "sha256", match[1]),
             {
                 "variant": variant_of(network),
@@ -105,6 +110,4 @@ def _of_cifar(depth: int) -> PublishedWeights:
     # trainer.py there normalises by ImageNet's numbers.
     about = {"classes": CIFAR10_CLASSES, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     file = PublishedFile(name, url, "sha256", checksum)
-    network = f"cifar_resnet{depth}"
-    parameters = sum(p.numel() for p in outline(network).parameters())
-    return PublishedWeights(name, network, parameters, file, about, "CIFAR-10", (error, None))
+    return PublishedWeights(name, f"cifar_resnet{depth}", file, about, "CIFAR-10", (error, None))
