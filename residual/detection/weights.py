@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import as_json, checked, damaged, first_line, read_json, written_whole
+from ..models.layout import CONFIG_FILE, MODEL_FILE
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
-from ..models.weights import ANEW, CONFIG_FILE, DETECTOR_FORMAT, FORMAT, MODEL_FILE, Checked, weights_in
+from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, Checked, weights_in
 from ..recipes.detection import Detector
 from .backbones import Backbone, VGGBackbone, outline_backbone
 from .faster_rcnn import FasterRCNN

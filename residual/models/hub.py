@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import InputError, needs
 from ..files import cache_folder, first_line, read_json
+from .layout import CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from .published import IMAGENET_NETWORKS, imagenet_names, variant_of
 
-CONFIG, TENSORS, MEAN_IMAGE = "config.json", "model.safetensors", "preprocessing.safetensors"
 HUB = "https://huggingface.co"
 
 
@@ -73,25 +73,30 @@ def repository(name: str) -> Repository:
     return Repository(name, identity, revision or None)
 
 
+def endpoint_of_hub() -> str:
+    """Return the Hub's address, or the one that HF_ENDPOINT names in its place."""
+    return os.environ.get("HF_ENDPOINT") or HUB
+
+
 def look_up(where: Repository) -> Path | ForeignWeights:
     """Return what a repository holds: a weights folder of ours, ready to be read, or weights of timm's.
 
     Raises:
         InputError: when it cannot be reached, is not there, or holds something else.
     """
-    config = _fetch(where, CONFIG)
+    config = _fetch(where, CONFIG_FILE)
     content = read_json(config, dict)
     if str(content.get("format")).startswith("residual "):
-        _fetch(where, TENSORS)
+        _fetch(where, MODEL_FILE)
         preprocessing = content.get("preprocessing")
         if isinstance(preprocessing, dict) and preprocessing.get("mean") == "per-pixel":
-            _fetch(where, MEAN_IMAGE)
+            _fetch(where, PREPROCESSING_FILE)
         return config.parent
     network = content.get("architecture")
     if network not in IMAGENET_NETWORKS:
         what = f"a {network}" if network else "neither a weights folder of residual nor a network of timm's"
         raise InputError(f"{where.name} holds {what}; of timm's are known: {', '.join(IMAGENET_NETWORKS)}")
-    tensors = _fetch(where, TENSORS)
+    tensors = _fetch(where, MODEL_FILE)
     key = f"hf-{where.id.replace('/', '--')}-{config.parent.name[:12]}"
     return ForeignWeights(tensors, network, _about(network, content), key)
 
@@ -123,7 +128,7 @@ def _fetch(where: Repository, name: str) -> Path:
         from huggingface_hub import errors
     except ImportError:
         raise needs(where.name, "huggingface_hub", "hub") from None
-    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    endpoint = endpoint_of_hub()
     try:
         file = huggingface_hub.hf_hub_download(where.id, name, revision=where.revision, endpoint=endpoint)
     except errors.RepositoryNotFoundError:

@@ -20,7 +20,8 @@ from filelock import FileLock
 from ..download import PublishedFile, fetch, matches
 from ..errors import InputError, nearest
 from ..files import cache_folder, cannot_write, read_json
-from .hub import CONFIG, look_up, repository
+from .hub import look_up, repository
+from .layout import CONFIG_FILE
 from .published import PublishedWeights, catalogue
 
 #: What stands before the colon of a name.
@@ -84,7 +85,7 @@ def folder_of(given: Path | str, import_weights: Callable[..., Any]) -> Path:
 
 def cached() -> dict[str, Path]:
     """Return the weights folders in the cache by the names of what they hold."""
-    folders = sorted((cache_folder() / "weights").glob("*/" + CONFIG))
+    folders = sorted((cache_folder() / "weights").glob("*/" + CONFIG_FILE))
     return {read_json(file, dict)["origin"]["name"]: file.parent for file in folders}
 
 

@@ -21,9 +21,6 @@ from ..errors import InputError
 from ..files import cache_folder, first_line, keep
 from .classifier import Classifier
 
-#: The copy's name in a weights folder.
-CODE_FILE = "network.py"
-
 
 def is_own(name: str) -> bool:
     """Whether a network's name is FILE.py:FUNCTION."""

@@ -33,8 +33,9 @@ from . import build_model
 from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
+from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from .names import check, folder_of, is_name
-from .own import CODE_FILE, OwnNetwork, check_trusted, is_own, split_name, trust
+from .own import OwnNetwork, check_trusted, is_own, split_name, trust
 from .preprocessing import Preprocessing
 from .statedict import load_state, read_foreign_state, read_state, write_state
 
@@ -42,10 +43,6 @@ FORMAT = "residual weights"
 #: What detection/weights.py writes; known here to tell a detector from something foreign.
 DETECTOR_FORMAT = "residual detector"
 VERSION = 1
-
-MODEL_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-PREPROCESSING_FILE = "preprocessing.safetensors"
 
 #: What to do about a damaged file of a weights folder.
 ANEW = "get the folder anew"

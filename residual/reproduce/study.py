@@ -15,7 +15,8 @@ from .. import run
 from ..errors import InputError, Interrupted
 from ..files import read_json
 from ..models import depth_of, is_plain
-from ..models.weights import CONFIG_FILE, WeightsConfig
+from ..models.layout import CONFIG_FILE
+from ..models.weights import WeightsConfig
 from ..recipes import KINDS, DetectionRecipe, Recipe, differences, find, override, read
 from ..terminal import say
 from ..training.folder import RunFolder

@@ -14,7 +14,8 @@ from ..evaluation.scores import Scores, load_scores, save_scores
 from ..evaluation.testing import Evaluation
 from ..models.classifier import Classifier
 from ..models.inference import for_inference
-from ..models.weights import MODEL_FILE, load_weights, save_weights
+from ..models.layout import MODEL_FILE
+from ..models.weights import load_weights, save_weights
 from ..recipes import Recipe
 from ..recipes.schema import Schedule
 from ..training.classification import classification_work

@@ -27,8 +27,8 @@ from ..models.classifier import Classifier
 from ..models.foreign import IMAGENET_MEAN
 from ..models.frozen import freeze_batch_norm
 from ..models.inference import fold_batchnorm
+from ..models.layout import MODEL_FILE
 from ..models.preprocessing import Preprocessing
-from ..models.weights import MODEL_FILE
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..recipes.schema import Schedule

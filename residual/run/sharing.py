@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ..detection.weights import is_detector, read_detector
 from ..errors import InputError, needs
 from ..files import first_line, written_whole
-from ..models.hub import CONFIG, HUB, MEAN_IMAGE, TENSORS, repository
+from ..models.hub import endpoint_of_hub, repository
+from ..models.layout import CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from ..models.names import is_name
 from ..models.weights import load_weights, weights_in
 from ..recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, differences
@@ -45,11 +46,11 @@ def write_shared(run: Path, name: str, folder: Path, licence: str | None = None)
     weights = weights_in(run)
     with written_whole(folder) as temporary:
         temporary.mkdir()
-        for file in (TENSORS, MEAN_IMAGE):
+        for file in (MODEL_FILE, PREPROCESSING_FILE):
             if (weights / file).exists():
                 shutil.copyfile(weights / file, temporary / file)
-        config = (weights / CONFIG).read_text(encoding="utf-8")
-        for file, text in ((CONFIG, config), (CARD, card)):
+        config = (weights / CONFIG_FILE).read_text(encoding="utf-8")
+        for file, text in ((CONFIG_FILE, config), (CARD, card)):
             (temporary / file).write_text(_without_home(text), encoding="utf-8")
 
 
@@ -71,7 +72,7 @@ def push(
         import huggingface_hub
     except ImportError:
         raise needs("push", "huggingface_hub", "hub") from None
-    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    endpoint = endpoint_of_hub()
     with TemporaryDirectory(prefix="residual-") as temporary:
         folder = Path(temporary) / "shared"
         write_shared(run, name, folder, licence)
