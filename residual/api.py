@@ -33,7 +33,7 @@ from .recipes.schema import SHORT_FORMS
 from .run import report as write_report
 from .run import start_from
 from .run import train as train_run
-from .training.folder import RunFolder, read_metrics
+from .training.folder import RunFolder
 
 PathLike = str | os.PathLike[str]
 
@@ -53,7 +53,7 @@ class FinishedRun:
     @property
     def curve(self) -> list[dict[str, Any]]:
         """The evaluations on the way, as in metrics.jsonl: iteration, training loss and error, test's."""
-        return read_metrics(RunFolder(self.path).metrics_file)
+        return RunFolder(self.path).metrics()
 
     def report(self, device: str = "auto") -> Path:
         """Write the run's page, one HTML file with everything in it, and return its path."""

@@ -23,9 +23,9 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(version=__version__, **values)
 
 
-def part(figure: Figure | None, label: str) -> Markup | None:
-    """Return a figure as a part of a page, None where there is none; ``label`` as of ``page_svg``."""
-    return Markup(page_svg(figure, label)) if figure else None
+def part(figure: Figure, label: str) -> Markup:
+    """Return a figure as a part of a page; ``label`` as of ``page_svg``."""
+    return Markup(page_svg(figure, label))
 
 
 def image_address(image: Image.Image, format: Literal["PNG", "JPEG"] = "PNG") -> str:

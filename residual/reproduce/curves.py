@@ -6,7 +6,8 @@ from dataclasses import replace
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ..analysis.figures import ErrorCurve, Panel, colour_of, error_curves, page_svg
+from ..analysis.figures import ErrorCurve, Panel, colour_of, error_curves
+from ..analysis.page import part
 from .output import publish_figure
 from .study import ClassifierRun, Study
 
@@ -153,7 +154,7 @@ def for_page(
         about: what the figure is, for a reader who cannot see it.
     """
     return [
-        Markup(page_svg(_draw([panel], runs), f"{about}, {panel.title}. {in_words(panel, runs[0].held_out)}"))
+        part(_draw([panel], runs), f"{about}, {panel.title}. {in_words(panel, runs[0].held_out)}")
         for panel in on_axes(panels, paper_top)
     ]
 

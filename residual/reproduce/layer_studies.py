@@ -11,7 +11,6 @@ from typing import TypeVar
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ..analysis.figures import page_svg
 from ..analysis.layer_figures import (
     Named,
     response_panels,
@@ -20,6 +19,7 @@ from ..analysis.layer_figures import (
     signals_figure,
 )
 from ..analysis.layers import Response, Signal
+from ..analysis.page import part
 from ..files import as_json, read_json, write_derived
 from ..inference import layers
 from ..table import Table, TableRow
@@ -226,7 +226,7 @@ def _by_name(measured: Sequence[tuple[ClassifierRun, M]]) -> list[tuple[Named, M
 
 
 def _parts(about: str, panels: dict[str, Figure]) -> list[Markup]:
-    return [Markup(page_svg(figure, f"{about}, {title}")) for title, figure in panels.items()]
+    return [part(figure, f"{about}, {title}") for title, figure in panels.items()]
 
 
 def _plain(moments: Signals) -> dict[str, list[dict[str, object]]]:

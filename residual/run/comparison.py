@@ -10,15 +10,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..analysis.figures import PALETTE, ErrorCurve, error_curves, page_svg
+from ..analysis.figures import PALETTE, ErrorCurve
 from ..analysis.page import render
 from ..errors import InputError
 from ..files import write_derived
-from ..recipes import DetectionRecipe, TrainingRecipe, read
+from ..recipes import DetectionRecipe, TrainingRecipe
 from ..recipes.schema import settings_of
 from ..table import Table, TableRow
 from ..training.folder import RunFolder
-from .page import curves_of, panels_of, split_of
+from .page import curves_of, draw_panels, split_of
 
 #: What may differ between runs of one group: whoever sets it does not say how to train.
 APART = ("seed", "name")
@@ -87,11 +87,7 @@ class Comparison:
             for number, group in enumerate(self.groups)
         ]
         length = max(member.lines[-1]["iteration"] for group in self.groups for member in group.members)
-        held_out = _split(self.groups)
-        panels = panels_of(pairs)
-        figures = [error_curves([one], iterations=length, drops=[], held_out=held_out) for one in panels]
-        named = zip(figures, panels, strict=True)
-        return [Markup(page_svg(figure, f"{panel.title} against iterations")) for figure, panel in named]
+        return draw_panels(pairs, length, _split(self.groups), [])
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
@@ -133,12 +129,10 @@ def default_page(paths: Sequence[Path]) -> Path:
 
 def _member(path: Path) -> Member:
     folder = RunFolder(path)
-    if not folder.recipe_file.is_file():
-        raise InputError(f"{path} holds no run (there is no {folder.recipe_file})")
+    recipe = folder.recipe()
     lines = folder.metrics()
     if not lines:
         raise InputError(f"{path} has not measured anything yet; let it go on")
-    recipe: TrainingRecipe = read(folder.recipe_file)
     results = folder.results(recipe) if folder.results_file.exists() else None
     sessions = folder.sessions() or [{}]
     return Member(path, recipe, lines, results, sessions[0].get("data"))

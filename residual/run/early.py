@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed
-from ..device import keep_freed_memory, pick_device, set_arithmetic
+from ..device import pick_device, set_arithmetic
 from ..errors import InputError
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
-from .run import check_same_data, in_iterations, resume_command, task_of, troubles, with_own_code
+from .run import check_same_data, in_iterations, resume_command, task_of, with_own_code, working_in
 
 
 def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> dict[str, Any]:
@@ -44,12 +44,7 @@ def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> 
     task.start(folder)
     schedule = in_iterations(recipe, task.images)
     again = resume_command(task, out, data_dir)
-    world.barrier()
-    if world.is_main:
-        folder.open(recipe, resume=True)
-    world.barrier()
-    with troubles(recipe.name, folder, where, again):
-        keep_freed_memory()
+    with working_in(folder, recipe, True, where, world, again):
         set_arithmetic(where, recipe.precision, deterministic=False, one_size=task.one_size)
         work = task.place(where, schedule, eager=True)
         lasting = recipe.model_copy(update={"schedule": schedule})

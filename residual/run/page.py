@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves, page_svg
-from ..analysis.page import render
+from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves
+from ..analysis.page import part, render
 from ..files import write_derived
 from ..recipes import DetectionRecipe, TrainingRecipe
 from ..training.folder import RunFolder
@@ -64,12 +64,27 @@ def write_page(
 
 def draw_curves(lines: Sequence[dict[str, Any]], recipe: TrainingRecipe, length: int) -> list[Markup]:
     """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page."""
-    held_out = split_of(lines)
-    drops = drops_of(recipe.schedule, length, lines)
-    panels = panels_of([curves_of(lines, isinstance(recipe, DetectionRecipe), "", PALETTE[0])])
-    figures = [error_curves([one], iterations=length, drops=drops, held_out=held_out) for one in panels]
-    named = zip(figures, panels, strict=True)
-    return [Markup(page_svg(figure, f"{panel.title} against iterations")) for figure, panel in named]
+    curves = curves_of(lines, isinstance(recipe, DetectionRecipe), "", PALETTE[0])
+    return draw_panels([curves], length, split_of(lines), drops_of(recipe.schedule, length, lines))
+
+
+def draw_panels(
+    runs: Sequence[tuple[ErrorCurve, ErrorCurve]], length: int, held_out: str, drops: list[int]
+) -> list[Markup]:
+    """Return runs' errors (detectors' precisions) and losses against iterations, as parts of a page.
+
+    Args:
+        length: iterations, where the axis ends.
+        held_out: the split that they are about, in words.
+        drops: iterations of the learning rate's drops; none for runs that differ in them.
+    """
+    return [
+        part(
+            error_curves([panel], iterations=length, drops=drops, held_out=held_out),
+            f"{panel.title} against iterations",
+        )
+        for panel in panels_of(runs)
+    ]
 
 
 def split_of(lines: Sequence[dict[str, Any]]) -> str:

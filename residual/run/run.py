@@ -22,7 +22,7 @@ from ..environment import describe
 from ..errors import InputError, Interrupted, needs
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
-from ..recipes import DetectionRecipe, Recipe, TrainingRecipe, read
+from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Schedule
 from ..signals import saying
 from ..training.folder import RunFolder, remembered_data_dir
@@ -85,12 +85,7 @@ def train(
         print(few, file=sys.stderr)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     again = resume_command(task, out, data_dir)
-    world.barrier()
-    if world.is_main:
-        folder.open(recipe, resume)
-    world.barrier()
-    with troubles(recipe.name, folder, where, again):
-        keep_freed_memory()
+    with working_in(folder, recipe, resume, where, world, again):
         set_arithmetic(where, recipe.precision, deterministic and task.deterministic, task.one_size)
         work = task.place(where, schedule, eager)
         lasting = recipe.model_copy(update={"schedule": schedule})
@@ -179,9 +174,7 @@ def report(path: Path, *, data_dir: Path | None = None, device: str = "auto") ->
         InputError: when there is no run, or a file of it is damaged.
     """
     folder = RunFolder(path)
-    if not folder.recipe_file.is_file():
-        raise InputError(f"{path} holds no run (there is no {folder.recipe_file})")
-    recipe: TrainingRecipe = read(folder.recipe_file)
+    recipe = folder.recipe()
     data_dir = data_dir or remembered_data_dir(path)
     try:
         task = task_of(recipe, data_dir, World())
@@ -264,7 +257,24 @@ def check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> No
 
 
 @contextmanager
-def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
+def working_in(
+    folder: RunFolder, recipe: TrainingRecipe, resume: bool, device: torch.device, world: World, again: str
+) -> Iterator[None]:
+    """Open a run's folder for all ranks; what may end the work in it becomes a sentence, and closes it.
+
+    Args, errors: as of ``RunFolder.open`` and ``_troubles``.
+    """
+    world.barrier()
+    if world.is_main:
+        folder.open(recipe, resume)
+    world.barrier()
+    with _troubles(recipe.name, folder, device, again):
+        keep_freed_memory()
+        yield
+
+
+@contextmanager
+def _troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
     """Turn what may end a run into a sentence, and close its folder.
 
     Args:

@@ -172,6 +172,17 @@ class RunFolder:
             raise InputError(f"{path} is not an empty folder; name another one with --out")
         return recipe
 
+    def recipe(self) -> TrainingRecipe:
+        """Return the recipe of the run that is here.
+
+        Raises:
+            InputError: when there is none.
+        """
+        if not self.recipe_file.is_file():
+            raise InputError(f"{self.path} holds no run (there is no {self.recipe_file})")
+        recipe: TrainingRecipe = read(self.recipe_file)
+        return recipe
+
     def open(self, recipe: TrainingRecipe, resume: bool) -> None:
         """Make the folder a run's, if it is not yet, and keep other processes out until ``close``.
 
