@@ -262,19 +262,19 @@ def working_in(
 ) -> Iterator[None]:
     """Open a run's folder for all ranks; what may end the work in it becomes a sentence, and closes it.
 
-    Args, errors: as of ``RunFolder.open`` and ``_troubles``.
+    Args, errors: as of ``RunFolder.open`` and ``troubles``.
     """
     world.barrier()
     if world.is_main:
         folder.open(recipe, resume)
     world.barrier()
-    with _troubles(recipe.name, folder, device, again):
+    with troubles(recipe.name, folder, device, again):
         keep_freed_memory()
         yield
 
 
 @contextmanager
-def _troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
+def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> Iterator[None]:
     """Turn what may end a run into a sentence, and close its folder.
 
     Args:
