@@ -239,6 +239,12 @@ def sentence_of(action: Callable[[], object]) -> str:
     return str(error.value)
 
 
+def start(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.Popen[str]":
+    """Start the command as a process of its own, and return it while it runs."""
+    pipe, words = subprocess.PIPE, command_line(*arguments)
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=cwd, env=environment())
+
+
 def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:
     """Wait until something has happened; fail if the process ends before."""
     while not happened():

@@ -28,6 +28,7 @@ from conftest import (
     results_of,
     sentence_of,
     set_options,
+    start,
     torchrun,
     wait_for,
 )
@@ -37,17 +38,6 @@ from residual.run.classification import ClassificationTask
 from residual.run.run import troubles
 from residual.training.checkpoint import list_checkpoints, load_checkpoint
 from residual.training.folder import RunFolder
-
-
-def start(cwd: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command_line(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env=environment(),
-    )
 
 
 def lines(run: Path) -> int:
@@ -96,7 +86,7 @@ def test_killed_at_several_points_and_resumed(uninterrupted: Path, tmp_path: Pat
         [lambda: lines(out) >= 1, lambda: lines(out) >= 9, lambda: len(list_checkpoints(out)) == 2]
     ):
         before = len(list_checkpoints(out))
-        process = start(tmp_path, *arguments, *(["--resume"] if point else []))
+        process = start(*arguments, *(["--resume"] if point else []), cwd=tmp_path)
         wait_for(process, moment if point < 2 else lambda n=lines(out): lines(out) >= n + 5)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -116,7 +106,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, uninterrupted: Path, tmp_path: Path, residual: Command
 ) -> None:
     out = tmp_path / "stopped"
-    process = start(tmp_path, "train", *TINY, "--out", out)
+    process = start("train", *TINY, "--out", out, cwd=tmp_path)
     wait_for(process, lambda: lines(out) >= 4)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -251,7 +241,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path
 
 def test_a_full_disk_loses_nothing(uninterrupted: Path, tmp_path: Path, residual: Command) -> None:
     out = tmp_path / "full"
-    process = start(tmp_path, "train", *TINY, "--out", out)
+    process = start("train", *TINY, "--out", out, cwd=tmp_path)
     wait_for(process, lambda: len(list_checkpoints(out)) >= 1)
     process.send_signal(signal.SIGTERM)
     process.communicate()
@@ -273,7 +263,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
     uninterrupted: Path, tmp_path: Path, residual: Command, refused: Refused
 ) -> None:
     out = tmp_path / "damaged"
-    process = start(tmp_path, "train", *TINY, "--out", out)
+    process = start("train", *TINY, "--out", out, cwd=tmp_path)
     wait_for(process, lambda: len(list_checkpoints(out)) >= 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -287,7 +277,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
 
 def test_two_processes_do_not_share_a_run_folder(tmp_path: Path, refused: Refused) -> None:
     out = tmp_path / "run"
-    process = start(tmp_path, "train", *TINY, "--set", "schedule.iterations=1000000", "--out", out)
+    process = start("train", *TINY, "--set", "schedule.iterations=1000000", "--out", out, cwd=tmp_path)
     wait_for(process, lambda: lines(out) >= 1)
     said = refused("train", "--resume", "--out", out)
     process.kill()

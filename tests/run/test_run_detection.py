@@ -15,11 +15,11 @@ from conftest import (
     Refused,
     Shown,
     assert_same_run,
-    command_line,
     environment,
     metrics_of,
     results_of,
     set_options,
+    start,
     torchrun,
     wait_for,
 )
@@ -43,11 +43,6 @@ def learned(shapes: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) 
     arguments = ("voc-finetune", *set_options(SHAPES), "--data-dir", shapes, "--out", out)
     assert call("detect", "train", *arguments) == 0
     return out
-
-
-def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command_line(*arguments), stdout=pipe, stderr=pipe, text=True, env=environment())
 
 
 def test_coloured_shapes_are_learned(learned: Path) -> None:
