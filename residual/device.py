@@ -17,6 +17,9 @@ GIB = 2**30
 #: Kinds of devices that compute in float32 at most.
 WITHOUT_FLOAT64 = {"mps"}
 
+#: Instructions that multiply bfloat16 numbers, as PyTorch calls them: Intel's and AMD's, and ARM's.
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 2**31 - 1
 
@@ -107,13 +110,9 @@ def sums_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
-#: Instructions that multiply bfloat16 numbers, as PyTorch calls them: Intel's and AMD's, and ARM's.
-BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
-
-
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a CPU has instructions for products of bfloat16 numbers, which then are the faster ones."""
-    # PyTorch says so only since 2.12.
+    # Older releases of PyTorch do not say so.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
 
