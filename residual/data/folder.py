@@ -132,10 +132,15 @@ def holds_classes(data_dir: Path) -> bool:
         return True
     if _is_part(data_dir.name) and (data_dir.absolute().parent / "train").is_dir():
         return False  # a part, of the folder above
-    folders = [path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = _folders_in(data_dir)
     return not any(_is_part(path.name) for path in folders) and any(
         file.name.lower().endswith(SUFFIXES) for path in folders for file in path.iterdir()
     )
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder, without hidden ones."""
+    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 def _is_part(name: str) -> bool:
@@ -285,7 +290,7 @@ def _root(data_dir: Path, split: Split) -> Path:
     root = data_dir / part
     if root.is_dir():
         return root
-    there = {path.name for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    there = {path.name for path in _folders_in(data_dir)}
     divided = bool(there & {"train", "val"}) or (bool(there) and all(map(_is_part, there)))
     if split != "train" and not divided:
         return data_dir

@@ -234,7 +234,7 @@ def _few_iterations(recipe: TrainingRecipe, images: int, length: int) -> str:
     smaller = f", or a --batch below {batch}" if batch > 1 else ""
     return (
         f"note: {many} are {length} iteration{'s' if length > 1 else ''}, in which a network learns little; "
-        + (f"for more of them take more --epochs{smaller}")
+        f"for more of them take more --epochs{smaller}"
     )
 
 
