@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from residual.recipes import RECIPES, find
+from residual.recipes import DETECTION, RECIPES, find
 from residual.recipes.imagenet import NETWORKS
 from residual.reproduce.layer_studies import IMAGES
 
@@ -46,6 +46,21 @@ def test_highway_networks_differ_from_section_4_2_in_the_rate_alone(depth: int) 
     same = {"name", "description", "model", "schedule"}
     assert rival.model_dump(exclude=same) == ours.model_dump(exclude=same)
     assert rival.schedule.model_copy(update={"learning_rate": 0.1}) == ours.schedule
+
+
+@pytest.mark.parametrize("name", [name for name in DETECTION if name != "voc-finetune"])
+def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
+    """Images of a whole run: 320k iterations of 16 on COCO, 110k of 2 on VOC (280k in four steps)."""
+    recipe = DETECTION[name]
+    iterations, images = recipe.schedule.iterations, recipe.batch.size
+    if name.startswith("coco"):
+        assert (iterations, images) == (320_000, 16)
+        assert recipe.detector.anchor_sizes == (64, 128, 256, 512)
+    else:
+        assert (iterations, images) == ((280_000, 1) if name.endswith("4step") else (110_000, 2))
+        assert recipe.detector.anchor_sizes == (128, 256, 512)
+    assert (recipe.schedule.learning_rate, recipe.schedule.drops) == (0.001, (0.75,))
+    assert recipe.schedule.warmup is None
 
 
 def test_the_page_says_so() -> None:

@@ -29,7 +29,7 @@ def test_a_table_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
 def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     say(*NAMES)
     say(*NAMES, stderr=True)
-    display = Display("runs/[/x]", 10, 1, 0, silent=False)
+    display = Display("runs/[/x]", 10, lambda iteration: iteration, 0, silent=False)
     display.say("[ship] :cat:")
     printed = capsys.readouterr()
     assert printed.out.splitlines() == list(NAMES)

@@ -8,17 +8,20 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..data.box_batches import TrainingImage
-from ..recipes.schema import Schedule
+from ..recipes import DetectionRecipe
 from ..training.schedule import learning_rate
 from ..training.sgd import SGD
 from .faster_rcnn import FasterRCNN
 
 STEPS = 4
+#: Those of the head, counted from 0; the others are the proposals'.
+HEAD_STEPS = (1, 3)
 
 
 class AlternatingRCNN(nn.Module):
@@ -64,7 +67,7 @@ class AlternatingRCNN(nn.Module):
     def forward(self, images: Sequence[TrainingImage]) -> Tensor:
         """Return the sums over the images of the four losses (``LOSSES``), zero where a step has none."""
         proposer = self.proposer if self.step < 2 else self.detector
-        if self.step in (0, 2):
+        if self.step not in HEAD_STEPS:
             losses, _ = proposer.rpn_losses(images, proposer.training_maps(images))
             return torch.cat([losses, torch.zeros_like(losses)])
         with torch.no_grad():
@@ -76,17 +79,48 @@ class AlternatingRCNN(nn.Module):
         return torch.cat([torch.zeros_like(losses), losses])
 
 
-def step_of(iteration: int, iterations: int) -> tuple[int, int, int]:
-    """Return the step of an iteration, the step's first iteration and its length: quarters of the run."""
-    edges = [iterations * step // STEPS for step in range(STEPS + 1)]
+@dataclass(frozen=True)
+class Position:
+    """Where in its four steps a run is.
+
+    Attributes:
+        step: 0 to 3.
+        first: iteration of the step.
+        length: of the step in iterations.
+        batches: numbers of the mini-batches that make up the iteration, one after the other over the run.
+    """
+
+    step: int
+    first: int
+    length: int
+    batches: range
+
+    @property
+    def of_head(self) -> bool:
+        return self.step in HEAD_STEPS
+
+
+def position(recipe: DetectionRecipe, iteration: int) -> Position:
+    """Return where an iteration is in a recipe's steps, its schedule in iterations."""
+    assert recipe.steps is not None
+    run, lengths = recipe.schedule.iterations, recipe.steps.lengths
+    edges = [run * sum(lengths[:step]) // sum(lengths) for step in range(STEPS + 1)]
     step = max(number for number in range(STEPS) if edges[number] <= iteration)
-    return step, edges[step], edges[step + 1] - edges[step]
+    head_batches = recipe.steps.head_batches
+    each = [head_batches if number in HEAD_STEPS else 1 for number in range(STEPS)]
+    before = sum((edges[number + 1] - edges[number]) * each[number] for number in range(step))
+    first = before + (iteration - edges[step]) * each[step]
+    return Position(step, edges[step], edges[step + 1] - edges[step], range(first, first + each[step]))
 
 
-def rate(schedule: Schedule, iteration: int) -> float:
-    """Return the learning rate: each step runs through the schedule by itself."""
-    _, first, length = step_of(min(iteration, schedule.iterations - 1), schedule.iterations)
-    return learning_rate(schedule.model_copy(update={"iterations": max(length, 1)}), iteration - first)
+def rate(recipe: DetectionRecipe, iteration: int) -> float:
+    """Return the learning rate: each step runs through a schedule by itself, the head's with their drops."""
+    assert recipe.steps is not None
+    schedule = recipe.schedule
+    place = position(recipe, min(iteration, schedule.iterations - 1))
+    drops = recipe.steps.head_drops if place.of_head else schedule.drops
+    own = schedule.model_copy(update={"iterations": max(place.length, 1), "drops": drops})
+    return learning_rate(own, iteration - place.first)
 
 
 def _ids(*modules: nn.Module) -> set[int]:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ..recipes import DetectionRecipe
 from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
 from ..training.step import distributed, left_as_it_was
-from .alternating import AlternatingRCNN, step_of
+from .alternating import AlternatingRCNN, position
 from .alternating import rate as alternating_rate
 from .faster_rcnn import LOSSES, FasterRCNN
 
@@ -51,7 +52,7 @@ class DetectionIterations:
 
     Args:
         model: a detector (joint training), or an ``AlternatingRCNN``.
-        batches: this rank's images by iteration.
+        batches: this rank's images by mini-batch, of which joint training has one an iteration.
         recipe: its schedule in iterations.
         rate: the learning rate of each iteration.
     """
@@ -78,11 +79,12 @@ class DetectionIterations:
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration: images, both passes, update."""
+        numbers = range(iteration, iteration + 1)
         if isinstance(self.own, AlternatingRCNN):
-            self._begin_step(self.own, iteration)
+            numbers = self._begin_step(self.own, iteration)
         # Dropout (VGG's) draws from the global generator: a pure function of the iteration, like the rest.
         torch.manual_seed(mix(self.recipe.seed, Stream.DROPOUT, iteration, self.world.rank))
-        loaded = self.batches(iteration)
+        loaded = [image for number in numbers for image in self.batches(number)]
         device = self.meter.sums.device
         at_once = self.recipe.batch.at_once
         parts = [loaded[start : start + at_once] for start in range(0, len(loaded), at_once)]
@@ -96,11 +98,13 @@ class DetectionIterations:
                 self.meter.add(losses.detach(), len(part), iteration)
         self.optimizer.step(self.rate(iteration))
 
-    def _begin_step(self, model: AlternatingRCNN, iteration: int) -> None:
-        step, first, _ = step_of(iteration, self.recipe.schedule.iterations)
-        if step != model.step:
-            model.begin(step, iteration == first, self.optimizer)
+    def _begin_step(self, model: AlternatingRCNN, iteration: int) -> range:
+        """Begin the step that an iteration is in, if that is another; return the iteration's batches."""
+        place = position(self.recipe, iteration)
+        if place.step != model.step:
+            model.begin(place.step, iteration == place.first, self.optimizer)
             self.model = self._shared()
+        return place.batches
 
     def _shared(self) -> Module:
         return distributed(self.own) if self.world.size > 1 else self.own
@@ -121,10 +125,15 @@ def detection_work(
 ) -> Work:
     """Return what a run learns, for the training loop."""
     meter = LossMeter(device)
-    alternating = isinstance(model, AlternatingRCNN)
-    return Work(
+    work = Work(
         meter,
         lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),
         AP50,
-        rate=functools.partial(alternating_rate, recipe.schedule) if alternating else None,
+    )
+    if not isinstance(model, AlternatingRCNN):
+        return work
+    return replace(
+        work,
+        rate=functools.partial(alternating_rate, recipe),
+        batches=lambda iteration: position(recipe, iteration).batches.start,
     )

@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .schema import Images, MiniBatch, Model, Optimizer, Part, Schedule, Side, TrainingRecipe, at_most
+from .schema import (
+    Images,
+    Iterations,
+    MiniBatch,
+    Model,
+    Optimizer,
+    Part,
+    Schedule,
+    Side,
+    TrainingRecipe,
+    at_most,
+    check_drops,
+)
 
 #: Boxes of an image that are looked at one by one.
 Regions = Annotated[int, at_most(10**5, "all of them are in memory at a time")]
@@ -115,26 +127,59 @@ class DetectionBatch(MiniBatch):
     at_once: Images = Field(1, ge=1)
 
 
+class Steps(Lists):
+    """The four steps of alternating training: in 1 and 3 the proposals are learned, in 2 and 4 the head."""
+
+    #: How long they are, relative to each other: a shortened run has its steps in the same places.
+    lengths: tuple[Iterations, Iterations, Iterations, Iterations] = (80_000, 60_000, 80_000, 60_000)
+    #: Mini-batches that make up an iteration of the head's steps.
+    head_batches: Annotated[int, at_most(1024, "they are read one after the other")] = Field(2, ge=1)
+    #: ``schedule.drops`` of the head's steps.
+    head_drops: tuple[float, ...] = (0.5,)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Steps":
+        if min(self.lengths) < 1:
+            raise ValueError("lengths are four positive numbers")
+        check_drops("head_drops", self.head_drops)
+        return self
+
+
 class DetectionRecipe(TrainingRecipe):
     """One training run of a detector."""
 
     detector: Detector
     data: Boxes
     #: "joint": proposals and head learn at once, the gradient through the proposals' corners left out
-    #: ("approximate joint training"); "alternating": the four steps of Faster R-CNN, a quarter of the
-    #: iterations each.
+    #: ("approximate joint training"); "alternating": the four steps of Faster R-CNN, one after the other.
     training: Literal["joint", "alternating"] = "joint"
+    #: Of alternating training, where null stands for the default; ``schedule`` and ``batch`` are those of the
+    #: proposals' steps.
+    steps: Steps | None = None
     batch: DetectionBatch = DetectionBatch()
     #: Fast R-CNN's.
     optimizer: Optimizer = Optimizer(weight_decay=5e-4)
     schedule: Schedule
 
+    @model_validator(mode="before")
+    @classmethod
+    def _alternating_has_steps(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("training") == "alternating" and value.get("steps") is None:
+            return value | {"steps": {}}
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> "DetectionRecipe":
         if self.schedule.plateau:
             raise ValueError("schedule.plateau is for classification; give schedule.drops")
-        if self.training == "alternating" and self.schedule.warmup:
+        if self.training == "joint":
+            if self.steps:
+                raise ValueError("steps are for alternating training; set steps=null")
+        elif self.schedule.warmup:
             raise ValueError("schedule.warmup is for joint training; set schedule.warmup=null")
+        elif self.schedule.epochs:
+            # The head's steps see more images in an iteration.
+            raise ValueError("schedule.epochs is for joint training; set schedule.iterations")
         return self
 
 
@@ -148,6 +193,7 @@ def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = 
         "07+12": ("2007/trainval", "2012/trainval"),
         "07++12": ("2007/trainval", "2007/test", "2012/trainval"),
     }
+    steps = Steps() if training == "alternating" else None
     return DetectionRecipe(
         name=f"voc{train}-{backbone}" + ("-4step" if training == "alternating" else ""),
         description=f"Faster R-CNN with {backbone} on VOC {train} (Table 7)"
@@ -160,22 +206,37 @@ def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = 
             ap_rule="11 points" if train == "07+12" else "area",
         ),
         training=training,
-        # 0.001, divided by 10 after 3/4 of the run; the length is that of the released code for 07+12.
-        schedule=Schedule(iterations=110_000, learning_rate=0.001, drops=(0.75,)),
-        evaluate_every=27_500,
+        steps=steps,
+        # The authors' steps for 07+12: 80,000 iterations of an image for the proposals, 60,000 of two for the
+        # head. At once: as their next detector (R-FCN) is trained on 07+12, 110,000 iterations of two.
+        batch=DetectionBatch(size=1 if steps else 2),
+        # 0.001, divided by 10 after 3/4 of the run; the head's steps after half of them.
+        schedule=Schedule(
+            iterations=sum(steps.lengths) if steps else 110_000, learning_rate=0.001, drops=(0.75,)
+        ),
+        evaluate_every=70_000 if steps else 27_500,
         checkpoint_every=2_500,
     )
 
 
 def _coco(backbone: str, context: bool = False) -> DetectionRecipe:
-    """80k training images, tested on 40k of val; 240k iterations of 8 images at 0.001, 80k at 0.0001."""
+    """80k training images, tested on 40k of val; 240k iterations at 0.001, 80k at 0.0001.
+
+    An iteration of the authors' is 8 images for the proposals and 16 for the head; joint training has 16 for
+    both. For COCO they add anchors of 64 pixels ([32]'s longer version, Section 4.2).
+    """
     return DetectionRecipe(
         name=f"coco-{backbone}" + ("-context" if context else ""),
         description=f"Faster R-CNN with {backbone} on COCO (Table 8)"
         + (", global context (Table 9)" if context else ""),
-        detector=Detector(backbone=BACKBONES[backbone], global_context=context, regions=64),
+        detector=Detector(
+            backbone=BACKBONES[backbone],
+            global_context=context,
+            anchor_sizes=(64.0, 128.0, 256.0, 512.0),
+            regions=64,
+        ),
         data=Boxes(layout="coco", train=("train2014",), test=("val2014",)),
-        batch=DetectionBatch(size=8),
+        batch=DetectionBatch(size=16),
         schedule=Schedule(iterations=320_000, learning_rate=0.001, drops=(0.75,)),
         evaluate_every=80_000,
         checkpoint_every=2_500,

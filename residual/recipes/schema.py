@@ -223,6 +223,12 @@ class Plateau(Part):
     drops: Annotated[int, at_most(30, "a rate that is divided more often is 0 in float32")] = Field(3, ge=1)
 
 
+def check_drops(name: str, drops: tuple[float, ...]) -> None:
+    """Raise a ValueError where they are no fractions of a run, one after the other."""
+    if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+        raise ValueError(f"{name} are increasing fractions of the run, each between 0 and 1")
+
+
 class Schedule(Part):
     """The learning rate as a function of the iteration, and the length of the run."""
 
@@ -246,8 +252,7 @@ class Schedule(Part):
 
     @model_validator(mode="after")
     def _in_order(self) -> "Schedule":
-        if list(self.drops) != sorted(set(self.drops)) or not all(0 < d < 1 for d in self.drops):
-            raise ValueError("drops are increasing fractions of the run, each between 0 and 1")
+        check_drops("drops", self.drops)
         if self.warmup and self.epochs is None and self.warmup.iterations >= self.iterations:
             raise ValueError(
                 f"warmup.iterations ({self.warmup.iterations}) is not shorter than iterations "

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from rich.console import RenderableType
@@ -25,18 +26,24 @@ class Display:
     Args:
         name: of the run.
         iterations: its length.
-        batch: images an iteration, over all ranks.
+        images: how many have been seen before an iteration, over all ranks.
         done: iterations done in earlier sessions.
         silent: show nothing.
         about: what the percentages are.
     """
 
     def __init__(
-        self, name: str, iterations: int, batch: int, done: int, silent: bool, about: str = "errors"
+        self,
+        name: str,
+        iterations: int,
+        images: Callable[[int], int],
+        done: int,
+        silent: bool,
+        about: str = "errors",
     ) -> None:
         self.name = name
         self.iterations = iterations
-        self.batch = batch
+        self.images = images
         self.silent = silent
         self.about = about
         #: The newest percentage of the part that is evaluated, as text.
@@ -108,7 +115,8 @@ class Display:
         """Measure the speed since the last call, if there were iterations, and start anew from here."""
         now = time.perf_counter()
         if iteration > self._last[1]:
-            self._speed = (iteration - self._last[1]) * self.batch / max(now - self._last[0], 1e-9)
+            seen = self.images(iteration) - self.images(self._last[1])
+            self._speed = seen / max(now - self._last[0], 1e-9)
         self._last = (now, iteration)
 
     def _line(self, place: str, errors: str, loss: float, left: timedelta, data: str) -> Table:

@@ -93,6 +93,7 @@ class Work:
         layers: BN layers whose moving statistics advance in training.
         finish: called after the last iteration with what says a sentence; None where nothing is left to do.
         rate: the learning rate of an iteration; None for the schedule's.
+        batches: how many mini-batches were seen before an iteration; None for one an iteration.
     """
 
     meter: Meter
@@ -101,6 +102,7 @@ class Work:
     layers: Sequence[_BatchNorm] = ()
     finish: Callable[[Callable[[str], None]], None] | None = None
     rate: Callable[[int], float] | None = None
+    batches: Callable[[int], int] | None = None
 
 
 class Run:
@@ -162,6 +164,11 @@ class Run:
             return self.work.rate(iteration)
         return learning_rate(self.recipe.schedule, iteration, self.progress.plateaus)
 
+    def _images(self, iteration: int) -> int:
+        """Return how many images have been seen before an iteration, over all ranks."""
+        batches = self.work.batches(iteration) if self.work.batches else iteration
+        return batches * self.recipe.batch.size
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next iteration depends on, by their name in a checkpoint."""
         return {
@@ -206,12 +213,10 @@ class Run:
         schedule = self.recipe.schedule
         self.model.train()
         silent = not self.world.is_main
-        name, batch = self.recipe.name, self.recipe.batch.size
+        name, done, about = self.recipe.name, self.progress.iteration, self.work.curve.name
         with (
             listening() as listener,
-            Display(
-                name, schedule.iterations, batch, self.progress.iteration, silent, self.work.curve.name
-            ) as display,
+            Display(name, schedule.iterations, self._images, done, silent, about) as display,
         ):
             try:
                 several = self.world.size > 1

@@ -1,11 +1,13 @@
 """The four steps of alternating training."""
 
+import pytest
 import torch
 from detectors import small_detector, training_image
 
-from residual.detection.alternating import AlternatingRCNN, step_of
+from residual.detection.alternating import AlternatingRCNN, position
 from residual.detection.alternating import rate as alternating_rate
-from residual.recipes.schema import Schedule
+from residual.errors import InputError
+from residual.recipes import DETECTION, DetectionRecipe, override
 from residual.training.sgd import SGD
 
 
@@ -40,7 +42,57 @@ def test_what_learns_in_each_of_the_four_steps() -> None:
     assert torch.equal(start[f"detector.{name}"], start[f"proposer.{name}"])
 
 
-def test_each_of_the_four_steps_runs_through_the_schedule() -> None:
-    schedule = Schedule(iterations=16, learning_rate=0.5, drops=(0.75,))
-    assert [alternating_rate(schedule, i) for i in range(16)] == [0.5, 0.5, 0.5, 0.05] * 4
-    assert [step_of(i, 10)[0] for i in range(10)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
+def recipe_of(*settings: str) -> DetectionRecipe:
+    return override(DETECTION["voc07+12-resnet101-4step"], list(settings))
+
+
+def test_the_four_steps_are_as_long_as_the_authors() -> None:
+    """Their files for 07+12: 60k + 20k iterations of an image, then 30k + 30k of two for the head."""
+    recipe = recipe_of()
+    assert (recipe.schedule.iterations, recipe.batch.size) == (280_000, 1)
+    starts = {0: 0, 1: 80_000, 2: 140_000, 3: 220_000}
+    for step, first in starts.items():
+        assert [position(recipe, i).step for i in (first - 1, first) if i >= 0][-1] == step
+        assert step == 0 or position(recipe, first - 1).step == step - 1
+    drops = [i for i in range(1, 280_000) if alternating_rate(recipe, i) != alternating_rate(recipe, i - 1)]
+    assert drops == [60_000, 80_000, 110_000, 140_000, 200_000, 220_000, 250_000]
+    assert alternating_rate(recipe, 279_999) == pytest.approx(1e-4)
+    assert position(recipe, 280_000).batches.start == 80_000 + 2 * 60_000 + 80_000 + 2 * 60_000
+
+
+def test_each_of_the_four_steps_runs_through_a_schedule_of_its_own() -> None:
+    recipe = recipe_of(
+        *("schedule.iterations=28", "schedule.learning_rate=0.5", "steps.head_batches=3"),
+        *("steps.lengths=[8,4,12,4]", "steps.head_drops=[0.25,0.75]"),
+    )
+    rates = [alternating_rate(recipe, i) for i in range(28)]
+    head = pytest.approx([0.5, 0.05, 0.05, 0.005])
+    assert rates[:8] == [0.5] * 6 + [0.05] * 2
+    assert rates[8:12] == head
+    assert rates[12:24] == [0.5] * 9 + [0.05] * 3
+    assert rates[24:] == head
+    # Every mini-batch has its turn, three of them an iteration where the head learns.
+    numbers = [list(position(recipe, i).batches) for i in range(28)]
+    assert [len(part) for part in numbers] == [1] * 8 + [3] * 4 + [1] * 12 + [3] * 4
+    assert [n for part in numbers for n in part] == list(range(8 + 12 + 12 + 12))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["training=joint"], "steps are for alternating training; set steps=null"),
+        (["schedule.epochs=3"], "set schedule.iterations"),
+        (["steps.lengths=[1,2,3]"], "steps.lengths"),
+        (["steps.lengths=[1,0,1,1]"], "four positive numbers"),
+        (["steps.head_drops=[1.5]"], "head_drops are increasing fractions"),
+    ],
+)
+def test_steps_that_cannot_be(settings: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        recipe_of(*settings)
+
+
+def test_alternating_training_has_the_authors_steps_where_none_are_said() -> None:
+    joint = DETECTION["voc07+12-resnet101"]
+    assert joint.steps is None
+    assert override(joint, ["training=alternating"]).steps == recipe_of().steps

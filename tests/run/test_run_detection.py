@@ -136,11 +136,14 @@ def test_two_ranks_compute_what_one_process_computes(few_shapes: Path, tmp_path:
 
 def test_four_step_alternating_training(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
     """A run that is killed in the middle of a step goes on as if it had not been."""
-    settings = ["training=alternating", "checkpoint_every=1"]
+    settings = ["training=alternating", "steps.lengths=[3,3,3,3]", "checkpoint_every=1"]
     arguments = [*START, *set_options(settings), "--data-dir", few_shapes]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     shown(*arguments, "--out", whole)
+    # Steps of 3 iterations: the head's rate is divided after half of them, the proposals' later.
     assert [line["learning_rate"] for line in metrics_of(whole)] == [0.02, 0.02, 0.002]
+    # Four images an iteration for the proposals, twice as many for the head.
+    assert [line["train"]["images"] for line in metrics_of(whole)] == [20, 24, 28]
     assert metrics_of(whole)[0]["train"]["losses"]["rpn_class"] > 0
     # After 7 of 12 iterations the second of the third step's three is next.
     process = start(*arguments, "--out", killed)
