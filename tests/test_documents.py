@@ -1,5 +1,6 @@
 """Every command and every line of Python in README.md and docs/ is run, small, and has to end well."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -120,3 +121,16 @@ def test_every_setting_that_is_told_is_one_of_a_recipe(setting: str) -> None:
             continue
         return
     pytest.fail(f"no recipe takes {setting}")
+
+
+def test_the_readmes_speeds_are_those_of_the_committed_benchmarks() -> None:
+    def summary(benchmark: str) -> dict:
+        return json.loads((ROOT / "results" / "benchmarks" / f"{benchmark}.json").read_text())["summary"]
+
+    training, inference = summary("train_cpu"), summary("inference_cpu")
+    ratios = [training["ratio"][side]["usual"]["median"] for side in ("ours", "bfloat16")]
+    ratios += [inference[f"batch {size}"]["ours"]["ratio"]["median"] for size in (1, 16)]
+    rates = [training["sides"][side]["images_per_second"]["median"] for side in ("ours", "bfloat16", "usual")]
+    said = (ROOT / "README.md").read_text().split("**Speed**")[1].split("## ")[0]
+    figures = set(re.findall(r"[\d.]*\d", said))
+    assert {f"{ratio:.2f}" for ratio in ratios} | {f"{rate:.0f}" for rate in rates} <= figures
