@@ -100,7 +100,7 @@ Examples:
 def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     """Test a trained network.
 
-    Prints top-1 and top-5 error, loss and images per second.
+    Prints top-1 and, of more than five classes, top-5 error, loss and images per second.
     """
     from .. import distributed
     from ..evaluation.scores import save_scores
@@ -119,7 +119,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
         print_json({"weights": str(weights)} | found.summary())
         return
     typer.echo(f"{weights} on {found.data}, {found.metrics.images:,} images, {found.views}")
-    print_errors(found.metrics)
+    print_errors(found.metrics, found.classes)
     typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
     if found.skipped:
         typer.echo(f"  skipped      {found.skipped:,} damaged images")
@@ -164,9 +164,9 @@ def ensemble(
         return
     for name, one in found:
         typer.echo(f"{name}, {one.images:,} images")
-        print_errors(one)
+        print_errors(one, len(together.classes))
     typer.echo(f"ensemble of {len(found)}, {metrics.images:,} images")
-    print_errors(metrics)
+    print_errors(metrics, len(together.classes))
 
 
 @app.command(

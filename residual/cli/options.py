@@ -273,9 +273,11 @@ def progress_bar(silent: bool = False) -> "Iterator[Callable[[int, int], None]]"
         yield lambda total, done: bar.update(task, total=total, completed=done)
 
 
-def print_errors(metrics: "Metrics") -> None:
+def print_errors(metrics: "Metrics", classes: int) -> None:
     typer.echo(f"  top-1 error  {metrics.top1_error:6.2f} %")
-    typer.echo(f"  top-5 error  {metrics.top5_error:6.2f} %")
+    # Of five classes none is ever wrong.
+    if classes > 5:
+        typer.echo(f"  top-5 error  {metrics.top5_error:6.2f} %")
     typer.echo(f"  loss         {metrics.loss:7.3f}")
 
 

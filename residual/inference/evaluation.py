@@ -73,6 +73,7 @@ class ClassifierEvaluation:
     Attributes:
         data: name of the dataset and its split.
         views: what was looked at, in words.
+        classes: how many the network knows.
         metrics: over all ranks.
         matched: how the classes were matched, where they are not the network's in its order.
         skipped: how many damaged images were left out.
@@ -81,6 +82,7 @@ class ClassifierEvaluation:
 
     data: str
     views: str
+    classes: int
     metrics: Metrics
     matched: str | None
     skipped: int
@@ -148,6 +150,7 @@ def evaluate(
     return ClassifierEvaluation(
         images.name,
         shown,
+        len(weights.classes),
         found.metrics,
         how_matched(images.classes, weights.classes, matched),
         len(targets) - found.metrics.images,

@@ -49,7 +49,7 @@ def write_page(
         detector=detector,
         results=results,
         last=lines[-1] if lines else None,
-        errors=[] if detector else _errors(results, lines),
+        errors=[] if detector else _errors(results, lines, sessions),
         done=done,
         length=length,
         seconds=results["seconds"] if results else (lines[-1]["seconds"] if lines else 0.0),
@@ -143,7 +143,9 @@ def _top(curves: Sequence[ErrorCurve]) -> float:
     return axis_top(v for c in curves for v in (*c.training, *c.held_out) if math.isfinite(v))
 
 
-def _errors(results: dict[str, Any] | None, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _errors(
+    results: dict[str, Any] | None, lines: Sequence[dict[str, Any]], sessions: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Return a classifier's errors by split: the final ones, or the newest of a run that is not complete."""
     source: dict[str, Any] = results or (lines[-1] if lines else {})
     splits = ("train", "validation", "test")
@@ -152,4 +154,5 @@ def _errors(results: dict[str, Any] | None, lines: Sequence[dict[str, Any]]) -> 
         # A folder's training images are not tested once more: their error is that of the last line.
         seen = lines[-1]["train"]
         found.insert(0, {"split": "train", "top1_error": seen["top1_error"], "loss": seen["loss"]})
-    return found
+    counts = (sessions[-1].get("data") or {}).get("images", {}) if sessions else {}
+    return [{"images": counts[row["split"]]} | row if row["split"] in counts else row for row in found]

@@ -23,7 +23,7 @@ from ..models.layout import CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from ..models.names import is_name
 from ..models.weights import load_weights, weights_in
 from ..recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, differences
-from ..recipes.schema import parse
+from ..recipes.schema import Model, parse
 from ..training.folder import RunFolder
 
 CARD = "README.md"
@@ -118,7 +118,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         described=yaml.safe_dump(
             {key: value for key, value in config["recipe"].items() if key != "description"}, sort_keys=False
         ).strip(),
-        changes=differences(known, recipe) if known else None,
+        changes=_changes(known, recipe) if known else None,
         departures=list(dict.fromkeys(departures)),
         results=results,
         splits={
@@ -134,6 +134,20 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         started_from=next((s["started_from"] for s in sessions if s.get("started_from")), None),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _changes(known: TrainingRecipe, recipe: TrainingRecipe) -> list[str]:
+    """Return how a recipe differs from the one of its name, but for a network that comes from weights."""
+    key, network = (
+        ("detector.backbone", known.detector.backbone)
+        if isinstance(known, DetectionRecipe)
+        else ("model", known.model)  # type: ignore[attr-defined]
+    )
+    changes = differences(known, recipe)
+    if network.name != "weights":
+        return changes
+    of_weights = {f"{key}.{name}" for name in Model.model_fields}
+    return [change for change in changes if change.partition(":")[0] not in of_weights]
 
 
 def _sessions(run: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from conftest import ROOT, SEVEN, Call, pixels_of, randomise, results_of, save_network, write_images
+from conftest import ROOT, SEVEN, Call, Shown, pixels_of, randomise, results_of, save_network, write_images
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
@@ -107,8 +107,18 @@ def test_classes_in_another_order_and_a_subset(
     shown = capsys.readouterr()
     assert "3 of the network's 7 classes, matched by name" in shown.err
     assert "top-1 error" in shown.out
+    assert "top-5 error" in shown.out
     with pytest.raises(InputError, match="'dog' is none of the network's 2 classes; known are ant, bee"):
         evaluate(save_network(tmp_path / "v", classes=("ant", "bee")), options)
+
+
+def test_of_three_classes_no_top_5_error_is_told(tmp_path: Path, shown: Shown) -> None:
+    data = write_images(tmp_path / "data", ("ant", "dog", "gnu"), train=1, val=1)
+    weights = save_network(tmp_path / "w", classes=("ant", "dog", "gnu"))
+    folder = ("--dataset", "folder", "--data-dir", data)
+    for said in (shown("evaluate", weights, *folder).out, shown("ensemble", weights, weights, *folder).out):
+        assert "top-1 error" in said
+        assert "top-5 error" not in said
 
 
 def test_classes_without_names_say_how_to_name_them(tmp_path: Path) -> None:

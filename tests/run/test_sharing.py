@@ -94,6 +94,17 @@ def test_weights_that_are_no_runs_result_say_so(
     assert "after the last iteration" not in card
 
 
+def test_the_network_that_a_recipe_takes_from_the_weights_is_no_departure(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "weights", tmp_path / "w")
+    config = json.loads((tmp_path / "w" / "config.json").read_text())
+    network = {"name": "cifar_resnet8", "shortcut": "A", "weights": "~/w", "freeze": 2}
+    config["recipe"] = residual.recipe("finetune", epochs=5).model_dump(mode="json")
+    config["recipe"]["model"] |= network
+    (tmp_path / "w" / "config.json").write_text(json.dumps(config))
+    card = model_card(tmp_path / "w", "somebody/digits")
+    assert "name:\n\n- model.freeze: 0 -> 2\n- schedule.epochs: 15 -> 5\n\n" in card
+
+
 def test_paths_do_not_tell_who_somebody_is(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: Shown
 ) -> None:
