@@ -226,7 +226,7 @@ def reproduce(
         raise InputError(f"{experiment} has no option {strange[0]!r}{nearest(strange[0], sorted(allowed))}")
     asked = ExperimentOptions(**{"out": chosen.group.out} | given)
     chosen.call(asked)
-    return asked.out
+    return asked.folder
 
 
 def _find(name: PathLike) -> Any:

@@ -183,7 +183,7 @@ def settings_for(words: list[str]) -> list[str]:
     if words[0] == "detect":
         return WITH_BOXES if words[1] == "train" else []
     if words[0] == "train":
-        return IN_FOLDERS if words[1].startswith(("imagenet", "finetune")) else IN_MEMORY
+        return IN_FOLDERS if words[1].startswith(("imagenet", "tiny-imagenet", "finetune")) else IN_MEMORY
     if words[0] != "reproduce" or words[1] in ("report", "complexity"):
         return []
     if words[1] in ("table7", "table8", "table9"):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,18 +13,23 @@ from .detect import BoxesDir, Scales, shorter_sides
 from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, takes
 
 if TYPE_CHECKING:
-    from ..reproduce.study import Family, Study, T
+    from ..reproduce.study import ClassifierRun, Family, Study, T
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Run the paper's experiments and draw their figures."
 )
 
-CIFAR10_OUT, IMAGENET_OUT, DETECTION_OUT = (
-    Path("runs") / name for name in ("cifar10", "imagenet", "detection")
-)
+RUNS = Path("runs")
+CIFAR10_OUT, IMAGENET_OUT, DETECTION_OUT = (RUNS / name for name in ("cifar10", "imagenet", "detection"))
 
 ClassesDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with train/ and val/, a directory a class.")
+]
+DatasetOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the experiment: its runs, tables, figures (default: runs/ and the name of --dataset)."
+    ),
 ]
 
 
@@ -58,9 +63,13 @@ class ExperimentOptions:
         int, typer.Option(min=1, help="Detectors with context to train for the ensemble (the paper: 3).")
     ] = 1
     scales: Scales = None
-    out: Annotated[Path, typer.Option(help="Folder of the experiment: its runs, tables, figures, page.")] = (
-        Path("runs")
-    )
+    dataset: Annotated[
+        Literal["imagenet", "tiny-imagenet"],
+        typer.Option(help="Whose recipes: imagenet (Section 3.4) or tiny-imagenet (64 x 64, 16 epochs)."),
+    ] = "imagenet"
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the experiment: its runs, tables, figures, page.")
+    ] = None
     imagenet: Annotated[Path, typer.Option(help="The study of Tables 2 to 5 and Figure 4.")] = IMAGENET_OUT
     detection: Annotated[Path, typer.Option(help="The study of Tables 7 to 9.")] = DETECTION_OUT
     data_dir: DataDir = None
@@ -71,11 +80,22 @@ class ExperimentOptions:
     minutes: Minutes = None
     no_train: Annotated[bool, typer.Option("--no-train", help="Train nothing; show what is there.")] = False
 
+    @property
+    def folder(self) -> Path:
+        """The experiment's folder."""
+        return self.out or RUNS / self.dataset
+
+    def imagenet_study(self) -> "Study[ClassifierRun]":
+        """Return the study of Tables 2 to 5 and Figure 4 on the dataset that is asked for."""
+        from ..reproduce.imagenet import FAMILIES
+
+        return self.study(FAMILIES[self.dataset])
+
     def study(self, family: "Family[T]") -> "Study[T]":
         from ..reproduce.study import Study
 
         return Study(
-            self.out,
+            self.folder,
             family,
             self.settings or [],
             self.data_dir,
@@ -118,7 +138,7 @@ def degradation(asked: ExperimentOptions) -> None:
     from ..reproduce import degradation as demo
 
     demo.reproduce(
-        asked.out,
+        asked.folder,
         seed=asked.seed,
         settings=asked.settings or [],
         device=asked.device,
@@ -137,7 +157,7 @@ def figure4(asked: ExperimentOptions) -> None:
     """Figure 4: errors of 18 and 34 layers, plain and residual."""
     from ..reproduce import imagenet
 
-    imagenet.figure4(asked.study(imagenet.IMAGENET))
+    imagenet.figure4(asked.imagenet_study(), asked.words("networks"))
 
 
 def signals(asked: ExperimentOptions) -> None:
@@ -157,7 +177,7 @@ def signals_imagenet(asked: ExperimentOptions) -> None:
     from ..reproduce import imagenet, layer_studies
 
     networks = [name for names in imagenet.FIGURE4.values() for name in names]
-    layer_studies.signals(asked.study(imagenet.IMAGENET), networks, asked.words("networks"))
+    layer_studies.signals(asked.imagenet_study(), networks, asked.words("networks"))
 
 
 def table6(asked: ExperimentOptions) -> None:
@@ -196,7 +216,7 @@ def complexity(asked: ExperimentOptions) -> None:
     """
     from ..reproduce.table1 import complexity
 
-    complexity(asked.out)
+    complexity(asked.folder)
 
 
 def report(asked: ExperimentOptions) -> None:
@@ -206,7 +226,7 @@ def report(asked: ExperimentOptions) -> None:
     """
     from ..reproduce.report import report
 
-    report(asked.out, asked.imagenet, asked.detection)
+    report(asked.folder, asked.imagenet, asked.detection)
 
 
 @dataclass(frozen=True)
@@ -214,14 +234,14 @@ class Group:
     """What the experiments of one study have in common.
 
     Attributes:
-        out: the study's folder where none is named.
+        out: the study's folder where none is named; None for runs/ and the dataset's name.
         options: of ``ExperimentOptions``, those that all have.
         examples: what is written after ``residual reproduce NAME``, below each one's own.
         remark: what stands below the examples.
         data_dir: how --data-dir is read, and what --help says of it.
     """
 
-    out: Path
+    out: Path | None
     options: tuple[str, ...]
     examples: tuple[str, ...] = ()
     remark: str = "An interrupted study goes on with the same command."
@@ -248,7 +268,7 @@ class Experiment:
             with limited(asked.minutes):
                 self.call(asked)
 
-        changed = {"out": group.out, "data_dir": group.data_dir}
+        changed = {"out": group.out or DatasetOut, "data_dir": group.data_dir}
         command = takes(ExperimentOptions, self.options + group.options, **changed)(call)
         lines = [f"  residual reproduce {name} {words}".rstrip() for words in self.examples + group.examples]
         epilog = "\n".join(["\b", "Examples:", *lines, "", group.remark])
@@ -266,10 +286,11 @@ FOLDERS, RESNET101 = "--data-dir ~/imagenet", "--weights-resnet101 weights/resne
 DEGRADATION = Group(Path("runs/degradation"), ("seed", "out", "settings", "device"))
 CIFAR10 = Group(CIFAR10_OUT, TRAINING + GPU)
 IMAGENET = Group(
-    IMAGENET_OUT,
-    TRAINING + GPU,
+    None,
+    ("dataset", *TRAINING, *GPU),
     (
         "--no-train",
+        f"--dataset tiny-imagenet --data-dir ~/tiny-imagenet-200{NEXT}--set precision=bfloat16",
         f"--data-dir ~/imagenette --out runs/imagenette --set data.folder.size=64{NEXT}"
         f"--set 'data.folder.shorter_side=[72,128]' --set schedule.epochs=8 --set schedule.plateau=null{NEXT}"
         "--set 'schedule.drops=[0.5,0.8]' --set schedule.learning_rate=0.05 --set batch.size=64",
@@ -296,7 +317,7 @@ def _imagenet_table(number: int, help: str, example: str) -> Experiment:
     def call(asked: ExperimentOptions) -> None:
         from ..reproduce import imagenet
 
-        imagenet.table(asked.study(imagenet.IMAGENET), number, asked.words("networks"))
+        imagenet.table(asked.imagenet_study(), number, asked.words("networks"))
 
     call.__name__, call.__doc__ = f"table{number}", help
     return Experiment(call, IMAGENET, NETWORKS, (FOLDERS, f"{FOLDERS} --networks {example}"))
@@ -335,7 +356,7 @@ EXPERIMENTS = (
     ),
     Experiment(figure1, CIFAR10, (), (DATA, SHORT)),
     Experiment(complexity, COMPLEXITY, (), ("",)),
-    Experiment(figure4, IMAGENET, (), (FOLDERS,)),
+    Experiment(figure4, IMAGENET, NETWORKS, (FOLDERS, f"{FOLDERS} --networks plain18 resnet18")),
     _imagenet_table(
         2, "Table 2: 18 and 34 layers, plain and residual. Ten-crop testing.", "plain18 resnet18"
     ),

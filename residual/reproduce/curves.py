@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ..analysis.figures import ErrorCurve, Panel, colour_of, error_curves
 from ..analysis.page import part
+from ..table import Table
 from .output import publish_figure
 from .study import ClassifierRun, Study
 
@@ -21,9 +22,9 @@ HIGHWAYS = ("highway19", "highway32")
 DEEPEST_PLAIN, DEEPEST = 56, 110
 #: Two training errors within this many percentage points are called alike.
 ALIKE = 0.1
-#: A shallowest network that gets more than this part of its training images wrong, in percent, says nothing
-#: about depth.
-UNLEARNED = 50.0
+#: A shallowest network that is right about less than half of its training images, and less than so many times
+#: as often as chance, says nothing about depth.
+TIMES_CHANCE = 5
 #: Axes of the paper's figures end here, in percent.
 PAPER_TOP = 20
 
@@ -108,7 +109,7 @@ def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
             continue
         numbers = ", ".join(f"{run.depth} layers {run.training_error:.2f} %" for run in chosen)
         change = chosen[-1].training_error - chosen[0].training_error
-        if chosen[0].training_error > UNLEARNED:
+        if chosen[0].training_error > unlearned(chosen[0].classes):
             verdict = "is that of networks that have not learned yet, so depth cannot be blamed"
         elif change > ALIKE:
             verdict = "rises with depth: degradation" if chosen[0].plain else "rises with depth"
@@ -118,6 +119,11 @@ def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
             verdict = "does not change with depth"
         said.append(f"{name}: the training error of the final weights {verdict} ({numbers})")
     return said
+
+
+def unlearned(classes: int) -> float:
+    """Return the training error in percent above which a network has not learned."""
+    return 100 * (1 - min(0.5, TIMES_CHANCE / classes))
 
 
 def on_axes(panels: Sequence[Panel], paper_top: int | None = PAPER_TOP) -> list[Panel]:
@@ -176,9 +182,13 @@ def _draw(panels: Sequence[Panel], runs: Sequence[ClassifierRun]) -> Figure:
 
 
 def publish_curves(
-    study: Study[ClassifierRun], name: str, figure: Figure | None, runs: Sequence[ClassifierRun]
+    study: Study[ClassifierRun],
+    name: str,
+    figure: Figure | None,
+    runs: Sequence[ClassifierRun],
+    table: Table | None = None,
 ) -> None:
-    """Write a figure of error curves and its data, and print what they say."""
+    """Write a figure of error curves and its data, and print what they say, and a table of their numbers."""
     networks = {}
     for run in runs:
         drawn = curve(run)
@@ -189,4 +199,4 @@ def publish_curves(
             "training_curve": drawn.training,
             f"{run.held_out}_curve": drawn.held_out,
         }
-    publish_figure(study.out, name, runs, figure, sentences(runs), {"networks": networks})
+    publish_figure(study.out, name, runs, figure, sentences(runs), {"networks": networks}, table)

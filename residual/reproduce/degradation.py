@@ -22,7 +22,7 @@ from ..recipes import Recipe, digits, find
 from ..table import Table, TableRow
 from ..terminal import say
 from ..training.folder import RunFolder
-from .curves import UNLEARNED, by_kind, curve, draw, for_page, sentences
+from .curves import by_kind, curve, draw, for_page, sentences, unlearned
 from .output import ways_to, write_figure
 from .study import ClassifierRun, Family, Study, environments
 
@@ -37,6 +37,8 @@ DIGITS = Family(
 )
 #: The run folders of the comparison, in the order of Figure 6.
 RUNS = ("plain20", "plain56", "resnet20", "resnet56")
+#: What the digits are told apart into.
+DIGITS_CLASSES = 10
 #: The depths that are always compared.
 DEPTHS = (20, 56)
 #: Residual networks whose errors stay below this in the second half of the runs, in percent, are one flat
@@ -59,7 +61,7 @@ class Verdict:
     @property
     def learned(self) -> bool:
         """Whether the shallow networks have learned enough for depth to be compared."""
-        return max(self.plain20, self.resnet20) <= UNLEARNED
+        return max(self.plain20, self.resnet20) <= unlearned(DIGITS_CLASSES)
 
     @property
     def degrades(self) -> bool:

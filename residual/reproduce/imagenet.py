@@ -4,7 +4,7 @@ A network's errors by a protocol are kept in its run folder, and so are its scor
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ IMAGENET = Family(
     ("name", "model", "seed"),
     "--set cannot change the network or the seed of an experiment; networks are named by --networks",
 )
+TINY_IMAGENET = replace(IMAGENET, prefix="tiny-imagenet-", papers=IMAGENET.prefix)
+#: By the name of the dataset.
+FAMILIES = {"imagenet": IMAGENET, "tiny-imagenet": TINY_IMAGENET}
 TABLES = {2: TABLE2, 3: TABLE3, 4: TABLE4}
 HEADINGS = ("method", "paper, top-1 %", "top-5 %", "ours, top-1 %", "top-5 %", "diff.")
 #: Figure 4's panels, and where its axes end in percent.
@@ -101,7 +104,8 @@ def table(study: Study[ClassifierRun], number: int, networks: Sequence[str] | No
         return
     published = TABLES[number]
     protocol = MULTI_SCALE if number == 4 else TEN_CROP
-    runs = study.runs([row.network for row in published if row.network], only=networks)
+    known = study.family.networks
+    runs = study.runs([row.network for row in published if row.network in known], only=networks)
     by_name = {run.network: run for run in runs}
     rows = []
     for row in published:
@@ -116,19 +120,40 @@ def table(study: Study[ClassifierRun], number: int, networks: Sequence[str] | No
     _publish(study, number, protocol, rows, runs)
 
 
-def figure4(study: Study[ClassifierRun]) -> None:
-    """Run what is missing, draw Figure 4 as figure4.svg and .png, and say what it shows.
+def figure4(study: Study[ClassifierRun], networks: Sequence[str] | None = None) -> None:
+    """Run what is missing, draw Figure 4 as figure4.svg and .png, and say what it shows and where it ends.
+
+    Args:
+        networks: train only these, and draw what is there of the others; None for all four.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
-    runs = study.runs([name for names in FIGURE4.values() for name in names])
+    runs = study.runs([name for names in FIGURE4.values() for name in names], only=networks)
     panels = [
         Panel(title, tuple(curve(run) for run in chosen))
         for title, names in FIGURE4.items()
         if (chosen := [run for run in runs if run.network in names])
     ]
-    publish_curves(study, "figure4", draw(panels, runs, FIGURE4_TOP), runs)
+    publish_curves(study, "figure4", draw(panels, runs, FIGURE4_TOP), runs, _final_errors(runs))
+
+
+def _final_errors(runs: Sequence[ClassifierRun]) -> Table:
+    """Return where the curves end, beside what the paper tells of its own in Table 2."""
+    papers = {row.network: row.top1 for row in TABLE2}
+    rows = [
+        TableRow(
+            [
+                run.label,
+                _number(papers[run.network]),
+                _number(run.training_error),
+                _number(run.results[run.held_out]["top1_error"]),
+            ]
+        )
+        for run in runs
+    ]
+    headings = ("network", "paper, ten-crop", "ours, training", "validation")
+    return Table("Figure 4: final top-1 errors in percent, ours of one crop", headings, rows)
 
 
 def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsName) -> dict[str, Any]:
@@ -146,7 +171,8 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
 
 
 def _table5(study: Study[ClassifierRun], networks: Sequence[str] | None) -> None:
-    runs = study.members(ENSEMBLE, networks)
+    known = study.family.networks
+    runs = study.members([member for member in ENSEMBLE if member[0] in known], networks)
     *quoted, ours = map(ImageNetRow, TABLE5)
     if runs:
         for run in runs:

@@ -8,6 +8,7 @@ run folders only.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,7 +30,7 @@ AnyRecipe = Recipe | DetectionRecipe
 
 IMAGENET_CLASSES = 1000
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
-INCIDENTAL = ("seed", "evaluate_every", "checkpoint_every", "detector.backbone.weights")
+INCIDENTAL = ("name", "seed", "evaluate_every", "checkpoint_every", "detector.backbone.weights")
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
 OWN = ("schedule.warmup", "detector.backbone")
 
@@ -73,6 +74,11 @@ class ClassifierRun(TrainedRun):
             file = RunFolder(self.path).metrics_file
             raise InputError(f"{file}: there is nothing to draw; remove {self.path} to train again")
 
+    @cached_property
+    def classes(self) -> int:
+        """How many the network tells apart."""
+        return len(read_json(RunFolder(self.path).weights / CONFIG_FILE, WeightsConfig)["classes"])
+
     @property
     def depth(self) -> int:
         return depth_of(self.recipe.model.name)
@@ -105,11 +111,8 @@ class ClassifierRun(TrainedRun):
     @property
     def departures(self) -> list[str]:
         found = super().departures
-        if self.recipe.data.folder:
-            config = read_json(RunFolder(self.path).weights / CONFIG_FILE, WeightsConfig)
-            classes = len(config["classes"])
-            if classes != IMAGENET_CLASSES:
-                found.append(f"{classes} classes, not ImageNet's {IMAGENET_CLASSES}")
+        if self.recipe.data.folder and self.classes != IMAGENET_CLASSES:
+            found.append(f"{self.classes} classes, not ImageNet's {IMAGENET_CLASSES}")
         return found
 
     @property
@@ -123,7 +126,7 @@ T = TypeVar("T", bound=TrainedRun)
 
 @dataclass(frozen=True)
 class Family(Generic[T]):
-    """The paper's recipes of one experiment or several, which differ in their networks.
+    """The recipes of one experiment or several, which differ in their networks.
 
     Attributes:
         prefix: what their names begin with; the rest is what a study calls the network.
@@ -131,6 +134,7 @@ class Family(Generic[T]):
         run: what a complete run is read as.
         fixed: keys that --set may not change, nor what is below them.
         refusal: what is said where it does.
+        papers: what the names of the paper's own recipes begin with, where these are adapted from them.
         seeds: whether a run's folder is RECIPE/seedN in the study's; else it is NETWORK.
     """
 
@@ -139,6 +143,7 @@ class Family(Generic[T]):
     run: type[T]
     fixed: Sequence[str]
     refusal: str
+    papers: str | None = None
     seeds: bool = True
 
     @property
@@ -147,8 +152,12 @@ class Family(Generic[T]):
         return [name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix)]
 
     def recipe(self, network: str) -> AnyRecipe:
-        """Return the paper's recipe for a network."""
+        """Return the recipe for a network."""
         return find(self.prefix + network, self.kind)
+
+    def papers_recipe(self, network: str) -> AnyRecipe:
+        """Return the recipe that the paper has for it, from which departures are told."""
+        return find((self.papers or self.prefix) + network, self.kind)
 
 
 CIFAR10 = Family(
@@ -224,7 +233,12 @@ class Study(Generic[T]):
         asked = among(list(dict.fromkeys(name for name, _ in members)), only)
         if self.train:
             self.train_missing({one: self.recipe(*one) for one in members if one[0] in asked})
-        found = [one for name, seed in members if (one := self.complete(name, seed))]
+        complete = {one: self.complete(*one) for one in members}
+        if absent := [self.path(*one) for one, run in complete.items() if run is None]:
+            begun = {path: " (begun)" if RunFolder(path).recipe_file.exists() else "" for path in absent}
+            named = ", ".join(f"{path.relative_to(self.out)}{state}" for path, state in begun.items())
+            say(f"not complete in {self.out}: {named}", stderr=True)
+        found = [run for run in complete.values() if run]
         check_alike(found)
         return found
 
@@ -274,7 +288,7 @@ class Study(Generic[T]):
         return self.family.run(
             network,
             folder.path,
-            self.family.recipe(network),
+            self.family.papers_recipe(network),
             recipe,
             folder.results(recipe),
             folder.metrics(),

@@ -6,11 +6,29 @@ import pytest
 
 from residual import InputError
 from residual.recipes import RECIPES, differences, find, read
+from residual.recipes.imagenet import TINY_NETWORKS
 
 
 def test_two_recipes_of_a_family_differ_in_the_network_alone() -> None:
     changed = differences(RECIPES["cifar10-resnet20"], RECIPES["cifar10-plain56"])
     assert {line.split(":")[0] for line in changed} == {"name", "model.name"}
+
+
+@pytest.mark.parametrize("network", TINY_NETWORKS)
+def test_tiny_imagenets_recipes_differ_from_section_3_4_in_size_and_schedule(network: str) -> None:
+    recipe = find(f"tiny-imagenet-{network}")
+    assert recipe.data.folder is not None
+    assert recipe.data.folder.size == 64
+    assert recipe.schedule.epochs in range(1, 31)
+    name, _, option = network.partition("-")
+    expected = {"resnet18": "A", "resnet50": "B"}.get(network, option.upper() or None)
+    assert (recipe.model.name, recipe.model.shortcut) == (name, expected)
+    assert recipe.model.pool == "caffe"
+    ours = find("tiny-imagenet-resnet18")
+    same = {"name", "description", "model"}
+    assert recipe.model_dump(exclude=same) == ours.model_dump(exclude=same)
+    papers, changed = find("imagenet-resnet18"), {*same, "data", "batch", "schedule", "checkpoint_every"}
+    assert ours.model_dump(exclude=changed) == papers.model_dump(exclude=changed)
 
 
 @pytest.mark.parametrize("name", RECIPES)

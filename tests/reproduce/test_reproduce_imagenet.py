@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Call, set_options
+from conftest import SMALL, Call, Shown, set_options, smooth_image
 
 from residual.evaluation.scores import load_scores
+from residual.models import imagenet as networks
+from residual.models.blocks import BasicBlock, BottleneckBlock
+from residual.recipes import find
 from residual.reproduce import imagenet
+from residual.reproduce.curves import unlearned
 from residual.reproduce.paper import TABLE2, TABLE3, TABLE4, TABLE5
 
 
@@ -111,6 +115,77 @@ def test_a_network_that_a_table_has_not(
 ) -> None:
     assert call("reproduce", "table2", "--networks", "resnet50", "--out", study) == 2
     assert "this experiment has plain18, plain34" in capsys.readouterr().err
+
+
+def tiny_imagenet(root: Path) -> Path:
+    """Write Tiny ImageNet as it is downloaded, with three classes of four images, and return its folder."""
+    wnids = ("n01443537", "n02124075", "n07583066")
+    (root / "val" / "images").mkdir(parents=True)
+    annotations = []
+    for k, wnid in enumerate(wnids):
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        for number in range(4):
+            image = smooth_image(64, 64, seed=10 * k + number)
+            image.save(root / "train" / wnid / "images" / f"{wnid}_{number}.JPEG")
+            image.save(root / "val" / "images" / f"val_{4 * k + number}.JPEG")
+            annotations.append(f"val_{4 * k + number}.JPEG\t{wnid}\t0\t0\t62\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(annotations))
+    (root / "words.txt").write_text("".join(f"{wnid}\tname of {wnid}\n" for wnid in wnids))
+    return root
+
+
+def test_the_study_on_tiny_imagenet(
+    tmp_path: Path, call: Call, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "WIDTHS", (4, 4, 8, 8))
+    for depth in (18, 34, 50):
+        block = BasicBlock if depth < 50 else BottleneckBlock
+        monkeypatch.setitem(networks.TABLE_1, depth, (block, (1, 1, 1, 1)))
+    monkeypatch.chdir(tmp_path)
+    data = tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    short = ["schedule.iterations=2", "batch.size=4", "batch.bn_group=4"]
+    common = ["--dataset", "tiny-imagenet", "--data-dir", data, *set_options(short)]
+    begun = Path("runs/tiny-imagenet/tiny-imagenet-plain34/seed0")
+    begun.mkdir(parents=True)
+    begun.joinpath("recipe.yaml").write_text(find("tiny-imagenet-plain34").to_yaml())
+
+    # What is there is drawn, and what is not is named.
+    told = shown("reproduce", "figure4", "--networks", "plain18", "resnet18", *common)
+    assert (
+        "not complete in runs/tiny-imagenet: tiny-imagenet-plain34/seed0 (begun), "
+        "tiny-imagenet-resnet34-a/seed0" in told.err
+    )
+    drawn = json.loads(Path("runs/tiny-imagenet/figure4.json").read_text())
+    assert list(drawn["networks"]) == ["plain-18", "ResNet-18"]
+    # One crop of ours, beside Table 2's ten crops.
+    row = next(line for line in told.out.splitlines() if "ResNet-18" in line and "27.88" in line)
+    assert f"{drawn['networks']['ResNet-18']['validation_error']:.2f}" in row
+    # Against Section 3.4, not against recipes of our own.
+    for change in ("3 classes", "size: 224 -> 64", "batch.size: 256 -> 4", "shorter_side: None -> [64, 88]"):
+        assert change in " ".join(drawn["departures"])
+
+    assert call("reproduce", "table2", "--networks", "resnet18", *common) == 0
+    assert call("reproduce", "table5", *common) == 0
+    assert call("reproduce", "table4", "--no-train", *common[:2]) == 0
+    second, fourth, fifth = (rows_of(Path("runs/tiny-imagenet"), number) for number in (2, 4, 5))
+    assert second["ResNet-18"]["images"] == 12
+    assert second["plain-34"]["top1"] is None
+    # Table 5's ensemble is of three here: Table 4's networks that Tiny ImageNet has recipes for.
+    assert {name for name, row in fourth.items() if row["top1"] is not None} == {
+        "ResNet-34 B",
+        "ResNet-34 C",
+        "ResNet-50",
+    }
+    assert json.loads(Path("runs/tiny-imagenet/table5.json").read_text())["protocol"].endswith("of 3")
+    assert fifth[TABLE5[-1].method]["top1"] is not None
+    run = Path("runs/tiny-imagenet/tiny-imagenet-resnet50/seed0")
+    views = json.loads((run / "errors-multi-scale.json").read_text())["views"]
+    # The paper's scales, 224 to 640, for 64 in place of 224.
+    assert views == "multi-scale (shorter side 64,73,110,137,183)"
+
+
+def test_a_network_has_learned_that_is_right_about_half_or_five_times_as_often_as_chance() -> None:
+    assert [unlearned(classes) for classes in (3, 10, 200)] == [50, 50, 97.5]
 
 
 def test_the_papers_numbers() -> None:
