@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from .errors import InputError, printable
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 #: Bytes of the largest text that is read; the largest of COCO's files has half of it.
 TEXT_BYTES = 1 << 30
@@ -22,6 +25,8 @@ TEXT_BYTES = 1 << 30
 DIGITS = 20
 #: What may be part of a number that is too large.
 LARGE_NUMBER = re.compile(rf"[eE]\+?\d{{3}}|\d{{{DIGITS + 1}}}")
+#: The name of a file or folder while it is written; see ``_whole``.
+HALF = re.compile(r"\.(?P<stem>.+)\.\d+\.new(?P<suffix>(\.[^.]*)?)")
 
 
 def refuse_existing(path: Path) -> None:
@@ -169,24 +174,35 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_text(path: Path, remedy: str = "get it anew") -> str:
-    """Return a text file's content: UTF-8, with or without a byte order mark, lines that end in "\\n".
+def read_content(path: Path, remedy: str = "get it anew") -> bytes:
+    """Return the bytes of a file that is text, in whatever encoding.
 
     Raises:
-        InputError: when it is no regular file, is too large to be text of ours, cannot be read or is no text;
-            the sentence ends with the remedy.
+        InputError: when it is no regular file, is too large to be text of ours, or cannot be read; the
+            sentence ends with the remedy.
     """
     check_file(path)
     try:
         size = path.stat().st_size
         if size > TEXT_BYTES:
             raise damaged(path, f"{size:,} bytes, and {TEXT_BYTES:,} are the most that are read", remedy)
-        # Some editors begin a text with a byte order mark, which is no part of it.
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise damaged(path, f"no UTF-8 text at byte {error.start:,}", remedy) from None
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_text(path: Path, remedy: str = "get it anew") -> str:
+    """Return a text file's content: UTF-8, with or without a byte order mark, lines that end in "\\n".
+
+    Raises:
+        InputError: as ``read_content``, and when it is no text.
+    """
+    try:
+        # Some editors begin a text with a byte order mark, which is no part of it.
+        text = read_content(path, remedy).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"no UTF-8 text at byte {error.start:,}", remedy) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path, shape: Any, remedy: str = "get it anew") -> Any:
@@ -226,10 +242,15 @@ def checked(value: Any, shape: Any, fault: Callable[[str], Exception]) -> Any:
         TypeAdapter(shape).validate_python(value, strict=True)
         return value
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise fault(f"{where}: {reason}" if where else reason) from None
+        raise fault(why_invalid(error)) from None
+
+
+def why_invalid(error: "ValidationError") -> str:
+    """Return the place and the first reason why plain data are not of a shape."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {reason}" if where else reason
 
 
 def _fraction(digits: str) -> float:
@@ -262,13 +283,23 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
-def remove_half_written(folder: Path, suffix: str, stem: str = "*") -> None:
-    """Remove what a process left that was killed while it wrote files or folders of this suffix.
+def half_written(folder: Path, *folders: str) -> list[Path]:
+    """Return what processes left in a folder that were killed while they wrote files.
 
     Args:
-        stem: of their names; "*" for any.
+        folders: names of folders, such as are written whole, of which halves are asked for as well.
     """
-    for half in folder.glob(f".{stem}.*.new{suffix}"):
+    found = {path: HALF.fullmatch(path.name) for path in (folder.iterdir() if folder.is_dir() else ())}
+    return [
+        path
+        for path, name in found.items()
+        if name and (path.is_file() or name["stem"] + name["suffix"] in folders)
+    ]
+
+
+def remove_half_written(folder: Path, *folders: str) -> None:
+    """Remove what ``half_written`` finds: only in a folder that is this process's own."""
+    for half in half_written(folder, *folders):
         if half.is_dir():
             shutil.rmtree(half)
         else:

@@ -20,7 +20,7 @@ STOREYS = [
     {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
-    {"recipes", "environment", "device", "table", "download"},
+    {"recipes", "environment", "device", "table", "download", "tensors"},
     {"distributed", "randomness", "files", "signals", "terminal", "class_names"},
     {"errors", "__init__"},
 ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
 
 #: A class with at most this part of another's objects, and a name this like its name, may be misspelt.
@@ -85,8 +86,19 @@ class BoxDataset:
         """Of the dataset and its splits, as "voc 2007/test"."""
         return f"{self.layout} {'+'.join(self.splits)}"
 
+    def content(self) -> str:
+        """Return the identity of the images, and of what is known to be on them."""
+        sizes = torch.tensor([annotated.size for annotated in self.images])
+        found = [
+            torch.cat([getattr(annotated, what) for annotated in self.images])
+            for what in ("boxes", "labels", "difficult", "crowd", "areas")
+        ]
+        counts = torch.tensor([len(annotated.labels) for annotated in self.images])
+        names = [*self.classes, *(annotated.id for annotated in self.images)]
+        return identity_of(names, [sizes, counts, *found], [annotated.path for annotated in self.images])
+
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells these images from others: a resumed run has to have the same."""
+        """Return what tells these images from others, by their names; see ``content``."""
         names = hashlib.sha256("\n".join(annotated.id for annotated in self.images).encode()).hexdigest()[:16]
         return {"classes": len(self.classes), "images": len(self.images), "files": names}
 

@@ -17,17 +17,18 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import DISTRIBUTION, InputError, nearest, printable
-from ..files import cache_folder, keep
+from ..files import cache_folder, damaged, first_line, keep, parse_json, read_content, read_text
 from .images import FORMATS, READABLE, SUFFIXES
 from .labels import read_labels
 from .lists import ClassList, read_list
@@ -37,6 +38,8 @@ from .tiny_imagenet import fetch_if_named
 #: Where the classes of a flat folder stand, beside it or in it; "val" is its name.
 LISTS = ("LOC_{}_solution.csv", "{}.txt", "{}.csv", "{}_labels.csv", "{}_annotations.txt")
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
+#: What to do about damaged files of it.
+DEVKIT_SOURCE = "unpack ILSVRC2012_devkit_t12.tar.gz anew"
 #: The folder that some datasets put a flat part's images into.
 INNER = "images"
 #: Tiny ImageNet's files: its classes, and a name for each of WordNet's ids.
@@ -48,7 +51,7 @@ ELSEWHERE = {
     "train": ("train", "training", "trainset", "train_set"),
     "val": ("val", "valid", "validation", "test", "testing", "eval", "dev", "valset", "val_set", "testset"),
 }
-VERSION = 2
+VERSION = 3
 
 #: "all" is what validation images may be held out of: all images of what has no validation part of its own.
 Split = Literal["train", "val", "all"]
@@ -390,10 +393,13 @@ def _read_devkit(path: Path, images: list[str]) -> ClassList:
     try:
         synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
         names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-        numbers = [int(line) for line in path.read_text(encoding="utf-8").split()]
-        classes = [names[number] for number in numbers]
-    except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path} or {meta} is damaged ({error})") from None
+    # A damaged file makes the reader stumble over anything.
+    except Exception as error:
+        raise damaged(meta, first_line(error), DEVKIT_SOURCE) from None
+    try:
+        classes = [names[int(line)] for line in read_text(path, DEVKIT_SOURCE).split()]
+    except (KeyError, ValueError) as error:
+        raise damaged(path, f"no number of a class: {first_line(error)}", DEVKIT_SOURCE) from None
     if len(classes) != len(images):
         raise InputError(f"{path} has {len(classes):,} lines, and there are {len(images):,} images")
     return ClassList(path, {Path(file).name: name for file, name in zip(images, classes, strict=True)})
@@ -407,7 +413,7 @@ def _with_names(found: dict[str, list[str]], data_dir: Path, root: Path) -> dict
     if not folder or not all(re.fullmatch(r"n\d{8}", name) for name in found):
         return found
     words = {}
-    for line in (folder / WORDS).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_content(folder / WORDS).decode("utf-8", "replace").splitlines():
         wnid, _, names = line.partition("\t")
         # "goldfish, Carassius auratus"
         words[wnid.strip()] = names.partition(",")[0].strip()
@@ -461,19 +467,30 @@ def _cached(root: Path) -> Listing:
     """Return the files of each class's folder, from the cache where no directory has changed since."""
     file = _cache_file(root)
     about = {"version": VERSION, "root": str(root), "suffixes": list(SUFFIXES)}
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if all(stored[key] == value for key, value in about.items()) and all(
-            _modified(root / name) == time for name, time in stored["directories"].items()
-        ):
-            return Listing(stored["images"], stored["others"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none yet, or a damaged one: it is made again
+    stored = _stored(file)
+    if about.items() <= stored.items() and all(
+        _modified(root / name) == time for name, time in stored["directories"].items()
+    ):
+        return Listing(stored["images"], stored["others"])
     directories: dict[str, int] = {}
     found = scan(root, directories)
     content = about | {"directories": directories, "images": found.images, "others": found.others}
-    keep(file, json.dumps(content).encode())
+    text = json.dumps(content)
+    keep(file, f"{_checksum(text)}\n{text}".encode())
     return found
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """Return what the cache holds of a folder; nothing where there is none, or it is damaged."""
+    try:
+        checksum, _, text = read_text(file).partition("\n")
+        return parse_json(text, dict, ValueError) if checksum == _checksum(text) else {}
+    except (InputError, ValueError):
+        return {}
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

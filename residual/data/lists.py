@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, printable
+from ..files import read_content
 from .images import SUFFIXES
 from .labels import read_rows
 
@@ -133,10 +134,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    content = read_content(path, "write a line of FILE CLASS for each image")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", "replace")
     # Names of files may be of any bytes.

@@ -4,19 +4,17 @@ Of a training set in files they are measured once, and kept in the user's cache 
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import cache_folder, keep
+from ..files import cache_folder, keep, parse_json, strict_json
+from ..tensors import CHECKSUM, pack, unpack
 from .folder import FolderIndex
 from .images import DamagedImage, decode_centre
 from .threads import in_threads
@@ -162,19 +160,20 @@ def std_of(images: Tensor) -> Tensor:
 def load_statistics(file: Path) -> Statistics | None:
     """Return what ``save_statistics`` wrote, None where there is nothing or it is damaged."""
     try:
-        with safe_open(file, framework="pt") as stored:
-            about = json.loads(stored.metadata()["about"])
-            mean, covariance = stored.get_tensor("mean"), stored.get_tensor("covariance")
-        return Statistics(mean, covariance, about["images"], about["unreadable"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        tensors, metadata = unpack(file)
+    except InputError:
         return None
+    if CHECKSUM not in metadata:
+        return None  # of an earlier version, or of nobody
+    about = parse_json(metadata["about"], dict, ValueError)
+    return Statistics(tensors["mean"], tensors["covariance"], about["images"], about["unreadable"])
 
 
 def save_statistics(statistics: Statistics, file: Path) -> None:
     """Keep statistics in a file; a folder that cannot be written is no error."""
     about = {"images": statistics.images, "unreadable": statistics.unreadable}
-    tensors = {"mean": statistics.mean.contiguous(), "covariance": statistics.covariance.contiguous()}
-    keep(file, save(tensors, {"about": json.dumps(about)}))
+    tensors = {"mean": statistics.mean, "covariance": statistics.covariance}
+    keep(file, pack(tensors, {"about": strict_json(about)}))
 
 
 def _statistics_file(index: FolderIndex, size: int, side: int) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import InputError
-from ..files import read_text
+from ..files import read_content, read_text
 from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, turned
 from .images import SUFFIXES
 from .named_files import NamedFiles, last_part
@@ -159,8 +159,11 @@ def _read(file: Path, notes: list[str]) -> _Annotation | None:
         )
         return None
     try:
-        root = ElementTree.fromstring(file.read_bytes())
-    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
+        root = ElementTree.fromstring(read_content(file))
+    except InputError as error:
+        notes.append(f"{error}; its image is left out")
+        return None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         notes.append(f"{file} is damaged ({error}); its image is left out")
         return None
     try:

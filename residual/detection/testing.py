@@ -1,6 +1,5 @@
 """Where a detector is tested: what is found on every image of a dataset, shared by ranks."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,15 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from ..data.box_batches import in_order
 from ..data.boxes import BoxDataset
 from ..distributed import World
 from ..errors import InputError
 from ..files import damaged as damaged_file
-from ..files import first_line, replace_file
+from ..files import first_line, parse_json, replace_file, strict_json
+from ..tensors import pack, unpack
 from .average_precision import Detections
 from .faster_rcnn import FasterRCNN
 from .inference import DetectionOptions, detect
@@ -101,7 +99,7 @@ def save_detections(file: Path, dataset: BoxDataset, found: Sequence[Detections]
         "counts": torch.tensor([len(one) for one in found], dtype=torch.int64),
     }
     ids = [annotated.id for annotated in dataset.images]
-    replace_file(file, save(tensors, {"ids": json.dumps(ids, ensure_ascii=False)}))
+    replace_file(file, pack(tensors, {"ids": strict_json(ids)}))
 
 
 def load_detections(file: Path, dataset: BoxDataset) -> list[Detections]:
@@ -111,13 +109,12 @@ def load_detections(file: Path, dataset: BoxDataset) -> list[Detections]:
         InputError: when the file is damaged, or of other images than the dataset's.
     """
     remedy = "remove it to test anew"
+    tensors, metadata = unpack(file, remedy)
     try:
-        with safe_open(file, "pt") as content:
-            ids = json.loads((content.metadata() or {})["ids"])
-            parts = {name: content.get_tensor(name) for name in ("boxes", "scores", "labels", "counts")}
-        counts = parts.pop("counts").tolist()
-        split = [part.split(counts) for part in parts.values()]
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        ids = parse_json(metadata["ids"], list[str], ValueError)
+        counts = tensors["counts"].tolist()
+        split = [tensors[name].split(counts) for name in ("boxes", "scores", "labels")]
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise damaged_file(file, first_line(error), remedy) from None
     if ids != [annotated.id for annotated in dataset.images]:
         raise InputError(f"{file} is of other images than {dataset.name} now has; {remedy}")

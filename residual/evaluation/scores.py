@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
 from ..files import check_new, damaged, first_line, parse_json, strict_json, written_whole
+from ..tensors import pack, unpack
 from .classes import match_classes
 from .metrics import Metrics, Tally
 
@@ -83,7 +82,7 @@ def save_scores(scores: Scores, file: Path) -> None:
     tensors = {"probabilities": scores.probabilities.contiguous(), "targets": scores.targets.contiguous()}
     with written_whole(file) as temporary:
         # save_file would make the file readable to its owner alone.
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(pack(tensors, metadata))
 
 
 def load_scores(file: Path) -> Scores:
@@ -92,23 +91,20 @@ def load_scores(file: Path) -> Scores:
     Raises:
         InputError: when there is no such file, or it is damaged or of another kind.
     """
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
+    tensors, metadata = unpack(file, ANEW, "scores")
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{file} holds no scores; save them with residual evaluate --save-scores")
     try:
-        with safe_open(file, "pt") as content:
-            metadata = content.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"{file} holds no scores; save them with residual evaluate --save-scores")
-            if int(metadata["version"]) > VERSION:
-                raise InputError(f"{file} is of a newer residual; update this one")
-            scores = Scores(
-                ids=_names(metadata["ids"]),
-                classes=_names(metadata["classes"]),
-                probabilities=content.get_tensor("probabilities"),
-                targets=content.get_tensor("targets"),
-                about=parse_json(metadata["about"], dict, ValueError),
-            )
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        if int(metadata["version"]) > VERSION:
+            raise InputError(f"{file} is of a newer residual; update this one")
+        scores = Scores(
+            ids=_names(metadata["ids"]),
+            classes=_names(metadata["classes"]),
+            probabilities=tensors["probabilities"],
+            targets=tensors["targets"],
+            about=parse_json(metadata["about"], dict, ValueError),
+        )
+    except (ValueError, KeyError) as error:
         raise damaged(file, first_line(error), ANEW, "scores") from None
     _check(scores, file)
     return scores

@@ -83,7 +83,9 @@ class DetectionTask(Task):
                 raise InputError(f"data.classes: no object of {splits} is a {name!r}{first}")
 
     def fingerprint(self) -> dict[str, Any]:
-        return self.train.fingerprint()
+        # The images to test on decide nothing of what is learned, but the curve is about them.
+        content = [split.content() for split in (self.train, self.test) if split is not None]
+        return self.train.fingerprint() | {"content": " ".join(content)}
 
     def start(self, begun: RunFolder | None = None) -> None:
         recipe, classes = self.recipe, len(self.train.classes)

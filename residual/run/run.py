@@ -78,7 +78,8 @@ def train(
         return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
     task = task_of(recipe, data_dir, world)
-    check_same_data(folder, task.fingerprint(), resume)
+    data = task.fingerprint()
+    check_same_data(folder, data, resume)
     task.start(folder if resume and folder.checkpoints() else None)
     schedule = in_iterations(recipe, task.images)
     if world.is_main and not resume and (few := _few_iterations(recipe, task.images, schedule.iterations)):
@@ -96,7 +97,7 @@ def train(
         if world.is_main:
             task.record(folder)
             _tell(task.notes, "annotation{s} {were} left out or cut", out / "left-out.txt")
-        _continue(run, task, where, data_dir, resume)
+        _continue(run, task, where, data, data_dir, resume)
         run.train()
         task.batches.close()
         found = task.results(run)
@@ -246,14 +247,35 @@ def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task
 
 
 def check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
-    """Raise an InputError when a run is resumed on other images: order and classes would not fit."""
-    sessions = folder.sessions() if resume else []
-    before = sessions[0].get("data") if sessions else None
-    if before is not None and before != data:
-        raise InputError(
-            f"{folder.path} was begun on other images (then {before}, now {data}); put them back, or start "
-            "another run with --out"
-        )
+    """Raise an InputError when a run is resumed on other images: it would be another run.
+
+    Earlier versions noted less of the images; what was noted has to be the same.
+    """
+    before: dict[str, Any] = {}
+    for session in reversed(folder.sessions() if resume else []):
+        before |= session.get("data") or {}
+    now = {key: data.get(key) for key in before}
+    if before == now:
+        return
+    if before | {"content": None} == now | {"content": None}:
+        what = "the same names, but images, their classes or boxes have been replaced since"
+    else:
+        what = f"then {before}, now {now}"
+    raise InputError(
+        f"{folder.path} was begun on other images ({what}); put them back, or start another run with --out"
+    )
+
+
+def _otherwise(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return in what a session differs from the one before it that can change the last digits of numbers."""
+    found = []
+    for key in ("device", "ranks", "threads"):
+        if before.get(key) not in (None, now[key]):
+            found.append(f"{key}: {before[key]} then, {now[key]} now")
+    then, here = (session.get("versions", {}).get("torch") for session in (before, now))
+    if then not in (None, here):
+        found.append(f"torch: {then} then, {here} now")
+    return ", ".join(found)
 
 
 @contextmanager
@@ -306,7 +328,9 @@ def _what_happened(error: OSError, folder: Path) -> str:
     return f"{cannot_write(folder, error)}; what was there is untouched"
 
 
-def _continue(run: Run, task: Task, device: torch.device, data_dir: Path | None, resume: bool) -> None:
+def _continue(
+    run: Run, task: Task, device: torch.device, data: dict[str, Any], data_dir: Path | None, resume: bool
+) -> None:
     """Take up a run where its newest checkpoint left it, or at the start, and note the session."""
     checkpoints = run.folder.checkpoints()
     if checkpoints:
@@ -322,14 +346,19 @@ def _continue(run: Run, task: Task, device: torch.device, data_dir: Path | None,
             at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
             why = "" if checkpoints else ": no checkpoint was due before it stopped"
             print(f"{run.recipe.name}: {at}{why}", file=sys.stderr)
-        session = {
+        session = describe(device, run.world.size) | {
             "iteration": run.progress.iteration,
             "departures": task.departures,
             "started_from": task.started_from,
-            "data": task.fingerprint(),
+            "recipe": run.folder.recipe_checksum(),
+            "data": data,
             "data_dir": str(data_dir.resolve()) if data_dir else None,
         }
-        run.folder.add_session(describe(device, run.world.size) | session)
+        sessions = run.folder.sessions()
+        if checkpoints and sessions and (other := _otherwise(sessions[-1], session)):
+            note = f"note: not as in the session before ({other}): the run is the same but for rounding"
+            print(note, file=sys.stderr)
+        run.folder.add_session(session)
         # The last checkpoint comes before the last evaluation, which is done again.
         done = run.progress.iteration
         run.folder.cut_metrics(done - (done == run.recipe.schedule.iterations))

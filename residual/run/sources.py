@@ -17,6 +17,7 @@ from ..data import load_dataset, split_validation
 from ..data.colour import ColourNoise
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
 from ..data.folder import FolderIndex, holds_classes, index_folder, parts_of, refuse_other_names
+from ..data.identity import identity_of
 from ..data.images import DamagedImage
 from ..data.resident import ResidentBatches
 from ..data.statistics import Statistics, mean_of, std_of, training_statistics
@@ -107,7 +108,11 @@ class Source(ABC):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells these data from others: a resumed run has to have the same."""
-        return {"classes": len(self.classes), "images": self.images}
+        return {"classes": len(self.classes), "images": self.images, "content": self.content()}
+
+    @abstractmethod
+    def content(self) -> str:
+        """Return the identity of the images and their classes, before anything is moved to a device."""
 
     def colours(self) -> dict[str, Any] | None:
         """Return the principal components of RGB that colour noise went along, for the weights folder."""
@@ -167,6 +172,10 @@ class Resident(Source):
 
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:
         return ImagesInMemory(self.splits[split]), whole_images(self.shape)
+
+    def content(self) -> str:
+        tensors = (tensor for each in self.splits.values() for tensor in (each.images, each.targets))
+        return identity_of(self.classes, tensors)
 
 
 def _divided(data_dir: Path, share: float, seed: int) -> tuple[FolderIndex, FolderIndex]:
@@ -247,6 +256,12 @@ class Folders(Source):
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:
         size = self.folder.size
         return ImagesInFiles(self.splits[split]), make_views("center", size, side_for(size))
+
+    def content(self) -> str:
+        indices = self.splits.values()
+        names = [*self.classes, *(file for index in indices for file in index.files)]
+        files = [index.path(position) for index in indices for position in range(len(index))]
+        return identity_of(names, [index.targets for index in indices], files)
 
     def fingerprint(self) -> dict[str, Any]:
         told = "\n".join(file for index in self.splits.values() for file in index.files)

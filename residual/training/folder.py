@@ -19,6 +19,7 @@ import functools
 import io
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +27,6 @@ from typing import Annotated, Any, Literal
 import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from ..data.folder import FolderIndex, index_folder, parts_of
 from ..errors import InputError
@@ -36,7 +35,9 @@ from ..files import (
     as_json_line,
     damaged,
     first_line,
+    half_written,
     parse_json,
+    read_content,
     read_json,
     read_text,
     remove_half_written,
@@ -44,6 +45,7 @@ from ..files import (
 )
 from ..models.preprocessing import Preprocessing
 from ..recipes import DetectionRecipe, TrainingRecipe, differences, read
+from ..tensors import pack, unpack
 from .checkpoint import list_checkpoints
 
 
@@ -109,8 +111,12 @@ class Session(Kept):
 
     data: dict[str, Any] | None = None
     data_dir: str | None = None
+    recipe: str | None = None
     started_from: str | None = None
+    device: str | None = None
+    ranks: int | None = None
     threads: int | None = None
+    versions: dict[str, str] = {}
 
 
 #: What environment.json holds: one session at least.
@@ -154,6 +160,7 @@ class RunFolder:
         if resume:
             if not file.is_file():
                 raise InputError(f"{path} holds no run to resume (there is no {file})")
+            RunFolder(path).check_recipe()
             stored: TrainingRecipe = read(file)
             if recipe and (changes := differences(stored, recipe)):
                 raise InputError(
@@ -168,7 +175,10 @@ class RunFolder:
             raise InputError(
                 f"{path} holds a run already; continue it with --resume, or name another folder with --out"
             )
-        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+        halves = half_written(path)  # of a process that was killed before there was a run
+        if path.exists() and (
+            not path.is_dir() or any(p.name != ".lock" and p not in halves for p in path.iterdir())
+        ):
             raise InputError(f"{path} is not an empty folder; name another one with --out")
         return recipe
 
@@ -195,9 +205,7 @@ class RunFolder:
             self._lock.acquire()
             # Reading the data takes a while, in which another process may have begun a run here.
             self.check(self.path, recipe, resume)
-            remove_half_written(self.path, ".safetensors")
-            for stem in (self.weights.stem, self._new_best.stem):
-                remove_half_written(self.path, "", stem)
+            remove_half_written(self.path, self.weights.name, self._new_best.name)
             if not self.recipe_file.exists():
                 replace_file(self.recipe_file, recipe.to_yaml())
         except Timeout:
@@ -207,6 +215,19 @@ class RunFolder:
 
     def close(self) -> None:
         self._lock.release()
+
+    def recipe_checksum(self) -> str:
+        """Return what tells the file of the recipe from any other."""
+        return f"{zlib.crc32(self.recipe_file.read_bytes()):08x}"
+
+    def check_recipe(self) -> None:
+        """Raise an InputError where the recipe is not what the run was begun with."""
+        begun = next((session["recipe"] for session in self.sessions() if session.get("recipe")), None)
+        if begun and begun != self.recipe_checksum():
+            raise InputError(
+                f"{self.recipe_file} was changed after the run was begun (its checksum was {begun}); put it "
+                "back as it was, or start another run with --out"
+            )
 
     def write_split(self, splits: Mapping[str, FolderIndex]) -> None:
         """Write which split each image is in: a line of its path, its class and "train" or "validation"."""
@@ -220,18 +241,20 @@ class RunFolder:
 
     def write_start(self, preprocessing: Preprocessing) -> None:
         """Keep what a run has of the weights that it started from and its checkpoints have not."""
-        tensors = {name: value.cpu().contiguous() for name, value in preprocessing.state_dict().items()}
-        replace_file(self.start_file, save(tensors))
+        replace_file(self.start_file, pack(preprocessing.state_dict()))
 
     def read_start(self) -> Preprocessing | None:
-        """Return what ``write_start`` wrote; None where it is not there."""
+        """Return what ``write_start`` wrote; None where it is not there.
+
+        Raises:
+            InputError: when it is damaged.
+        """
         if not self.start_file.is_file():
             return None
-        try:
-            tensors = load_file(self.start_file)
-            return Preprocessing(tensors["mean"], tensors["std"].flatten())
-        except (SafetensorError, OSError, KeyError) as error:
-            raise damaged(self.start_file, first_line(error), GONE) from None
+        tensors, _ = unpack(self.start_file, remedy=GONE)
+        if not tensors.keys() >= {"mean", "std"}:
+            raise damaged(self.start_file, "it has no mean or no deviation", GONE)
+        return Preprocessing(tensors["mean"], tensors["std"].flatten())
 
     def started_from(self) -> str | None:
         """Return what the run's first session said that it started from."""
@@ -311,6 +334,18 @@ def _damaged_line(path: Path, number: int, reason: str) -> InputError:
     return damaged(path, f"line {number}: {reason}", GONE)
 
 
+def _split_rows(file: Path) -> list[tuple[str, str, str]]:
+    """Return the path, the class and the split of each line of what ``write_split`` wrote."""
+    try:
+        _, *rows = csv.reader(io.StringIO(os.fsdecode(read_content(file, GONE))))
+    except (csv.Error, ValueError) as error:
+        raise damaged(file, first_line(error), GONE) from None
+    for number, row in enumerate(rows, start=2):
+        if len(row) != 3 or row[2] not in ("train", "validation"):
+            raise damaged(file, f"line {number} names no image, class and split", GONE)
+    return [(image, name, split) for image, name, split in rows]
+
+
 def remembered_data_dir(path: Path) -> Path | None:
     """Return where the data of a run lay in its last session, None where none is known or it is gone.
 
@@ -342,7 +377,7 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
     file = next((f for p in (path, path.parent) if (f := RunFolder(p).split_file).is_file()), None)
     if file is None or "val" in parts_of(data_dir):
         return None
-    _, *rows = csv.reader(io.StringIO(os.fsdecode(file.read_bytes())))
+    rows = _split_rows(file)
     index = index_folder(data_dir, "all")
     there = {name: position for position, name in enumerate(index.files)}
     if gone := next((name for name, _, _ in rows if name not in there), None):

@@ -1,6 +1,5 @@
 """Folders of images: which there are, of what class, and what is wrong with a folder."""
 
-import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -124,9 +123,14 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(
 ) -> None:
     expected = index_folder(images, "train").files
     (file,) = cache.glob("index-*.json")
-    for content in ("", "[]", '{"version": 1}', json.dumps({"version": 1, "directories": 3, "files": {}})):
+    whole = file.read_text()
+    older = whole.partition("\n")[2]  # as earlier versions wrote it, without a checksum
+    damaged = whole.replace("1.png", "7.png", 1)  # an image that is not there
+    for content in ("", "[]", '{"version": 1}', older, damaged, whole[:-9], "[" * 9999):
+        assert content != whole
         file.write_text(content)
         assert index_folder(images, "train").files == expected
+        assert file.read_text() == whole
     blocked = images / "a-file"
     blocked.touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))

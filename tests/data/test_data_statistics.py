@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from residual import InputError
 from residual.data.folder import FolderIndex, index_folder
-from residual.data.statistics import mean_of, measure, std_of, training_statistics
+from residual.data.statistics import load_statistics, mean_of, measure, std_of, training_statistics
 
 
 def test_statistics_are_those_of_the_centre_crops(plain_colours: FolderIndex) -> None:
@@ -128,3 +129,25 @@ def test_a_dataset_in_memory_by_a_slow_reference() -> None:
     torch.testing.assert_close(mean_of(images, "per-channel"), exact.mean(dim=(0, 2, 3)).float())
     deviation = exact.transpose(0, 1).flatten(1).std(dim=1, correction=0)
     torch.testing.assert_close(std_of(images), deviation.float())
+
+
+def test_damaged_statistics_are_measured_again(
+    plain_colours: FolderIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mean with one other bit would be another run's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    right = training_statistics(plain_colours, 8, 9)
+    (file,) = (tmp_path / "cache" / "residual").iterdir()
+    whole = file.read_bytes()
+    place = whole.index(right.mean.numpy().tobytes())
+    older = save({"mean": right.mean, "covariance": right.covariance}, {"about": "{}"})
+    flipped = whole[: place + 5] + bytes([whole[place + 5] ^ 4]) + whole[place + 6 :]
+    for content in (flipped, whole[:-4], whole.replace(b"images", b"imagex"), older, b"", b"{}", b"\0" * 99):
+        assert content != whole
+        file.write_bytes(content)
+        found = training_statistics(plain_colours, 8, 9)
+        assert torch.equal(found.mean, right.mean)
+        assert found.images == 11
+        kept = load_statistics(file)
+        assert kept is not None
+        assert torch.equal(kept.mean, right.mean)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import (
@@ -27,6 +28,9 @@ from PIL import Image
 from shapes import CLASSES, write_shapes
 
 import residual as package
+from residual.distributed import World
+from residual.recipes import DetectionRecipe, find, override
+from residual.run.run import task_of
 from residual.training.checkpoint import list_checkpoints
 
 START = ["detect", "train", "voc-finetune", *set_options(BEGUN)]
@@ -43,6 +47,26 @@ def learned(shapes: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) 
     arguments = ("voc-finetune", *set_options(SHAPES), "--data-dir", shapes, "--out", out)
     assert call("detect", "train", *arguments) == 0
     return out
+
+
+def test_moved_boxes_are_another_run(few_shapes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(few_shapes, tmp_path / "data")
+    recipe = override(find("voc-finetune", DetectionRecipe), BEGUN)
+
+    def now() -> dict[str, Any]:
+        return task_of(recipe, data, World()).fingerprint()
+
+    begun = now()
+    for split in ("train", "test"):
+        file = next(p for p in (data / "Annotations").glob(f"{split}*") if "<xmin>" in p.read_text())
+        whole = file.read_text()
+        found = re.search(r"<xmin>(\d+)", whole)
+        assert found
+        file.write_text(whole.replace(found[0], f"<xmin>{int(found[1]) + 1}", 1))
+        assert begun | {"content": None} == now() | {"content": None}
+        assert begun != now()
+        file.write_text(whole)
+        assert begun == now()
 
 
 def test_coloured_shapes_are_learned(learned: Path) -> None:

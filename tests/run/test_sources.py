@@ -29,7 +29,8 @@ from residual.cli.options import find_images
 from residual.data.images import decode_centre
 from residual.data.stream import StreamBatches
 from residual.models.weights import load_weights
-from residual.run.sources import open_source
+from residual.recipes import find, override
+from residual.run.sources import Resident, open_source
 
 
 def test_a_run_on_a_folder(trained_on_images: Path, images: Path) -> None:
@@ -193,6 +194,58 @@ def test_a_list_of_images(undivided: Path, tmp_path: Path, shown: Shown, refused
         *arguments, tmp_path / "none", "--set", "data.validation=0.3"
     )
     assert open_source(small_recipe(), list_of).images == {"train": 14, "validation": 7}
+
+
+def test_other_images_under_the_same_names_are_another_run(
+    tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    data, out = write_images(tmp_path / "data", suffix="bmp"), tmp_path / "run"
+    settings = set_options([*SMALL, "schedule.iterations=2"])
+    shown("train", "imagenet-resnet18", *settings, "--data-dir", data, "--out", out)
+    (out / "results.json").unlink()
+    shown("train", "--resume", "--out", out)
+    (out / "results.json").unlink()
+    first, other = data / "train" / "ant" / "00.bmp", data / "train" / "ant" / "03.bmp"
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one pixel's blue, in a file of the same size
+    assert other.is_file()
+    said = refused("train", "--resume", "--out", out)
+    assert "was begun on other images (the same names, but images, their classes or boxes have been" in said
+    assert "was begun on other images" in refused("finish", out)
+    first.write_bytes(whole)
+    # What earlier versions noted of the data was less: it has to agree.
+    file = out / "environment.json"
+    older = [
+        session | {"data": {"classes": 3, "images": {"train": 13, "validation": 8}}}
+        for session in json.loads(file.read_text())
+    ]
+    file.write_text(json.dumps(older))
+    assert "not as in the session before" not in shown("train", "--resume", "--out", out).err
+    (out / "results.json").unlink()
+    sessions = json.loads(file.read_text())
+    assert sessions[0]["data"].keys() == {"classes", "images"}
+    assert sessions[-1]["data"].keys() == {"classes", "images", "files", "content"}
+    sessions[-1]["threads"] = 7
+    file.write_text(json.dumps(sessions))
+    said = shown("train", "--resume", "--out", out).err
+    assert "note: not as in the session before (threads: 7 then, 1 now): the run is the same but" in said
+    # Since then more is noted, and that counts.
+    (out / "results.json").unlink()
+    first.write_bytes(other.read_bytes())
+    assert "was begun on other images" in refused("train", "--resume", "--out", out)
+
+
+def test_a_dataset_in_memory_is_known_by_every_pixel_and_class() -> None:
+    recipe = find("digits-resnet20")
+    source = Resident(recipe, None)
+    begun = source.fingerprint()
+    assert Resident(recipe, None).fingerprint() == begun
+    divided = Resident(override(recipe, ["data.validation=100"]), None)
+    assert divided.fingerprint()["content"] != begun["content"]
+    for what in ("images", "targets"):
+        other = Resident(recipe, None)
+        getattr(other.splits["test"], what).view(-1)[77] += 1
+        assert other.fingerprint()["content"] != begun["content"]
 
 
 def test_a_validation_part_is_what_the_curve_shows(tmp_path: Path, shown: Shown) -> None:

@@ -1,10 +1,13 @@
 """Checkpoints: bit for bit, checked, only the newest."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, sentence_of
+from safetensors.torch import save_file
 from torch import Tensor
 
 from residual import InputError
@@ -48,3 +51,59 @@ def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"checkpoint-0000005\.safetensors is damaged"):
         load_checkpoint(path)
+
+
+def test_one_changed_character_anywhere_is_seen(tmp_path: Path) -> None:
+    """In the progress too: one digit more, and another run would go on."""
+    stored = {"a": torch.arange(3.0), "b": torch.tensor(7)}
+    path = save_checkpoint(tmp_path, stored, Progress(125, 1.5, 20.0, plateaus=1, waited=2, lowest=20.0))
+    whole = path.read_bytes()
+    assert b'\\"plateaus\\": 1' in whole
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            tensors, progress = load_checkpoint(path)
+        except InputError:
+            refused += 1
+            continue
+        # Only where JSON says the same in other words, or the checksum's own name was hit.
+        assert progress == Progress(125, 1.5, 20.0, plateaus=1, waited=2, lowest=20.0)
+        assert tensors.keys() == stored.keys()
+        assert all(torch.equal(tensors[name], stored[name]) for name in stored)
+    assert refused > 0.9 * len(whole)
+
+
+def write_older(path: Path, progress: str, crc32: int) -> Path:
+    """Write a checkpoint as earlier versions did, whose checksum was over names and numbers alone."""
+    save_file({"a": torch.arange(3.0)}, path, {"progress": progress, "crc32": str(crc32)})
+    return path
+
+
+def test_older_checkpoints_are_taken_where_name_and_iteration_agree(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-0000125.safetensors"
+    said = '{"iteration": 125, "seconds": 1.5, "best": null, "plateaus": 0, "waited": 0, "lowest": null}'
+    right = 2534162246
+    assert load_checkpoint(write_older(path, said, right))[1] == Progress(125, 1.5)
+    for wrong, crc32, reason in (
+        (said, right + 1, "its tensors are not what its checksum says"),
+        (said.replace("125", "135"), right, "it says iteration 135, and its name another one"),
+        (said.replace("125", '"125"'), right, "iteration: Input should be a valid integer"),
+        (said.replace("plateaus", "plateau"), right, "plateau: Unexpected keyword argument"),
+        (said.replace('"plateaus": 0', '"plateaus": -1'), right, "plateaus: Input should be greater than"),
+        ("[]", right, "Input should be a valid dictionary"),
+    ):
+        write_older(path, wrong, crc32)
+        assert f"is damaged ({reason}" in sentence_of(lambda: load_checkpoint(path))
+    save_file({"a": torch.arange(3.0)}, path, {"progress": said})
+    assert "is damaged" in sentence_of(lambda: load_checkpoint(path))
+
+
+def test_committed_checkpoints_can_be_resumed(tmp_path: Path) -> None:
+    """They are from before the progress had a checksum."""
+    found = sorted((ROOT / "results" / "cifar10").rglob("checkpoint-*.safetensors"))
+    if not found:
+        pytest.skip("the runs under results/cifar10 are complete")
+    for path in found:
+        copy = shutil.copy(path, tmp_path)
+        assert load_checkpoint(Path(copy))[1].iteration == int(path.stem.partition("-")[2])

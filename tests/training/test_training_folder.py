@@ -12,7 +12,7 @@ from conftest import CPU, TINY, Call, Refused, sentence_of
 
 from residual.environment import describe
 from residual.recipes import find
-from residual.training.folder import RunFolder, read_metrics, remembered_data_dir
+from residual.training.folder import RunFolder, read_metrics, recorded_split, remembered_data_dir
 
 LINE = {
     "iteration": 3,
@@ -127,3 +127,59 @@ save(folder.weights) if sys.argv[2] == "weights" else folder.replace_best(save)
     folder.open(recipe, resume=True)
     folder.close()
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"best", ".mine.7.new"}
+
+
+def test_a_kill_while_the_recipe_is_written_leaves_a_folder_to_begin_anew(tmp_path: Path) -> None:
+    out, recipe = tmp_path / "run", find("digits-resnet20")
+    folder = RunFolder(out)
+    out.mkdir()
+    left = [out / ".lock", out / ".recipe.4711.new.yaml"]
+    for path in left:
+        path.write_text("name: digi")
+    assert folder.check(out, recipe, resume=False) == recipe
+    assert "holds no run to resume" in sentence_of(lambda: folder.check(out, recipe, resume=True))
+    folder.open(recipe, resume=False)
+    folder.close()
+    assert sorted(path.name for path in out.iterdir()) in (["recipe.yaml"], [".lock", "recipe.yaml"])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / ".notes.txt").write_text("mine")
+    assert "is not an empty folder" in sentence_of(lambda: folder.check(mine, recipe, resume=False))
+
+
+def test_whatever_a_killed_process_was_writing_is_swept_by_the_next(tmp_path: Path) -> None:
+    recipe, folder = find("digits-resnet20"), RunFolder(tmp_path / "run")
+    folder.open(recipe, resume=False)
+    folder.close()
+    halves = ("checkpoint-0000025.7.new.safetensors", "environment.7.new.json", "metrics.7.new.jsonl")
+    for name in (*halves, "report.7.new.html", "split.7.new.csv", "unreadable.7.new.txt"):
+        (folder.path / f".{name}").write_text("half")
+    kept = [folder.path / name for name in (".notes.new.txt", "notes.7.new.txt", ".notes.7.txt")]
+    for path in kept:
+        path.write_text("somebody's own")
+    folder.open(recipe, resume=True)
+    folder.close()
+    left = {path for path in folder.path.iterdir() if path.name not in (".lock", "recipe.yaml")}
+    assert left == set(kept)
+
+
+def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
+    """One character of the seed, and the rest of the run would be another one's."""
+    recipe, folder = find("digits-resnet20"), RunFolder(tmp_path)
+    folder.recipe_file.write_text(recipe.to_yaml())
+    session = describe(CPU, 1)
+    folder.add_session(session)  # of an earlier version, which noted no checksum
+    folder.add_session(session | {"recipe": folder.recipe_checksum()})
+    assert folder.check(tmp_path, None, resume=True) == recipe
+    folder.recipe_file.write_text(recipe.to_yaml().replace("seed: 0", "seed: 1"))
+    assert "recipe.yaml was changed after the run was begun" in sentence_of(
+        lambda: folder.check(tmp_path, None, resume=True)
+    )
+
+
+@pytest.mark.parametrize("content", ["", "image,class,split\na.png,ant\n", "image,class,split\na,b,c\n"])
+def test_a_damaged_split_is_named(content: str, tmp_path: Path, images: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.split_file.write_text(content)
+    said = sentence_of(lambda: recorded_split(tmp_path, images / "train", "validation"))
+    assert said.startswith(f"{run.split_file} is damaged (")
