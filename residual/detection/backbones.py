@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models import build_model
+from ..models.blocks import Block, BottleneckBlock, ZeroPadShortcut
 from ..models.classifier import Classifier, StagedNetwork
 from ..models.frozen import freeze_batch_norm
 from ..models.highway import HighwayNetwork
@@ -24,13 +25,15 @@ class Backbone(nn.Module):
     Attributes:
         channels: C of the shared map.
         stride: pixels of the image for one step on the shared map.
-        roi_size: regions are pooled to roi_size x roi_size.
+        roi_size: regions are pooled to roi_size x roi_size cells.
+        roi_step: of their rows and columns ``box_head`` looks at every roi_step-th, from the first one on.
         width: D, the numbers that describe a region.
     """
 
     channels: int
     stride: int
     roi_size: int
+    roi_step: int = 1
     width: int
     network: Classifier
 
@@ -39,7 +42,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def box_head(self, regions: Tensor) -> Tensor:
-        """From pooled regions (R, C, roi_size, roi_size) to their descriptions (R, D)."""
+        """From the cells of pooled regions that it looks at, (R, C, n, n), to their descriptions (R, D)."""
         raise NotImplementedError
 
     def shared_layers(self) -> list[nn.Module]:
@@ -57,6 +60,8 @@ class ResidualBackbone(Backbone):
 
     The last stage halves the map, so a region is pooled to twice the side that the stage gives in
     classification: 14 for the networks of Table 1. Those of Section 4.2 are for small images; 8 is enough.
+    Where the stage begins with single cells at a stride, as the paper's bottlenecks do, it never sees the
+    other cells, and is given none but those that it sees.
     """
 
     network: StagedNetwork
@@ -67,8 +72,9 @@ class ResidualBackbone(Backbone):
         self.stride, self.roi_size = (2, 8) if network.small_images else (16, 14)
         setattr(network, network.head, nn.Identity())
         self.network = network
-        first = next(m for m in network.stage_layers()[-1][0].modules() if isinstance(m, nn.Conv2d))
-        self.channels = first.in_channels
+        block = next(m for m in network.stage_layers()[-1][0].modules() if isinstance(m, Block))
+        self.channels = next(m for m in block.modules() if isinstance(m, nn.Conv2d)).in_channels
+        self.roi_step = _take_stride(block)
 
     def shared_layers(self) -> list[nn.Module]:
         return [layer for stage in self.network.stage_layers()[:-1] for layer in stage]
@@ -82,6 +88,22 @@ class ResidualBackbone(Backbone):
     def box_head(self, regions: Tensor) -> Tensor:
         last = list(self.network.stages().values())[-1]
         return last(regions).mean(dim=(2, 3))
+
+
+def _take_stride(block: Block) -> int:
+    """Return the stride at which a block reads single cells, and leave it none; 1 where it reads all.
+
+    A shortcut reads single cells in any case: it is a 1x1 convolution, or option A.
+    """
+    if not isinstance(block, BottleneckBlock):
+        return 1
+    stride = block.conv1.stride[0]
+    for layer in (block.conv1, *(block.downsample.modules() if block.downsample and stride > 1 else ())):
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+        elif isinstance(layer, ZeroPadShortcut):
+            layer.stride = 1
+    return stride
 
 
 class VGGBackbone(Backbone):

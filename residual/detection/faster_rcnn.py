@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align, roi_pool
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ..data.box_batches import TrainingImage
 from ..device import send, sums_dtype
 from ..models.preprocessing import Preprocessing
 from .backbones import Backbone
+from .pooling import roi_align, roi_pool
 from .targets import match_anchors, match_regions, sample, smooth_l1
 
 #: Filters of the proposal network's 3x3 convolution.
@@ -194,18 +195,21 @@ class FasterRCNN(nn.Module):
         count = self.proposals[self.training]
         return [part[:count] for part in box[kept].split(counts)]
 
+    @property
+    def cells(self) -> int:
+        """Cells of a pooled region in each direction: those that the backbone's head looks at."""
+        return -(-self.roi_size // self.backbone.roi_step)
+
     def pool(self, map: Tensor, boxes: Tensor) -> Tensor:
-        """Return the part of a map (1, C, h, w) under each box: (R, C, roi_size, roi_size)."""
-        size, scale = self.roi_size, 1 / self.backbone.stride
-        # The kernels know no other memory layout. In bfloat16 a corner at 900 would be off by two pixels.
-        values = map.contiguous().float()
+        """Return the part of a map (1, C, h, w) under each box: (R, C, cells, cells), channels-last."""
+        where = self.roi_size, self.backbone.stride, self.backbone.roi_step
+        # Boxes stay float32: in bfloat16 a corner at 900 would be off by two pixels.
         if self.pooling == "pool":
-            whole = _whole_pixels(boxes, map, self.backbone.stride)
-            return roi_pool(values, [whole], size, scale).to(map.dtype)
-        return roi_align(values, [boxes], size, scale, sampling_ratio=2, aligned=True).to(map.dtype)
+            return roi_pool(map, _whole_pixels(boxes, map, self.backbone.stride), *where)
+        return roi_align(map, boxes, *where)
 
     def box_head(self, pooled: Tensor) -> Tensor:
-        """Return the descriptions of pooled regions: (R, C, roi_size, roi_size) to (R, D)."""
+        """Return the descriptions of pooled regions: (R, C, cells, cells) to (R, D)."""
         return self.backbone.box_head(pooled.contiguous(memory_format=torch.channels_last))
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,8 +224,8 @@ class FasterRCNN(nn.Module):
         """Return scores and box outputs of the regions of N images, all at once.
 
         Args:
-            pooled: of each image, (R, C, roi_size, roi_size).
-            contexts: the whole image pooled as one region, (1, C, roi_size, roi_size), of each; None without
+            pooled: of each image, (R, C, cells, cells).
+            contexts: the whole image pooled as one region, (1, C, cells, cells), of each; None without
                 global context.
         """
         if contexts is None:
@@ -233,7 +237,7 @@ class FasterRCNN(nn.Module):
         return self.predict(torch.cat([regions, wholes[rows]], dim=1))
 
     def pool_whole_image(self, map: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the whole image of (height, width) pooled as one region, (1, C, roi_size, roi_size)."""
+        """Return the whole image of (height, width) pooled as one region, (1, C, cells, cells)."""
         return self.pool(map, send(torch.tensor([[0.0, 0.0, size[1], size[0]]]), map.device))
 
     # Training

@@ -77,13 +77,14 @@ def pool_maxout(
         boxes: in the image's pixels, (R, 4).
 
     Returns:
-        (R, C, roi_size, roi_size).
+        (R, C, cells, cells).
     """
     if len(maps) == 1:
         return detector.pool(maps[0], boxes * scales[0])
     lower = adjacent_scales(boxes, [float(scale[:2].mean()) for scale in scales])
-    size = detector.roi_size
-    pooled = maps[0].new_full((len(boxes), maps[0].shape[1], size, size), -torch.inf)
+    shape = len(boxes), maps[0].shape[1], detector.cells, detector.cells
+    # Channels-last, as the regions are from which it is filled.
+    pooled = maps[0].new_empty(shape).contiguous(memory_format=torch.channels_last).fill_(-torch.inf)
     for number, (map, scale) in enumerate(zip(maps, scales, strict=True)):
         rows = ((lower == number) | (lower == number - 1)).nonzero()[:, 0]
         if len(rows):

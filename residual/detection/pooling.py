@@ -1,0 +1,112 @@
+"""RoI pooling and RoI align of those cells of a region that are looked at.
+
+A cell of a pooled region is the largest, or a weighted sum, of some positions of the map. With a map in
+channels-last format as a table of its positions, (h*w, C), that is an embedding bag, which reads whole rows
+of C numbers, in any precision. torchvision's kernels give the same numbers, of all cells, from maps of
+float32 in channels-first format, which they read channel by channel: on a CPU that takes many times as long.
+
+Shapes: R regions; C channels of a map of h x w positions; n x n cells of a region that are looked at.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: RoI align looks at so many points of a cell in each direction.
+POINTS = 2
+
+
+def roi_pool(map: Tensor, boxes: Tensor, size: int, stride: int, step: int = 1) -> Tensor:
+    """Return the largest number of each cell of regions, as ``torchvision.ops.roi_pool`` does.
+
+    Args:
+        map: (1, C, h, w), channels-last.
+        boxes: (R, 4) in the network's input; x2 and y2 are the last pixel.
+        size: cells of a region in each direction.
+        stride: pixels of the input for one step on the map.
+        step: only every step-th row and column of cells is computed.
+
+    Returns:
+        (R, C, n, n), channels-last, n the number of rows that are computed.
+    """
+    height, width = map.shape[2:]
+    # The kernel rounds halves away from zero.
+    corners = boxes / stride
+    corners = (corners + corners.sign() / 2).trunc()
+    top, bottom = _cells(corners[:, 1], corners[:, 3], height, size, step)
+    left, right = _cells(corners[:, 0], corners[:, 2], width, size, step)
+    n = top.shape[1]
+    shape = len(boxes), n, n
+    rows, columns = (bottom - top)[:, :, None].expand(shape), (right - left)[:, None].expand(shape)
+    counts = (rows * columns).flatten()
+    starts = counts.cumsum(0) - counts
+    cell = torch.arange(len(counts), device=map.device).repeat_interleave(counts)
+    place = torch.arange(len(cell), device=map.device) - starts[cell]
+    across = columns.flatten()[cell]
+    y = top[:, :, None].expand(shape).flatten()[cell] + place // across
+    x = left[:, None].expand(shape).flatten()[cell] + place % across
+    pooled = F.embedding_bag(y * width + x, _table(map), starts, mode="max")
+    return _regions(pooled, shape, map)
+
+
+def roi_align(map: Tensor, boxes: Tensor, size: int, stride: int, step: int = 1) -> Tensor:
+    """Return the mean of four points of each cell, as ``torchvision.ops.roi_align`` does ("aligned").
+
+    Arguments and result as of ``roi_pool``; x2 and y2 are the region's edges.
+    """
+    height, width = map.shape[2:]
+    corners = boxes / stride - 0.5
+    y, down = _points(corners[:, 1], corners[:, 3], height, size, step)
+    x, across = _points(corners[:, 0], corners[:, 2], width, size, step)
+    n = y.shape[1]
+    places = (y[:, :, None, :, None] * width + x[:, None, :, None]).reshape(len(boxes) * n * n, -1)
+    weights = (down[:, :, None, :, None] * across[:, None, :, None]).reshape(places.shape)
+    table = _table(map)
+    # The means are of as many numbers as cells that a position is a part of: gradients add up in float32.
+    table = table.float() if table.requires_grad else table
+    pooled = F.embedding_bag(places, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+    return _regions(pooled, (len(boxes), n, n), map)
+
+
+def _cells(first: Tensor, last: Tensor, length: int, size: int, step: int) -> tuple[Tensor, Tensor]:
+    """Return where cells begin and end on the map in one direction, int64 (R, n) each.
+
+    Args:
+        first, last: positions of the regions (R,).
+        length: of the map.
+    """
+    side = (last - first + 1).clamp(min=1)[:, None] / size
+    number = torch.arange(0, size, step, device=first.device)
+    begin = (number * side).floor() + first[:, None]
+    end = ((number + 1) * side).ceil() + first[:, None]
+    return begin.clamp(0, length).long(), end.clamp(0, length).long()
+
+
+def _points(first: Tensor, last: Tensor, length: int, size: int, step: int) -> tuple[Tensor, Tensor]:
+    """Return what the cells' points are interpolated from in one direction: positions and weights, (R, n, 4).
+
+    Args:
+        first, last: edges of the regions on the map (R,), the middle of the first position at 0.
+        length: of the map.
+    """
+    side = (last - first)[:, None, None] / size
+    number = torch.arange(0, size, step, device=first.device)[:, None]
+    part = (torch.arange(POINTS, device=first.device) + 0.5) / POINTS
+    point = first[:, None, None] + (number + part) * side
+    # What lies further out than the neighbour of the last position counts as zero.
+    inside = (point >= -1) & (point <= length)
+    point = point.clamp(0, length - 1)
+    low = point.floor()
+    high = (low + 1).clamp(max=length - 1)
+    weight = torch.stack([low + 1 - point, point - low], dim=-1) * inside[..., None] / POINTS
+    return torch.stack([low, high], dim=-1).long().flatten(2), weight.flatten(2)
+
+
+def _table(map: Tensor) -> Tensor:
+    """Return a map as the rows of its positions, (h*w, C): no copy where it is channels-last."""
+    return map[0].permute(1, 2, 0).flatten(0, 1)
+
+
+def _regions(pooled: Tensor, shape: tuple[int, int, int], map: Tensor) -> Tensor:
+    """Return cells (R*n*n, C) as regions (R, C, n, n) in the map's precision, without moving them."""
+    return pooled.to(map.dtype).unflatten(0, shape).permute(0, 3, 1, 2)
