@@ -117,6 +117,18 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
 
 
+def packs_weights(dtype: torch.dtype) -> bool:
+    """Whether convolutions on this CPU take weights that are in its kernels' order (models/packed.py)."""
+    return (
+        platform.machine() in ("x86_64", "AMD64")
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and hasattr(torch.ops.aten, "mkldnn_reorder_conv2d_weight")
+        # Without AVX-512 its kernels take no bfloat16.
+        and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor on a device; from the CPU to a GPU without waiting for the work under way there."""
     if device.type == "cuda" and tensor.device.type == "cpu" and tensor.numel():

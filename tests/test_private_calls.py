@@ -17,7 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torchvision.models.detection._utils import BoxCoder
 
+from residual.device import packs_weights
+
 PRIVATE = {
+    "torch.ops.mkldnn._is_mkldnn_bf16_supported",
     "torch._dynamo.config.recompile_limit",
     "torch._foreach_add_",
     "torch._foreach_lerp_",
@@ -27,6 +30,7 @@ PRIVATE = {
     "torch.nn.modules.batchnorm._BatchNorm",
     "torch.nn.modules.dropout._DropoutNd",
     "torch.ops.aten._upsample_bilinear2d_aa",
+    "torch.ops.mkldnn._convolution_pointwise",
     "torchvision.models.detection._utils.BoxCoder",
 }
 
@@ -122,3 +126,17 @@ def test_recompile_limit() -> None:
     import torch._dynamo
 
     assert isinstance(torch._dynamo.config.recompile_limit, int)
+
+
+@pytest.mark.skipif(not packs_weights(torch.float32), reason="this processor packs no weights")
+def test_convolution_pointwise() -> None:
+    """Of weights in the usual order and in the kernel's."""
+    x, weight, bias = torch.randn(2, 8, 9, 9), torch.randn(16, 8, 3, 3), torch.randn(16)
+    settings = ([1, 1], [2, 2], [1, 1], 1)
+    packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *settings, x.shape)
+    expected = F.conv2d(x, weight, bias, stride=2, padding=1)
+    for given in (weight, packed):
+        found = torch.ops.mkldnn._convolution_pointwise(x, given, bias, *settings, "none", [], "")
+        assert (found - expected).abs().max() < 1e-4
+    assert torch.equal(packed.to_dense(), weight)
+    assert isinstance(torch.ops.mkldnn._is_mkldnn_bf16_supported(), bool)

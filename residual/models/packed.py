@@ -1,0 +1,68 @@
+"""Convolutions of a trained network on a CPU that keep their weights as the processor's kernel reads them.
+
+The library that PyTorch convolves with on a CPU (oneDNN) reads weights in blocks, whose form follows from the
+shapes; PyTorch orders them anew at every call. That is as much memory traffic as an image's maps are, so of a
+single image it is a third of the time (docs/performance.md). Here they stay in order as long as the shape of
+the input does. The kernels are the same, and so is every bit of what they return.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..device import packs_weights
+
+#: A shape of the input.
+Shape = tuple[int, ...]
+
+
+class PackedConv2d(nn.Module):
+    """A convolution with fixed weights, on a CPU.
+
+    From the second input of a shape on the weights are in the order for that shape, and only so: they are
+    never held twice.
+
+    Args:
+        conv: zero-padded; its weights are taken over.
+
+    Shapes: as of ``conv``.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.bias = conv.bias
+        self.settings: tuple[Any, ...] = (
+            list(conv.padding),
+            list(conv.stride),
+            list(conv.dilation),
+            conv.groups,
+        )
+        self._last: Shape | None = None
+        # One value, so that threads that share a network never see weights and a shape that do not belong
+        # together. None: in the usual order.
+        self._held: tuple[Tensor, Shape | None] = conv.weight.detach(), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape, reorder = tuple(x.shape), torch.ops.aten.mkldnn_reorder_conv2d_weight
+        weight, order = self._held
+        if order != shape:
+            if order is not None:
+                weight = weight.to_dense().to(memory_format=torch.channels_last)
+                self._held = weight, None
+            elif self._last == shape:
+                weight = reorder(weight.to_mkldnn(), *self.settings, shape)
+                self._held = weight, shape
+            self._last = shape
+        # Also where the weights are in the usual order, for which PyTorch's own choice may be another kernel.
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self.settings, "none", [], "")
+
+
+def pack(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put packed convolutions in the place of a network's, where this processor's kernels take them."""
+    if not packs_weights(dtype):
+        return
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d) and child.padding_mode == "zeros":
+                setattr(module, name, PackedConv2d(child))
