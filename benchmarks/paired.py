@@ -4,19 +4,23 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import median, quantiles
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from residual.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -40,6 +44,23 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Return the 50th, 90th and 99th percentile."""
     cuts = quantiles(values, n=100, method="inclusive")
     return {f"p{n}": cuts[n - 1] for n in (50, 90, 99)}
+
+
+def matrix_product_rate(dtype: "torch.dtype", size: int = 2048, products: int = 20) -> float:
+    """Return the FLOP/s of square matrix products of a type, on PyTorch's default number of threads.
+
+    That of the fastest one: the ceiling is what the machine can do, not what others leave of it.
+    """
+    import torch
+
+    a, b, out = (torch.randn(size, size).to(dtype) for _ in range(3))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        return time.perf_counter() - start
+
+    return 2 * size**3 / min(seconds() for _ in range(products))
 
 
 def check_new_file(out: Path | None) -> None:

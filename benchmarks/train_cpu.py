@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import torch
 import torch.nn.functional as F
 import typer
-from paired import check_new_file, environment, in_new_process, print_checks, run, spread, write_json
+from paired import (
+    check_new_file,
+    environment,
+    in_new_process,
+    matrix_product_rate,
+    print_checks,
+    run,
+    spread,
+    write_json,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -268,21 +277,6 @@ def measure(side: str, settings: Settings, started: float) -> Measurement:
     steps.close()  # type: ignore[attr-defined]
     peak, children = (getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
     return Measurement(images / seconds, first_step, peak * 1024, children * 1024 if children > before else 0)
-
-
-def matrix_product_rate(dtype: torch.dtype, size: int = 2048, products: int = 20) -> float:
-    """Return the FLOP/s of square matrix products of a type, on as many threads as training uses.
-
-    That of the fastest one: the ceiling is what the machine can do, not what others leave of it.
-    """
-    a, b, out = (torch.randn(size, size).to(dtype) for _ in range(3))
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        return time.perf_counter() - start
-
-    return 2 * size**3 / min(seconds() for _ in range(products))
 
 
 def flop_per_image() -> int:
