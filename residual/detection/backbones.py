@@ -4,10 +4,11 @@
 of VGG-16's fc6 and fc7" (appendix A). BN layers are constant affine maps during fine-tuning.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -26,14 +27,15 @@ class Backbone(nn.Module):
         channels: C of the shared map.
         stride: pixels of the image for one step on the shared map.
         roi_size: regions are pooled to roi_size x roi_size cells.
-        roi_step: of their rows and columns ``box_head`` looks at every roi_step-th, from the first one on.
+        steps: of each part that ``entry`` gives, ``box_head`` looks at every so manieth row and column of
+            cells, from the first one on.
         width: D, the numbers that describe a region.
     """
 
     channels: int
     stride: int
     roi_size: int
-    roi_step: int = 1
+    steps: tuple[int, ...] = (1,)
     width: int
     network: Classifier
 
@@ -41,8 +43,20 @@ class Backbone(nn.Module):
         """From images, float (N, 3, H, W), to their map (N, C, ceil(H/stride), ceil(W/stride))."""
         raise NotImplementedError
 
-    def box_head(self, regions: Tensor) -> Tensor:
-        """From the cells of pooled regions that it looks at, (R, C, n, n), to their descriptions (R, D)."""
+    def entry(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        """Return what the layers that the head begins with make of each position by itself.
+
+        They are affine, convolutions of 1x1 and fixed BN, so the mean of some positions goes through them as
+        it is: it is the same whether regions are pooled before or after them by RoI align.
+
+        Args:
+            x: a map or pooled regions, (N, C, h, w).
+            strides: for each part, of whose positions it is computed.
+        """
+        return [x]
+
+    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
+        """From the parts of the regions' cells, (R, C', n, n) each, to the regions' descriptions (R, D)."""
         raise NotImplementedError
 
     def shared_layers(self) -> list[nn.Module]:
@@ -60,8 +74,8 @@ class ResidualBackbone(Backbone):
 
     The last stage halves the map, so a region is pooled to twice the side that the stage gives in
     classification: 14 for the networks of Table 1. Those of Section 4.2 are for small images; 8 is enough.
-    Where the stage begins with single cells at a stride, as the paper's bottlenecks do, it never sees the
-    other cells, and is given none but those that it sees.
+    Where the stage begins with a bottleneck, it reads single cells at first: both of its 1x1 convolutions (in
+    the paper's variant; else one of them) at a stride, so that it never sees the other cells.
     """
 
     network: StagedNetwork
@@ -74,7 +88,7 @@ class ResidualBackbone(Backbone):
         self.network = network
         block = next(m for m in network.stage_layers()[-1][0].modules() if isinstance(m, Block))
         self.channels = next(m for m in block.modules() if isinstance(m, nn.Conv2d)).in_channels
-        self.roi_step = _take_stride(block)
+        self.steps = _take_strides(block)
 
     def shared_layers(self) -> list[nn.Module]:
         return [layer for stage in self.network.stage_layers()[:-1] for layer in stage]
@@ -85,25 +99,52 @@ class ResidualBackbone(Backbone):
             x = stage(x)
         return x
 
-    def box_head(self, regions: Tensor) -> Tensor:
-        last = list(self.network.stages().values())[-1]
-        return last(regions).mean(dim=(2, 3))
+    def entry(self, x: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        block = self._last_stage()[0]
+        if not isinstance(block, BottleneckBlock):
+            return [x]
+        layers: list[Callable[[Tensor], Tensor]] = [block.first]
+        if block.downsample is not None:
+            layers.append(block.downsample)
+        # Pooling over single positions: see ZeroPadShortcut.
+        return [
+            layer(x if stride == 1 else F.avg_pool2d(x, 1, stride))
+            for layer, stride in zip(layers, strides, strict=True)
+        ]
+
+    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
+        first, *others = self._last_stage()
+        if isinstance(first, BottleneckBlock):
+            x = first.join(first.after_first(parts[0]), parts[1] if len(parts) > 1 else None)
+        else:
+            x = first(parts[0])
+        for block in others:
+            x = block(x)
+        return x.mean(dim=(2, 3))
+
+    def _last_stage(self) -> nn.Sequential:
+        (stage,) = self.network.stage_layers()[-1]
+        assert isinstance(stage, nn.Sequential)
+        return stage
 
 
-def _take_stride(block: Block) -> int:
-    """Return the stride at which a block reads single cells, and leave it none; 1 where it reads all.
-
-    A shortcut reads single cells in any case: it is a 1x1 convolution, or option A.
-    """
+def _take_strides(block: Block) -> tuple[int, ...]:
+    """Return the strides at which a block's parts (``Backbone.entry``) read positions; leave them none."""
     if not isinstance(block, BottleneckBlock):
-        return 1
-    stride = block.conv1.stride[0]
-    for layer in (block.conv1, *(block.downsample.modules() if block.downsample and stride > 1 else ())):
-        if isinstance(layer, nn.Conv2d):
-            layer.stride = (1, 1)
-        elif isinstance(layer, ZeroPadShortcut):
+        return (1,)
+    layers: list[nn.Conv2d | ZeroPadShortcut] = [block.conv1]
+    if block.downsample is not None:
+        found = (m for m in block.downsample.modules() if isinstance(m, nn.Conv2d | ZeroPadShortcut))
+        layers.append(next(found))
+    strides = []
+    for layer in layers:
+        if isinstance(layer, ZeroPadShortcut):
+            strides.append(layer.stride)
             layer.stride = 1
-    return stride
+        else:
+            strides.append(layer.stride[0])
+            layer.stride = (1, 1)
+    return tuple(strides)
 
 
 class VGGBackbone(Backbone):
@@ -131,9 +172,9 @@ class VGGBackbone(Backbone):
     def shared(self, x: Tensor) -> Tensor:
         return self.network.convolutions(x)
 
-    def box_head(self, regions: Tensor) -> Tensor:
+    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
         # The fully connected layers take channels first, whatever the map's layout in memory.
-        return self.network.classifier(regions.contiguous().flatten(1))
+        return self.network.classifier(parts[0].contiguous().flatten(1))
 
 
 def make_backbone(network: Classifier) -> Backbone:

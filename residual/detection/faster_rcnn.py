@@ -195,22 +195,51 @@ class FasterRCNN(nn.Module):
         count = self.proposals[self.training]
         return [part[:count] for part in box[kept].split(counts)]
 
-    @property
-    def cells(self) -> int:
-        """Cells of a pooled region in each direction: those that the backbone's head looks at."""
-        return -(-self.roi_size // self.backbone.roi_step)
+    def region_maps(self, map: Tensor) -> list[Tensor]:
+        """Return what regions are pooled from, for a map (1, C, h, w).
 
-    def pool(self, map: Tensor, boxes: Tensor) -> Tensor:
-        """Return the part of a map (1, C, h, w) under each box: (R, C, cells, cells), channels-last."""
-        where = self.roi_size, self.backbone.stride, self.backbone.roi_step
+        By RoI align it is what the head's first layers make of the map: they are computed once for a position
+        then, and not in every region anew.
+        """
+        if self.pooling == "align":
+            return self.backbone.entry(map, [1] * len(self.backbone.steps))
+        return [map]
+
+    def pool(self, maps: Sequence[Tensor], boxes: Tensor) -> list[Tensor]:
+        """Return the parts that the head takes of the regions under boxes (R, 4), each (R, C', n, n).
+
+        Args:
+            maps: that ``region_maps`` gives, of one image.
+        """
+        if self.pooling == "align":
+            where = self.roi_size, self.backbone.stride
+            return [
+                roi_align(map, boxes, *where, step)
+                for map, step in zip(maps, self.backbone.steps, strict=True)
+            ]
+        return self.enter(self.pool_cells(maps[0], boxes))
+
+    def pool_cells(self, map: Tensor, boxes: Tensor) -> Tensor:
+        """Return the cells under each box that the head looks at, (R, C, cells, cells), of a map itself."""
+        where = self.roi_size, self.backbone.stride, min(self.backbone.steps)
         # Boxes stay float32: in bfloat16 a corner at 900 would be off by two pixels.
         if self.pooling == "pool":
             return roi_pool(map, _whole_pixels(boxes, map, self.backbone.stride), *where)
         return roi_align(map, boxes, *where)
 
-    def box_head(self, pooled: Tensor) -> Tensor:
-        """Return the descriptions of pooled regions: (R, C, cells, cells) to (R, D)."""
-        return self.backbone.box_head(pooled.contiguous(memory_format=torch.channels_last))
+    @property
+    def cells(self) -> int:
+        """Rows and columns of cells that ``pool_cells`` gives."""
+        return -(-self.roi_size // min(self.backbone.steps))
+
+    def enter(self, cells: Tensor) -> list[Tensor]:
+        """Return the parts that the head takes of pooled cells, (R, C, cells, cells)."""
+        steps = self.backbone.steps
+        return self.backbone.entry(cells, [step // min(steps) for step in steps])
+
+    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the descriptions (R, D) of regions, given their parts (R, C', n, n)."""
+        return self.backbone.box_head([part.contiguous(memory_format=torch.channels_last) for part in parts])
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores (logits) (R, K+1) and box outputs (R, K, 4) of described regions (R, D or 2D)."""
@@ -219,26 +248,26 @@ class FasterRCNN(nn.Module):
         )
 
     def predict_regions(
-        self, pooled: Sequence[Tensor], contexts: Sequence[Tensor] | None
+        self, pooled: Sequence[list[Tensor]], contexts: Sequence[list[Tensor]] | None
     ) -> tuple[Tensor, Tensor]:
         """Return scores and box outputs of the regions of N images, all at once.
 
         Args:
-            pooled: of each image, (R, C, cells, cells).
-            contexts: the whole image pooled as one region, (1, C, cells, cells), of each; None without
-                global context.
+            pooled: of each image, the parts of its R regions.
+            contexts: the whole image pooled as one region, of each; None without global context.
         """
+        wholes = contexts or []
+        features = self.box_head([torch.cat(part) for part in zip(*pooled, *wholes, strict=True)])
         if contexts is None:
-            return self.predict(self.box_head(torch.cat(list(pooled))))
-        features = self.box_head(torch.cat([*pooled, *contexts]))
-        regions, wholes = features[: -len(contexts)], features[-len(contexts) :]
-        counts = torch.tensor([len(part) for part in pooled])
+            return self.predict(features)
+        regions, whole = features[: -len(contexts)], features[-len(contexts) :]
+        counts = torch.tensor([len(parts[0]) for parts in pooled])
         rows = send(torch.arange(len(contexts)).repeat_interleave(counts), features.device)
-        return self.predict(torch.cat([regions, wholes[rows]], dim=1))
+        return self.predict(torch.cat([regions, whole[rows]], dim=1))
 
-    def pool_whole_image(self, map: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the whole image of (height, width) pooled as one region, (1, C, cells, cells)."""
-        return self.pool(map, send(torch.tensor([[0.0, 0.0, size[1], size[0]]]), map.device))
+    def pool_whole_image(self, maps: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Return the whole image of (height, width) pooled as one region, as ``pool`` does."""
+        return self.pool(maps, send(torch.tensor([[0.0, 0.0, size[1], size[0]]]), maps[0].device))
 
     # Training
 
@@ -306,10 +335,11 @@ class FasterRCNN(nn.Module):
     def _head_losses(
         self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], sampled: list["SampledRegions"]
     ) -> Tensor:
-        pooled = [self.pool(map, part.regions) for map, part in zip(maps, sampled, strict=True)]
+        seen = [self.region_maps(map) for map in maps]
+        pooled = [self.pool(each, part.regions) for each, part in zip(seen, sampled, strict=True)]
         contexts = None
         if self.global_context:
-            contexts = [self.pool_whole_image(map, size) for map, size in zip(maps, sizes, strict=True)]
+            contexts = [self.pool_whole_image(each, size) for each, size in zip(seen, sizes, strict=True)]
         scores, outputs = self.predict_regions(pooled, contexts)
         labels = torch.cat([part.labels for part in sampled])
         used = torch.cat([part.used for part in sampled])

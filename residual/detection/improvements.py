@@ -69,18 +69,16 @@ def adjacent_scales(boxes: Tensor, factors: Sequence[float]) -> Tensor:
 def pool_maxout(
     detector: FasterRCNN, maps: Sequence[Tensor], scales: Sequence[Tensor], boxes: Tensor
 ) -> Tensor:
-    """Return regions pooled from the maps of two adjacent scales, the larger value of each pair.
+    """Return regions' cells pooled from the maps of two adjacent scales, the larger value of each pair.
 
     Args:
-        maps: of one image at rising scales, each (1, C, h, w).
+        maps: of one image at rising scales, two or more, each (1, C, h, w).
         scales: from the image's pixels to each map's input, (4,): x, y, x, y.
         boxes: in the image's pixels, (R, 4).
 
     Returns:
         (R, C, cells, cells).
     """
-    if len(maps) == 1:
-        return detector.pool(maps[0], boxes * scales[0])
     lower = adjacent_scales(boxes, [float(scale[:2].mean()) for scale in scales])
     shape = len(boxes), maps[0].shape[1], detector.cells, detector.cells
     # Channels-last, as the regions are from which it is filled.
@@ -88,7 +86,7 @@ def pool_maxout(
     for number, (map, scale) in enumerate(zip(maps, scales, strict=True)):
         rows = ((lower == number) | (lower == number - 1)).nonzero()[:, 0]
         if len(rows):
-            pooled[rows] = torch.maximum(pooled[rows], detector.pool(map, boxes[rows] * scale))
+            pooled[rows] = torch.maximum(pooled[rows], detector.pool_cells(map, boxes[rows] * scale))
     return pooled
 
 

@@ -43,12 +43,26 @@ class DetectionOptions:
     precision: str = "float32"
 
 
-@dataclass(frozen=True)
 class _View:
-    """An image's maps at rising scales as one member sees it, and their scales (4,)."""
+    """An image as one member sees it.
 
-    maps: list[Tensor]
-    scales: list[Tensor]
+    Args:
+        maps: of the image at rising scales.
+        scales: from the image's pixels to each map's input, (4,).
+    """
+
+    def __init__(self, member: FasterRCNN, maps: list[Tensor], scales: list[Tensor]) -> None:
+        self.member = member
+        self.maps = maps
+        self.scales = scales
+        #: Of a single map; computed once, however often regions are pooled.
+        self.region_maps = member.region_maps(maps[0]) if len(maps) == 1 else []
+
+    def pool(self, boxes: Tensor) -> list[Tensor]:
+        """Return what the member's head takes of regions (R, 4)."""
+        if len(self.maps) == 1:
+            return self.member.pool(self.region_maps, boxes * self.scales[0])
+        return self.member.enter(pool_maxout(self.member, self.maps, self.scales, boxes))
 
 
 def input_size(width: int, height: int, shorter: int, longer: int, stride: int) -> tuple[int, int]:
@@ -122,7 +136,7 @@ def _look(
             for number, map_, scale in zip(numbers, here, scaled, strict=True):
                 maps[number].append(map_)
                 factors[number].append(scale)
-    return [_View(m, f) for m, f in zip(maps, factors, strict=True)], proposals
+    return [_View(member, m, f) for m, f in zip(maps, factors, strict=True)], proposals
 
 
 def _outputs(
@@ -135,17 +149,11 @@ def _outputs(
     every = torch.cat(list(regions))
     outputs = []
     for member, seen in zip(members, views, strict=True):
-        pooled = [
-            pool_maxout(member, view.maps, view.scales, boxes)
-            for view, boxes in zip(seen, regions, strict=True)
-        ]
+        pooled = [view.pool(boxes) for view, boxes in zip(seen, regions, strict=True)]
         contexts = None
         if member.global_context:
             whole = [send(torch.tensor([[0.0, 0.0, width, height]]), every.device) for height, width in sizes]
-            contexts = [
-                pool_maxout(member, view.maps, view.scales, box)
-                for view, box in zip(seen, whole, strict=True)
-            ]
+            contexts = [view.pool(box) for view, box in zip(seen, whole, strict=True)]
         logits, deltas = member.predict_regions(pooled, contexts)
         outputs.append((logits.softmax(dim=1), decode(deltas, every)))
     scores, boxes = mean_outputs(outputs)

@@ -140,10 +140,14 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.function(x)
-        if self.downsample is not None:
-            # In place: the output of a BN is not needed by its backward pass, and a map less is written.
-            y += self.downsample(x)
+        return self.join(self.function(x), None if self.downsample is None else self.downsample(x))
+
+    @staticmethod
+    def join(y: Tensor, shortcut: Tensor | None) -> Tensor:
+        """The addition, unless the block is plain, and the second nonlinearity; in place."""
+        if shortcut is not None:
+            # The output of a BN is not needed by its backward pass, and a map less is written.
+            y += shortcut
         return F.relu_(y)
 
 
@@ -183,8 +187,15 @@ class BottleneckBlock(Block):
         self.bn3 = nn.BatchNorm2d(out_channels)
 
     def function(self, x: Tensor) -> Tensor:
-        x = F.relu_(self.bn1(self.conv1(x)))
-        x = F.relu_(self.bn2(self.conv2(x)))
+        return self.after_first(self.first(x))
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first layer before its ReLU: of each position by itself."""
+        return self.bn1(self.conv1(x))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """The rest of F, from that ReLU on; it is done in place."""
+        x = F.relu_(self.bn2(self.conv2(F.relu_(x))))
         return self.bn3(self.conv3(x))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectors import Scripted, eye, small_detector
 
+from residual.detection.faster_rcnn import FasterRCNN
 from residual.detection.inference import DetectionOptions, detect, input_size
 from residual.errors import InputError
 
@@ -100,3 +101,22 @@ def test_boxes_that_clipping_leaves_without_area_are_no_detections() -> None:
         how = DetectionOptions(shorter_side=20, longer_side=20, refine=refine)
         (found,) = detect([Scripted(regions, look, again)], [image], how)
         assert found.boxes.tolist() == [pytest.approx([2, 2, 8, 8])]
+
+
+@pytest.mark.parametrize(("refine", "scales", "times"), [(False, (), 1), (True, (), 1), (True, (32, 40), 0)])
+def test_what_regions_are_pooled_from_is_computed_once(
+    refine: bool, scales: tuple[int, ...], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often regions are pooled; with several scales it is the maps themselves."""
+    model = small_detector(pooling="align", global_context=True).eval()
+    calls: list[torch.Size] = []
+    original = FasterRCNN.region_maps
+
+    def counted(self: FasterRCNN, map: torch.Tensor) -> list[torch.Tensor]:
+        calls.append(map.shape)
+        return original(self, map)
+
+    monkeypatch.setattr(FasterRCNN, "region_maps", counted)
+    image = torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8)
+    detect([model], [image], DetectionOptions(40, 64, refine=refine, scales=scales))
+    assert len(calls) == times

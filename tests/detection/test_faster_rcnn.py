@@ -39,7 +39,7 @@ def test_regions_at_the_edge_are_pooled_from_the_map_alone(width: int, height: i
     ones = torch.ones(1, 4, -(-height // 16), -(-width // 16))
     for x in (0.0, width - 100.0, width - 20.0, width - 1.0):
         for y in (0.0, height - 100.0, height - 20.0, height - 1.0):
-            pooled = model.pool(ones, torch.tensor([[x, y, float(width), float(height)]]))
+            pooled = model.pool_cells(ones, torch.tensor([[x, y, float(width), float(height)]]))
             assert torch.equal(pooled, torch.ones_like(pooled)), (x, y)
 
 
@@ -49,7 +49,8 @@ def test_the_last_pixel_of_a_region_is_its_corner_in_pooling() -> None:
     map = torch.rand(1, 2, 64, 64)
     box = torch.tensor([[7.0, 20, 61, 90]])
     last = torch.tensor([[7.0, 20, 60, 89]])
-    assert torch.equal(model.pool(map, box), roi_pool(map, [last], model.roi_size, 1 / model.backbone.stride))
+    expected = roi_pool(map, [last], model.roi_size, 1 / model.backbone.stride)
+    assert torch.equal(model.pool_cells(map, box), expected)
 
 
 @pytest.mark.parametrize("pooling", ["pool", "align"])
@@ -58,9 +59,9 @@ def test_regions_keep_their_place_in_bfloat16(pooling: str) -> None:
     # Its numbers have eight binary digits: the column 257 would be 256 or 258.
     map = (torch.arange(512.0) % 64).expand(1, 1, 4, 512).bfloat16()
     place = model.backbone.stride * torch.tensor([[257.0, 0, 257 + model.roi_size, 3]])
-    exact = model.pool(map.float(), place)
-    assert torch.equal(model.pool(map, place), exact.bfloat16())
-    moved = model.pool(map.float(), place.bfloat16().float())
+    exact = model.pool_cells(map.float(), place)
+    assert torch.equal(model.pool_cells(map, place), exact.bfloat16())
+    moved = model.pool_cells(map.float(), place.bfloat16().float())
     assert not torch.equal(moved, exact), "the case does not show what it is for"
 
 
@@ -77,8 +78,8 @@ def test_global_context_joins_the_whole_image_to_each_region() -> None:
     maps = [torch.full((1, 3, 8, 8), 2.0), torch.full((1, 3, 8, 8), 7.0)]
     maps[0][:, :, :4] = 4.0
     boxes = [torch.tensor([[0.0, 0, 7, 3], [0, 4, 7, 7]]), torch.tensor([[0.0, 0, 7, 7]])]
-    pooled = [detector.pool(map, box) for map, box in zip(maps, boxes, strict=True)]
-    detector.predict_regions(pooled, [detector.pool_whole_image(map, (8, 8)) for map in maps])
+    pooled = [detector.pool([map], box) for map, box in zip(maps, boxes, strict=True)]
+    detector.predict_regions(pooled, [detector.pool_whole_image([map], (8, 8)) for map in maps])
     # The whole of the first image is 4 above and 2 below; each half has its own largest value.
     assert seen[0][:, 0].tolist() == [4, 2, 7]
     assert seen[0][:2, 3].tolist() == [3, 3]

@@ -84,9 +84,11 @@ def test_only_cells_that_conv5_reads_are_pooled(
     last = places - torch.tensor([0.0, 0, 1, 1]) if pooling == "pool" else places
 
     ours, theirs = map_of(backbone.channels).requires_grad_(), map_of(backbone.channels).requires_grad_()
-    pooled = detector.pool(ours, places)
-    assert pooled.shape == (3, backbone.channels, cells, cells)
-    got = detector.box_head(pooled)
+    assert detector.pool_cells(ours, places).shape == (3, backbone.channels, cells, cells)
+    got = detector.box_head(detector.pool(detector.region_maps(ours), places))
+    # As with several scales, where the cells are pooled first.
+    later = detector.box_head(detector.enter(detector.pool_cells(ours, places)))
+    torch.testing.assert_close(later, got, rtol=1e-3, atol=1e-4 * float(got.detach().abs().max()))
     if pooling == "pool":
         regions = their_pool(theirs, [last], 14, 1 / STRIDE)
     else:
@@ -107,7 +109,7 @@ def test_only_cells_that_conv5_reads_are_pooled(
             other = by_name[key].grad
             assert other is not None
             torch.testing.assert_close(parameter.grad, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
-    folded = fold_batchnorm(detector)
+    folded: FasterRCNN = fold_batchnorm(detector)
     with torch.no_grad():
-        quick = folded.box_head(folded.pool(ours, places))  # type: ignore[operator]
+        quick = folded.box_head(folded.pool(folded.region_maps(ours), places))
     torch.testing.assert_close(quick, expected, rtol=1e-3, atol=1e-3 * largest)
