@@ -120,6 +120,12 @@ def tell_groups_apart(model: nn.Module, group: int, groups: int) -> None:
                 setattr(module, name, GroupedBatchNorm2d(child, group, groups))
 
 
+def averages_of(layers: Sequence[_BatchNorm]) -> list[Tensor]:
+    """Return the moving averages of the layers' means, and then those of their variances, each (C,)."""
+    averages = [cast(Tensor, layer.running_mean) for layer in layers]
+    return averages + [cast(Tensor, layer.running_var) for layer in layers]
+
+
 @torch.no_grad()
 def advance(layers: Sequence[_BatchNorm], images: int) -> None:
     """Let moving averages advance by the mean over the groups of a mini-batch, those of all layers at once.
@@ -131,11 +137,26 @@ def advance(layers: Sequence[_BatchNorm], images: int) -> None:
         return
     means, variances = torch.cat([layer.seen for layer in apart], dim=2).mean(dim=1)
     channels = [layer.num_features for layer in apart]
-    averages = [cast(Tensor, layer.running_mean) for layer in apart]
-    averages += [cast(Tensor, layer.running_var) for layer in apart]
     momentum = apart[0].momentum
     assert momentum is not None
-    torch._foreach_lerp_(averages, [*means.split(channels), *variances.split(channels)], momentum)
+    torch._foreach_lerp_(averages_of(apart), [*means.split(channels), *variances.split(channels)], momentum)
+
+
+@torch.no_grad()
+def advance_by(layers: Sequence[_BatchNorm], groups: Sequence[Tensor]) -> None:
+    """Let moving averages advance by the mean over the groups of a mini-batch, seen outside these layers.
+
+    Args:
+        groups: of each one the means of all layers and then their unbiased variances, (numbers,).
+    """
+    if not layers:
+        return
+    averages = averages_of(layers)
+    seen = torch.stack(list(groups)).mean(dim=0).split([len(average) for average in averages])
+    torch._foreach_lerp_(averages, list(seen), MOVING)
+    for layer in layers:
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked += len(groups)
 
 
 def set_momentum(layers: list[_BatchNorm], group: int, groups: int) -> None:

@@ -10,6 +10,7 @@ from ..device import full_float32
 from ..distributed import World
 from ..recipes import Recipe
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
+from .groups import has_dropout
 from .iteration import (
     Batches,
     CapturedIterations,
@@ -18,7 +19,6 @@ from .iteration import (
     PlannedBatches,
     PreparedIterations,
     compile_regions,
-    has_dropout,
     uncompile,
     without_compilation,
 )

@@ -16,7 +16,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from ..errors import InputError, Interrupted
 from ..files import first_line
@@ -267,8 +266,3 @@ def uncompile(model: nn.Module) -> None:
 def without_compilation() -> AbstractContextManager[None]:
     """Run compiled blocks eagerly in this context: another compilation costs more than what runs seldom."""
     return torch.compiler.set_stance("force_eager")
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Whether a network draws random numbers as it trains, which a recorded iteration would repeat."""
-    return any(isinstance(module, _DropoutNd) for module in model.modules())

@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import signals
 from ..distributed import World
 from ..errors import Interrupted
-from .batchnorm import advance, batch_norms, set_momentum
+from .batchnorm import advance, advance_by, batch_norms, set_momentum
+from .groups import SideBySide, at_once
 from .sgd import SGD
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """One step of SGD on a mini-batch, one BN group after the other.
+    """One step of SGD on a mini-batch, one BN group after the other, or several side by side (groups.py).
 
     Args:
         model: on its device, in channels-last format.
@@ -49,15 +50,49 @@ class Step:
         self.group = group
         self.meter = meter
         self.autocast = precision == "bfloat16"
+        #: Made when it is first needed: by then it is known how large the images are.
+        self._beside: SideBySide | None = None
 
     def __call__(
         self, inputs: Tensor, targets: Tensor, learning_rate: float | Tensor, iteration: int | Tensor
     ) -> None:
         """Inputs float (n, C, H, W), targets int64 (n,): this rank's share of the mini-batch."""
         parts = list(zip(inputs.split(self.group), targets.split(self.group), strict=True))
+        count = at_once(self.own, [x for x, _ in parts]) if self.own is self.model else 1
+        if count > 1:
+            self._side_by_side(count, parts, iteration)
+        else:
+            self._one_after_the_other(parts, iteration)
+        self.optimizer.step(learning_rate)
+
+    def _side_by_side(
+        self, count: int, parts: Sequence[tuple[Tensor, Tensor]], iteration: int | Tensor
+    ) -> None:
+        if self._beside is None or self._beside.count != count:
+            self._beside = SideBySide(self.own, count)
+        total: list[Tensor] = []
+        found = []
+        with contextlib.closing(self._beside(parts, self._forward)) as results:
+            for result in results:
+                signals.check()
+                # In the groups' order, whichever is done first: rounding depends on it.
+                if total:
+                    torch._foreach_add_(total, list(result.gradients))
+                else:
+                    total = list(result.gradients)
+                found.append(result)
+        # Nothing has changed so far, and nothing ends the iteration from here on.
+        for parameter, gradient in zip(self._beside.learning, total, strict=True):
+            parameter.grad = gradient
+        advance_by(self.layers, [result.statistics for result in found])
+        for result, (_, y) in zip(found, parts, strict=True):
+            self.meter.add(result.loss, result.scores, y, iteration)
+
+    def _one_after_the_other(self, parts: Sequence[tuple[Tensor, Tensor]], iteration: int | Tensor) -> None:
+        images = sum(len(y) for _, y in parts)
         changed = [*self.meter.state(), *(buffer for layer in self.layers for buffer in layer.buffers())]
         # A GPU is done with all groups at once.
-        long = len(parts) > 1 and inputs.device.type == "cpu"
+        long = len(parts) > 1 and parts[0][0].device.type == "cpu"
         with left_as_it_was(changed, self.optimizer) if long else contextlib.nullcontext():
             for number, (x, y) in enumerate(parts, start=1):
                 if long:
@@ -65,10 +100,9 @@ class Step:
                 set_momentum(self.layers, number, len(parts))
                 with self._gradients_stay_here(number < len(parts)):
                     scores, loss = self._forward(self.model, x, y)
-                    (loss * (len(y) / len(targets))).backward()
+                    (loss * (len(y) / images)).backward()
                 advance(self.layers, len(x))
                 self.meter.add(loss.detach(), scores.detach(), y, iteration)
-        self.optimizer.step(learning_rate)
 
     def rehearse(self, inputs: Tensor, targets: Tensor) -> None:
         """Run both passes without an update, and without the other ranks; BN statistics advance."""
