@@ -38,7 +38,7 @@ NOT_RUN = {
     "pip install 'deep-residual[tensorboard]'": "installs",
     "rsync -a --ignore-existing other:residual/runs/cifar10/ runs/cifar10/": "copies from another machine",
     "python benchmarks/train_cpu.py --out results/benchmarks/train_cpu.json": "measures for minutes",
-    "python benchmarks/train_cpu.py --network resnet18 --rounds 3 --iterations 16 --warmup 6 --profile": "the same",
+    "python benchmarks/train_cpu.py --network resnet18 --rounds 3 --profile": "measures for minutes",
     "python benchmarks/train_gpu.py --out results/benchmarks/train_gpu.json --profile profile.txt": "a GPU",
     "python benchmarks/inference_cpu.py --rounds 3": "measures for minutes",
     "python benchmarks/testing.py --device cpu": "measures for minutes",
