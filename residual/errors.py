@@ -7,15 +7,21 @@ from collections.abc import Iterable
 DISTRIBUTION = "deep-residual"
 
 
+#: What is less like a misspelt name than the nearest one by so much is not meant.
+NEARLY = 0.15
+#: Letters of the longest sentence: some quote a line of a file, or all names that there are.
+LONGEST = 1600
+
+
 class InputError(Exception):
     """Something the user gave is wrong: one clear sentence that says what, where, and what to do.
 
     The command prints the sentence on stderr and exits with code 2; a library user catches it. It can be
-    printed and written anywhere, whatever the names in it are made of.
+    printed and written anywhere, whatever the names in it are made of, and however much it quotes.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(printable(sentence))
+        super().__init__(_shortened(printable(sentence)))
 
 
 class Interrupted(BaseException):
@@ -41,6 +47,11 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _shortened(text: str) -> str:
+    """Return a sentence that fits a screen: what is wrong stands first, what to do about it last."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 400]} ... {text[-395:]}"
 
 
 def needs(what: str, package: str, extra: str) -> InputError:
@@ -73,5 +84,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     if close:
+        likeness = [difflib.SequenceMatcher(None, other, str(name)).ratio() for other in close]
+        close = [other for other, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - NEARLY]
         return f"; did you mean {' or '.join(close)}?"
     return f"; known are {', '.join(known)}"

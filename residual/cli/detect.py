@@ -9,6 +9,7 @@ import typer
 
 from ..errors import InputError
 from .options import (
+    SIDE,
     Device,
     Json,
     Settings,
@@ -301,8 +302,8 @@ def shorter_sides(text: str) -> tuple[int, ...]:
         sides = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         sides = ()
-    if not sides or min(sides) < 16:
-        raise InputError(f"--scales {text}: write whole numbers of at least 16, as 400,600,800")
+    if not sides or min(sides) < 16 or max(sides) > SIDE:
+        raise InputError(f"--scales {text}: write whole numbers from 16 to {SIDE}, as 400,600,800")
     return sides
 
 

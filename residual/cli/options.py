@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..evaluation.metrics import Metrics
     from ..inference.evaluation import EvaluationOptions
 
+#: Pixels of the largest side that is taken, as in a recipe (recipes/schema.py, which takes long to import).
+SIDE = 8192
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the dataset lies, or is downloaded to (default: data).")
 ]
@@ -79,11 +81,13 @@ class EvaluationAsked:
     ] = None
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the network's input (default: what it was trained on, as 224)."),
+        typer.Option(
+            min=1, max=SIDE, help="Side of the network's input (default: what it was trained on, as 224)."
+        ),
     ] = None
     crop: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the crops, if it is not that of the network's input."),
+        typer.Option(min=1, max=SIDE, help="Side of the crops, if it is not that of the network's input."),
     ] = None
     scales: Annotated[
         str | None,
@@ -107,7 +111,7 @@ class EvaluationAsked:
 
         if self.save_scores:
             check_new(self.save_scores, "scores", SUFFIX)
-        scales = whole_numbers("--scales", self.scales)
+        scales = sides("--scales", self.scales)
         return EvaluationOptions(
             self.dataset,
             self.split,
@@ -179,11 +183,15 @@ def warn(sentence: str) -> None:
     typer.echo(f"note: {sentence}", err=True)
 
 
-def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+def sides(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Return the sides of images that an option names, None for none."""
     try:
-        return text if text is None else tuple(int(part) for part in text.split(","))
+        found = text if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option} {text}: write whole numbers with commas between, as 224,256") from None
+    if found and not all(1 <= side <= SIDE for side in found):
+        raise InputError(f"{option} {text}: a side is 1 to {SIDE} pixels")
+    return found
 
 
 def check_figure_file(option: str, file: Path | None) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import SIDE, Json
 from .output import print_json
 
 app = typer.Typer()
@@ -20,7 +20,7 @@ Examples:
 )
 def statistics(
     data_dir: Annotated[Path, typer.Argument(help="Folder with train/, a directory a class.")],
-    size: Annotated[int, typer.Option(min=1, help="Side of the network's input.")] = 224,
+    size: Annotated[int, typer.Option(min=1, max=SIDE, help="Side of the network's input.")] = 224,
     as_json: Json = False,
 ) -> None:
     """Measure a training set's mean and colours.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import Classes, Json, Shortcut, Variant, class_names, numbers
+from .options import SIDE, Classes, Json, Shortcut, Variant, class_names, numbers
 from .output import print_json
 
 app = typer.Typer()
@@ -25,7 +25,8 @@ Examples:
 def complexity(
     model: Annotated[str, typer.Argument(help="A network's name, as resnet50 or cifar_resnet110.")],
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the images (default: 224; 32 for CIFAR networks).")
+        int | None,
+        typer.Option(min=1, max=SIDE, help="Side of the images (default: 224; 32 for CIFAR networks)."),
     ] = None,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the images.")] = 3,
     classes: Classes = None,
@@ -159,6 +160,7 @@ def import_(
         int | None,
         typer.Option(
             min=1,
+            max=SIDE,
             help="Side of the images that the network was trained on (default: 224; 32 for CIFAR networks).",
         ),
     ] = None,

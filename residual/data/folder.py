@@ -131,8 +131,8 @@ def parts_of(data_dir: Path) -> set[Split]:
 
 def holds_classes(data_dir: Path) -> bool:
     """Whether there are images by classes, not divided into parts: the usual beginning."""
-    if data_dir.is_file():
-        return True
+    if not data_dir.is_dir():
+        return data_dir.is_file()
     if _is_part(data_dir.name) and (data_dir.absolute().parent / "train").is_dir():
         return False  # a part, of the folder above
     folders = _folders_in(data_dir)

@@ -283,6 +283,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Content]]:
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
+        if key < 8:  # fields count from 1; a file of zeros would have billions of number 0
+            raise ValueError("it is no protobuf message")
         kind = key & 7
         if kind == VARINT:
             value, place = _varint(message, place)

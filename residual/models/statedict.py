@@ -74,7 +74,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
         InputError: when the file is not there or damaged, holds no state dict, or would execute code.
     """
     check_file(file)
-    state = _read_safetensors(file) if _is_safetensors(file) else _unwrap(_read_torch(file), file)
+    start = _start_of(file)
+    _refuse_other_kinds(file, start)
+    state = _read_safetensors(file) if _is_safetensors(file, start) else _unwrap(_read_torch(file), file)
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse"
@@ -165,16 +167,35 @@ def write_state(model: nn.Module, file: Path) -> None:
         file.write_bytes(content.getbuffer())
 
 
-def _is_safetensors(file: Path) -> bool:
+def _start_of(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(9)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _refuse_other_kinds(file: Path, start: bytes) -> None:
+    """Raise an InputError for files that lie beside weights and are none."""
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32:
+        return  # the length of a header of safetensors may have any bytes
+    # A message that begins with its format's version, as ONNX's ModelProto does, and a name or a graph.
+    if file.suffix.lower() == ".onnx" or re.match(rb"\x08[\x01-\x1f][\x12\x1a\x22\x3a\x42]", start):
+        raise InputError(
+            f"{file} is a network of ONNX, which is written here and not read; give the weights that it was "
+            "made from, as .pth or .safetensors"
+        )
+    if start.lstrip()[:1] in (b"{", b"["):
+        raise InputError(
+            f"{file} is a text (JSON), not weights; name the .pth or .safetensors file beside it"
+        )
+
+
+def _is_safetensors(file: Path, start: bytes) -> bool:
     """Whether a file is of safetensors: 8 bytes for the length of its header, which is JSON.
 
     Where that shows neither this nor an archive or a pickle of PyTorch, the suffix tells what is damaged.
     """
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(9)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from None
     return start[8:] == b"{" or (
         file.suffix.lower() == ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80"))
     )

@@ -216,3 +216,22 @@ def test_half_precision_is_taken(tmp_path: Path) -> None:
     mean, std = [0.5] * 3, [0.25] * 3
     weights = import_weights(tmp_path / "a.pth", "cifar_resnet8", tmp_path / "out", mean=mean, std=std)
     assert torch.equal(weights.model.conv1.weight, state["conv1.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("net.onnx", b"anything", "is a network of ONNX, which is written here and not read"),
+        ("net.pth", b"\x08\x0a\x12\x07pytorch\x1a\x06", "is a network of ONNX"),
+        ("config.json", b'{"format": "residual weights"}', "is a text (JSON), not weights"),
+        ("net.pth", b"\n [1, 2]", "is a text (JSON), not weights"),
+        ("net.safetensors", b"\x08\x0a\x12\0\0\0\0\0{", "is damaged or no file of safetensors"),
+        ("net.safetensors", b"[ \0\0\0\0\0\0{", "is damaged or no file of safetensors"),
+        ("net.pth", b"nothing of any kind", "is damaged or no file of torch.save"),
+    ],
+)
+def test_what_lies_beside_weights_is_called_what_it_is(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert said in sentence_of(lambda: read_state(tmp_path / name))

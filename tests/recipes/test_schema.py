@@ -103,6 +103,8 @@ def test_iterations_that_are_asked_for_take_the_place_of_epochs() -> None:
         ("finetune", "train.lr", "schedule.learning_rate"),
         ("finetune", "split_seed", "data.split_seed"),
         ("finetune", "learning_rate", "schedule.learning_rate or schedule.warmup.learning_rate"),
+        ("finetune", "data.validaton", "data.validation"),  # and not data.pad, which is short
+        ("finetune", "schedule.iteratons", "schedule.iterations"),
     ],
 )
 def test_what_a_key_is_called_elsewhere(recipe: str, key: str, meant: str) -> None:
