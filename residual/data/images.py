@@ -24,6 +24,11 @@ from .threads import Budget
 
 T = TypeVar("T")
 
+try:
+    import simplejpeg
+except ImportError:  # there is no package of it for this machine: Pillow, in a quarter more time
+    simplejpeg = None
+
 with suppress(ImportError):
     # HEIC is what telephones write; Pillow reads it with the help of this package, which is an extra.
     import pillow_heif
@@ -68,8 +73,8 @@ STRIP = 1 << 22
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 #: TIFF's tags of the bits of a sample, and of whether 0 is white (0) or black.
 BITS, INTERPRETATION = 258, 262
-#: How a JPEG begins.
-JPEG = b"\xff\xd8\xff"
+#: How a JPEG begins, and the bytes up to which a file of one is read whole.
+JPEG, WHOLE = b"\xff\xd8\xff", 1 << 26
 
 #: An image longer than this many shorter sides is seen in its middle: memory stays bounded.
 LONGEST = 8
@@ -83,6 +88,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 #: From an image's upright (width, height) to the part to be kept, (left, top, right, bottom) in its pixels,
 #: and the (width, height) that it is resized to.
 CropFunction = Callable[[int, int], tuple[tuple[float, float, float, float], tuple[int, int]]]
+
+#: An image as it is to be seen, with 8 bits a value: uint8 RGB (H, W, 3), or any mode that ``_rgb`` takes.
+Upright = NDArray[np.uint8] | Image.Image
 
 #: A file's path or an open file, a PIL image, uint8 (H, W), (H, W, 1) or (H, W, 3) of NumPy, or uint8
 #: (1 or 3, H, W) of PyTorch.
@@ -116,7 +124,7 @@ def decode(path: Path, shorter_side: int | None = None) -> Tensor:
             part = shorter_side / min(width, height)
             image.draft(None, (round(width * part), round(height * part)))
         with _memory_for(image, full, path) if image.format == "JPEG" else nullcontext():
-            return _pixels(image)
+            return _pixels(_seen(image))
 
     return _open(path, whole)
 
@@ -138,14 +146,15 @@ def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
         return decode(Path(os.fsdecode(image)), shorter_side)
     if isinstance(image, Image.Image):
         with _said_of("the image"):
-            return _pixels(image)
+            # Not read from its file again: it may have been drawn on.
+            return _pixels(_upright(image))
     if is_open_file(image):
         with _said_of("the open file"):
             image.seek(0)
             if not isinstance(image.read(0), bytes):
                 raise InputError("the open file is open for text; open it as open(path, 'rb')")
             with _reader(image) as opened, _memory_for(opened, opened.size, "the open file"):
-                return _pixels(opened)
+                return _pixels(_seen(opened))
     if not isinstance(image, np.ndarray | Tensor):
         raise InputError(
             f"{type(image).__name__} is no image; give a path, an open file, a PIL image, an array or a "
@@ -205,11 +214,12 @@ def decode_part(
             drafted = image.draft(None, least)
             reduced = drafted[1][2] / wide if drafted else 1.0
         with _memory_for(image, full, path) if image.format == "JPEG" else nullcontext():
-            upright = _upright(image)
+            upright = _seen(image)
+            wide, high = _size(upright)
             # A reduced JPEG is exactly a half, a quarter or an eighth; its last row and column are padded to
             # whole pixels, and come first where the image was turned about.
-            x = upright.width - width * reduced if orientation in (2, 3, 6, 7) else 0.0
-            y = upright.height - height * reduced if orientation in (3, 4, 7, 8) else 0.0
+            x = wide - width * reduced if orientation in (2, 3, 6, 7) else 0.0
+            y = high - height * reduced if orientation in (3, 4, 7, 8) else 0.0
             left, top, right, bottom = (edge * reduced for edge in box)
             return _resized(upright, (left + x, top + y, right + x, bottom + y), size, flipped)
 
@@ -401,12 +411,51 @@ def _too_large(what: Path | str, size: str, need: int | None = None) -> DamagedI
     )
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    """Return a PIL image as ``decode`` returns a file, uint8 (3, H, W)."""
-    image = _upright(image)
-    pixels = np.empty((3, image.height, image.width), np.uint8)
-    _fill(pixels.transpose(1, 2, 0), image, (0, 0, *image.size))
+def _pixels(image: Upright) -> Tensor:
+    """Return an image as ``decode`` returns a file, uint8 (3, H, W)."""
+    width, height = _size(image)
+    pixels = np.empty((3, height, width), np.uint8)
+    _fill(pixels.transpose(1, 2, 0), image, (0, 0, width, height))
     return torch.from_numpy(pixels)
+
+
+def _size(image: Upright) -> tuple[int, int]:
+    """Return width and height."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _seen(image: Image.Image) -> Upright:
+    """Return an image that was just opened, as it is to be seen, with 8 bits a value."""
+    pixels = _jpeg(image) if isinstance(image, JpegImageFile) else None
+    return _upright(image) if pixels is None else _turned(pixels, image.getexif().get(ORIENTATION, 1))
+
+
+def _jpeg(image: JpegImageFile) -> NDArray[np.uint8] | None:
+    """Return a JPEG's pixels, not turned, uint8 (H, W, 3), or None for one that is better left to Pillow.
+
+    The same library as Pillow's and the same numbers, but straight into the array: Pillow takes it in pieces
+    and with a fourth byte for each pixel.
+    """
+    file = image.fp
+    if simplejpeg is None or image.mode not in ("L", "RGB") or file is None or file.seek(0, 2) > WHOLE:
+        return None
+    file.seek(0)
+    width, height = image.size
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            file.read(), "RGB", min_width=width, min_height=height
+        )
+    except Exception:
+        return None  # Pillow reads what can be read of it, or says what is wrong
+    # The scale is the one that Pillow's decoder was asked for, unless the two count in other ways.
+    return pixels if pixels.shape[:2] == (height, width) else None
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return uint8 (H, W, 3) as EXIF's orientation says, without a copy."""
+    if orientation in TURNED:
+        pixels = pixels.transpose(1, 0, 2)
+    return pixels[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -470,8 +519,11 @@ def _strips(image: Image.Image, box: tuple[int, int, int, int]) -> Iterator[tupl
         yield start - top, image if part == (0, 0, *image.size) else image.crop(part)
 
 
-def _fill(pixels: np.ndarray, image: Image.Image, box: tuple[int, int, int, int]) -> None:
+def _fill(pixels: np.ndarray, image: Upright, box: tuple[int, int, int, int]) -> None:
     """Write a box of an image of 8 bits as RGB into uint8 (height, width, 3)."""
+    if isinstance(image, np.ndarray):
+        pixels[...] = image[box[1] : box[3], box[0] : box[2]]
+        return
     for top, strip in _strips(image, box):
         pixels[top : top + strip.height] = np.asarray(_rgb(strip))
 
@@ -489,7 +541,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _resized(
-    image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int], flipped: bool
+    image: Upright, box: tuple[float, float, float, float], size: tuple[int, int], flipped: bool
 ) -> np.ndarray:
     """Return a box, in pixels, of an upright image, resized to (width, height): uint8 (height, width, 3).
 
@@ -502,7 +554,8 @@ def _resized(
     top, above = _start(box[1], down)
     reach = (max(1.0, step) + 1 for step in (across, down))
     right, bottom = (math.ceil(edge + more) for edge, more in zip(box[2:], reach, strict=True))
-    right, bottom = min(right, image.width), min(bottom, image.height)
+    width, height = _size(image)
+    right, bottom = min(right, width), min(bottom, height)
     cropped = np.empty((bottom - top, right - left, 3), np.uint8)
     _fill(cropped, image, (left, top, right, bottom))
     # To the kernel equal sizes mean that nothing is to be done, whatever the scale: it is asked for one more

@@ -8,11 +8,13 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
-from conftest import smooth_image
+from conftest import random_pixels, smooth_image
 from PIL import Image
 
 from residual.data.crops import ScaleCrop, scaled
@@ -423,3 +425,54 @@ def test_an_image_is_the_same_in_strips(tmp_path: Path, mode: str, monkeypatch: 
     monkeypatch.setattr("residual.data.images.STRIP", 100)
     assert torch.equal(decode(path), whole)
     assert (decode_part(path, cut) == part).all()
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 30}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("side", [None, 60, 30, 9])
+def test_a_jpeg_is_what_pillow_reads_at_every_scale_and_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, how: dict[str, Any], side: int | None
+) -> None:
+    """Bit by bit, so that a machine without the faster decoder has the same images."""
+    noise = Image.fromarray(random_pixels(93, 131, 3).numpy()).convert(mode)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        noise.save(tmp_path / f"{orientation}.jpg", exif=exif, **how)
+    files = sorted(tmp_path.iterdir())
+
+    def read() -> list[np.ndarray]:
+        crop = centre_crop(9, side or 93)
+        return [decode(file, side).numpy() for file in files] + [decode_part(file, crop) for file in files]
+
+    found = read()
+    monkeypatch.setattr("residual.data.images.simplejpeg", None)
+    for ours, pillows in zip(found, read(), strict=True):
+        assert np.array_equal(ours, pillows)
+
+
+def test_what_the_faster_decoder_refuses_is_left_to_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes between two segments are no harm; the end of a file missing is, and Pillow says so."""
+    smooth_image(120, 90).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    table = whole.index(b"\xff\xdb")
+    (tmp_path / "strange.jpg").write_bytes(whole[:table] + bytes(5) + whole[table:])
+    (tmp_path / "cut.jpg").write_bytes(whole[:-200])
+    with pytest.raises(ValueError, match=r"\S"):
+        simplejpeg.decode_jpeg((tmp_path / "strange.jpg").read_bytes())
+    assert torch.equal(decode(tmp_path / "strange.jpg"), decode(tmp_path / "a.jpg"))
+    with pytest.raises(DamagedImage, match=r"cut\.jpg is damaged or unreadable \(image file is truncated"):
+        decode(tmp_path / "cut.jpg")
+    monkeypatch.setattr("residual.data.images.WHOLE", 0)
+    assert torch.equal(decode(tmp_path / "strange.jpg"), decode(tmp_path / "a.jpg"))
+
+
+def test_a_jpeg_that_was_opened_and_drawn_on_is_not_read_from_its_file_again(tmp_path: Path) -> None:
+    smooth_image(120, 90).save(tmp_path / "a.jpg")
+    image = Image.open(tmp_path / "a.jpg")
+    image.paste("red", (0, 0, 120, 90))
+    assert as_pixels(image).float().mean(dim=(1, 2)).tolist() == [255, 0, 0]
