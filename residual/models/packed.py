@@ -9,9 +9,13 @@ the input does. The kernels are the same, and so is every bit of what they retur
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..device import packs_weights
+
+#: Where the input has more numbers than so many times the weights, ordering those is no work beside it.
+LARGE = 4
 
 #: A shape of the input.
 Shape = tuple[int, ...]
@@ -21,7 +25,7 @@ class PackedConv2d(nn.Module):
     """A convolution with fixed weights, on a CPU.
 
     From the second input of a shape on the weights are in the order for that shape, and only so: they are
-    never held twice.
+    never held twice. An input that is large beside them is convolved as ever.
 
     Args:
         conv: zero-padded; its weights are taken over.
@@ -50,7 +54,10 @@ class PackedConv2d(nn.Module):
             if order is not None:
                 weight = weight.to_dense().to(memory_format=torch.channels_last)
                 self._held = weight, None
-            elif self._last == shape:
+            if x.numel() > LARGE * weight.numel():
+                padding, stride, dilation, groups = self.settings
+                return F.conv2d(x, weight, self.bias, stride, padding, dilation, groups)
+            if self._last == shape:
                 weight = reorder(weight.to_mkldnn(), *self.settings, shape)
                 self._held = weight, shape
             self._last = shape
