@@ -4,6 +4,7 @@ Every turn of a side has a process of its own, and the sides take turns. See REA
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -148,8 +149,9 @@ def count_regions(ours: bool, seen: list[int]) -> None:
     kind, method = (ResidualBackbone, "box_head") if ours else (TheirHead, "forward")
     original = getattr(kind, method)
 
-    def noted(self: nn.Module, regions: Tensor) -> Tensor:
-        seen.append(len(regions))
+    def noted(self: nn.Module, regions: Any) -> Tensor:
+        # Ours come in parts, each of all regions.
+        seen.append(len(regions[0] if ours else regions))
         return original(self, regions)
 
     setattr(kind, method, noted)
@@ -334,12 +336,14 @@ def benchmark(
     # Before the rounds: the commit that they ran from.
     described = environment(device)
 
+    def turn_of(task: str, variant: str, side: str) -> dict[str, float]:
+        found = in_new_process(partial(measure, side, task, variant, device, images, passes))
+        print(f"{task}, {variant}, {SIDES[side]}: {found['images_per_second']:.3g} images/s", file=sys.stderr)
+        return found
+
     def turn(number: int) -> dict[str, Any]:
         return {"round": number} | {
-            f"{task}, {variant}": {
-                side: in_new_process(partial(measure, side, task, variant, device, images, passes))
-                for side in chosen["sides"]
-            }
+            f"{task}, {variant}": {side: turn_of(task, variant, side) for side in chosen["sides"]}
             for task in chosen["tasks"]
             for variant in chosen["variants"]
         }
