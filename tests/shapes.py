@@ -14,15 +14,29 @@ CLASSES = ("disc", "square", "triangle")
 SIDE = 48
 
 
-def write_shapes(folder: Path, train: int = 120, test: int = 40, seed: int = 0) -> Path:
-    """Write images of 48 x 48 with up to three shapes of 12 to 24 pixels, the splits train and test."""
+#: The sides that shapes of a class have, least and most.
+Sides = tuple[int, int]
+
+
+def write_shapes(
+    folder: Path,
+    train: int = 120,
+    test: int = 40,
+    seed: int = 0,
+    sides: tuple[Sides, Sides, Sides] | None = None,
+) -> Path:
+    """Write images of 48 x 48 with up to three shapes, the splits train and test.
+
+    Args:
+        sides: of each class; None for 12 to 24 pixels.
+    """
     random = np.random.default_rng(seed)
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     for split, count in (("train", train), ("test", test)):
         names = [f"{split}{number:03d}" for number in range(count)]
         for name in names:
-            objects = _image(folder / "JPEGImages" / f"{name}.png", random)
+            objects = _image(folder / "JPEGImages" / f"{name}.png", random, sides)
             (folder / "Annotations" / f"{name}.xml").write_text(_annotation(objects))
         (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     return folder
@@ -57,18 +71,22 @@ def write_coco(folder: Path, devkit: Path) -> Path:
     return folder
 
 
-def _image(file: Path, random: np.random.Generator) -> list[tuple[str, tuple[int, int, int, int]]]:
+def _image(
+    file: Path, random: np.random.Generator, sides: tuple[Sides, Sides, Sides] | None
+) -> list[tuple[str, tuple[int, int, int, int]]]:
     ground = random.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
     image = Image.fromarray(ground)
     draw = ImageDraw.Draw(image)
     objects: list[tuple[str, tuple[int, int, int, int]]] = []
     for _ in range(random.integers(1, 4)):
-        side = int(random.integers(12, 25))
+        number = random.integers(0, 3) if sides else None
+        least, most = (12, 24) if sides is None else sides[number]
+        side = int(random.integers(least, most + 1))
         x, y = (int(v) for v in random.integers(0, SIDE - side, 2))
         box = (x, y, x + side - 1, y + side - 1)
         if any(_touch(box, other) for _, other in objects):
             continue
-        name = CLASSES[random.integers(0, 3)]
+        name = CLASSES[random.integers(0, 3) if number is None else number]
         colour = tuple(int(v) for v in random.integers(120, 256, 3))
         if name == "disc":
             draw.ellipse(box, fill=colour)

@@ -61,6 +61,10 @@ def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
         assert recipe.detector.anchor_sizes == (128, 256, 512)
     assert (recipe.schedule.learning_rate, recipe.schedule.drops) == (0.001, (0.75,))
     assert recipe.schedule.warmup is None
+    # What is better for boxes of one's own is not theirs.
+    detector, data = recipe.detector, recipe.data
+    assert (detector.pooling, detector.min_size, detector.ignore_cross_boundary_anchors) == ("pool", 16, True)
+    assert (data.shorter_side, data.longer_side, data.scale_range) == (600, 1000, (1, 1))
 
 
 def test_the_page_says_so() -> None:

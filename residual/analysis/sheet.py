@@ -14,6 +14,8 @@ from ..files import check_new, written_whole
 SIDE, TEXT, SPACE, FRAME = 192, 62, 12, 4
 
 COLUMNS = 6
+#: Of sheets of images with boxes, which are to be told apart.
+BOXED_SIDE, BOXED_COLUMNS = 384, 3
 
 #: More images than these would make a file that nothing opens.
 MOST = 600
@@ -49,30 +51,68 @@ def draw_sheet(images: Sequence[Seen], file: Path) -> None:
         InputError: when the file exists, is no .png or cannot be written, or an image cannot be read again.
     """
     check_new(file, "a contact sheet", ".png")
-    images = images[:MOST]
-    columns = min(COLUMNS, len(images))
-    rows = -(-len(images) // columns)
-    size = (SPACE + columns * (SIDE + SPACE), SPACE + rows * (SIDE + TEXT + SPACE))
+    _write_sheet([_seen(image) for image in images[:MOST]], file, SIDE, COLUMNS)
+
+
+def draw_boxed_sheet(images: Sequence[tuple[Image.Image, str]], file: Path) -> None:
+    """Write a PNG of images with their boxes, each with a text below.
+
+    Args:
+        images: each already drawn, and its text; the first ``MOST`` are shown, as of ``boxed_thumbnail``.
+
+    Raises:
+        InputError: as ``draw_sheet``.
+    """
+    check_new(file, "a contact sheet", ".png")
+    tiles = [_Tile(image, _short(text, 3, BOXED_SIDE // 7)) for image, text in images[:MOST]]
+    _write_sheet(tiles, file, BOXED_SIDE, BOXED_COLUMNS)
+
+
+def boxed_thumbnail(image: Image.Image) -> Image.Image:
+    """Return an image as large as a sheet of images with boxes shows it."""
+    return ImageOps.contain(image, (BOXED_SIDE, BOXED_SIDE))
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """An image of a sheet, no larger than its square, the lines below it and the colour of its frame."""
+
+    image: Image.Image
+    lines: list[str]
+    frame: str | None = None
+
+
+def _seen(seen: Seen) -> _Tile:
+    pixels = decode(seen.path, SIDE).movedim(0, -1).numpy()
+    image = ImageOps.contain(Image.fromarray(pixels), (SIDE, SIDE))
+    lines, frame = _short(f"{100 * seen.probability:.0f} % {seen.name}", 2), None
+    if seen.truth is not None:
+        right = seen.truth == seen.name
+        frame = RIGHT if right else WRONG
+        lines += ["right"] if right else _short(f"wrong, is {seen.truth}", 1)
+    return _Tile(image, lines, frame)
+
+
+def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int) -> None:
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    size = (SPACE + columns * (side + SPACE), SPACE + rows * (side + TEXT + SPACE))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
-    for n, seen in enumerate(images):
-        x = SPACE + n % columns * (SIDE + SPACE)
-        y = SPACE + n // columns * (SIDE + TEXT + SPACE)
-        pixels = decode(seen.path, SIDE).movedim(0, -1).numpy()
-        image = ImageOps.contain(Image.fromarray(pixels), (SIDE, SIDE))
-        left, top = x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2
-        sheet.paste(image, (left, top))
-        lines = _short(f"{100 * seen.probability:.0f} % {seen.name}", 2)
-        if seen.truth is not None:
-            right = seen.truth == seen.name
-            edge = (left - FRAME, top - FRAME, left + image.width + FRAME - 1, top + image.height + FRAME - 1)
-            draw.rectangle(edge, outline=RIGHT if right else WRONG, width=FRAME)
-            lines += ["right"] if right else _short(f"wrong, is {seen.truth}", 1)
-        draw.multiline_text((x, y + SIDE + FRAME + 1), "\n".join(lines), fill="black", font=font)
+    for n, tile in enumerate(tiles):
+        x = SPACE + n % columns * (side + SPACE)
+        y = SPACE + n // columns * (side + TEXT + SPACE)
+        left, top = x + (side - tile.image.width) // 2, y + (side - tile.image.height) // 2
+        sheet.paste(tile.image, (left, top))
+        if tile.frame:
+            right, bottom = left + tile.image.width, top + tile.image.height
+            edge = (left - FRAME, top - FRAME, right + FRAME - 1, bottom + FRAME - 1)
+            draw.rectangle(edge, outline=tile.frame, width=FRAME)
+        draw.multiline_text((x, y + side + FRAME + 1), "\n".join(tile.lines), fill="black", font=font)
     with written_whole(file) as temporary:
         sheet.save(temporary, "PNG")
 
 
-def _short(text: str, lines: int) -> list[str]:
-    return textwrap.wrap(text, 28, max_lines=lines, placeholder=" ...")
+def _short(text: str, lines: int, width: int = 28) -> list[str]:
+    return textwrap.wrap(text, width, max_lines=lines, placeholder=" ...")

@@ -1,6 +1,7 @@
 """``residual detect``: train, evaluate and use detectors."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +27,7 @@ from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from ..inference.detector import LoadedDetector
     from ..inference.evaluation import DetectorEvaluation
@@ -195,6 +197,7 @@ Examples:
   residual detect predict runs/cells images/ --score-threshold 0.7 --out drawn --refine
   residual detect predict runs/cells image.jpg --json
   residual detect predict runs/cells images/ --csv > found.csv
+  residual detect predict runs/cells images/ --sheet found.png
 """
 )
 @takes(DetectorAsked)
@@ -205,6 +208,9 @@ def predict(
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the images with their boxes drawn, as PNG.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also draw the images with their boxes into this one new PNG file.")
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.5,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of lines.")] = False,
@@ -221,16 +227,20 @@ def predict(
 
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
+    from ..analysis.sheet import MOST, boxed_thumbnail, draw_boxed_sheet
     from ..data.images import decode
     from ..detection.submission import as_json as rows
-    from ..files import written_whole
+    from ..files import check_new, written_whole
     from ..models.names import check
 
     check(weights)
     if asked.as_json and as_csv:
         raise InputError("--json and --csv are two ways of printing; choose one")
+    if sheet:
+        check_new(sheet, "a contact sheet", ".png")
     images = find_images(named)
     targets = drawn_files(images, out, "--out") if out else {}
+    thumbnails: list[tuple[Image.Image, str]] = []
     detector = asked.load([weights])
     results: list[dict[str, Any]] = []
     failed = 0
@@ -248,14 +258,20 @@ def predict(
             continue
         objects = rows(found, detector.classes)
         results.append({"image": str(image), "objects": objects})
-        if out:
+        if out or sheet:
             boxes = [
                 BoxDrawing(box, PALETTE[label % len(PALETTE)], f"{item['class']} {item['score']:.2f}")
                 for box, label, item in zip(found.boxes.tolist(), found.labels.tolist(), objects, strict=True)
             ]
             # The surest one on top.
-            with written_whole(targets[image]) as temporary:
-                draw_boxes(to_pil_image(pixels), boxes[::-1]).save(temporary, "PNG")
+            drawn = draw_boxes(to_pil_image(pixels), boxes[::-1])
+            if out:
+                with written_whole(targets[image]) as temporary:
+                    drawn.save(temporary, "PNG")
+            if sheet and len(thumbnails) < MOST:
+                counts = Counter(item["class"] for item in objects)
+                told = ", ".join(f"{count} {name}" for name, count in counts.items())
+                thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {told or 'nothing'}"))
         if not (asked.as_json or as_csv):
             typer.echo(f"{image}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
             for item in objects:
@@ -272,6 +288,9 @@ def predict(
         print_csv(("image", "class", "score", "x1", "y1", "x2", "y2"), lines)
     elif out:
         typer.echo(f"drawn: {out}")
+    if sheet and thumbnails:
+        draw_boxed_sheet(thumbnails, sheet)
+        typer.echo(f"drawn: {sheet}", err=True)
     if failed:
         raise InputError(f"{failed} of {len(images)} images could not be used, as said above")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ from .threads import Prefetch, in_threads
 AHEAD = 4
 #: Images tried in turn for one place in a batch before the run gives up.
 TRIES = 100
+
+
+class Sizes(Protocol):
+    """From an image's upright width and height to those of the network's input."""
+
+    def __call__(self, width: int, height: int, *, scale: float) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class BoxBatches(OrderedBatches):
 
     Args, beside those of ``OrderedBatches``:
         dataset: the training split.
-        size: from an image's upright width and height to those of the network's input.
+        size: of the network's input, its sides multiplied by ``scale``.
+        scales: the range that this is drawn from, for each image.
         damaged: "skip": the next image of the dataset takes the place of one that cannot be read; "fatal":
             the run ends.
     """
@@ -68,18 +75,20 @@ class BoxBatches(OrderedBatches):
     def __init__(
         self,
         dataset: BoxDataset,
-        size: Callable[[int, int], tuple[int, int]],
+        size: Sizes,
         batch: int,
         flip: bool,
         seed: int,
         rank: int = 0,
         ranks: int = 1,
         damaged: Literal["skip", "fatal"] = "skip",
+        scales: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__(len(dataset), batch, flip, seed, rank, ranks)
         self.dataset = dataset
         self.size = size
         self.damaged = damaged
+        self.scales = scales
         self.prefetch: Prefetch[None, TrainingImage] = Prefetch(self._begin, AHEAD)
 
     def __call__(self, iteration: int) -> list[TrainingImage]:
@@ -92,25 +101,29 @@ class BoxBatches(OrderedBatches):
         return self.prefetch(iteration)[1]
 
     def _begin(self, iteration: int) -> tuple[None, list[Callable[[], TrainingImage]]]:
-        flipped = torch.rand(self.batch, generator=generator(self.seed, Stream.CROPS, iteration)) < 0.5
+        random = generator(self.seed, Stream.CROPS, iteration)
+        flipped = torch.rand(self.batch, generator=random) < 0.5
+        low, high = self.scales
+        scales = (low + (high - low) * torch.rand(self.batch, generator=random)).tolist()
         positions = self.indices(iteration)
         return None, [
             partial(
                 self._load,
                 int(positions[place]),
                 self.flip and bool(flipped[place]),
+                scales[place],
                 # 62 bits: what draws from it may need several sequences.
                 mix(self.seed, Stream.REGIONS, iteration, place) >> 1,
             )
             for place in range(self.batch)[self.mine]
         ]
 
-    def _load(self, position: int, flipped: bool, seed: int) -> TrainingImage:
+    def _load(self, position: int, flipped: bool, scale: float, seed: int) -> TrainingImage:
         last = ""
         for attempt in range(min(TRIES, len(self.dataset))):
             annotated = self.dataset.images[(position + attempt) % len(self.dataset)]
             try:
-                return load(annotated, self.size, flipped, seed)
+                return load(annotated, partial(self.size, scale=scale), flipped, seed)
             except InputError as error:
                 if self.damaged == "fatal":
                     raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None

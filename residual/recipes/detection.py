@@ -18,6 +18,7 @@ from .schema import (
     Schedule,
     Side,
     TrainingRecipe,
+    Warmup,
     at_most,
     check_drops,
 )
@@ -103,6 +104,8 @@ class Boxes(Lists):
     ap_rule: Literal["11 points", "area"] = "area"
     shorter_side: Side = Field(600, ge=16)
     longer_side: Side = Field(1000, ge=16)
+    #: In training both are multiplied by a number that is drawn from this range for each image.
+    scale_range: tuple[float, float] = (1.0, 1.0)
     flip: bool = True
     #: Learn and ask for objects that are marked as difficult; VOC does neither.
     use_difficult: bool = False
@@ -113,6 +116,9 @@ class Boxes(Lists):
     def _sides(self) -> "Boxes":
         if not self.train:
             raise ValueError("train names one split at least, as [trainval]")
+        low, high = self.scale_range
+        if not 0.1 <= low <= high <= 10:
+            raise ValueError("scale_range is two rising numbers from 0.1 to 10")
         if self.longer_side < self.shorter_side:
             raise ValueError(
                 f"longer_side {self.longer_side} is less than shorter_side {self.shorter_side}; set both"
@@ -253,11 +259,24 @@ DETECTION: dict[str, DetectionRecipe] = {
         # Not in the paper: a user's own boxes, in VOC's layout; --set data.layout=coco for a JSON.
         DetectionRecipe(
             name="voc-finetune",
-            description="trained weights (--weights) on your own images with boxes: 12 epochs",
-            detector=Detector(backbone=Model(name="weights")),
-            data=Boxes(layout="voc", train=("trainval",), test=("test",)),
+            description="trained weights (--weights) on your own images with boxes: 24 epochs",
+            detector=Detector(
+                backbone=Model(name="weights"),
+                pooling="align",
+                anchor_sizes=(32.0, 64.0, 128.0, 256.0, 512.0),
+                ignore_cross_boundary_anchors=False,
+                min_size=0.0,
+            ),
+            # Shorter sides from 480 to 800.
+            data=Boxes(layout="voc", train=("trainval",), test=("test",), scale_range=(0.8, 4 / 3)),
             batch=DetectionBatch(size=2),
-            schedule=Schedule(epochs=12, learning_rate=0.002, drops=(0.75,)),
+            schedule=Schedule(
+                epochs=24,
+                learning_rate=0.005,
+                drops=(0.75, 0.92),
+                warmup=Warmup(learning_rate=0.0005, shape="linear", iterations=200),
+            ),
+            evaluate_epochs=4,
             checkpoint_every=500,
         ),
     ]

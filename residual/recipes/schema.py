@@ -204,9 +204,12 @@ class Optimizer(Part):
 
 
 class Warmup(Part):
-    """A constant learning rate for the first iterations."""
+    """Another learning rate for the first iterations."""
 
     learning_rate: Rate = Field(0.01, gt=0)
+    #: "constant" (the paper), or "linear": from there the rate rises to the schedule's; in a run of less than
+    #: ten times as many iterations within its first tenth.
+    shape: Literal["constant", "linear"] = "constant"
     #: Section 4.2 warms up "until the training error is below 80% (about 400 iterations)". We take the
     #: 400: the learning rate stays a pure function of the iteration, the same in every run and rank.
     iterations: Iterations = Field(400, ge=1)
@@ -253,12 +256,18 @@ class Schedule(Part):
     @model_validator(mode="after")
     def _in_order(self) -> "Schedule":
         check_drops("drops", self.drops)
-        if self.warmup and self.epochs is None and self.warmup.iterations >= self.iterations:
+        if self.epochs is None and self.too_long_a_warmup(self.iterations):
+            assert self.warmup is not None
             raise ValueError(
                 f"warmup.iterations ({self.warmup.iterations}) is not shorter than iterations "
                 f"({self.iterations}); set schedule.warmup.iterations or schedule.warmup=null"
             )
         return self
+
+    def too_long_a_warmup(self, iterations: int) -> bool:
+        """Whether a run of so many iterations would have no other rate than its warm-up's."""
+        warmup = self.warmup
+        return warmup is not None and warmup.shape == "constant" and warmup.iterations >= iterations
 
 
 class TrainingRecipe(Part):
@@ -273,8 +282,10 @@ class TrainingRecipe(Part):
     #: own default for convolutions), "bfloat16" autocasts. Weights, BN statistics and the update are float32
     #: in all three, and on a CPU "tf32" is float32.
     precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
-    #: Iterations between two evaluations (a point of the curves); None: once an epoch.
+    #: Iterations between two evaluations (a point of the curves); None: ``evaluate_epochs``.
     evaluate_every: Iterations | None = Field(None, ge=1)
+    #: Epochs between two evaluations.
+    evaluate_epochs: Annotated[int, at_most(10**6, "no run is that long")] = Field(1, ge=1)
     #: Iterations between two checkpoints; a checkpoint is also written on SIGINT, SIGTERM and SIGHUP.
     checkpoint_every: Iterations = Field(1000, ge=1)
     seed: Seed = Field(0, ge=0)

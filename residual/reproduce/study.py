@@ -30,7 +30,14 @@ AnyRecipe = Recipe | DetectionRecipe
 
 IMAGENET_CLASSES = 1000
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
-INCIDENTAL = ("name", "seed", "evaluate_every", "checkpoint_every", "detector.backbone.weights")
+INCIDENTAL = (
+    "name",
+    "seed",
+    "evaluate_every",
+    "evaluate_epochs",
+    "checkpoint_every",
+    "detector.backbone.weights",
+)
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
 OWN = ("schedule.warmup", "detector.backbone")
 

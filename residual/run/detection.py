@@ -1,6 +1,5 @@
 """What a run of a detector has of its own."""
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -240,9 +239,15 @@ class DetectionTask(Task):
 
     def _batches(self, stride: int, world: World) -> BoxBatches:
         data, recipe = self.recipe.data, self.recipe
-        size = functools.partial(
-            input_size, shorter=data.shorter_side, longer=data.longer_side, stride=stride
-        )
+
+        def size(width: int, height: int, *, scale: float) -> tuple[int, int]:
+            sides = round(scale * data.shorter_side), round(scale * data.longer_side)
+            try:
+                return input_size(width, height, *sides, stride)
+            except InputError:
+                # So long an image is too long at a smaller scale.
+                return input_size(width, height, data.shorter_side, data.longer_side, stride)
+
         return BoxBatches(
             self.train,
             size,
@@ -252,4 +257,5 @@ class DetectionTask(Task):
             world.rank,
             world.size,
             data.damaged,
+            data.scale_range,
         )

@@ -218,7 +218,8 @@ def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:
     if not schedule.epochs:
         return schedule
     length = -(-schedule.epochs * images // recipe.batch.size)
-    if schedule.warmup and schedule.warmup.iterations >= length:
+    if schedule.too_long_a_warmup(length):
+        assert schedule.warmup is not None
         raise InputError(
             f"schedule.warmup.iterations ({schedule.warmup.iterations}) is not shorter than the run's "
             f"{length} iterations"

@@ -239,7 +239,7 @@ class Run:
             Interrupted: where the iteration or the evaluation in work was left.
         """
         schedule, progress, world = self.recipe.schedule, self.progress, self.world
-        epoch = self.recipe.evaluate_every or len(self.batches)
+        epoch = self.recipe.evaluate_every or self.recipe.evaluate_epochs * len(self.batches)
         before, start = progress.seconds, time.perf_counter()
         # Ranks that wait for each other can only stop together.
         granted = listener.granted if world.size == 1 else contextlib.nullcontext

@@ -18,7 +18,11 @@ def test_recipes_are_listed_and_printed(shown: Shown, tmp_path: Path) -> None:
     listed = shown("recipes").out
     assert all(name in listed for name in RECIPES)
     printed = shown("recipes", "cifar10-resnet110", "--set", "seed=3").out
-    assert yaml.safe_load(printed)["schedule"]["warmup"] == {"learning_rate": 0.01, "iterations": 400}
+    assert yaml.safe_load(printed)["schedule"]["warmup"] == {
+        "learning_rate": 0.01,
+        "shape": "constant",
+        "iterations": 400,
+    }
     (tmp_path / "mine.yaml").write_text(printed)
     assert read(tmp_path / "mine.yaml").seed == 3
 

@@ -12,6 +12,7 @@ from conftest import BEGUN, Call, Refused, Shown, set_options
 from PIL import Image
 
 import residual as package
+from residual.analysis.sheet import BOXED_SIDE, SPACE, TEXT
 
 START = ["train", "voc-finetune", *set_options(BEGUN)]
 
@@ -65,6 +66,28 @@ def test_the_recipes_are_listed_and_printed(tmp_path: Path, shown: Shown) -> Non
         assert f"{name}-vgg16 " in listed
     (tmp_path / "mine.yaml").write_text(shown("detect", "recipes", "coco-vgg16").out)
     assert "seed: 3" in shown("detect", "recipes", tmp_path / "mine.yaml", "--set", "seed=3").out
+
+
+def test_predict_draws_images_with_their_boxes_on_one_sheet(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    images = sorted((few_shapes / "JPEGImages").glob("*.png"))[:4]
+    sheet = tmp_path / "found.png"
+    arguments = ("detect", "predict", begun_detector, *images, "--score-threshold", "0.05", "--sheet", sheet)
+    assert f"drawn: {sheet}" in shown(*arguments).err
+    columns = 3
+    with Image.open(sheet) as drawn:
+        assert drawn.width == SPACE + columns * (BOXED_SIDE + SPACE)
+        # Each image is there, as large as fits, its boxes in their classes' colours on some.
+        middles = []
+        for number in range(4):
+            x = SPACE + number % columns * (BOXED_SIDE + SPACE)
+            y = SPACE + number // columns * (BOXED_SIDE + TEXT + SPACE)
+            middles.append(drawn.crop((x, y, x + BOXED_SIDE, y + BOXED_SIDE)))
+        seen = {colour for part in middles for _, colour in part.getcolors(maxcolors=1 << 18) or []}
+        assert len(seen) > 100
+        assert all(part.getextrema() != ((255, 255),) * 3 for part in middles)
+    assert "exists already" in refused(*arguments)
 
 
 def test_predict_prints_csv(begun_detector: Path, few_shapes: Path, shown: Shown, refused: Refused) -> None:

@@ -31,11 +31,40 @@ def test_boxes_follow_their_image(annotated: AnnotatedImage) -> None:
     assert flipped.boxes.tolist() == [[30, 3, 36, 15]]
 
 
+def test_images_are_drawn_at_sides_of_a_range(annotated: AnnotatedImage) -> None:
+    """Sides from a half to twice an image's, boxes with them; a function of the iteration."""
+    data = BoxDataset("voc", ("made",), ("a", "b", "c"), (annotated,) * 6, (), (1, 2, 3))
+
+    def batches(scales: tuple[float, float]) -> BoxBatches:
+        def size(width: int, height: int, *, scale: float) -> tuple[int, int]:
+            return round(scale * width), round(scale * height)
+
+        return BoxBatches(data, size, 8, True, 3, scales=scales)
+
+    drawn = [image for iteration in range(4) for image in batches((0.5, 2.0))(iteration)]
+    widths = [image.image.shape[2] for image in drawn]
+    assert len(set(widths)) > 20
+    assert 40 <= min(widths) < 60
+    assert 130 < max(widths) <= 160
+    for image in drawn:
+        height, width = image.height_width
+        x1, y1, x2, y2 = image.boxes[0].tolist()
+        assert (x2 - x1, y2 - y1) == pytest.approx((12 / 80 * width, 24 / 60 * height))
+    again = batches((0.5, 2.0))(3)
+    assert [image.image.shape for image in again] == [image.image.shape for image in drawn[-8:]]
+    # What else is drawn does not depend on it.
+    plain = batches((1.0, 1.0))(3)
+    assert {image.image.shape for image in plain} == {(3, 60, 80)}
+    assert [image.boxes[0, 0] < image.image.shape[2] / 2 for image in plain] == [
+        image.boxes[0, 0] < image.image.shape[2] / 2 for image in again
+    ]
+
+
 def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(annotated: AnnotatedImage) -> None:
     data = BoxDataset("voc", ("made",), ("a", "b", "c"), (annotated,) * 6, (), (1, 2, 3))
 
     def batches(rank: int = 0, ranks: int = 1) -> BoxBatches:
-        return BoxBatches(data, lambda w, h: (w, h), 4, True, 3, rank, ranks)
+        return BoxBatches(data, lambda width, height, scale: (width, height), 4, True, 3, rank, ranks)
 
     whole = batches()
     first = [whole(iteration) for iteration in range(3)]

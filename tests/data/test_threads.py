@@ -235,7 +235,9 @@ def stream(index: FolderIndex, shapes: Path, weights: Path) -> object:
 
 
 def boxes(index: FolderIndex, shapes: Path, weights: Path) -> object:
-    return BoxBatches(load_voc(shapes, ["train"]), lambda w, h: (w, h), 8, False, 0)(0)
+    return BoxBatches(load_voc(shapes, ["train"]), lambda width, height, scale: (width, height), 8, False, 0)(
+        0
+    )
 
 
 def statistics(index: FolderIndex, shapes: Path, weights: Path) -> object:

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from residual.data.boxes import AnnotatedImage, BoxDataset
 from residual.detection.anchors import advice, anchor_fits, best_overlaps, fit_table, objects_of
-from residual.recipes.detection import Boxes, Detector
+from residual.recipes.detection import DETECTION, Boxes, Detector
 from residual.recipes.schema import Model
 
 DATA = Boxes(layout="voc", train=("train",), shorter_side=96, longer_side=96)
@@ -109,3 +109,22 @@ def test_anchors_of_which_none_lies_on_the_images_are_refused() -> None:
     assert "set detector.anchor_sizes" in said
     over = detector(ignore_cross_boundary_anchors=False)
     assert anchor_fits(objects_of(data, small, 16), over)[0].median == pytest.approx(72**2 / 128**2, abs=1e-3)
+
+
+def test_the_defaults_find_objects_of_three_sizes_and_the_papers_do_not() -> None:
+    """Sides of 5, 20 and 80 of 100 pixels, which are 30, 120 and 480 where the shorter side is 600."""
+    objects = []
+    for name, side in (("bee", 5.0), ("cat", 20.0), ("cow", 80.0)):
+        for place in (0.0, 3.0, 7.0, 11.0, 100 - side):
+            objects.append((name, place, 100 - side - place, place + side, 100 - place))
+    made = dataset(*objects, side=100)
+    fits, bad = {}, {}
+    for name in ("voc-finetune", "voc07+12-resnet101"):
+        recipe = DETECTION[name]
+        seen = objects_of(made, recipe.data, 16)
+        fits[name] = anchor_fits(seen, recipe.detector)
+        bad[name] = [fit.name for fit in fits[name] if fit.is_bad]
+        told = advice(fits[name], made, seen, recipe.detector, recipe.data)
+        assert (told is None) == (not bad[name])
+    assert bad == {"voc-finetune": [], "voc07+12-resnet101": ["bee"]}
+    assert min(fit.median for fit in fits["voc-finetune"]) > 0.5

@@ -123,6 +123,41 @@ def test_a_trained_detector_is_tested_and_used(
     )
 
 
+def test_evaluations_come_every_few_epochs_and_the_rate_rises(
+    few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    """As by voc-finetune's own settings, for a folder whose size the recipe does not know."""
+    own = ["schedule.epochs=6", "evaluate_every=null", "evaluate_epochs=2", "data.scale_range=[0.8,1.4]"]
+    own += ["schedule.warmup={learning_rate: 0.001, shape: linear, iterations: 2}"]
+    out = tmp_path / "run"
+    shown(*START, *set_options(own), "--data-dir", few_shapes, "--out", out)
+    # Ten images are three batches of four, rounded up, and six epochs of them fifteen.
+    assert results_of(out)["train_images"] == 10
+    lines = metrics_of(out)
+    assert [line["iteration"] for line in lines] == [6, 12, 15]
+    assert [line["train"]["images"] for line in lines] == [24, 24, 12]
+
+
+@pytest.mark.slow
+def test_objects_of_three_sizes_are_found_by_the_defaults(tmp_path: Path, shown: Shown) -> None:
+    """voc-finetune at 48 pixels in place of 600; by the paper's settings the smallest are missed."""
+    data = write_shapes(tmp_path / "data", sides=((4, 6), (12, 16), (28, 36)))
+    small = [
+        s for s in SHAPES if not s.startswith(("detector.a", "detector.min", "data.scale", "schedule.w"))
+    ]
+    paper = [
+        *("detector.anchor_sizes=[10,20,40]", "detector.min_size=1.3", "detector.pooling=pool"),
+        *("detector.ignore_cross_boundary_anchors=true", "data.scale_range=[1,1]", "schedule.warmup=null"),
+    ]
+    found = {}
+    for name, own in (("ours", ["detector.anchor_sizes=[2.5,5,10,20,40]"]), ("paper", paper)):
+        settings = set_options([*small, *own, "schedule.iterations=400"])
+        shown("detect", "train", "voc-finetune", *settings, "--data-dir", data, "--out", tmp_path / name)
+        found[name] = results_of(tmp_path / name)["test"]["classes"]
+    assert min(found["ours"].values()) > 60, found
+    assert found["paper"]["disc"] < found["ours"]["disc"] - 20, found
+
+
 def test_killed_and_resumed_is_the_same_run(
     begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:
@@ -232,7 +267,7 @@ def test_the_classes_are_told_before_training(few_shapes: Path, tmp_path: Path, 
     ("settings", "words"),
     [
         (
-            ["detector.anchor_sizes=[64]"],
+            ["detector.anchor_sizes=[64]", "detector.ignore_cross_boundary_anchors=true"],
             ["no anchor of 64 pixels lies on the images", "detector.anchor_sizes"],
         ),
         (

@@ -19,3 +19,16 @@ def test_the_rate_falls_when_the_error_stops_falling(tmp_path: Path) -> None:
         rates.append(learning_rate(chosen.schedule, 0, progress.plateaus))
     # 79.95 is lower than 80 by less than 0.1, so 80.5 is the second evaluation without a lower error.
     assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 5)
+
+
+def test_a_linear_warm_up_rises_to_the_rate_of_the_schedule() -> None:
+    settings = ["schedule.warmup.shape=linear", "schedule.warmup.learning_rate=0.02"]
+    settings += ["schedule.learning_rate=0.1", "schedule.warmup.iterations=4", "schedule.iterations=100"]
+    schedule = override(find("cifar10-resnet20"), settings).schedule
+    rates = [learning_rate(schedule, iteration) for iteration in range(6)]
+    assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+    # A short run rises within its first tenth; as a constant one a warm-up of four would be refused here.
+    short = schedule.model_copy(update={"iterations": 20})
+    rates = [learning_rate(short, iteration) for iteration in range(4)]
+    assert rates == pytest.approx([0.02, 0.06, 0.1, 0.1])
+    assert override(find("cifar10-resnet20"), [*settings, "schedule.iterations=3"]).schedule.iterations == 3
