@@ -113,12 +113,25 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+#: How many threads the user asked for; None for the machine's choice.
+_asked: int | None = None
+
+
+def use_threads(count: int) -> None:
+    """Compute on so many threads from here on, and decode on as many."""
+    global _asked
+    _asked = count
+    torch.set_num_threads(count)
+
+
 def cores(all_ranks: bool = False) -> int:
     """Return how many cores are for this process: its share, where torchrun starts several processes.
 
     Args:
         all_ranks: those of all of them together, for a rank that works while the others wait.
     """
+    if _asked is not None:
+        return _asked
     # Linux tells which cores a process may run on; macOS and Windows only how many there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return usable if all_ranks else max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -21,7 +21,7 @@ STOREYS = [
     {"training", "evaluation", "analysis"},
     {"models", "data"},
     {"recipes", "environment", "device", "table", "download", "tensors"},
-    {"distributed", "randomness", "files", "signals", "terminal", "class_names"},
+    {"distributed", "randomness", "files", "signals", "terminal", "class_names", "busy"},
     {"errors", "__init__"},
 ]
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}

@@ -38,6 +38,14 @@ Minutes = Annotated[
         min=0.01, help="Stop after so many minutes, with a checkpoint to go on from and exit code 142."
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Threads on a CPU (default: one a core); fewer leave cores to others and wait less for them.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Settings = Annotated[
     list[str] | None,
@@ -122,6 +130,14 @@ class EvaluationAsked:
             self.precision,
             self.size,
         )
+
+
+def use_threads(count: int | None) -> None:
+    """Compute on so many threads, where --threads says so."""
+    if count is not None:
+        from ..distributed import use_threads
+
+        use_threads(count)
 
 
 def only_first_rank(context: typer.Context, shared: Collection[str]) -> None:

@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 from ..signals import limited
 from .detect import BoxesDir, Scales, shorter_sides
-from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, takes
+from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, Threads, takes, use_threads
 
 if TYPE_CHECKING:
     from ..reproduce.study import ClassifierRun, Family, Study, T
@@ -75,6 +75,7 @@ class ExperimentOptions:
     data_dir: DataDir = None
     settings: Settings = None
     device: Device = "auto"
+    threads: Threads = None
     eager: Eager = False
     deterministic: Deterministic = False
     minutes: Minutes = None
@@ -265,6 +266,7 @@ class Experiment:
         name, group = self.call.__name__.replace("_", "-"), self.group
 
         def call(asked: ExperimentOptions) -> None:
+            use_threads(asked.threads)
             with limited(asked.minutes):
                 self.call(asked)
 
@@ -275,7 +277,7 @@ class Experiment:
         app.command(name, help=self.call.__doc__, epilog=epilog)(command)
 
 
-TRAINING = ("out", "data_dir", "settings", "device", "minutes", "no_train")
+TRAINING = ("out", "data_dir", "settings", "device", "threads", "minutes", "no_train")
 #: Of networks whose inputs have one size.
 GPU = ("eager", "deterministic")
 DEPTHS, NETWORKS = ("more", "depths"), ("more", "networks")

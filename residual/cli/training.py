@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import DataDir, Device, Minutes, Settings
+from .options import DataDir, Device, Minutes, Settings, Threads, use_threads
 
 if TYPE_CHECKING:
     from ..recipes import TrainingRecipe
@@ -43,6 +43,7 @@ class RunAsked:
     ] = None
     settings: Settings = None
     device: Device = "auto"
+    threads: Threads = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False
     minutes: Minutes = None
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events.")] = False
@@ -64,6 +65,7 @@ def train_run(
     """
     from .. import distributed, recipes, run, signals
 
+    use_threads(asked.threads)
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
     settings = [*settings, *_short_forms(asked), *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):

@@ -16,6 +16,7 @@ from ..data.box_batches import BoxBatches
 from ..distributed import World
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
+from ..training.groups import one_thread_helps
 from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
 from ..training.step import distributed, left_as_it_was
@@ -129,6 +130,7 @@ def detection_work(
         meter,
         lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),
         AP50,
+        helps=lambda: one_thread_helps(device),
     )
     if not isinstance(model, AlternatingRCNN):
         return work

@@ -10,7 +10,7 @@ from ..device import full_float32
 from ..distributed import World
 from ..recipes import Recipe
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
-from .groups import has_dropout
+from .groups import has_dropout, one_thread_helps
 from .iteration import (
     Batches,
     CapturedIterations,
@@ -81,9 +81,14 @@ def classification_work(
         tell_groups_apart(model, group, recipe.batch.size // world.size // group)
         compile_regions(model)
     at_once = recipe.batch.size // world.size if fast else group
+    steps: list[Step] = []
+
+    def helps() -> str:
+        return one_thread_helps(device) if steps and steps[-1].waits_in_layers else ""
 
     def begin(optimizer: SGD, rate: Callable[[int], float]) -> Callable[[int], None]:
         step = Step(model, optimizer, at_once, world, meter, recipe.precision)
+        steps.append(step)
         iterate = EagerIterations(step, batches, rate, recipe.seed, world.rank)
         if not fast:
             return iterate
@@ -114,4 +119,4 @@ def classification_work(
             average_statistics(model, batches, iterations, group, world)
 
     layers = batch_norms(model)
-    return Work(meter, begin, ERRORS, layers, average if layers else None)
+    return Work(meter, begin, ERRORS, layers, average if layers else None, helps=helps)

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from ..busy import Busy
 from ..terminal import console
 
 #: Seconds between two updates of the live line, and between two plain lines.
@@ -56,6 +57,7 @@ class Display:
         self._shown = self._started[0]
         self._period = LIVE_SECONDS
         self._speed = 0.0
+        self._busy = Busy()
         #: When waiting was last looked at, and how long it was by then.
         self._waited = (self._started[0], 0.0)
         self.console = console(stderr=True)
@@ -76,13 +78,16 @@ class Display:
         """Whether it is time for another line. Between two lines nothing is read from the device."""
         return time.perf_counter() - self._shown >= self._period
 
-    def show(self, iteration: int, loss: float, error: float | None, waited: float = 0.0) -> None:
+    def show(
+        self, iteration: int, loss: float, error: float | None, waited: float = 0.0, helps: str = ""
+    ) -> None:
         """Show where the run is: training loss and error in percent since the last evaluation.
 
         Args:
             error: None where training has only a loss.
             waited: seconds spent waiting for images since the run began; a part of the time worth telling
                 is shown.
+            helps: what helps on a machine that is busy with other programs, where something does.
         """
         now = self._shown = time.perf_counter()
         self.measure(iteration)
@@ -95,6 +100,9 @@ class Display:
         place = f"{iteration:,} of {self.iterations:,}"
         errors = ", ".join(([] if error is None else [f"training {error:.2f} %"]) + self.evaluated)
         data = f"  waiting for data {100 * idle:.0f} %" if idle > WORTH_TELLING else ""
+        if (part := self._busy.part()) is not None:
+            data += f"  machine busy: without a core for {100 * part:.0f} % of the time"
+            data += f" ({helps} helps)" if helps else ""
         if self._live:
             self._live.update(self._line(place, errors, loss, left, data), refresh=True)
         else:

@@ -69,6 +69,11 @@ def has_dropout(model: nn.Module) -> bool:
     return any(isinstance(module, _DropoutNd) for module in model.modules())
 
 
+def one_thread_helps(device: torch.device) -> str:
+    """Return what helps on a busy machine where all threads work in each layer: that there is only one."""
+    return "--threads 1" if device.type == "cpu" and torch.get_num_threads() > 1 else ""
+
+
 class SideBySide:
     """A network several times over, with the same parameters and BN statistics of their own, a thread each.
 

@@ -94,6 +94,7 @@ class Work:
         finish: called after the last iteration with what says a sentence; None where nothing is left to do.
         rate: the learning rate of an iteration; None for the schedule's.
         batches: how many mini-batches were seen before an iteration; None for one an iteration.
+        helps: what helps where other programs take a core, as an option of the command; "" for nothing.
     """
 
     meter: Meter
@@ -103,6 +104,7 @@ class Work:
     finish: Callable[[Callable[[str], None]], None] | None = None
     rate: Callable[[int], float] | None = None
     batches: Callable[[int], int] | None = None
+    helps: Callable[[], str] = lambda: ""
 
 
 class Run:
@@ -280,7 +282,8 @@ class Run:
         if self.world.size == 1:
             self._check_finite()
         # What the other ranks have seen is not asked for between evaluations.
-        display.show(self.progress.iteration, *self.meter.read(World())[:2], self.batches.waited)
+        loss, error, _ = self.meter.read(World())
+        display.show(self.progress.iteration, loss, error, self.batches.waited, self.work.helps())
 
     def _log(
         self,

@@ -65,6 +65,11 @@ class Step:
             self._one_after_the_other(parts, iteration)
         self.optimizer.step(learning_rate)
 
+    @property
+    def waits_in_layers(self) -> bool:
+        """Whether this process's threads wait for each other in every layer."""
+        return self._beside is None
+
     def _side_by_side(
         self, count: int, parts: Sequence[tuple[Tensor, Tensor]], iteration: int | Tensor
     ) -> None:
