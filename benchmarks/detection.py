@@ -367,7 +367,7 @@ if __name__ == "__main__":
         benchmark,
         """\b
 Examples:
-  python benchmarks/detection.py --images 1 --passes 1 --out results/benchmarks/detection_cpu.json
+  python benchmarks/detection.py --tasks inference --images 1 --out results/benchmarks/detection_cpu.json
   python benchmarks/detection.py --device cuda --images 4 --passes 30
 """,
     )
