@@ -354,6 +354,24 @@ def begun_detector(few_shapes: Path, tmp_path_factory: pytest.TempPathFactory, c
     return out
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Any]:
+    """A process that tries command lines in children of its own (hostile/zygote.py)."""
+    from zygote import Zygote
+
+    made = Zygote()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def ground(zygote: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of every file that is read (hostile/ground.py)."""
+    from ground import lay
+
+    return lay(tmp_path_factory.mktemp("hostile") / "ground", zygote)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """The Hugging Face Hub on this machine, and caches of its files in the test's folder."""

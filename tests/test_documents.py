@@ -31,6 +31,8 @@ NOT_RUN = {
     "source .venv/bin/activate": "changes the shell that it is typed into",
     "make demo": "is residual reproduce degradation, which is run",
     "make docs": "makes the website; CI does",
+    "make test": "runs this",
+    "make test-slow": "takes an hour",
     "pip install 'deep-residual[detection]'": "installs",
     "pip install 'deep-residual[heic]'": "installs",
     "pip install 'deep-residual[hub]'": "installs",
