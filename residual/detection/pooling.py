@@ -59,8 +59,8 @@ def roi_align(map: Tensor, boxes: Tensor, size: int, stride: int, step: int = 1)
     y, down = _points(corners[:, 1], corners[:, 3], height, size, step)
     x, across = _points(corners[:, 0], corners[:, 2], width, size, step)
     n = y.shape[1]
-    places = (y[:, :, None, :, None] * width + x[:, None, :, None]).reshape(len(boxes) * n * n, -1)
-    weights = (down[:, :, None, :, None] * across[:, None, :, None]).reshape(places.shape)
+    places = (y[:, :, None, :, None] * width + x[:, None, :, None]).flatten(3).flatten(0, 2)
+    weights = (down[:, :, None, :, None] * across[:, None, :, None]).flatten(3).flatten(0, 2)
     table = _table(map)
     # The means are of as many numbers as cells that a position is a part of: gradients add up in float32.
     table = table.float() if table.requires_grad else table

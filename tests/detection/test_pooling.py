@@ -1,5 +1,7 @@
 """Regions pooled from rows of a table, against torchvision's kernels."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -55,6 +57,16 @@ def test_regions_are_those_of_torchvisions_kernels(kind: str, size: int, step: i
     got.backward(gradient)
     expected.backward(gradient)
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("pool", [roi_pool, roi_align])
+def test_where_nothing_is_proposed_no_region_is_pooled(pool: Callable[..., Tensor]) -> None:
+    map = map_of().requires_grad_()
+    none = pool(map, torch.empty(0, 4), 14, STRIDE, 2)
+    assert none.shape == (0, 6, 7, 7)
+    none.sum().backward()
+    assert map.grad is not None
+    assert not map.grad.any()
 
 
 @pytest.mark.parametrize("pooling", ["pool", "align"])
