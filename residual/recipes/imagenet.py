@@ -56,12 +56,15 @@ def _tiny_imagenet(name: str, model: ClassifierModel) -> Recipe:
 
     The networks are the paper's, stem and pooling as well: conv5_x's maps are 2 x 2 here. The size is the
     images' own, and the shorter sides are 64 to 88 in place of the 73 to 137 that are to 64 as 256 to 480
-    are to 224: above their own size images hold nothing more, and testing sees a shorter side of 73.
-    Batches of 128 as two BN groups of 64 at a rate of 0.1 are Section 4.2's: twice as many updates an epoch
-    as with 256. The rate falls after 1/3, 2/3 and 8/9 of the run, as is usual on ImageNet (epochs 30, 60
-    and 80 of 90: Goyal et al., arXiv 1706.02677), and not by the validation error, for which 16 evaluations
-    are too few. Published practice, not found by trials. 16 epochs of ResNet-18 are about two hours on two
-    cores in bfloat16.
+    are to 224. Tried at half of these sizes (32; 32 to 44, 37 to 69) on the training images of every
+    tenth class, a tenth of them held out, in 422 iterations: 76.5 % of the 1,000 held-out images wrong
+    against 79.5 %, 76.0 % of the training crops against 80.6 %.
+
+    All else is published practice, not found by trials. Batches of 128 as two BN groups of 64 at a rate
+    of 0.1 are Section 4.2's: twice as many updates an epoch as with 256. The rate falls after 1/3, 2/3
+    and 8/9 of the run, as is usual on ImageNet (epochs 30, 60 and 80 of 90: Goyal et al., arXiv
+    1706.02677), and not by the validation error, for which 16 evaluations are too few. 16 epochs of
+    ResNet-18 are about two hours on two cores in bfloat16.
     """
     epochs = 16
     return _imagenet(name, model).model_copy(
