@@ -140,22 +140,16 @@ def test_evaluations_come_every_few_epochs_and_the_rate_rises(
 
 @pytest.mark.slow
 def test_objects_of_three_sizes_are_found_by_the_defaults(tmp_path: Path, shown: Shown) -> None:
-    """voc-finetune at 48 pixels in place of 600; by the paper's settings the smallest are missed."""
+    """What voc-finetune sets, at 48 pixels in place of 600: discs of 5, squares of 14, triangles of 32."""
     data = write_shapes(tmp_path / "data", sides=((4, 6), (12, 16), (28, 36)))
-    small = [
-        s for s in SHAPES if not s.startswith(("detector.a", "detector.min", "data.scale", "schedule.w"))
-    ]
-    paper = [
-        *("detector.anchor_sizes=[10,20,40]", "detector.min_size=1.3", "detector.pooling=pool"),
-        *("detector.ignore_cross_boundary_anchors=true", "data.scale_range=[1,1]", "schedule.warmup=null"),
-    ]
-    found = {}
-    for name, own in (("ours", ["detector.anchor_sizes=[2.5,5,10,20,40]"]), ("paper", paper)):
-        settings = set_options([*small, *own, "schedule.iterations=400"])
-        shown("detect", "train", "voc-finetune", *settings, "--data-dir", data, "--out", tmp_path / name)
-        found[name] = results_of(tmp_path / name)["test"]["classes"]
-    assert min(found["ours"].values()) > 60, found
-    assert found["paper"]["disc"] < found["ours"]["disc"] - 20, found
+    changed = ("detector.a", "detector.min", "data.scale", "schedule.w")
+    small = [setting for setting in SHAPES if not setting.startswith(changed)]
+    settings = set_options([*small, "detector.anchor_sizes=[2.5,5,10,20,40]", "schedule.iterations=400"])
+    told = shown("detect", "train", "voc-finetune", *settings, "--data-dir", data, "--out", tmp_path / "run")
+    assert "will hardly be found" not in told.err
+    found = results_of(tmp_path / "run")["test"]["classes"]
+    assert set(found) == set(CLASSES)
+    assert min(found.values()) > 90, found
 
 
 def test_killed_and_resumed_is_the_same_run(
