@@ -1,6 +1,7 @@
 """What was tried, and what was found: the figures that ``make test-slow`` prints."""
 
 import resource
+import sys
 from collections import Counter
 
 #: What must not be, whatever is tried.
@@ -17,15 +18,15 @@ class Figures:
 
     def tried(self, what: str) -> None:
         self.tries[what] += 1
-        if not self.tries.total() % 50:
-            print(f"{dict(self.tries)}, {dict(self.ends)}, {len(self.faults)} kinds of faults", flush=True)
+        if not self.tries.total() % 20:
+            say(f"{dict(self.tries)}, {dict(self.ends)}, {len(self.faults)} kinds of faults")
 
     def note(self, how: str) -> None:
         self.ends[how] += 1
 
     def fault(self, kind: str, what: str) -> None:
         self.faults.setdefault(kind, []).append(what)
-        print(f"{kind}: {what}", flush=True)  # seen at once with pytest -s: the long tests take a while
+        say(f"{kind}: {what}")
 
     def print(self, title: str) -> None:
         counts = {kind: len(self.faults.get(kind, [])) for kind in FAULTS}
@@ -41,6 +42,11 @@ class Figures:
             f"{kind} ({len(what)}): {each}" for kind, what in self.faults.items() for each in distinct(what)
         ]
         assert not shown, "\n" + "\n".join(shown)
+
+
+def say(sentence: str) -> None:
+    """Print, past capsys: with ``pytest -s`` the long tests show at once what they find."""
+    print(sentence, file=sys.__stdout__, flush=True)
 
 
 def distinct(faults: list[str]) -> list[str]:
