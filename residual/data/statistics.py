@@ -163,8 +163,8 @@ def load_statistics(file: Path) -> Statistics | None:
         tensors, metadata = unpack(file)
     except InputError:
         return None
-    if CHECKSUM not in metadata:
-        return None  # of an earlier version, or of nobody
+    if CHECKSUM not in metadata or "about" not in metadata:
+        return None  # of an earlier version, or of another kind
     about = parse_json(metadata["about"], dict, ValueError)
     return Statistics(tensors["mean"], tensors["covariance"], about["images"], about["unreadable"])
 

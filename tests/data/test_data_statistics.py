@@ -11,6 +11,7 @@ from safetensors.torch import save
 from residual import InputError
 from residual.data.folder import FolderIndex, index_folder
 from residual.data.statistics import load_statistics, mean_of, measure, std_of, training_statistics
+from residual.tensors import pack
 
 
 def test_statistics_are_those_of_the_centre_crops(plain_colours: FolderIndex) -> None:
@@ -142,7 +143,17 @@ def test_damaged_statistics_are_measured_again(
     place = whole.index(right.mean.numpy().tobytes())
     older = save({"mean": right.mean, "covariance": right.covariance}, {"about": "{}"})
     flipped = whole[: place + 5] + bytes([whole[place + 5] ^ 4]) + whole[place + 6 :]
-    for content in (flipped, whole[:-4], whole.replace(b"images", b"imagex"), older, b"", b"{}", b"\0" * 99):
+    other = pack({"mean": right.mean})  # a file of ours, of another kind
+    for content in (
+        other,
+        flipped,
+        whole[:-4],
+        whole.replace(b"images", b"imagex"),
+        older,
+        b"",
+        b"{}",
+        b"\0" * 99,
+    ):
         assert content != whole
         file.write_bytes(content)
         found = training_statistics(plain_colours, 8, 9)
