@@ -32,6 +32,7 @@ from residual.device import (
 from residual.evaluation.metrics import Tally
 from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.inference.layers import layer_responses, layer_signals
+from residual.models.packed import PackedConv2d
 from residual.training.iteration import EagerIterations
 
 CUDA = torch.device("cuda:0")
@@ -251,7 +252,7 @@ class Watched:
 
     def hook(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         # Whether a network takes images of some size is asked with one, on the CPU.
-        if isinstance(module, nn.Conv2d) and len(inputs[0]) > 1:
+        if isinstance(module, nn.Conv2d | PackedConv2d) and len(inputs[0]) > 1:
             self.seen.add((module.training, self.depth > 0))
 
 

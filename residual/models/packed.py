@@ -72,4 +72,4 @@ def pack(model: nn.Module, dtype: torch.dtype) -> None:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and child.padding_mode == "zeros":
-                setattr(module, name, PackedConv2d(child))
+                setattr(module, name, PackedConv2d(child).train(child.training))

@@ -107,7 +107,7 @@ def test_damaged_images_are_skipped_and_counted(tmp_path: Path, shown: Shown, re
         (["evaluate", "w", "--dataset", "digits", "--views", "ten-crop"], "tested whole"),
         (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--crop", "99"], "does not fit"),
         (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--scales", "a,b"], "--scales a,b"),
-        (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--scales", "0"], "at least 1"),
+        (["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--scales", "0"], "a side is 1 to"),
         (
             ["evaluate", "w", "--dataset", "folder", "--data-dir", "data", "--save-scores", "w"],
             ".safetensors",
