@@ -269,7 +269,7 @@ def test_numbers_of_numpy_and_unknown_precisions(weights: Path) -> None:
     assert package.build_model("cifar_resnet8", classes=np.int64(3)).classes == 3
     found = package.load(weights).predict(smooth_image(), top=np.int64(2), batch=np.int32(1))
     assert len(found[0]) == 2
-    with pytest.raises(InputError, match="no precision 'float16'; did you mean bfloat16 or float32"):
+    with pytest.raises(InputError, match=r"no precision 'float16'; did you mean bfloat16\?"):
         package.load(weights, precision="float16")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"no precision torch\.bfloat16; did you mean bfloat16"):
         package.load(weights, precision=torch.bfloat16)  # type: ignore[arg-type]
