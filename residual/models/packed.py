@@ -1,9 +1,9 @@
 """Convolutions of a trained network on a CPU that keep their weights as the processor's kernel reads them.
 
 The library that PyTorch convolves with on a CPU (oneDNN) reads weights in blocks, whose form follows from the
-shapes; PyTorch orders them anew at every call. That is as much memory traffic as an image's maps are, so of a
-single image it is a third of the time (docs/performance.md). Here they stay in order as long as the shape of
-the input does. The kernels are the same, and so is every bit of what they return.
+shapes; PyTorch orders them anew at every call. That is as much memory traffic as an image's maps are, and a
+good part of a single image's time (docs/performance.md). Here they stay in order as long as the shape of the
+input does. The kernels are the same, and so is every bit of what they return.
 """
 
 from typing import Any

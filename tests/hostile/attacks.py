@@ -4,8 +4,21 @@ import resource
 import sys
 from collections import Counter
 
+from hypothesis import HealthCheck, settings
+
 #: What must not be, whatever is tried.
 FAULTS = ("traceback", "hang", "above 2 GB", "no sentence", "wrong result after resume", "wrong exit code")
+
+
+def always_the_same(examples: int) -> settings:
+    """Return the settings of an attack: so many examples, the same ones each time, however long they take."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class Figures:

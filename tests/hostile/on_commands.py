@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from attacks import Figures
+from attacks import Figures, always_the_same
 from conftest import set_options
 from documents import settings_for
 from ground import CACHE, IN_FOLDERS, NO_FILE_NAMES, WITH_BOXES, files_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from zygote import MOST, Case, Zygote, copied
 
@@ -150,13 +150,7 @@ def attack(ground: Path, zygote: Zygote, examples: int, figures: Figures) -> Cou
     which = Counter[str]()
     names = {words: " ".join(words) for words, _ in commands()}
 
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @always_the_same(examples)
     @given(words=lines(paths))
     def one(words: list[str]) -> None:
         figures.tried("command lines")

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, GeneratorType
 
-from attacks import Figures, peak_memory
+from attacks import Figures, always_the_same, peak_memory
 from ground import Reader, damages, files_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from zygote import HANG, MOST
 
@@ -113,13 +113,7 @@ def damaged_files(
     names = files_of(ground)
     which = Counter[str]()
 
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @always_the_same(examples)
     @given(name=st.sampled_from(names), damage=damages())
     def one(name: str, damage: Callable[[bytes], bytes]) -> None:
         path = ground / name
