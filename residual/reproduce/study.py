@@ -29,6 +29,11 @@ AGAIN = "remove it, and give the same command again"
 AnyRecipe = Recipe | DetectionRecipe
 
 IMAGENET_CLASSES = 1000
+#: What a page says of a session: what sessions of one study share, unlike when and on what each began.
+ENVIRONMENT = (
+    *("command", "commit", "versions", "python", "device", "threads", "ranks", "platform"),
+    "departures",
+)
 #: Keys in which runs may differ from the paper's recipe without measuring something else.
 INCIDENTAL = (
     "name",
@@ -362,7 +367,7 @@ def environments(runs: Iterable[ClassifierRun]) -> list[tuple[str, dict[str, Any
     networks: dict[str, list[str]] = {}
     for one in runs:
         for session in one.sessions:
-            same = {k: v for k, v in session.items() if k not in ("started", "iteration", "data_dir")}
+            same = {key: session[key] for key in ENVIRONMENT if key in session}
             labels = networks.setdefault(json.dumps(same), [])
             if one.label not in labels:
                 labels.append(one.label)
