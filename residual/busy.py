@@ -19,7 +19,7 @@ def thread_seconds() -> tuple[float, float] | None:
     ran = stood = 0
     try:
         for file in Path("/proc/self/task").glob("*/schedstat"):
-            run, wait, _ = file.read_text().split()
+            run, wait, _ = file.read_text(encoding="ascii").split()
             ran, stood = ran + int(run), stood + int(wait)
     except (OSError, ValueError):  # a thread has ended meanwhile, or another kernel writes something else
         return None

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -106,6 +107,11 @@ def keep(path: Path, content: bytes) -> None:
     """Write what only saves time (a cache); where it cannot be written, everything works without it."""
     with suppress(OSError):
         replace_file(path, content)
+
+
+def checksum(content: str | bytes) -> str:
+    """Return eight hexadecimal digits that change with the content; they find accidents, not malice."""
+    return f"{zlib.crc32(_bytes(content)):08x}"
 
 
 def cache_folder() -> Path:

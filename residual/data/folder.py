@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DISTRIBUTION, InputError, nearest, printable
-from ..files import cache_folder, damaged, first_line, keep, parse_json, read_content, read_text
+from ..files import cache_folder, checksum, damaged, first_line, keep, parse_json, read_content, read_text
 from .images import FORMATS, READABLE, SUFFIXES
 from .labels import read_labels
 from .lists import ClassList, read_list
@@ -476,21 +475,17 @@ def _cached(root: Path) -> Listing:
     found = scan(root, directories)
     content = about | {"directories": directories, "images": found.images, "others": found.others}
     text = json.dumps(content)
-    keep(file, f"{_checksum(text)}\n{text}".encode())
+    keep(file, f"{checksum(text)}\n{text}".encode())
     return found
 
 
 def _stored(file: Path) -> dict[str, Any]:
     """Return what the cache holds of a folder; nothing where there is none, or it is damaged."""
     try:
-        checksum, _, text = read_text(file).partition("\n")
-        return parse_json(text, dict, ValueError) if checksum == _checksum(text) else {}
+        noted, _, text = read_text(file).partition("\n")
+        return parse_json(text, dict, ValueError) if noted == checksum(text) else {}
     except (InputError, ValueError):
         return {}
-
-
-def _checksum(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

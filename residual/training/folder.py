@@ -19,7 +19,6 @@ import functools
 import io
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +32,7 @@ from ..errors import InputError
 from ..files import (
     as_json,
     as_json_line,
+    checksum,
     damaged,
     first_line,
     half_written,
@@ -218,7 +218,7 @@ class RunFolder:
 
     def recipe_checksum(self) -> str:
         """Return what tells the file of the recipe from any other."""
-        return f"{zlib.crc32(self.recipe_file.read_bytes()):08x}"
+        return checksum(self.recipe_file.read_bytes())
 
     def check_recipe(self) -> None:
         """Raise an InputError where the recipe is not what the run was begun with."""

@@ -2,7 +2,6 @@
 
 import io
 import os
-import resource
 import struct
 import warnings
 import zlib
@@ -15,6 +14,7 @@ import pytest
 import simplejpeg
 import torch
 from conftest import random_pixels, smooth_image
+from memory import memory_taken
 from PIL import Image
 
 from residual.data.crops import ScaleCrop, scaled
@@ -208,10 +208,10 @@ def test_one_pixel(tmp_path: Path) -> None:
 def test_huge_images_take_bounded_memory(tmp_path: Path) -> None:
     # A blank JPEG of 20,000 x 20,000 is small as a file; 1.2 GB decoded, 19 MB at an eighth.
     Image.new("L", (20_000, 20_000), 77).save(tmp_path / "huge.jpg")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    part = decode_part(tmp_path / "huge.jpg", ScaleCrop().at(torch.rand(3)))
+    with memory_taken() as taken:
+        part = decode_part(tmp_path / "huge.jpg", ScaleCrop().at(torch.rand(3)))
     assert part.mean() == pytest.approx(77, abs=1)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+    assert taken.bytes < 200e6
     with pytest.raises(
         DamagedImage, match=r"20,000 x 20,000 pixels, which take 1.6 GB to decode; 1.1 GB is what is used"
     ):

@@ -1,6 +1,5 @@
 """What was tried, and what was found: the figures that ``make test-slow`` prints."""
 
-import resource
 import sys
 from collections import Counter
 
@@ -69,8 +68,3 @@ def distinct(faults: list[str]) -> list[str]:
         where, _, what = fault.partition(": ")
         found.setdefault(f"{where.partition(' of ')[0]} {what[:60]}", fault[:600])
     return list(found.values())
-
-
-def peak_memory() -> int:
-    """Return the bytes that this process took at most, its libraries among them."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, GeneratorType
 
-from attacks import Figures, always_the_same, peak_memory
+from attacks import Figures, always_the_same
 from ground import Reader, damages, files_of
 from hypothesis import given
 from hypothesis import strategies as st
+from memory import memory_taken
 from zygote import HANG, MOST
 
 from residual import InputError
@@ -83,13 +84,14 @@ def paths_about(ground: Path, file: Path) -> list[Path]:
 def attack(ground: Path, name: str, all_readers: list[tuple[str, Reader]], figures: Figures) -> None:
     """Have every reader read a file, and each folder that it is in."""
     figures.tried("damaged files")
-    for path in paths_about(ground, ground / name):
-        for reader, read in all_readers:
-            found = outcome(read, path)
-            if found not in ("read", "refused"):
-                figures.fault(found.partition(":")[0], f"{reader} of {path.relative_to(ground)}: {found}")
-            figures.note(found if found in ("read", "refused") else "fault")
-    if peak_memory() > MOST:
+    with memory_taken() as taken:
+        for path in paths_about(ground, ground / name):
+            for reader, read in all_readers:
+                found = outcome(read, path)
+                if found not in ("read", "refused"):
+                    figures.fault(found.partition(":")[0], f"{reader} of {path.relative_to(ground)}: {found}")
+                figures.note(found if found in ("read", "refused") else "fault")
+    if taken.bytes > MOST:
         figures.fault("above 2 GB", name)
 
 
