@@ -309,7 +309,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
         for side, values in sides.items()
     ]
     title = f"Faster R-CNN, ResNet-101-C4, {HEIGHT} x {WIDTH}, {PROPOSALS} proposals"
-    print_table(console, title, "torchvision", "", rows)
+    print_table(console, title, "torchvision", rows)
     print_checks(console, result["checks"])
 
 

@@ -103,11 +103,16 @@ def write_json(result: dict[str, Any], out: Path | None) -> None:
 
 
 def print_table(
-    console: Console, title: str, against: str, last: str, rows: Sequence[Sequence[str]], **options: Any
+    console: Console,
+    title: str,
+    against: str,
+    rows: Sequence[Sequence[str]],
+    more: Sequence[str] = (),
+    **options: Any,
 ) -> None:
-    """Print what sides reached: images/s, the ratio to the side that they are held against, peak memory."""
+    """Print what sides reached: images/s, the ratio to the side they are held against, memory, and more."""
     table = Table(title=title, **options)
-    for heading in ("", "", "images/s", f"it / {against}", "min-max", "peak, GB", *([last] if last else [])):
+    for heading in ("", "", "images/s", f"it / {against}", "min-max", "peak, GB", *more):
         table.add_column(heading, justify="right" if heading else "left")
     for row in rows:
         table.add_row(*row)
