@@ -20,7 +20,7 @@ from residual import build_model
 from residual.class_names import CIFAR10_CLASSES, imagenet_classes
 from residual.cli import app
 from residual.data import cifar10
-from residual.models import cifar, highway, imagenet
+from residual.models import cifar, fitnet, highway, imagenet, maxout, nin
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import save_weights
@@ -321,6 +321,11 @@ class Stage:
         patch.setattr(imagenet, "WIDTHS", (4, 4, 8, 8))
         for depth in highway.LAYERS:
             patch.setitem(highway.LAYERS, depth, highway.Layers((2, 4, 4), (1, 1, 1), (3,)))
+        patch.setattr(nin, "FILTERS", ((4, 4, 4), (4, 4, 4), (4, 4)))
+        patch.setattr(maxout, "LAYERS", ((4, 8, 4, 4), (4, 8, 3, 4), (4, 5, 3, 2)))
+        patch.setattr(maxout, "UNITS", 4)
+        patch.setattr(fitnet, "CHANNELS", ((2, 2, 2, 4, 4), (4,) * 6, (4,) * 6))
+        patch.setattr(fitnet, "UNITS", 4)
         for depth in (18, 34, 50, 101, 152):
             block = BasicBlock if depth < 50 else BottleneckBlock
             patch.setitem(imagenet.TABLE_1, depth, (block, (1, 1, 1, 1)))
@@ -414,6 +419,7 @@ class Stage:
         for name in (
             "cifar10-resnet20",
             "cifar10-plain56",
+            "cifar10-maxout",
             "digits-resnet20",
             "digits-plain56",
             "digits-highway19",

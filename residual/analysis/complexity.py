@@ -5,6 +5,7 @@ knows no architecture, and a network of 1202 layers or of 144 million parameters
 """
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -114,12 +115,14 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
     seen: set[Any] = set()
     stages = [stage(name, tuple(x.shape[1:]), set(_dependencies(x, seen))) for name, x in maps.items()]
 
-    # What features() leaves out is the classifier: fully connected, it sees one position of any image.
+    # What features() leaves out is the classifier. Fully connected, it sees one position of any image; as a
+    # convolution (NIN) it gives scores at each position of the last map, of which the mean is taken.
     classifier = [layer for layer in layers if layer not in activations]
     for number, layer in enumerate(classifier, start=len(stages) + 1):
         name = "fc" if len(classifier) == 1 else f"fc{number}"
-        activations[layer] = layer.weight.shape[0]
-        stages.append(stage(name, (layer.weight.shape[0], 1, 1), set(layer.parameters())))
+        at = stages[-1].output_size[1:] if isinstance(layer, nn.Conv2d) else (1, 1)
+        activations[layer] = layer.weight.shape[0] * math.prod(at)
+        stages.append(stage(name, (layer.weight.shape[0], *at), set(layer.parameters())))
     return Complexity(input_size, tuple(stages))
 
 

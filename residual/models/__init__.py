@@ -11,9 +11,12 @@ from ..errors import InputError, nearest, whole_number
 from .blocks import BasicBlock
 from .cifar import CifarNetwork
 from .classifier import Classifier
+from .fitnet import FitNet
 from .highway import LAYERS as HIGHWAYS
 from .highway import HighwayNetwork
 from .imagenet import TABLE_1, ImageNetNetwork
+from .maxout import MaxoutNetwork
+from .nin import DeeplySupervisedNet, NetworkInNetwork
 from .own import build_own, is_own
 from .vgg import LAYERS, VGG
 
@@ -24,12 +27,20 @@ CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 PLAIN_DEPTHS = (18, 34)
 
+#: Networks of others that come in one depth, by the names that they are known by, and what the name fixes.
+SINGLE: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
+    "cifar_nin": (NetworkInNetwork, {}),
+    "cifar_dsn": (DeeplySupervisedNet, {}),
+    "cifar_maxout": (MaxoutNetwork, {}),
+    "cifar_fitnet19": (FitNet, {}),
+}
+
 #: Options that have a few values.
 CHOICES = {"shortcut": ("A", "B", "C"), "variant": ("v1", "v1.5"), "pool": ("torchvision", "caffe")}
 
 
 def model_names() -> list[str]:
-    """Return the names of the paper's networks."""
+    """Return the names of the paper's networks, and of those that it compares them with."""
     return [
         *(f"cifar_resnet{depth}" for depth in CIFAR_DEPTHS),
         *(f"cifar_plain{depth}" for depth in CIFAR_DEPTHS),
@@ -37,6 +48,7 @@ def model_names() -> list[str]:
         *(f"resnet{depth}" for depth in TABLE_1),
         *(f"plain{depth}" for depth in PLAIN_DEPTHS),
         *(f"vgg{depth}" for depth in LAYERS),
+        *SINGLE,
     ]
 
 
@@ -45,7 +57,7 @@ def build_model(name: str, **options: Any) -> Classifier:
 
     Args:
         name: ``cifar_resnet{6n+2}``, ``cifar_plain{6n+2}``, ``cifar_highway{19,32}``,
-            ``resnet{18,34,50,101,152}``, ``plain{18,34}`` or ``vgg{16,19}``.
+            ``resnet{18,34,50,101,152}``, ``plain{18,34}``, ``vgg{16,19}``, or one of ``SINGLE``.
         options: of the network's constructor: ``classes``, ``in_channels``; for residual networks
             ``shortcut`` ("A", "B", "C"); for those of Table 1 ``variant`` ("v1", "v1.5"); for those and VGG
             ``pool`` ("torchvision", "caffe"); for highway networks ``gate_bias``.
@@ -72,12 +84,12 @@ def build_model(name: str, **options: Any) -> Classifier:
 
 def depth_of(name: str) -> int:
     """Return how many weighted layers a network has, by its name: "cifar_resnet56" has 56."""
-    return _parse(name)[1]
+    return SINGLE[name][0].depth if name in SINGLE else _parse(name)[1]
 
 
 def is_plain(name: str) -> bool:
-    """Whether a network has no shortcuts, by its name: the paper's plain networks and VGG."""
-    return not _parse(name)[0].endswith(("resnet", "highway"))
+    """Whether a network has no shortcuts, by its name: the paper's plain networks, VGG and other rivals."""
+    return name in SINGLE or not _parse(name)[0].endswith(("resnet", "highway"))
 
 
 def last_layer(model: Classifier) -> str:
@@ -92,6 +104,8 @@ def resolve(name: str) -> tuple[Callable[..., Classifier], dict[str, Any]]:
     """
     if is_own(name):
         return build_own, {"name": name}
+    if name in SINGLE:
+        return SINGLE[name]
     family, depth = _parse(name)
     if family in ("cifar_resnet", "cifar_plain"):
         if depth < 8 or depth % 6 != 2:

@@ -14,6 +14,7 @@ connected layers, equation (1) for vectors:
 torch.Size([4, 8])
 """
 
+import math
 from typing import Literal
 
 import torch.nn.functional as F
@@ -33,14 +34,14 @@ Pool = Literal["torchvision", "caffe"]
 
 
 class CaffeMaxPool2d(nn.MaxPool2d):
-    """Max pooling with stride 2 as in the authors' files: no padding, sizes rounded up; of maps after a ReLU.
+    """Max pooling with stride 2 as in the authors' files: no padding, sizes rounded up.
 
-    A row and a column of zeros at the end do what ``ceil_mode`` does, since no value is less, and can be
+    A row and a column at the end, of what no value is less than, do what ``ceil_mode`` does, and can be
     exported to ONNX for any size.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), self.kernel_size, 2)
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), self.kernel_size, 2)
 
 
 class Residual(nn.Module):

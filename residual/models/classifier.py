@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 
 class Classifier(nn.Module):
     """What dense testing, layer responses and detection rely on.
@@ -15,6 +17,8 @@ class Classifier(nn.Module):
         depth: weighted layers, projections aside.
         plain: whether it has no shortcuts.
         small_images: whether it is made for images of 32 x 32, as those of Section 4.2.
+        whole_side: side of the images from which on fully connected layers see a map as they were trained to;
+            None where there are none that see a whole map.
 
     Shapes: x is a float tensor (N, in_channels, H, W), already preprocessed.
     """
@@ -24,6 +28,7 @@ class Classifier(nn.Module):
     depth: int
     plain: bool
     small_images = False
+    whole_side: int | None = None
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by its name in Table 1, each (N, C, h, w), first stage first."""
@@ -43,6 +48,21 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores (logits) of each image: (N, K)."""
         raise NotImplementedError
+
+    def objective(self) -> nn.Module:
+        """Return what is trained: the network by its scores' cross-entropy, or an ``Objective`` with it."""
+        return self
+
+    def taught_by(self, teacher: "Classifier") -> nn.Module:
+        """Return what is trained where a teacher gives hints.
+
+        Args:
+            teacher: a trained network, which becomes a part of what is returned and stays as it is.
+
+        Raises:
+            InputError: when this network learns from no teacher, or not from this one.
+        """
+        raise InputError("model.teacher: of the networks here only cifar_fitnet19 learns from a teacher")
 
 
 class StagedNetwork(Classifier):
@@ -95,8 +115,13 @@ class StagedNetwork(Classifier):
         return F.conv2d(self.last_map(x), fc.weight[:, :, None, None], fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The mean over (2, 3), taken so that its gradient is a map in channels-last format.
-        return self.classifier()(self.last_map(x).flatten(2).transpose(1, 2).mean(dim=1))
+        return self.classifier()(mean_of_positions(self.last_map(x)))
+
+
+def mean_of_positions(x: Tensor) -> Tensor:
+    """Global average pooling: (N, C, h, w) to (N, C)."""
+    # The mean over (2, 3), taken so that its gradient is a map in channels-last format.
+    return x.flatten(2).transpose(1, 2).mean(dim=1)
 
 
 def initialize(network: nn.Module) -> None:

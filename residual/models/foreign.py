@@ -16,17 +16,18 @@ from . import build_model
 from .blocks import BottleneckBlock
 from .cifar import CifarNetwork
 from .classifier import Classifier
+from .fitnet import FitNet
 from .highway import HighwayNetwork
 from .imagenet import ImageNetNetwork
+from .maxout import MaxoutNetwork
+from .nin import DeeplySupervisedNet, NetworkInNetwork
 from .own import is_own
 from .preprocessing import Preprocessing
 from .vgg import VGG
 
-#: Parts of names elsewhere, and what they are here.
+#: Parts of names elsewhere, and what they are here; of networks that are not here, the names are ours.
 RENAMED: dict[type[Classifier], dict[str, str]] = {
     CifarNetwork: {"fc.": "linear.", ".shortcut.": ".downsample."},
-    HighwayNetwork: {},
-    ImageNetNetwork: {},
     VGG: {
         "pre_logits.fc1.": "classifier.0.",
         "pre_logits.fc2.": "classifier.3.",
@@ -38,6 +39,10 @@ RENAMED: dict[type[Classifier], dict[str, str]] = {
 FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
     CifarNetwork: ("conv1.weight", "linear.weight"),
     HighwayNetwork: ("conv1.weight", "linear.weight"),
+    NetworkInNetwork: ("mlpconv1.0.weight", "scores.weight"),
+    DeeplySupervisedNet: ("mlpconv1.0.weight", "scores.weight"),
+    MaxoutNetwork: ("layer1.conv.weight", "linear.weight"),
+    FitNet: ("layer1.0.conv.weight", "linear.weight"),
     ImageNetNetwork: ("conv1.weight", "fc.weight"),
     VGG: ("features.0.weight", "classifier.6.weight"),
 }
@@ -61,7 +66,7 @@ def own_names(state: dict[str, Tensor], kind: type[Classifier]) -> dict[str, Ten
     """Return another library's state dict as a network of this kind names and shapes it here."""
     renamed = {}
     for name, tensor in state.items():
-        for theirs, ours in RENAMED[kind].items():
+        for theirs, ours in RENAMED.get(kind, {}).items():
             name = name.replace(theirs, ours)
         # A convolution over the whole 7x7 map is a fully connected layer on the flattened map.
         convolution = name.startswith("classifier.") and tensor.ndim == 4
@@ -83,7 +88,7 @@ def visible_options(state: dict[str, Tensor], name: str, network: Classifier) ->
     options: dict[str, Any] = {}
     if first in state and state[first].ndim == 4:
         options["in_channels"] = state[first].shape[1]
-    if last in state and state[last].ndim == 2:
+    if last in state and state[last].ndim >= 2:
         options["classes"] = state[last].shape[0]
     if "resnet" in name:
         for shortcut in ("A", "B", "C"):

@@ -25,7 +25,6 @@ from ..files import check_new, first_line, strict_json, written_whole
 from .classifier import Classifier
 from .inference import fold_batchnorm
 from .preprocessing import Preprocessing
-from .vgg import VGG
 from .weights import Weights
 
 #: The largest difference that ONNX Runtime's scores may have from PyTorch's, relative to the largest score.
@@ -83,9 +82,9 @@ def _need_packages() -> None:
 
 def _sizes(weights: Weights) -> tuple[int, int]:
     """Return the smallest side of images that the graph takes, and a side to check it at."""
-    if isinstance(weights.model, VGG):
-        # On maps smaller than 7 x 7 VGG repeats positions, for which the graph would need a branch.
-        return 224, 256
+    if side := weights.model.whole_side:
+        # On smaller maps VGG and Maxout repeat positions, for which the graph would need a branch.
+        return side, side + 32
     return (8, 32) if weights.model.small_images else (32, 128)
 
 

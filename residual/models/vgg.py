@@ -31,6 +31,8 @@ class VGG(Classifier):
     connected layers over a larger map instead, as [40] does.
     """
 
+    whole_side = 32 * SIDE
+
     def __init__(
         self, depth: int, classes: int = 1000, in_channels: int = 3, pool: Pool = "torchvision"
     ) -> None:

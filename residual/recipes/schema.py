@@ -85,6 +85,8 @@ class ClassifierModel(Model):
 
     #: Stages that stay as the weights have them, statistics included: 1 is conv1, 2 conv1 and conv2_x, ...
     freeze: int = Field(0, ge=0)
+    #: Trained weights of a network whose hints this one (FitNet) learns from, named as ``weights``.
+    teacher: str | None = None
     #: SHA-256 of a network of one's own (``name`` is FILE.py:FUNCTION), which the run notes as it begins.
     code: str | None = None
 

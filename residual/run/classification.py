@@ -23,17 +23,22 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import classifier_findings
 from .sources import open_source
-from .start import start_classifier
+from .start import start_classifier, teacher_of
 from .task import Task
 
 
 class ClassificationTask(Task):
-    """A recipe's network on its data; see ``Task``."""
+    """A recipe's network on its data; see ``Task``.
+
+    Attributes:
+        model: what is trained: the network, or its objective, with companions beside it.
+        network: what is tested and saved.
+    """
 
     command = ("residual", "train")
     deterministic = True
     one_size = True
-    model: Classifier
+    network: Classifier
     notes = ()
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, world: World) -> None:
@@ -61,7 +66,9 @@ class ClassificationTask(Task):
         if self.world.is_main:
             for note in self.source.notes:
                 print(f"note: {note}", file=sys.stderr)
-        self.model = begin.model
+        self.network = begin.model
+        teacher = teacher_of(self.recipe, self.source.classes)
+        self.model = self.network.taught_by(teacher) if teacher else self.network.objective()
         self.options = begin.options
         self.started_from = begun.started_from() if begun and kept else begin.note
         self._stored = begin.preprocessing
@@ -90,7 +97,7 @@ class ClassificationTask(Task):
 
     def _evaluate(self, split: str, final: bool = False) -> dict[str, Any]:
         """Return the metrics on a split; the final ones come with the scores, which are kept."""
-        model = for_inference(self.model, self.device)
+        model = for_inference(self.network, self.device)
         keep = final and split == self.split
         found = self.source.evaluate(model, self.preprocessing, split, self.world, keep_scores=keep)
         if keep:
@@ -113,7 +120,7 @@ class ClassificationTask(Task):
             print(f"{self.recipe.name}: measuring the final weights on {count:,} images", file=sys.stderr)
         found = {split: self._evaluate(split, final=True) for split in measured}
         return {
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": sum(p.numel() for p in self.network.parameters()),
             "train": found.get("train"),
             "validation": found.get("validation"),
             "best_validation_top1_error": run.progress.best,
@@ -152,7 +159,7 @@ class ClassificationTask(Task):
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         save_weights(
             folder,
-            self.model,
+            self.network,
             name=self.recipe.model.name,
             options=self.options,
             preprocessing=self.preprocessing,

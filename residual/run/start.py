@@ -111,6 +111,34 @@ def start_classifier(
     return Start(model, options, stored.preprocessing, note)
 
 
+def teacher_of(recipe: Recipe, classes: tuple[str, ...]) -> Classifier | None:
+    """Return the trained network that gives hints, None where the recipe names none.
+
+    Raises:
+        InputError: when there is none, it is damaged, or was trained on other classes or images.
+    """
+    named = recipe.model.teacher
+    if named is None:
+        return None
+    try:
+        stored = load_weights(Path(named))
+    except InputError as error:
+        raise InputError(
+            f"model.teacher: {error}; a teacher is trained by residual train cifar10-maxout --out {named}"
+        ) from None
+    # It is shown what the network is shown.
+    theirs = (stored.config.get("recipe") or {}).get("data") or {}
+    for key in ("dataset", "mean", "std"):
+        if theirs.get(key) != getattr(recipe.data, key):
+            raise InputError(
+                f"model.teacher: {named} was trained with data.{key} {theirs.get(key)}, and the recipe has "
+                f"{getattr(recipe.data, key)}; train it on the same images"
+            )
+    if stored.classes != classes:
+        raise InputError(f"model.teacher: {named} tells other classes apart; train it on the same images")
+    return stored.model
+
+
 def trained_network(wanted: Model, channels: int) -> Weights:
     """Return the trained classifier that a recipe's network starts from.
 

@@ -68,8 +68,8 @@ def classification_work(
     """Return what a run learns, for the training loop.
 
     Args:
-        model: on its device, in channels-last format; on a GPU its BN layers are replaced and its blocks
-            compiled, in place.
+        model: a network or an objective, on its device, in channels-last format; on a GPU its BN layers are
+            replaced and its blocks compiled, in place.
         batches: this rank's inputs and targets by iteration.
         recipe: its schedule in iterations.
         eager: on a GPU, run PyTorch's kernels one by one, without compiling and recording them.
@@ -87,7 +87,7 @@ def classification_work(
         return one_thread_helps(device) if steps and steps[-1].waits_in_layers else ""
 
     def begin(optimizer: SGD, rate: Callable[[int], float]) -> Callable[[int], None]:
-        step = Step(model, optimizer, at_once, world, meter, recipe.precision)
+        step = Step(model, optimizer, at_once, world, meter, recipe.precision, recipe.schedule.iterations)
         steps.append(step)
         iterate = EagerIterations(step, batches, rate, recipe.seed, world.rank)
         if not fast:

@@ -1,6 +1,7 @@
 """One optimisation step of classification."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import signals
 from ..distributed import World
 from ..errors import Interrupted
+from ..models.objective import Objective, Progress
 from .batchnorm import advance, advance_by, batch_norms, set_momentum
 from .groups import SideBySide, at_once
 from .sgd import SGD
@@ -25,13 +27,14 @@ class Step:
     """One step of SGD on a mini-batch, one BN group after the other, or several side by side (groups.py).
 
     Args:
-        model: on its device, in channels-last format.
+        model: on its device, in channels-last format: a network, or an objective with one.
         optimizer: over the same parameters.
         group: images that go through the network at a time: those that share their BN statistics, or, where
             the BN layers tell groups apart themselves (GroupedBatchNorm2d), this rank's whole share.
         world: gradients are averaged over its ranks.
         meter: receives the losses and errors.
         precision: as in the recipe; only "bfloat16" is an affair of the step.
+        iterations: of the whole run, for losses that change on the way.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Step:
         world: World,
         meter: "ErrorMeter",
         precision: str = "tf32",
+        iterations: int = 1,
     ) -> None:
         self.own = model
         self.model = distributed(model) if world.size > 1 else model
@@ -50,6 +54,7 @@ class Step:
         self.group = group
         self.meter = meter
         self.autocast = precision == "bfloat16"
+        self.iterations = iterations
         #: Made when it is first needed: by then it is known how large the images are.
         self._beside: SideBySide | None = None
 
@@ -77,7 +82,8 @@ class Step:
             self._beside = SideBySide(self.own, count)
         total: list[Tensor] = []
         found = []
-        with contextlib.closing(self._beside(parts, self._forward)) as results:
+        forward = functools.partial(self._forward, progress=self._progress(iteration))
+        with contextlib.closing(self._beside(parts, forward)) as results:
             for result in results:
                 signals.check()
                 # In the groups' order, whichever is done first: rounding depends on it.
@@ -104,7 +110,7 @@ class Step:
                     signals.check()
                 set_momentum(self.layers, number, len(parts))
                 with self._gradients_stay_here(number < len(parts)):
-                    scores, loss = self._forward(self.model, x, y)
+                    scores, loss = self._forward(self.model, x, y, self._progress(iteration))
                     (loss * (len(y) / images)).backward()
                 advance(self.layers, len(x))
                 self.meter.add(loss.detach(), scores.detach(), y, iteration)
@@ -112,7 +118,7 @@ class Step:
     def rehearse(self, inputs: Tensor, targets: Tensor) -> None:
         """Run both passes without an update, and without the other ranks; BN statistics advance."""
         for x, y in zip(inputs.split(self.group), targets.split(self.group), strict=True):
-            _, loss = self._forward(self.own, x, y)
+            _, loss = self._forward(self.own, x, y, 0.0)
             torch.autograd.grad(loss, [p for p in self.own.parameters() if p.requires_grad])
 
     def state(self) -> list[Tensor]:
@@ -120,13 +126,19 @@ class Step:
         model = [*self.own.parameters(), *self.own.buffers()]
         return [*model, *self.optimizer.velocities.values(), *self.meter.state()]
 
-    def _forward(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _progress(self, iteration: int | Tensor) -> Progress:
+        return iteration / self.iterations
+
+    def _forward(self, model: nn.Module, x: Tensor, y: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         """Return the scores of images, at least float32, and their mean loss."""
         # No cache: it would keep the graph's first copies of the weights.
         with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
-            scores = model(x)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        return scores, F.cross_entropy(scores, y)
+            outputs = model(x)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        outputs = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in outputs]
+        if isinstance(self.own, Objective):
+            return outputs[0], self.own.loss(outputs, y, progress)
+        return outputs[0], F.cross_entropy(outputs[0], y)
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
         """Only the last group's backward pass exchanges gradients between the ranks."""

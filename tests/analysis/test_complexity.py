@@ -11,7 +11,7 @@ import torchvision
 
 from residual.analysis.complexity import Complexity, complexity, default_input_size, headings, rows, to_json
 from residual.errors import InputError
-from residual.models import build_model, model_names
+from residual.models import SINGLE, build_model, model_names
 
 #: Parameters as torchvision's documentation and the public CIFAR-10 networks give them.
 PARAMETERS = {
@@ -31,6 +31,10 @@ PARAMETERS = {
     # By the files and the description of their authors, layer by layer.
     "cifar_highway19": 2_256_838,
     "cifar_highway32": 1_253_090,
+    "cifar_nin": 966_986,
+    "cifar_dsn": 966_986,
+    "cifar_maxout": 16_247_830,
+    "cifar_fitnet19": 2_742_102,
 }
 
 #: Multiply-adds (10^9) as printed: Table 1, Figure 3, and Section 4.1 for VGG.
@@ -73,7 +77,7 @@ def agrees(exact: int, unit: int, printed: str) -> bool:
 @pytest.mark.parametrize("name", [name for name in model_names() if name != "cifar_plain1202"])
 def test_networks_of_the_paper(name: str) -> None:
     counted = count(name)
-    assert re.fullmatch(rf"[a-z_]+{counted.layers}", name)
+    assert re.fullmatch(rf"[a-z_]+{counted.layers}", name) or counted.layers == SINGLE[name][0].depth
     # A plain network has the parameters of the residual one with option A, which adds none.
     if name.startswith("plain"):
         assert counted.parameters == count(name.replace("plain", "resnet"), shortcut="A").parameters
@@ -91,6 +95,16 @@ def test_vgg16_as_printed_leaves_out_the_fully_connected_layers() -> None:
     convolutions = sum(stage.multiply_adds for stage in counted.stages if stage.name.startswith("conv"))
     assert agrees(convolutions, 10**9, "15.3")
     assert not agrees(counted.multiply_adds, 10**9, "15.3")
+
+
+def test_a_classifier_that_is_a_convolution_counts_at_every_position() -> None:
+    """NIN by hand, on 32 x 32, 16 x 16 and 8 x 8 positions."""
+    counted = count("cifar_nin")
+    first = (3 * 25 * 192 + 192 * 160 + 160 * 96) * 32 * 32
+    second = (96 * 25 * 192 + 192 * 192 + 192 * 192) * 16 * 16
+    third = (192 * 9 * 192 + 192 * 192) * 8 * 8
+    assert [stage.multiply_adds for stage in counted.stages] == [first, second, third, 192 * 10 * 8 * 8]
+    assert counted.stages[-1].output_size == (10, 8, 8)
 
 
 def test_variant_costs_multiply_adds_and_no_parameters() -> None:

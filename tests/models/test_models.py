@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,8 @@ class Case:
                     strict=True,
                 )
             }
+        if self.name in MAPS:
+            return {name: (c, side(height), side(width)) for name, (c, side) in MAPS[self.name].items()}
         if self.name.startswith("cifar"):
             channels, halvings = [16, 16, 32, 64], [0, 0, 1, 2]
         else:
@@ -78,6 +81,40 @@ class Case:
         return torch.randn(number, 3, *self.sizes()[0])
 
 
+def _after(side: int, growth: int, window: int) -> int:
+    """A map's side after a layer that makes it grow, and pooling at stride 2 that reaches over the edge."""
+    return max(1, math.ceil((side + growth - window) / 2) + 1)
+
+
+def _maxout(side: int, layers: int) -> int:
+    for growth, window in ((1, 4), (-1, 4), (2, 2))[:layers]:
+        side = _after(side, growth, window)
+    return side
+
+
+NIN: dict[str, tuple[int, Callable[[int], int]]] = {
+    "mlpconv1": (96, lambda side: side),
+    "mlpconv2": (192, lambda side: _after(side, 0, 3)),
+    "mlpconv3": (192, lambda side: _after(_after(side, 0, 3), 0, 3)),
+}
+#: Of the paper's rivals: a stage's channels, and the side of its map by that of the images.
+MAPS: dict[str, dict[str, tuple[int, Callable[[int], int]]]] = {
+    "cifar_nin": NIN,
+    "cifar_dsn": NIN,
+    "cifar_maxout": {
+        "layer1": (96, lambda side: _maxout(side, 1)),
+        "layer2": (192, lambda side: _maxout(side, 2)),
+        "layer3": (192, lambda side: _maxout(side, 3)),
+    },
+    "cifar_fitnet19": {
+        "layer1": (48, lambda side: side),
+        "layer2": (80, lambda side: side // 2),
+        "layer3": (128, lambda side: side // 4),
+    },
+}
+#: Networks that see the whole map at once, so that images of these sizes give one position of scores.
+WHOLE = ("vgg16", "vgg19", "cifar_maxout", "cifar_fitnet19")
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     *(("cifar_resnet20", {"shortcut": shortcut}) for shortcut in "ABC"),
     ("cifar_resnet32", {}),
@@ -85,6 +122,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("cifar_plain20", {}),
     ("cifar_highway19", {}),
     ("cifar_highway32", {}),
+    *((name, {}) for name in ("cifar_nin", "cifar_dsn", "cifar_maxout", "cifar_fitnet19")),
     *(("resnet18", {"shortcut": shortcut}) for shortcut in "AC"),
     *(("resnet34", {"shortcut": shortcut}) for shortcut in "AB"),
     *(("resnet50", {"shortcut": shortcut}) for shortcut in "BC"),
@@ -129,7 +167,7 @@ class TestContract:
             assert list(features) == list(expected)
             assert scores.shape == (2, CLASSES)
             # VGG's fully connected layers need 7x7 positions, so these images give them one.
-            last = (1, 1) if case.name.startswith("vgg") else list(expected.values())[-1][1:]
+            last = (1, 1) if case.name in WHOLE else list(expected.values())[-1][1:]
             assert score_map.shape == (2, CLASSES, *last)
             scale = scores.abs().max().item()
             torch.testing.assert_close(score_map.mean(dim=(2, 3)), scores, rtol=0, atol=1e-5 * scale)
@@ -159,12 +197,19 @@ class TestContract:
             for name, module in case.model.named_modules()
             if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name and "gate" not in name
         ]
-        assert re.fullmatch(rf"[a-z_]+{len(layers)}", case.name)
+        assert case.model.depth == len(layers)
+        assert re.fullmatch(rf"[a-z_]+{len(layers)}", case.name) or case.name in MAPS
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("cifar_resnet20", {}), ("cifar_plain20", {}), ("resnet50", {"shortcut": "C"}), ("vgg16", {})],
+    [
+        ("cifar_resnet20", {}),
+        ("cifar_plain20", {}),
+        ("cifar_nin", {}),
+        ("resnet50", {"shortcut": "C"}),
+        ("vgg16", {}),
+    ],
 )
 def test_he_initialisation(name: str, options: dict[str, Any]) -> None:
     """N(0, 2/fan_in) [12]: mean and deviation of each layer within five standard errors."""
@@ -214,7 +259,18 @@ def test_torchvisions_weights_give_torchvisions_outputs(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["cifar_resnet8", "cifar_plain14", "cifar_highway32", "resnet18", "plain18", "resnet50", "vgg16"],
+    [
+        "cifar_resnet8",
+        "cifar_plain14",
+        "cifar_highway32",
+        "cifar_nin",
+        "cifar_maxout",
+        "cifar_fitnet19",
+        "resnet18",
+        "plain18",
+        "resnet50",
+        "vgg16",
+    ],
 )
 @pytest.mark.parametrize(("classes", "in_channels"), [(1, 1), (1001, 5)])
 def test_any_number_of_classes_and_channels(name: str, classes: int, in_channels: int) -> None:
@@ -271,6 +327,8 @@ def test_gradients_stay_in_channels_last_format(name: str, options: dict[str, An
     [
         ("resnet_50", {}, ["resnet_50", "did you mean", "resnet50"]),
         ("alexnet", {}, ["alexnet", "resnet"]),
+        ("cifar_fitnet20", {}, ["cifar_fitnet20", "did you mean cifar_fitnet19"]),
+        ("cifar_nin", {"pool": "caffe"}, ["cifar_nin has no option 'pool'"]),
         ("vgg", {}, ["vgg16"]),
         ("resnet51", {}, ["resnet51", "18, 34, 50, 101 or 152"]),
         ("plain50", {}, ["plain50", "18 or 34"]),
