@@ -225,7 +225,7 @@ def reproduce(
     if strange := sorted(given.keys() - allowed):
         raise InputError(f"{experiment} has no option {strange[0]!r}{nearest(strange[0], sorted(allowed))}")
     asked = ExperimentOptions(**{"out": chosen.group.out} | given)
-    chosen.call(asked)
+    chosen.do(asked)
     return asked.folder
 
 

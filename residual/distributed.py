@@ -117,6 +117,11 @@ def rank() -> int:
 _asked: int | None = None
 
 
+def asked_threads() -> int | None:
+    """Return the number of ``use_threads``, None where it was not called."""
+    return _asked
+
+
 def use_threads(count: int) -> None:
     """Compute on so many threads from here on, and decode on as many."""
     global _asked

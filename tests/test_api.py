@@ -118,10 +118,17 @@ def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
     assert residual.recipe("voc-finetune", values(BEGUN)).name == "shapes"
 
 
-def test_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no experiment 'table11'" in sentence_of(lambda: residual.reproduce("table11"))
     strange = sentence_of(lambda: residual.reproduce("report", out=tmp_path, networks=["resnet18"]))
     assert "report has no option 'networks'" in strange
-    out = residual.reproduce("table6", depths=[20], out=tmp_path, no_train=True)
+    strange = sentence_of(lambda: residual.reproduce("table2", dataset="tiny", out=tmp_path, no_train=True))
+    assert strange.startswith("there is no dataset 'tiny'; ")
+    used: list[int] = []
+    monkeypatch.setattr("residual.distributed.use_threads", used.append)
+    out = residual.reproduce("table6", depths=[20], out=tmp_path, no_train=True, threads=3)
+    assert used == [3]
     assert out == tmp_path
     assert "Table 6" in capsys.readouterr().out

@@ -18,7 +18,7 @@ COLUMNS = 6
 BOXED_SIDE, BOXED_COLUMNS = 384, 3
 
 #: More images than these would make a file that nothing opens.
-MOST = 600
+MOST, BOXED_MOST = 600, 210
 #: Frames of images whose class is known: what was seen is right, or wrong.
 RIGHT, WRONG = "#2a9d6f", "#c0392b"
 
@@ -58,13 +58,13 @@ def draw_boxed_sheet(images: Sequence[tuple[Image.Image, str]], file: Path) -> N
     """Write a PNG of images with their boxes, each with a text below.
 
     Args:
-        images: each already drawn, and its text; the first ``MOST`` are shown, as of ``boxed_thumbnail``.
+        images: each drawn, as of ``boxed_thumbnail``, and its text; the first ``BOXED_MOST`` are shown.
 
     Raises:
         InputError: as ``draw_sheet``.
     """
     check_new(file, "a contact sheet", ".png")
-    tiles = [_Tile(image, _short(text, 3, BOXED_SIDE // 7)) for image, text in images[:MOST]]
+    tiles = [_Tile(image, _short(text, 3, BOXED_SIDE // 7)) for image, text in images[:BOXED_MOST]]
     _write_sheet(tiles, file, BOXED_SIDE, BOXED_COLUMNS)
 
 

@@ -227,7 +227,7 @@ def predict(
 
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
-    from ..analysis.sheet import MOST, boxed_thumbnail, draw_boxed_sheet
+    from ..analysis.sheet import BOXED_MOST, boxed_thumbnail, draw_boxed_sheet
     from ..data.images import decode
     from ..detection.submission import as_json as rows
     from ..files import check_new, written_whole
@@ -268,7 +268,7 @@ def predict(
             if out:
                 with written_whole(targets[image]) as temporary:
                     drawn.save(temporary, "PNG")
-            if sheet and len(thumbnails) < MOST:
+            if sheet and len(thumbnails) < BOXED_MOST:
                 counts = Counter(item["class"] for item in objects)
                 told = ", ".join(f"{count} {name}" for name, count in counts.items())
                 thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {told or 'nothing'}"))

@@ -42,6 +42,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         metavar="N",
         help="Threads on a CPU (default: one a core); fewer leave cores to others and wait less for them.",
     ),

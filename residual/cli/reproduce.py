@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..signals import limited
 from .detect import BoxesDir, Scales, shorter_sides
 from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, Threads, takes, use_threads
@@ -90,6 +90,8 @@ class ExperimentOptions:
         """Return the study of Tables 2 to 5 and Figure 4 on the dataset that is asked for."""
         from ..reproduce.imagenet import FAMILIES
 
+        if self.dataset not in FAMILIES:  # the command line knows its choices, Python does not
+            raise InputError(f"there is no dataset {self.dataset!r}{nearest(self.dataset, FAMILIES)}")
         return self.study(FAMILIES[self.dataset])
 
     def study(self, family: "Family[T]") -> "Study[T]":
@@ -262,16 +264,17 @@ class Experiment:
     options: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
 
+    def do(self, asked: ExperimentOptions) -> None:
+        """Do the experiment; options that all have are seen to here."""
+        use_threads(asked.threads)
+        with limited(asked.minutes):
+            self.call(asked)
+
     def add_to(self, app: typer.Typer) -> None:
         name, group = self.call.__name__.replace("_", "-"), self.group
 
-        def call(asked: ExperimentOptions) -> None:
-            use_threads(asked.threads)
-            with limited(asked.minutes):
-                self.call(asked)
-
         changed = {"out": group.out or DatasetOut, "data_dir": group.data_dir}
-        command = takes(ExperimentOptions, self.options + group.options, **changed)(call)
+        command = takes(ExperimentOptions, self.options + group.options, **changed)(self.do)
         lines = [f"  residual reproduce {name} {words}".rstrip() for words in self.examples + group.examples]
         epilog = "\n".join(["\b", "Examples:", *lines, "", group.remark])
         app.command(name, help=self.call.__doc__, epilog=epilog)(command)

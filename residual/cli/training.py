@@ -142,7 +142,7 @@ def _check_kind(out: Path, kind: "type[TrainingRecipe]") -> None:
     from ..training.folder import RunFolder
 
     file = RunFolder(out).recipe_file
-    stored: TrainingRecipe | None = recipes.read(file) if file.is_file() else None
+    stored: TrainingRecipe | None = recipes.read(file, of_run=True) if file.is_file() else None
     if stored and not isinstance(stored, kind):
         command = recipes.KINDS[type(stored)][1]
         raise InputError(

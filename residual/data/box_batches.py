@@ -12,7 +12,7 @@ from ..device import send
 from ..errors import InputError
 from ..randomness import Stream, generator, mix
 from .boxes import AnnotatedImage, BoxDataset
-from .images import DamagedImage, decode, decode_part
+from .images import DamagedImage, decode, decode_part, fatal
 from .order import OrderedBatches
 from .threads import Prefetch, in_threads
 
@@ -126,7 +126,7 @@ class BoxBatches(OrderedBatches):
                 return load(annotated, partial(self.size, scale=scale), flipped, seed)
             except InputError as error:
                 if self.damaged == "fatal":
-                    raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None
+                    raise InputError(fatal(error, "data.damaged")) from None
                 self.unreadable[annotated.id] = last = str(error)
         raise InputError(
             f"{self.dataset.name}: none of {TRIES} images in a row can be read; the last: {last}"

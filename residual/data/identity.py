@@ -4,7 +4,6 @@ A run is resumed on the images that it was begun on, whatever their names are.
 """
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ def identity_of(names: Iterable[str], tensors: Iterable[Tensor], files: Sequence
     """
     found = hashlib.sha256()
     for name in names:
-        found.update(os.fsencode(name) + b"\0")
+        found.update(name.encode("utf-8", "surrogatepass") + b"\0")
     for tensor in tensors:
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(bytes_of(tensor.contiguous()))

@@ -101,6 +101,16 @@ class DamagedImage(InputError):
     """A file that is no whole image."""
 
 
+def fatal(reason: object, key: str) -> str:
+    """Return what ends a run in which an image that cannot be read is fatal.
+
+    Args:
+        reason: what is wrong with the image.
+        key: of the recipe, which decides that.
+    """
+    return f"{reason}; mend it and go on with --resume, or begin another run without it or with {key}=skip"
+
+
 def decode(path: Path, shorter_side: int | None = None) -> Tensor:
     """Return an image as uint8 RGB (3, H, W), upright.
 

@@ -18,7 +18,7 @@ from ..randomness import Stream, generator
 from .colour import ColourNoise
 from .crops import Crop
 from .folder import FolderIndex
-from .images import DamagedImage, decode_part
+from .images import DamagedImage, decode_part, fatal
 from .order import OrderedBatches
 from .threads import Prefetch
 
@@ -112,7 +112,7 @@ class StreamBatches(OrderedBatches):
         for position, reason in zip(chosen, reasons, strict=True):
             if reason is not None:
                 if self.damaged == "fatal":
-                    raise DamagedImage(f"{reason}; mend or remove it, or set data.folder.damaged=skip")
+                    raise DamagedImage(fatal(reason, "data.folder.damaged"))
                 self.unreadable[self.index.ids[position]] = reason
 
     def _from_later(self, iteration: int, pixels: np.ndarray) -> tuple[Tensor, list[str | None]]:

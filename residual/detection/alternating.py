@@ -115,12 +115,31 @@ def position(recipe: DetectionRecipe, iteration: int) -> Position:
 
 def rate(recipe: DetectionRecipe, iteration: int) -> float:
     """Return the learning rate: each step runs through a schedule by itself, the head's with their drops."""
-    assert recipe.steps is not None
     schedule = recipe.schedule
     place = position(recipe, min(iteration, schedule.iterations - 1))
-    drops = recipe.steps.head_drops if place.of_head else schedule.drops
-    own = schedule.model_copy(update={"iterations": max(place.length, 1), "drops": drops})
+    changed = {"iterations": max(place.length, 1), "drops": _own_drops(recipe, place)}
+    own = schedule.model_copy(update=changed)
     return learning_rate(own, iteration - place.first)
+
+
+def drops_of_steps(recipe: DetectionRecipe, iterations: int) -> list[int]:
+    """Return the iterations after which the rate is divided; it begins anew with each step.
+
+    Args:
+        iterations: of the whole run.
+    """
+    schedule = recipe.schedule.model_copy(update={"iterations": iterations})
+    recipe, found, first = recipe.model_copy(update={"schedule": schedule}), [], 0
+    while first < iterations:
+        place = position(recipe, first)
+        found += [place.first + round(drop * place.length) for drop in _own_drops(recipe, place)]
+        first = place.first + max(place.length, 1)
+    return found
+
+
+def _own_drops(recipe: DetectionRecipe, place: Position) -> tuple[float, ...]:
+    assert recipe.steps is not None
+    return recipe.steps.head_drops if place.of_head else recipe.schedule.drops
 
 
 def _ids(*modules: nn.Module) -> set[int]:

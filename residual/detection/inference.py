@@ -121,6 +121,7 @@ def _look(
     maps: list[list[Tensor]] = [[] for _ in images]
     factors: list[list[Tensor]] = [[] for _ in images]
     proposals: list[Tensor] = []
+    usual: list[tuple[Tensor, Tensor]] = []
     for shorter in scales:
         longer = round(how.longer_side * shorter / how.shorter_side)
         # A long image is left with nothing at a small scale, which is then not one of its scales.
@@ -136,6 +137,11 @@ def _look(
             for number, map_, scale in zip(numbers, here, scaled, strict=True):
                 maps[number].append(map_)
                 factors[number].append(scale)
+        if shorter == how.shorter_side:
+            usual = list(zip(here, scaled, strict=True))
+    for number, (map_, scale) in enumerate(usual):
+        if not maps[number]:  # too long for each of the scales that are asked for
+            maps[number], factors[number] = [map_], [scale]
     return [_View(member, m, f) for m, f in zip(maps, factors, strict=True)], proposals
 
 

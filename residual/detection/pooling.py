@@ -62,8 +62,6 @@ def roi_align(map: Tensor, boxes: Tensor, size: int, stride: int, step: int = 1)
     places = (y[:, :, None, :, None] * width + x[:, None, :, None]).flatten(3).flatten(0, 2)
     weights = (down[:, :, None, :, None] * across[:, None, :, None]).flatten(3).flatten(0, 2)
     table = _table(map)
-    # The means are of as many numbers as cells that a position is a part of: gradients add up in float32.
-    table = table.float() if table.requires_grad else table
     pooled = F.embedding_bag(places, table, mode="sum", per_sample_weights=weights.to(table.dtype))
     return _regions(pooled, (len(boxes), n, n), map)
 
@@ -95,7 +93,8 @@ def _points(first: Tensor, last: Tensor, length: int, size: int, step: int) -> t
     point = first[:, None, None] + (number + part) * side
     # What lies further out than the neighbour of the last position counts as zero.
     inside = (point >= -1) & (point <= length)
-    point = point.clamp(0, length - 1)
+    # Where a head's numbers overflow there are corners that are none, which have no position.
+    point = point.clamp(0, length - 1).nan_to_num(0)
     low = point.floor()
     high = (low + 1).clamp(max=length - 1)
     weight = torch.stack([low + 1 - point, point - low], dim=-1) * inside[..., None] / POINTS
@@ -103,8 +102,12 @@ def _points(first: Tensor, last: Tensor, length: int, size: int, step: int) -> t
 
 
 def _table(map: Tensor) -> Tensor:
-    """Return a map as the rows of its positions, (h*w, C): no copy where it is channels-last."""
-    return map[0].permute(1, 2, 0).flatten(0, 1)
+    """Return a map as the rows of its positions, (h*w, C): no copy where it is channels-last.
+
+    A position is a part of many cells of many regions: where the map learns, gradients add up in float32.
+    """
+    table = map[0].permute(1, 2, 0).flatten(0, 1)
+    return table.float() if table.requires_grad else table
 
 
 def _regions(pooled: Tensor, shape: tuple[int, int, int], map: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from ..data.box_batches import in_order
 from ..data.boxes import BoxDataset
+from ..data.images import fatal
 from ..distributed import World
 from ..errors import InputError
 from ..files import damaged as damaged_file
@@ -68,7 +69,7 @@ def detect_dataset(
             mine[number] = detect(members, [image], how)[0].cpu()
         except InputError as error:
             if damaged == "fatal":
-                raise InputError(f"{error}; mend or remove it, or set data.damaged=skip") from None
+                raise InputError(fatal(error, "data.damaged")) from None
             unusable[annotated.id] = f"{annotated.id}: {error}"
         if progress:
             progress(done)

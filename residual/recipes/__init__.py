@@ -62,24 +62,39 @@ def find(name: str, kind: type[Any] = Recipe) -> Any:
 
 
 @overload
-def read(path: Path) -> TrainingRecipe: ...
+def read(path: Path, *, of_run: bool = False) -> TrainingRecipe: ...
 
 
 @overload
-def read(path: Path, kind: type[R]) -> R: ...
+def read(path: Path, kind: type[R], of_run: bool = False) -> R: ...
 
 
-def read(path: Path, kind: type[Any] | None = None) -> Any:
+def read(path: Path, kind: type[Any] | None = None, of_run: bool = False) -> Any:
     """Return the recipe in a YAML file.
 
     Args:
         kind: that it is to be of; None for the kind that it is.
+        of_run: whether it is a run's, which an earlier version may have written.
 
     Raises:
         InputError: when it cannot be read, or naming the key that is wrong.
     """
     value = read_yaml(path)
+    if of_run and isinstance(value, dict):
+        value = _as_it_was_run(value)
     found: Any = DetectionRecipe if isinstance(value, dict) and "detector" in value else Recipe
     if kind not in (None, found):
         raise InputError(f"{path} is a recipe of {KINDS[found][1]}: {KINDS[found][1]} train {path}")
     return parse(value, str(path), found)
+
+
+def _as_it_was_run(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's recipe with what earlier versions did where theirs say nothing.
+
+    Alternating training had four steps of one length, a mini-batch an iteration, and one list of drops.
+    """
+    if value.get("training") != "alternating" or "steps" in value:
+        return value
+    schedule = value.get("schedule")
+    drops = schedule.get("drops", []) if isinstance(schedule, dict) else []
+    return value | {"steps": {"lengths": [1, 1, 1, 1], "head_batches": 1, "head_drops": drops}}

@@ -23,6 +23,8 @@ from .schema import (
     check_drops,
 )
 
+#: Pixels of an image's longer side in the network.
+LONGEST = 1 << 14
 #: Boxes of an image that are looked at one by one.
 Regions = Annotated[int, at_most(10**5, "all of them are in memory at a time")]
 
@@ -119,6 +121,10 @@ class Boxes(Lists):
         low, high = self.scale_range
         if not 0.1 <= low <= high <= 10:
             raise ValueError("scale_range is two rising numbers from 0.1 to 10")
+        if (longest := self.longer_side * high) > LONGEST:
+            raise ValueError(
+                f"scale_range and longer_side make images of {longest:,.0f} pixels; {LONGEST:,} is the most"
+            )
         if self.longer_side < self.shorter_side:
             raise ValueError(
                 f"longer_side {self.longer_side} is less than shorter_side {self.shorter_side}; set both"

@@ -377,9 +377,11 @@ def override(recipe: R, settings: list[str]) -> R:
     """Return the recipe with ``key.subkey=value`` settings applied, values written as in YAML."""
     value = recipe.model_dump(mode="json")
     named = {setting.partition("=")[0].strip() for setting in settings}
+    # Who says the one does not want the recipe's other.
     if "schedule.iterations" in named and "schedule.epochs" not in named:
-        # Who says how many iterations does not want the recipe's epochs.
         value["schedule"]["epochs"] = None
+    if "evaluate_epochs" in named and "evaluate_every" not in named:
+        value["evaluate_every"] = None
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

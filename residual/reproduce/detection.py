@@ -212,7 +212,7 @@ def _with_classifier(
     file, network = RunFolder(study.path(name, seed)).recipe_file, _network_of(name)
     folder = weights.get(network)
     if file.exists():
-        backbone = read(file, DetectionRecipe).detector.backbone
+        backbone = read(file, DetectionRecipe, of_run=True).detector.backbone
         if folder is None or (backbone.weights and Path(backbone.weights).resolve() == folder.resolve()):
             detector = recipe.detector.model_copy(update={"backbone": backbone})
             return recipe.model_copy(update={"detector": detector})

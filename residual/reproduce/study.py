@@ -296,7 +296,7 @@ class Study(Generic[T]):
         folder = RunFolder(self.path(network, seed))
         if not folder.results_file.exists():
             return None
-        recipe = read(folder.recipe_file, self.family.kind)
+        recipe = read(folder.recipe_file, self.family.kind, of_run=True)
         return self.family.run(
             network,
             folder.path,

@@ -51,6 +51,7 @@ class ClassificationTask(Task):
         if recipe.schedule.plateau and "validation" not in self.source.images:
             raise InputError("schedule.plateau follows the validation error; set data.validation, as 5000")
         self.images = self.source.images["train"]
+        self.mends = recipe.data.folder is not None and recipe.data.folder.damaged == "fatal"
         # Validation, where there is a split for it, is what the curve shows while choosing; the paper's
         # figures show the test error, which nothing here is chosen by.
         self.split = "validation" if "validation" in self.source.images else "test"

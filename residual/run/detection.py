@@ -66,6 +66,7 @@ class DetectionTask(Task):
         self._check_classes()
         self.test = load_boxes(data_dir, data, data.test, self.train.classes) if data.test else None
         self.images = len(self.train)
+        self.mends = data.damaged == "fatal"
         self.notes = [*self.train.notes, *(self.test.notes if self.test else ())]
         self.departures: list[str] = []
         self._skipped: dict[str, str] = {}

@@ -40,7 +40,7 @@ def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> 
     if not folder.checkpoints():
         raise InputError(f"{out} has no checkpoint yet; let it go on: residual train --resume --out {out}")
     task = task_of(recipe, data_dir, world)
-    check_same_data(folder, task.fingerprint(), resume=True)
+    check_same_data(folder, task, resume=True)
     task.start(folder)
     schedule = in_iterations(recipe, task.images)
     again = resume_command(task, out, data_dir)

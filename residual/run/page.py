@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves
 from ..analysis.page import part, render
+from ..detection.alternating import drops_of_steps
 from ..files import write_derived
 from ..recipes import DetectionRecipe, TrainingRecipe
 from ..training.folder import RunFolder
@@ -65,7 +66,14 @@ def write_page(
 def draw_curves(lines: Sequence[dict[str, Any]], recipe: TrainingRecipe, length: int) -> list[Markup]:
     """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page."""
     curves = curves_of(lines, isinstance(recipe, DetectionRecipe), "", PALETTE[0])
-    return draw_panels([curves], length, split_of(lines), drops_of(recipe.schedule, length, lines))
+    return draw_panels([curves], length, split_of(lines), _drops(recipe, length, lines))
+
+
+def _drops(recipe: TrainingRecipe, length: int, lines: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the iterations after which the rate was divided, or will be."""
+    if isinstance(recipe, DetectionRecipe) and recipe.steps:
+        return drops_of_steps(recipe, length)
+    return drops_of(recipe.schedule, length, lines)
 
 
 def draw_panels(

@@ -78,8 +78,7 @@ def train(
         return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
     task = task_of(recipe, data_dir, world)
-    data = task.fingerprint()
-    check_same_data(folder, data, resume)
+    data = check_same_data(folder, task, resume)
     task.start(folder if resume and folder.checkpoints() else None)
     schedule = in_iterations(recipe, task.images)
     if world.is_main and not resume and (few := _few_iterations(recipe, task.images, schedule.iterations)):
@@ -152,7 +151,8 @@ def with_own_code(recipe: R, asked: bool = False) -> R:
 def resume_command(task: Task, out: Path, data_dir: Path | None) -> str:
     """Return what to type to continue a run."""
     where = ["--data-dir", str(data_dir)] if data_dir else []
-    return shlex.join([*task.command, "--resume", "--out", str(out), *where])
+    threads = ["--threads", str(count)] if (count := distributed.asked_threads()) else []
+    return shlex.join([*task.command, "--resume", "--out", str(out), *where, *threads])
 
 
 def _keep_best(task: Task, folder: RunFolder, name: str, line: dict[str, Any]) -> None:
@@ -247,19 +247,30 @@ def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task
     return ClassificationTask(recipe, data_dir, world)
 
 
-def check_same_data(folder: RunFolder, data: dict[str, Any], resume: bool) -> None:
-    """Raise an InputError when a run is resumed on other images: it would be another run.
+def check_same_data(folder: RunFolder, task: Task, resume: bool) -> dict[str, Any]:
+    """Return what tells a task's data from others.
 
-    Earlier versions noted less of the images; what was noted has to be the same.
+    Earlier versions noted less of the images; what was noted has to be the same. Images that may have been
+    mended are noted.
+
+    Raises:
+        InputError: when a run is resumed on other images: it would be another run.
     """
+    data = task.fingerprint()
     before: dict[str, Any] = {}
     for session in reversed(folder.sessions() if resume else []):
         before |= session.get("data") or {}
     now = {key: data.get(key) for key in before}
     if before == now:
-        return
+        return data
     if before | {"content": None} == now | {"content": None}:
-        what = "the same names, but images, their classes or boxes have been replaced since"
+        if task.mends:
+            if distributed.rank() == 0:
+                print("note: not all images are what they were when the run was begun", file=sys.stderr)
+            return data
+        what = (
+            "the same names to train on, but images, their classes or boxes, or what is tested on, are others"
+        )
     else:
         what = f"then {before}, now {now}"
     raise InputError(
@@ -351,7 +362,7 @@ def _continue(
             "iteration": run.progress.iteration,
             "departures": task.departures,
             "started_from": task.started_from,
-            "recipe": run.folder.recipe_checksum(),
+            "settings": run.folder.recipe_checksum(),
             "data": data,
             "data_dir": str(data_dir.resolve()) if data_dir else None,
         }

@@ -18,7 +18,7 @@ from ..data.colour import ColourNoise
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
 from ..data.folder import FolderIndex, holds_classes, index_folder, parts_of, refuse_other_names
 from ..data.identity import identity_of
-from ..data.images import DamagedImage
+from ..data.images import DamagedImage, fatal
 from ..data.resident import ResidentBatches
 from ..data.statistics import Statistics, mean_of, std_of, training_statistics
 from ..data.stream import StreamBatches
@@ -93,7 +93,7 @@ class Source(ABC):
 
         def damaged(error: DamagedImage) -> None:
             if folder and folder.damaged == "fatal":
-                raise InputError(f"{error}; mend or remove it, or set data.folder.damaged=skip")
+                raise InputError(fatal(error, "data.folder.damaged"))
 
         images, views = self.labelled(split)
         found = evaluate(

@@ -21,6 +21,7 @@ class Task(ABC):
         command: whose option --resume continues such a run.
         images: of the training split.
         one_size: whether all inputs have one size.
+        mends: whether an image that cannot be read ends the run, which then goes on with it mended.
         deterministic: whether there are kernels that give the same bits each time.
         notes: on what was left out of the data.
         departures: in which ways the run differs from what its recipe says.
@@ -33,6 +34,7 @@ class Task(ABC):
     command: Sequence[str]
     images: int
     one_size: bool
+    mends: bool
     deterministic: bool
     notes: Sequence[str]
     departures: list[str]

@@ -1,9 +1,10 @@
 """Batch normalisation outside the network: statistics over groups, and their exact average after training.
 
 The paper's 128 images lie on two GPUs, so that BN sees 64 at a time. On a CPU a mini-batch goes through the
-network one BN group after the other, gradients adding up: less memory is in use at a time, and several ranks
-with a group each compute the same thing. On a GPU, where small networks are bound by the number of kernels,
-the whole mini-batch goes at once through BN layers that tell the groups apart.
+network one BN group after the other, or several side by side (groups.py), gradients adding up: less
+memory is in use at a time, and several ranks with a group each compute the same thing. On a GPU, where small
+networks are bound by the number of kernels, the whole mini-batch goes at once through BN layers that tell the
+groups apart.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,6 +17,7 @@ report.html          the run's page, which can be made again (run/page.py)
 import csv
 import functools
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ from ..files import (
 )
 from ..models.preprocessing import Preprocessing
 from ..recipes import DetectionRecipe, TrainingRecipe, differences, read
+from ..recipes.schema import read_yaml
 from ..tensors import pack, unpack
 from .checkpoint import list_checkpoints
 
@@ -111,7 +113,7 @@ class Session(Kept):
 
     data: dict[str, Any] | None = None
     data_dir: str | None = None
-    recipe: str | None = None
+    settings: str | None = None
     started_from: str | None = None
     device: str | None = None
     ranks: int | None = None
@@ -161,7 +163,7 @@ class RunFolder:
             if not file.is_file():
                 raise InputError(f"{path} holds no run to resume (there is no {file})")
             RunFolder(path).check_recipe()
-            stored: TrainingRecipe = read(file)
+            stored: TrainingRecipe = read(file, of_run=True)
             if recipe and (changes := differences(stored, recipe)):
                 raise InputError(
                     f"{path}: the run's recipe differs from the one asked for ({'; '.join(changes)}); "
@@ -190,7 +192,7 @@ class RunFolder:
         """
         if not self.recipe_file.is_file():
             raise InputError(f"{self.path} holds no run (there is no {self.recipe_file})")
-        recipe: TrainingRecipe = read(self.recipe_file)
+        recipe: TrainingRecipe = read(self.recipe_file, of_run=True)
         return recipe
 
     def open(self, recipe: TrainingRecipe, resume: bool) -> None:
@@ -217,16 +219,20 @@ class RunFolder:
         self._lock.release()
 
     def recipe_checksum(self) -> str:
-        """Return what tells the file of the recipe from any other."""
-        return checksum(self.recipe_file.read_bytes())
+        """Return what tells the recipe from any other; comments and the description decide nothing."""
+        value = read_yaml(self.recipe_file)
+        value = (
+            {key: value[key] for key in value if key != "description"} if isinstance(value, dict) else value
+        )
+        return checksum(json.dumps(value, sort_keys=True, default=str))
 
     def check_recipe(self) -> None:
         """Raise an InputError where the recipe is not what the run was begun with."""
-        begun = next((session["recipe"] for session in self.sessions() if session.get("recipe")), None)
+        begun = next((session["settings"] for session in self.sessions() if session.get("settings")), None)
         if begun and begun != self.recipe_checksum():
             raise InputError(
-                f"{self.recipe_file} was changed after the run was begun (its checksum was {begun}); put it "
-                "back as it was, or start another run with --out"
+                f"a value in {self.recipe_file} was changed after the run was begun; put it back as it was, "
+                "or start another run with --out"
             )
 
     def write_split(self, splits: Mapping[str, FolderIndex]) -> None:

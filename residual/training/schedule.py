@@ -15,14 +15,15 @@ def learning_rate(schedule: Schedule, iteration: int, plateaus: int = 0) -> floa
         plateaus: how many times the error has stopped falling so far (Section 3.4), each a division by 10.
 
     Section 4.2: 0.1, divided by 10 at 32k and 48k of 64k iterations; for 110 layers and more 0.01 for the
-    first 400 iterations, "and then go back to 0.1".
+    first 400 iterations, "and then go back to 0.1". A warm-up is never above the rate that it leads to.
     """
     if (warmup := schedule.warmup) and warmup.shape == "constant" and iteration < warmup.iterations:
-        return warmup.learning_rate
+        return min(warmup.learning_rate, schedule.learning_rate)
     if warmup and warmup.shape == "linear":
         length = min(warmup.iterations, max(schedule.iterations // 10, 1))
         if iteration < length:
-            low, high = warmup.learning_rate, schedule.learning_rate
+            high = schedule.learning_rate
+            low = min(warmup.learning_rate, high)
             return low + (high - low) * iteration / length
     drops = plateaus + sum(iteration >= round(drop * schedule.iterations) for drop in schedule.drops)
     return schedule.learning_rate / 10**drops

@@ -121,7 +121,9 @@ def test_damaged_images_are_replaced_named_and_counted(plain_colours: FolderInde
     assert "is no image that can be read" in batches.unreadable[plain_colours.ids[4]]
 
     fatal = stream(plain_colours, damaged="fatal")
-    with pytest.raises(DamagedImage, match=r"mend or remove it, or set data.folder.damaged=skip"):
+    with pytest.raises(
+        DamagedImage, match=r"mend it and go on with --resume, .* or with data.folder.damaged=skip"
+    ):
         list(map(fatal, range(3)))
 
 
@@ -147,7 +149,7 @@ def test_a_batch_of_damaged_images_is_filled_from_those_that_come_later(plain_co
     left = [int(plain_colours.path(position).stem) for position in second[:2]]
     assert sorted(set(seen(stream(plain_colours)(0)[0]))) == sorted(left)
     fatal = stream(plain_colours, damaged="fatal")
-    with pytest.raises(DamagedImage, match=r"mend or remove it"):
+    with pytest.raises(DamagedImage, match=r"mend it and go on"):
         fatal(0)
 
 

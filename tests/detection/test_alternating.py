@@ -1,13 +1,16 @@
 """The four steps of alternating training."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from detectors import small_detector, training_image
 
-from residual.detection.alternating import AlternatingRCNN, position
+from residual.detection.alternating import AlternatingRCNN, drops_of_steps, position
 from residual.detection.alternating import rate as alternating_rate
 from residual.errors import InputError
-from residual.recipes import DETECTION, DetectionRecipe, override
+from residual.recipes import DETECTION, DetectionRecipe, override, read
 from residual.training.sgd import SGD
 
 
@@ -57,6 +60,8 @@ def test_the_four_steps_are_as_long_as_the_authors() -> None:
     several = range(500, 280_000, 500)
     changes = [i for i in several if alternating_rate(recipe, i) != alternating_rate(recipe, i - 1)]
     assert changes == [60_000, 80_000, 110_000, 140_000, 200_000, 220_000, 250_000]
+    assert drops_of_steps(recipe, 280_000) == [60_000, 110_000, 200_000, 250_000]
+    assert drops_of_steps(recipe, 28) == [6, 11, 20, 25]
     assert alternating_rate(recipe, 279_999) == pytest.approx(1e-4)
     assert position(recipe, 280_000).batches.start == 80_000 + 2 * 60_000 + 80_000 + 2 * 60_000
 
@@ -97,3 +102,23 @@ def test_alternating_training_has_the_authors_steps_where_none_are_said() -> Non
     joint = DETECTION["voc07+12-resnet101"]
     assert joint.steps is None
     assert override(joint, ["training=alternating"]).steps == recipe_of().steps
+
+
+def test_a_run_of_an_earlier_version_keeps_its_four_steps(tmp_path: Path) -> None:
+    """They were of one length, a mini-batch an iteration, with one list of drops."""
+    before = recipe_of("schedule.iterations=110000", "schedule.drops=[0.6,0.9]").model_dump(mode="json")
+    del before["steps"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(before))
+    recipe = read(file, DetectionRecipe, of_run=True)
+    assert [position(recipe, i).step for i in (0, 27_499, 27_500, 55_000, 82_499, 82_500)] == [
+        0,
+        0,
+        1,
+        2,
+        2,
+        3,
+    ]
+    assert position(recipe, 110_000).batches.start == 110_000
+    assert drops_of_steps(recipe, 110_000)[:4] == [16_500, 24_750, 44_000, 52_250]
+    assert read(file, DetectionRecipe).steps == recipe_of().steps, "of a recipe of one's own"

@@ -120,3 +120,12 @@ def test_what_regions_are_pooled_from_is_computed_once(
     image = torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8)
     detect([model], [image], DetectionOptions(40, 64, refine=refine, scales=scales))
     assert len(calls) == times
+
+
+def test_an_image_too_long_for_every_scale_is_seen_at_the_usual_one() -> None:
+    model = small_detector(proposals=(60, 10)).eval()
+    image = torch.randint(256, (3, 8, 320), dtype=torch.uint8)
+    usual = DetectionOptions(shorter_side=48, longer_side=80, score_threshold=0.0)
+    several = replace(usual, scales=(12, 24))
+    (found,), (expected,) = detect([model], [image], several), detect([model], [image], usual)
+    assert torch.equal(found.boxes, expected.boxes)

@@ -125,3 +125,21 @@ def test_only_cells_that_conv5_reads_are_pooled(
     with torch.no_grad():
         quick = folded.box_head(folded.pool(folded.region_maps(ours), places))
     torch.testing.assert_close(quick, expected, rtol=1e-3, atol=1e-3 * largest)
+
+
+@pytest.mark.parametrize("pool", [roi_pool, roi_align])
+def test_gradients_of_many_regions_add_up_in_float32(pool: Callable[..., Tensor]) -> None:
+    """256 regions of one place: in bfloat16 a sum of ones would stay at 256, of which a cell has several."""
+    place = torch.tensor([[16.0, 16, 47, 47]]).expand(1024, 4)
+    map = torch.ones(1, 2, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    map.requires_grad_()
+    pool(map, place, 2, STRIDE).sum().backward()
+    assert map.grad is not None
+    assert map.grad.dtype == torch.bfloat16
+    assert map.grad.float().sum().item() == pytest.approx(1024 * 2 * 2 * 2, rel=0.01)
+
+
+def test_corners_that_are_no_numbers_are_no_positions() -> None:
+    regions = torch.tensor([[float("nan")] * 4, [0.0, 0, 64, 64]])
+    for pool in (roi_pool, roi_align):
+        assert pool(map_of(), regions, 2, STRIDE)[1].isfinite().all()

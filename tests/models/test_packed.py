@@ -1,5 +1,7 @@
 """Convolutions with packed weights: the same bits at every call, whatever shapes come in what order."""
 
+import copy
+import pickle
 import threading
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from residual import build_model
 from residual.device import packs_weights
-from residual.models.inference import for_inference
+from residual.models.inference import fold_batchnorm, for_inference
 from residual.models.packed import PackedConv2d
 
 pytestmark = pytest.mark.skipif(not packs_weights(torch.float32), reason="this processor packs no weights")
@@ -87,6 +89,27 @@ def test_threads_that_share_a_network_get_their_own_images_scores() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_packed_network_is_a_module_as_any_other() -> None:
+    """Gradients to the input, state dict, copies, files, precision: whatever order the weights are in."""
+    network, x = build_model("cifar_resnet8").eval(), torch.randn(2, 3, 32, 32)
+    folded, packed = fold_batchnorm(network), for_inference(network)
+    with torch.inference_mode():
+        expected = folded(x)
+        for _ in range(3):
+            packed(x)
+    assert any(m._held[1] for m in packed.modules() if isinstance(m, PackedConv2d))
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    for model, own in zip((folded, packed), inputs, strict=True):
+        model(own).sum().backward()
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-5)
+    assert packed.state_dict().keys() == folded.state_dict().keys()
+    folded.load_state_dict(packed.state_dict())
+    for model in (folded, copy.deepcopy(packed), pickle.loads(pickle.dumps(packed)), packed):
+        with torch.inference_mode():
+            torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert copy.deepcopy(packed).double()(x.double()).dtype == torch.float64
 
 
 def test_a_processor_that_packs_none_keeps_its_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:

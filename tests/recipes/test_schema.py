@@ -202,3 +202,20 @@ def test_bombs_of_aliases_are_not_written_out(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
     (tmp_path / "a.yaml").write_text("\n".join([*lines, "seed: *a11", "name: x"]))
     assert len(sentence_of(lambda: find(str(tmp_path / "a.yaml")))) < 3000
+
+
+def test_epochs_between_evaluations_take_the_place_of_iterations() -> None:
+    recipe = find("coco-resnet101", DetectionRecipe)
+    assert recipe.evaluate_every == 80_000
+    changed = override(recipe, ["evaluate_epochs=2"])
+    assert (changed.evaluate_epochs, changed.evaluate_every) == (2, None)
+
+
+def test_images_of_all_scales_have_a_longest_side() -> None:
+    with pytest.raises(
+        InputError, match=r"scale_range and longer_side make images of 80,000 pixels; 16,384 is"
+    ):
+        override(
+            find("coco-resnet101", DetectionRecipe),
+            ["data.scale_range=[1,10]", "data.longer_side=8000", "data.shorter_side=8000"],
+        )

@@ -117,8 +117,17 @@ def test_damaged_images_are_counted_and_listed(
     assert "2 images could not be read and were skipped" in capsys.readouterr().err
     assert "00.png" in (tmp_path / "run" / "unreadable.txt").read_text()
     fatal = small_recipe("imagenet-resnet18", "data.folder.damaged=fatal")
-    with pytest.raises(InputError, match=r"mend or remove it"):
+    fatal = override(fatal, ["checkpoint_every=1", "evaluate_every=100"])
+    with pytest.raises(InputError, match=r"mend it and go on"):
         run.train(fatal, tmp_path / "fatal", data_dir=data, device="cpu")
+    # What it says can be done.
+    for split, file in (("train", "ant/00.png"), ("val", "bee/01.png")):
+        shutil.copy(images / split / file, data / split / file)
+    assert (
+        run.train(None, tmp_path / "fatal", data_dir=data, device="cpu", resume=True)["unreadable_images"]
+        == 0
+    )
+    assert "note: not all images are what they were when the run was begun" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -210,7 +219,7 @@ def test_other_images_under_the_same_names_are_another_run(
     first.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one pixel's blue, in a file of the same size
     assert other.is_file()
     said = refused("train", "--resume", "--out", out)
-    assert "was begun on other images (the same names, but images, their classes or boxes have been" in said
+    assert "was begun on other images (the same names to train on, but images, their classes or boxes" in said
     assert "was begun on other images" in refused("finish", out)
     first.write_bytes(whole)
     # What earlier versions noted of the data was less: it has to agree.

@@ -32,3 +32,10 @@ def test_a_linear_warm_up_rises_to_the_rate_of_the_schedule() -> None:
     rates = [learning_rate(short, iteration) for iteration in range(4)]
     assert rates == pytest.approx([0.02, 0.06, 0.1, 0.1])
     assert override(find("cifar10-resnet20"), [*settings, "schedule.iterations=3"]).schedule.iterations == 3
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear"])
+def test_a_warm_up_is_never_above_the_rate_that_it_leads_to(shape: str) -> None:
+    settings = [f"schedule.warmup.shape={shape}", "schedule.warmup.learning_rate=0.01"]
+    schedule = override(find("cifar10-resnet20"), [*settings, "schedule.learning_rate=0.002"]).schedule
+    assert learning_rate(schedule, 0) == learning_rate(schedule, 1) == 0.002

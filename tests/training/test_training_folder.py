@@ -164,15 +164,18 @@ def test_whatever_a_killed_process_was_writing_is_swept_by_the_next(tmp_path: Pa
 
 
 def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
-    """One character of the seed, and the rest of the run would be another one's."""
+    """One character of the seed, and the rest of the run would be another one's; comments decide nothing."""
     recipe, folder = find("digits-resnet20"), RunFolder(tmp_path)
     folder.recipe_file.write_text(recipe.to_yaml())
     session = describe(CPU, 1)
     folder.add_session(session)  # of an earlier version, which noted no checksum
-    folder.add_session(session | {"recipe": folder.recipe_checksum()})
+    folder.add_session(session | {"settings": folder.recipe_checksum()})
     assert folder.check(tmp_path, None, resume=True) == recipe
+    said = recipe.to_yaml().replace("handwritten", "scribbled")
+    folder.recipe_file.write_bytes(f"# my first run\n{said}".replace("\n", "\r\n").encode())
+    assert folder.check(tmp_path, recipe, resume=True).seed == 0
     folder.recipe_file.write_text(recipe.to_yaml().replace("seed: 0", "seed: 1"))
-    assert "recipe.yaml was changed after the run was begun" in sentence_of(
+    assert f"a value in {folder.recipe_file} was changed after the run was begun" in sentence_of(
         lambda: folder.check(tmp_path, None, resume=True)
     )
 
