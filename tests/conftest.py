@@ -29,7 +29,7 @@ from residual.cli import main
 from residual.data.folder import FolderIndex, index_folder
 from residual.distributed import World
 from residual.evaluation.scores import Scores
-from residual.models import Classifier
+from residual.models import Classifier, inception, prelu_net
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import save_weights
 from residual.recipes import Recipe, find, override
@@ -252,6 +252,30 @@ def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> 
     while not happened():
         assert process.poll() is None, f"the run ended too early: {process.communicate()}"
         time.sleep(0.001)
+
+
+# --- networks ---
+
+
+#: Modules of GoogLeNet and BN-Inception: one in each stage, of each kind.
+KEPT = ("3a", "3c", "4a", "5b")
+
+
+def shrink_rivals(patch: pytest.MonkeyPatch) -> None:
+    """Give Inception networks a module of each kind, and PReLU-net narrow layers: as good a test."""
+    patch.setattr(prelu_net, "UNITS", 16)
+    patch.setattr(prelu_net, "FILTERS", ((8, 1), (8, 2), (8, 1), (8, 1)))
+    patch.setattr(inception, "WITH_AUXILIARY", ("inception4a",))
+    networks = {"GOOGLENET": inception.GoogLeNet, "BN_INCEPTION": inception.BNInception}
+    for name, network in networks.items():
+        table = {module: widths for module, widths in getattr(inception, name).items() if module in KEPT}
+        # Whole tables: an entry that is put back would be their last.
+        patch.setattr(inception, name, table)
+        layers = {
+            stage: [layer for layer in names if not layer.startswith("inception") or layer[-2:] in table]
+            for stage, names in network.layers_of_stages.items()
+        }
+        patch.setattr(network, "layers_of_stages", layers)
 
 
 # --- runs ---

@@ -126,30 +126,6 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
     return Complexity(input_size, tuple(stages))
 
 
-def whole_complexity(model: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
-    """Count any network of convolutions and fully connected layers as one stage, those beside each other too.
-
-    Args:
-        model: left as it is.
-        input_size: (C, H, W) of the images.
-    """
-    network = copy.deepcopy(model).to("meta").eval()
-    counts: Counter[str] = Counter()
-
-    def record(layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        counts["layers"] += 1
-        counts["activations"] += output[0].numel()
-        counts["multiply_adds"] += output[0].numel() * layer.weight[0].numel()
-
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(record)
-    scores = network(torch.empty(1, *input_size, device="meta"))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    stage = StageComplexity("all", tuple(scores.shape[1:]), parameters=parameters, **counts)
-    return Complexity(input_size, (stage,))
-
-
 def _without_memory(model: "Classifier") -> "Classifier":
     """Copy a network to the meta device, in evaluation mode, without copying its weights on the way."""
     memo: dict[int, Any] = {

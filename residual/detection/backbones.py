@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models import build_model
 from ..models.blocks import Block, BottleneckBlock, ZeroPadShortcut
+from ..models.cifar import CifarNetwork
 from ..models.classifier import Classifier, StagedNetwork
 from ..models.frozen import freeze_batch_norm
-from ..models.highway import HighwayNetwork
+from ..models.imagenet import ImageNetNetwork
 from ..models.vgg import SIDE, VGG
 
 
@@ -181,7 +182,7 @@ def make_backbone(network: Classifier) -> Backbone:
     """Return a classifier as a backbone; its BN layers stay as they are."""
     if isinstance(network, VGG):
         return VGGBackbone(network)
-    if isinstance(network, StagedNetwork) and not isinstance(network, HighwayNetwork):
+    if isinstance(network, CifarNetwork | ImageNetNetwork):
         return ResidualBackbone(network)
     raise InputError(f"{type(network).__name__} cannot be a detector's backbone")
 

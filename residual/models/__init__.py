@@ -15,9 +15,11 @@ from .fitnet import FitNet
 from .highway import LAYERS as HIGHWAYS
 from .highway import HighwayNetwork
 from .imagenet import TABLE_1, ImageNetNetwork
+from .inception import BNInception, GoogLeNet
 from .maxout import MaxoutNetwork
 from .nin import DeeplySupervisedNet, NetworkInNetwork
 from .own import build_own, is_own
+from .prelu_net import PReLUNet
 from .vgg import LAYERS, VGG
 
 __all__ = ["Classifier", "build_model", "depth_of", "is_plain", "last_layer", "model_names", "resolve"]
@@ -33,6 +35,10 @@ SINGLE: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
     "cifar_dsn": (DeeplySupervisedNet, {}),
     "cifar_maxout": (MaxoutNetwork, {}),
     "cifar_fitnet19": (FitNet, {}),
+    "googlenet": (GoogLeNet, {"batch_norm": False}),
+    "googlenet_bn": (GoogLeNet, {"batch_norm": True}),
+    "bn_inception": (BNInception, {}),
+    "prelu_net": (PReLUNet, {}),
 }
 
 #: Options that have a few values.

@@ -114,8 +114,12 @@ class StagedNetwork(Classifier):
         fc = self.classifier()
         return F.conv2d(self.last_map(x), fc.weight[:, :, None, None], fc.bias)
 
+    def scores_of(self, x: Tensor) -> Tensor:
+        """From the last map, (N, C, h, w), to the scores (N, K)."""
+        return self.classifier()(mean_of_positions(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier()(mean_of_positions(self.last_map(x)))
+        return self.scores_of(self.last_map(x))
 
 
 def mean_of_positions(x: Tensor) -> Tensor:

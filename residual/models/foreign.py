@@ -5,6 +5,7 @@ connected layers as convolutions. Public CIFAR-10 ResNets call the classifier ``
 projections ``shortcut`` or ``downsample``.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,11 @@ from .classifier import Classifier
 from .fitnet import FitNet
 from .highway import HighwayNetwork
 from .imagenet import ImageNetNetwork
+from .inception import BNInception, GoogLeNet
 from .maxout import MaxoutNetwork
 from .nin import DeeplySupervisedNet, NetworkInNetwork
 from .own import is_own
+from .prelu_net import PReLUNet
 from .preprocessing import Preprocessing
 from .vgg import VGG
 
@@ -35,6 +38,21 @@ RENAMED: dict[type[Classifier], dict[str, str]] = {
     },
 }
 
+#: What other libraries keep of a network that has done its work: GoogLeNet's auxiliary classifiers.
+LEFT_OUT: dict[type[Classifier], tuple[str, ...]] = {GoogLeNet: ("aux1.", "aux2.")}
+
+#: Layers of the public BN-Inception, which has the names of its Caffe files, and what they are here.
+STEM = {"conv1_7x7_s2": "conv1", "conv2_3x3_reduce": "conv2", "conv2_3x3": "conv3"}
+IN_MODULES = {
+    "1x1": "branch1",
+    "3x3_reduce": "branch2.0",
+    "3x3": "branch2.1",
+    "double_3x3_reduce": "branch3.0",
+    "double_3x3_1": "branch3.1",
+    "double_3x3_2": "branch3.2",
+    "pool_proj": "branch4.1",
+}
+
 #: The weights whose shapes tell the channels of the images and the number of classes.
 FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
     CifarNetwork: ("conv1.weight", "linear.weight"),
@@ -43,6 +61,9 @@ FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
     DeeplySupervisedNet: ("mlpconv1.0.weight", "scores.weight"),
     MaxoutNetwork: ("layer1.conv.weight", "linear.weight"),
     FitNet: ("layer1.0.conv.weight", "linear.weight"),
+    GoogLeNet: ("conv1.conv.weight", "fc.weight"),
+    BNInception: ("conv1.conv.weight", "fc.weight"),
+    PReLUNet: ("conv1.0.weight", "classifier.6.weight"),
     ImageNetNetwork: ("conv1.weight", "fc.weight"),
     VGG: ("features.0.weight", "classifier.6.weight"),
 }
@@ -64,13 +85,46 @@ def outline(name: str, **options: Any) -> Classifier:
 
 def own_names(state: dict[str, Tensor], kind: type[Classifier]) -> dict[str, Tensor]:
     """Return another library's state dict as a network of this kind names and shapes it here."""
+    if kind is BNInception and "last_linear.weight" in state:
+        return _public_bn_inception(state)
     renamed = {}
     for name, tensor in state.items():
+        if name.startswith(LEFT_OUT.get(kind, ())):
+            continue
         for theirs, ours in RENAMED.get(kind, {}).items():
             name = name.replace(theirs, ours)
         # A convolution over the whole 7x7 map is a fully connected layer on the flattened map.
         convolution = name.startswith("classifier.") and tensor.ndim == 4
         renamed[name] = tensor.flatten(1) if convolution else tensor
+    return renamed
+
+
+def _public_bn_inception(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the public BN-Inception's tensors as they are here, where convolutions have no biases.
+
+    BN takes the mean off again: a bias before it is a mean that is less by as much.
+    """
+    renamed: dict[str, Tensor] = {}
+    biases: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        layer, _, parameter = name.rpartition(".")
+        if layer == "last_linear":
+            renamed[f"fc.{parameter}"] = tensor
+            continue
+        plain = layer.removesuffix("_bn")
+        module = re.fullmatch(r"inception_(\d[a-e])_(.+)", plain)
+        inside = IN_MODULES.get(module[2]) if module else None
+        ours = f"inception{module[1]}.{inside}" if module and inside else STEM.get(plain, plain)
+        if plain != layer:
+            # Older files have them as rows.
+            renamed[f"{ours}.bn.{parameter}"] = tensor.flatten() if tensor.ndim else tensor
+        elif parameter == "bias":
+            biases[f"{ours}.bn.running_mean"] = tensor
+        else:
+            renamed[f"{ours}.conv.{parameter}"] = tensor
+    for name, bias in biases.items():
+        if name in renamed and renamed[name].shape == bias.shape:
+            renamed[name] = renamed[name] - bias
     return renamed
 
 

@@ -19,6 +19,10 @@ from .vgg import LAYERS
 #: Networks of Table 1 and Simonyan and Zisserman's, by the names that torchvision and timm have for them too.
 IMAGENET_NETWORKS = (*(f"resnet{depth}" for depth in TABLE_1), *(f"vgg{depth}" for depth in LAYERS))
 
+#: torchvision's GoogLeNet is not the description's. Its weights are for pixels from -1 to 1, whatever is said
+#: of them: torchvision's network takes ImageNet's mean and deviation off again.
+GOOGLENET, MIDDLE = {"googlenet": "googlenet_bn"}, (0.5, 0.5, 0.5)
+
 #: github.com/akamaster/pytorch_resnet_cifar10: by depth the first digits of the file's SHA-256, which are in
 #: its name as well, and the test error in % that the README there states.
 PUBLIC_CIFAR = {
@@ -60,7 +64,7 @@ class PublishedWeights:
 @functools.cache
 def catalogue() -> dict[str, PublishedWeights]:
     """Return all of them by name."""
-    known = [*(weights for name in IMAGENET_NETWORKS for weights in _of_torchvision(name))]
+    known = [*(weights for name in (*IMAGENET_NETWORKS, *GOOGLENET) for weights in _of_torchvision(name))]
     return {weights.name: weights for weights in [*known, *map(_of_cifar, PUBLIC_CIFAR)]}
 
 
@@ -90,13 +94,13 @@ def _of_torchvision(network: str) -> Iterator[PublishedWeights]:
         seen = weights.transforms()
         yield PublishedWeights(
             name,
-            network,
+            GOOGLENET.get(network, network),
             PublishedFile(name, weights.url, "sha256", match[1]),
             {
                 "variant": variant_of(network),
                 "classes": weights.meta["categories"],
-                "mean": seen.mean,
-                "std": seen.std,
+                "mean": MIDDLE if network in GOOGLENET else seen.mean,
+                "std": MIDDLE if network in GOOGLENET else seen.std,
                 "view": (seen.crop_size[0], seen.resize_size[0]),
             },
             "ImageNet",

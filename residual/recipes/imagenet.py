@@ -22,6 +22,9 @@ NETWORKS = {
     "vgg16": ClassifierModel(name="vgg16", pool="caffe"),
 }
 
+#: Networks of others in Tables 3 to 5, which only quote them, and the rates at which they begin.
+RIVALS = {"googlenet": 0.01, "bn_inception": 0.1, "prelu_net": 0.01}
+
 #: Those of them that are trained on Tiny ImageNet, and ResNet-18 with the two other shortcuts.
 TINY_NETWORKS = {
     **{name: NETWORKS[name] for name in ("plain18", "plain34", "resnet18")},
@@ -43,7 +46,7 @@ def _imagenet(name: str, model: ClassifierModel) -> Recipe:
         # trained for up to 60 x 10^4 iterations." VGG has no BN, and does not learn at 0.1.
         schedule=Schedule(
             iterations=600_000,
-            learning_rate=0.01 if name == "vgg16" else 0.1,
+            learning_rate=0.01 if name == "vgg16" else RIVALS.get(name, 0.1),
             drops=(),
             plateau=Plateau(),
         ),
@@ -81,6 +84,7 @@ def _tiny_imagenet(name: str, model: ClassifierModel) -> Recipe:
 
 IMAGENET = [
     *(_imagenet(name, model) for name, model in NETWORKS.items()),
+    *(_imagenet(name, ClassifierModel(name=name)) for name in RIVALS),
     *(_tiny_imagenet(name, model) for name, model in TINY_NETWORKS.items()),
     # The usual shorter schedule: 90 epochs, a tenth of the rate after 30 and 60.
     Recipe(

@@ -50,13 +50,13 @@ class NetworkComplexity:
 
     Attributes:
         method: as the paper calls it.
-        network: in ``build_model``; None for one that we have from torchvision alone.
+        network: in ``build_model``.
         shortcut: of a residual network.
         multiply_adds: "FLOPs" in 10^9, as printed; None where the paper gives none.
     """
 
     method: str
-    network: str | None
+    network: str
     shortcut: str | None
     multiply_adds: str | None
 
@@ -66,7 +66,9 @@ class NetworkComplexity:
 COMPLEXITY = (
     NetworkComplexity("VGG-16", "vgg16", None, "15.3"),
     NetworkComplexity("VGG-19", "vgg19", None, "19.6"),
-    NetworkComplexity("GoogLeNet", None, None, None),
+    NetworkComplexity("GoogLeNet", "googlenet", None, None),
+    NetworkComplexity("BN-inception", "bn_inception", None, None),
+    NetworkComplexity("PReLU-net A", "prelu_net", None, None),
     NetworkComplexity("plain-18", "plain18", None, "1.8"),
     NetworkComplexity("plain-34", "plain34", None, "3.6"),
     NetworkComplexity("ResNet-18", "resnet18", "A", "1.8"),

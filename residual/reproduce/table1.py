@@ -1,16 +1,11 @@
-"""Table 1 and Figure 3: how much the networks compute, beside those that the paper compares with.
-
-GoogLeNet is torchvision's (with BN, and 3x3 filters where the original has 5x5), since it is nowhere else. Of
-PReLU-net and BN-inception there is none in torchvision or timm.
-"""
+"""Table 1 and Figure 3: how much the networks compute, beside those that the paper compares with."""
 
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import torch
-import torchvision
 
-from ..analysis.complexity import Complexity, whole_complexity
+from ..analysis.complexity import Complexity
 from ..analysis.complexity import complexity as count
 from ..models import build_model
 from ..table import Table, TableRow
@@ -37,15 +32,13 @@ def complexity(out: Path) -> None:
             TableRow(
                 [
                     row.method,
-                    str(found.layers) if row.network else "",
+                    str(found.layers),
                     f"{found.parameters:,}",
                     f"{found.multiply_adds / 1e9:.3f}",
                     row.multiply_adds or "",
                     agreement(found.multiply_adds, row.multiply_adds) if row.multiply_adds else "",
                     f"{part:.1f} %",
-                ],
-                "" if row.network else "torchvision's, with BN",
-                dim=row.network is None,
+                ]
             )
         )
         content.append(
@@ -58,7 +51,10 @@ def complexity(out: Path) -> None:
                 "printed": row.multiply_adds,
             }
         )
-    caption = "One image of 3 x 224 x 224, 1000 classes; projections and fully connected layers included."
+    caption = (
+        "One image of 3 x 224 x 224, 1000 classes; projections and fully connected layers included. Layers "
+        "side by side (GoogLeNet, BN-inception) count one by one."
+    )
     title = "Complexity (Table 1, Figure 3)"
     Table(title, HEADINGS, rows, caption).publish(out, "complexity", {"input_size": SIZE}, content)
     plain34 = 100 * counted["plain-34"].multiply_adds / vgg19
@@ -73,9 +69,6 @@ def complexity(out: Path) -> None:
 def counted_of(row: NetworkComplexity) -> Complexity:
     """Return the exact counts of a network."""
     with torch.device("meta"):
-        if row.network is None:
-            rival = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False)
-            return whole_complexity(rival, SIZE)
         options = {"shortcut": row.shortcut} if row.shortcut else {}
         return count(build_model(row.network, **options), SIZE)
 

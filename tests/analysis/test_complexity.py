@@ -35,7 +35,15 @@ PARAMETERS = {
     "cifar_dsn": 966_986,
     "cifar_maxout": 16_247_830,
     "cifar_fitnet19": 2_742_102,
+    "googlenet": 6_998_552,
+    "googlenet_bn": 6_624_904,
+    "bn_inception": 11_285_224,
+    "prelu_net": 178_023_880,
 }
+
+#: Layers of networks that have some side by side: three before the modules, one after them. GoogLeNet's have
+#: six each; BN-Inception's seven, or five where the map is halved.
+SIDE_BY_SIDE = {"googlenet": 3 + 9 * 6 + 1, "googlenet_bn": 58, "bn_inception": 3 + 8 * 7 + 2 * 5 + 1}
 
 #: Multiply-adds (10^9) as printed: Table 1, Figure 3, and Section 4.1 for VGG.
 PRINTED_MULTIPLY_ADDS = {
@@ -46,10 +54,14 @@ PRINTED_MULTIPLY_ADDS = {
     "resnet101": "7.6",
     "resnet152": "11.3",
     "vgg19": "19.6",
+    # As [12] gives model A, cut off.
+    "prelu_net": "19.0",
 }
 
-#: Parameters (10^6) as printed in Table 6.
+#: Parameters (10^6) as printed in Table 6, of NIN and PReLU-net A in their own descriptions.
 PRINTED_PARAMETERS = {
+    "cifar_nin": "0.97",
+    "prelu_net": "178",
     "cifar_highway19": "2.3",
     "cifar_highway32": "1.25",
     "cifar_resnet20": "0.27",
@@ -77,7 +89,9 @@ def agrees(exact: int, unit: int, printed: str) -> bool:
 @pytest.mark.parametrize("name", [name for name in model_names() if name != "cifar_plain1202"])
 def test_networks_of_the_paper(name: str) -> None:
     counted = count(name)
-    assert re.fullmatch(rf"[a-z_]+{counted.layers}", name) or counted.layers == SINGLE[name][0].depth
+    assert re.fullmatch(rf"[a-z_]+{counted.layers}", name) or counted.layers == SIDE_BY_SIDE.get(
+        name, SINGLE[name][0].depth
+    )
     # A plain network has the parameters of the residual one with option A, which adds none.
     if name.startswith("plain"):
         assert counted.parameters == count(name.replace("plain", "resnet"), shortcut="A").parameters

@@ -84,7 +84,7 @@ def everything(folder: Path) -> set[str]:
 
 def test_what_is_known_without_asking() -> None:
     known = catalogue()
-    assert len(known) == 15
+    assert len(known) == 16
     fifty = known["torchvision:resnet50"]
     assert fifty.file.url == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
     assert (fifty.file.algorithm, fifty.file.checksum) == ("sha256", "0676ba61")
@@ -96,6 +96,7 @@ def test_what_is_known_without_asking() -> None:
     assert known["torchvision:resnet50.v2"].about["view"] == (224, 232)
     assert known["torchvision:resnet18"].about["variant"] is None
     assert known["torchvision:vgg16"].file.name == "vgg16-397923af.pth"
+    assert known["torchvision:googlenet"].parameters == 6_624_904
     small = known["cifar:resnet110"]
     assert small.file.url.startswith("https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/")
     assert small.file.url.endswith("/pretrained_models/resnet110-1d1ed7c2.th")

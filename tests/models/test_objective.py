@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CPU, Call, Refused, assert_same_run, set_options, tensors_of
+from conftest import CPU, SMALL, Call, Refused, assert_same_run, set_options, shrink_rivals, tensors_of
 from safetensors.torch import load_file
 
 from residual import InputError, build_model
@@ -151,10 +151,32 @@ def test_resumed_exactly(recipe: str, tmp_path: Path, call: Call) -> None:
     out = train(f"cifar10-{recipe}", tmp_path / "run", call)
     assert_same_run(out, resumed(out, tmp_path / "resumed", call))
     # What was trained beside the network is in the checkpoint, and not in the weights.
-    kept = load_file(sorted(out.glob("checkpoint-*"))[-1])
-    beside = {name for name in kept if name.startswith("model/companions")}
+    beside = {name for name in checkpoint_of(out) if name.startswith("model/companions")}
     assert bool(beside) == (recipe == "dsn")
     assert not any(name.startswith(("network", "companions")) for name in tensors_of(out))
+
+
+@pytest.mark.parametrize("recipe", ["googlenet", "bn_inception", "prelu_net"])
+def test_networks_for_large_images_resume_exactly(
+    recipe: str, images: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_rivals(monkeypatch)
+    settings = [*SMALL, "schedule.iterations=6", "checkpoint_every=2", "evaluate_every=6"]
+    arguments = (
+        f"imagenet-{recipe}",
+        *set_options(settings),
+        "--data-dir",
+        images,
+        "--out",
+        tmp_path / "run",
+    )
+    assert call("train", *arguments) == 0
+    assert_same_run(tmp_path / "run", resumed(tmp_path / "run", tmp_path / "resumed", call))
+    assert ("model/companions.0.fc.weight" in checkpoint_of(tmp_path / "run")) == (recipe == "googlenet")
+
+
+def checkpoint_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted(run.glob("checkpoint-*"))[-1])
 
 
 # Iterations 4 and 5 of 6 are both of the second stage, or one of each.

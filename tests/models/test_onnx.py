@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import randomise, save_network
+from conftest import randomise, save_network, shrink_rivals
 from torch import Tensor, nn
 
 from residual import InputError, build_model
@@ -85,12 +85,16 @@ def test_every_preprocessing_is_in_the_graph(mean: Tensor, std: Tensor | None, t
         ("resnet18", {"shortcut": "B"}, None),
         ("resnet50", {"variant": "v1.5"}, 64),
         ("resnet18", {"pool": "caffe"}, None),
+        ("googlenet", {}, None),
+        ("bn_inception", {}, None),
+        ("prelu_net", {}, None),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
 )
 def test_every_family_is_exported(
-    name: str, options: dict[str, Any], size: int | None, tmp_path: Path
+    name: str, options: dict[str, Any], size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shrink_rivals(monkeypatch)
     mean = torch.rand(3, size, size) if size else torch.rand(3)
     assert_exported(weights_of(name, Preprocessing(mean), **options), tmp_path / "a.onnx", [(2, 64, 75)])
 
