@@ -38,8 +38,11 @@ def refuse_existing(path: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise an InputError where a file that is to be read is not there."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    if path.is_file():
+        return
+    if path.exists():
+        raise InputError(f"{path} is a {'folder' if path.is_dir() else 'device or a pipe'}, not a file")
+    raise InputError(f"there is no file {path}")
 
 
 def check_new(path: Path, what: str, *suffixes: str) -> None:

@@ -196,7 +196,7 @@ def test_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for read in (read_text, lambda path: read_json(path, dict)):
         assert sentence_of(lambda read=read: read(path)) == f"there is no file {path}"
-        assert sentence_of(lambda read=read: read(tmp_path)) == f"there is no file {tmp_path}"
+        assert sentence_of(lambda read=read: read(tmp_path)) == f"{tmp_path} is a folder, not a file"
     for content in (b"\xff\xfe", b"{", b"", b"[" * 100_000):
         path.write_bytes(content)
         said = sentence_of(lambda: read_json(path, list, "train it again"))
@@ -240,7 +240,7 @@ def test_no_more_is_read_than_a_text_of_ours_has(tmp_path: Path) -> None:
     assert "1,099,511,627,776 bytes" in sentence_of(lambda: read_text(path))
     path.unlink()
     os.mkfifo(path)
-    assert sentence_of(lambda: read_text(path)) == f"there is no file {path}"
+    assert sentence_of(lambda: read_text(path)) == f"{path} is a device or a pipe, not a file"
 
 
 def test_numbers_that_json_has_not(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import torch
 from ..class_names import CIFAR10_CLASSES
 from ..download import PublishedFile, fetch_folder
 from ..errors import InputError
+from ..files import check_file, read_content
 from .dataset import Dataset
 
 ARCHIVE = PublishedFile(
@@ -114,10 +115,10 @@ def _read_batch(layout: _Layout, path: Path) -> tuple[np.ndarray, list[int]]:
 
 def _read_classes(layout: _Layout, path: Path) -> tuple[str, ...]:
     """Return the names in the file, or the official ones where there is no file."""
+    if not os.path.lexists(path):
+        return CIFAR10_CLASSES
     try:
         names = layout.read_classes(path)
-    except FileNotFoundError:
-        return CIFAR10_CLASSES
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except _WrongFileError as error:
@@ -140,7 +141,7 @@ def _read_binary(path: Path) -> tuple[np.ndarray, list[Any]]:
 
 
 def _read_binary_classes(path: Path) -> list[str]:
-    return path.read_text(encoding="latin1").split()
+    return read_content(path).decode("latin1").split()
 
 
 def _read_pickled(path: Path) -> tuple[np.ndarray, list[Any]]:
@@ -189,6 +190,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _unpickle(path: Path) -> dict[Any, Any]:
     """Return a pickled dictionary with names as text: those of Python 2 are bytes."""
+    check_file(path)
     with path.open("rb") as file:
         try:
             content = _ArrayUnpickler(file, encoding="bytes").load()

@@ -394,4 +394,6 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
             )
         return None
     chosen = [there[name] for name, _, part in rows if part == split]
+    if not chosen:
+        raise damaged(file, f"it names no image for {split}", GONE)
     return index.subset(torch.tensor(chosen), f"{data_dir} ({len(chosen)} for {split})")

@@ -180,7 +180,10 @@ def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", ["", "image,class,split\na.png,ant\n", "image,class,split\na,b,c\n"])
+NO_SPLITS = ["", "image,class,split\na.png,ant\n", "image,class,split\na,b,c\n", "image,class,split\n"]
+
+
+@pytest.mark.parametrize("content", NO_SPLITS)
 def test_a_damaged_split_is_named(content: str, tmp_path: Path, images: Path) -> None:
     run = RunFolder(tmp_path)
     run.split_file.write_text(content)
