@@ -166,6 +166,8 @@ def load_statistics(file: Path) -> Statistics | None:
     if CHECKSUM not in metadata or "about" not in metadata:
         return None  # of an earlier version, or of another kind
     about = parse_json(metadata["about"], dict, ValueError)
+    if not (tensors.keys() >= {"mean", "covariance"} and about.keys() >= {"images", "unreadable"}):
+        return None
     return Statistics(tensors["mean"], tensors["covariance"], about["images"], about["unreadable"])
 
 

@@ -75,6 +75,8 @@ def train(
         # A new run's folder may lie in another run's, whose data are not meant.
         data_dir = data_dir or remembered_data_dir(out)
     if folder.results_file.exists():
+        if world.is_main:
+            folder.sweep()  # it may have been killed just after
         return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
     task = task_of(recipe, data_dir, world)

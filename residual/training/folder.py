@@ -14,6 +14,7 @@ results.json         the final numbers; where it is, the run is complete
 report.html          the run's page, which can be made again (run/page.py)
 """
 
+import contextlib
 import csv
 import functools
 import io
@@ -207,7 +208,7 @@ class RunFolder:
             self._lock.acquire()
             # Reading the data takes a while, in which another process may have begun a run here.
             self.check(self.path, recipe, resume)
-            remove_half_written(self.path, self.weights.name, self._new_best.name)
+            self._remove_half_written()
             if not self.recipe_file.exists():
                 replace_file(self.recipe_file, recipe.to_yaml())
         except Timeout:
@@ -217,6 +218,14 @@ class RunFolder:
 
     def close(self) -> None:
         self._lock.release()
+
+    def sweep(self) -> None:
+        """Remove what a process was writing when it was killed, unless another one works in the folder."""
+        with contextlib.suppress(Timeout, OSError), self._lock:
+            self._remove_half_written()
+
+    def _remove_half_written(self) -> None:
+        remove_half_written(self.path, self.weights.name, self._new_best.name)
 
     def recipe_checksum(self) -> str:
         """Return what tells the recipe from any other; comments and the description decide nothing."""

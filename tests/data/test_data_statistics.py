@@ -143,9 +143,9 @@ def test_damaged_statistics_are_measured_again(
     place = whole.index(right.mean.numpy().tobytes())
     older = save({"mean": right.mean, "covariance": right.covariance}, {"about": "{}"})
     flipped = whole[: place + 5] + bytes([whole[place + 5] ^ 4]) + whole[place + 6 :]
-    other = pack({"mean": right.mean})  # a file of ours, of another kind
+    others = pack({"mean": right.mean}), pack({"scores": right.mean}, {"about": "{}"})  # files of other kinds
     for content in (
-        other,
+        *others,
         flipped,
         whole[:-4],
         whole.replace(b"images", b"imagex"),

@@ -45,7 +45,9 @@ class Killed:
     def go_on(self, out: Path) -> Outcome:
         """Do what its user does: resume where there is a run, else begin it."""
         command = KINDS[self.kind][: 2 if self.kind == "detection" else 1]
-        words = [*command, "--resume"] if (out / "recipe.yaml").exists() else KINDS[self.kind]
+        # It has not been noted where the data lie until the first session is.
+        where = ["--data-dir", "voc"] if self.kind == "detection" else []
+        words = [*command, "--resume", *where] if (out / "recipe.yaml").exists() else KINDS[self.kind]
         return self.zygote.attempt(self.case(words, out))
 
     def attack(self, how: str, **dies: float) -> None:
