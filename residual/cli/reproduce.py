@@ -49,6 +49,10 @@ class ExperimentOptions:
     highway: Annotated[
         bool, typer.Option("--highway", help="Highway-19 and -32 as well, under the same recipe.")
     ] = False
+    rivals: Annotated[
+        bool,
+        typer.Option("--rivals", help="All of the table's rivals as well, and what each network costs."),
+    ] = False
     seeds: Annotated[
         str, typer.Option(metavar="N|A-B", help="Runs of each network: seeds 0 to N-1, or A to B, as 1-4.")
     ] = "1"
@@ -185,10 +189,13 @@ def signals_imagenet(asked: ExperimentOptions) -> None:
 
 def table6(asked: ExperimentOptions) -> None:
     """Table 6: test errors of ResNets on CIFAR-10."""
-    from ..reproduce import study, table6
+    from ..reproduce import rivals, study, table6
 
     depths = asked.chosen_depths() or table6.DEPTHS
-    table6.table6(asked.study(study.CIFAR10), depths, asked.chosen_seeds(), asked.highway)
+    runs = asked.study(study.CIFAR10)
+    made = table6.table6(runs, depths, asked.chosen_seeds(), asked.highway, asked.rivals)
+    if asked.rivals:
+        rivals.rivals(runs.out, *made)
 
 
 def figure6(asked: ExperimentOptions) -> None:
@@ -375,12 +382,13 @@ EXPERIMENTS = (
     Experiment(
         table6,
         CIFAR10,
-        (*DEPTHS, "seeds", "highway"),
+        (*DEPTHS, "seeds", "highway", "rivals"),
         (
             DATA,
             "--depths 20 56 --seeds 5",
             "--depths 110 --seeds 1-4 --minutes 55",
             f"--depths 20 --highway {SHORT}",
+            "--depths 20 --rivals --no-train",
             "--no-train",
         ),
     ),

@@ -15,7 +15,7 @@ from .study import ClassifierRun, Study
 #: The networks of Figure 1, and the depths of Figure 6 but for 1202 layers.
 FIGURE1 = ("plain20", "plain56")
 DEPTHS = (20, 32, 44, 56, 110)
-#: The paper's rivals in Table 6, of its own recipe here.
+#: The paper's nearest rivals in Table 6, of its own recipe here.
 HIGHWAYS = ("highway19", "highway32")
 #: The last one of the plain networks, and of Figure 6's residual networks before the panel of 1202 layers.
 #: "The error of plain-110 is higher than 60% and not displayed."
@@ -86,8 +86,8 @@ def figure6_panels(runs: Sequence[ClassifierRun]) -> list[Panel]:
 def by_kind(runs: Sequence[ClassifierRun]) -> tuple[list[ClassifierRun], list[ClassifierRun]]:
     """Return the plain and the residual networks, each from shallow to deep."""
     ordered = sorted(runs, key=lambda run: run.depth)
-    residual = [run for run in ordered if not run.plain and run.network not in HIGHWAYS]
-    return [run for run in ordered if run.plain], residual
+    plain = [run for run in ordered if run.network.startswith("plain")]
+    return plain, [run for run in ordered if run.network.startswith("resnet")]
 
 
 def curve(run: ClassifierRun) -> ErrorCurve:

@@ -59,7 +59,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     )
     responses = [(run, layers) for run in firsts if (layers := layer_studies.responses_in(run))]
     signals = [(run, moments) for run in firsts if (moments := layer_studies.signals_in(run))]
-    rows = table6.rows_of({*table6.DEPTHS, *(run.depth for run in curves.by_kind(runs)[1])}, runs)
+    rows = table6.rows_of([*{*table6.DEPTHS, *(run.depth for run in curves.by_kind(runs)[1])}], runs)
     plain = [run for run in firsts if run.network in curves.FIGURE1]
     figure4 = imagenet / "figure4.svg"
     text = render(

@@ -42,6 +42,7 @@ INCIDENTAL = (
     "evaluate_epochs",
     "checkpoint_every",
     "detector.backbone.weights",
+    "model.teacher",
 )
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
 OWN = ("schedule.warmup", "detector.backbone")
@@ -214,13 +215,21 @@ class Study(Generic[T]):
         Raises:
             InputError: for settings that are wrong or make it another experiment.
         """
-        original = override(self.family.recipe(network), [f"seed={seed}"])
+        original = override(self._taught_here(self.family.recipe(network), seed), [f"seed={seed}"])
         recipe = override(original, self.settings)
         for change in differences(original, recipe):
             key = change.partition(":")[0]
             if any(f"{key}.".startswith(f"{fixed}.") for fixed in self.family.fixed):
                 raise InputError(self.family.refusal)
         return recipe
+
+    def _taught_here(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
+        """Return a recipe whose teacher, if it has one, is the study's own run of that seed."""
+        if not isinstance(recipe, Recipe) or recipe.model.teacher is None:
+            return recipe
+        teacher = Path(recipe.model.teacher).name.removeprefix(self.family.prefix)
+        model = recipe.model.model_copy(update={"teacher": str(self.path(teacher, seed).resolve())})
+        return recipe.model_copy(update={"model": model})
 
     def runs(
         self, networks: Sequence[str], seeds: Sequence[int] = (0,), only: Sequence[str] | None = None
@@ -324,9 +333,22 @@ def among(known: Sequence[str], asked: Sequence[str] | None) -> Sequence[str]:
 def label_of(network: str) -> str:
     """Return a network's name in the paper's writing: "ResNet-20" for "resnet20", "ResNet-34 A"."""
     name, _, option = network.partition("-")
-    for own, papers in (("plain", "plain-"), ("resnet", "ResNet-"), ("highway", "Highway-"), ("vgg", "VGG-")):
-        name = name.replace(own, papers)
-    return f"{name} {option.upper()}".strip()
+    kind = name.rstrip("0123456789")
+    written = WRITTEN.get(kind, kind) + name.removeprefix(kind)
+    return f"{written} {option.upper() if len(option) == 1 else option}".strip()
+
+
+#: Kinds of networks in the paper's writing.
+WRITTEN = {
+    "plain": "plain-",
+    "resnet": "ResNet-",
+    "highway": "Highway-",
+    "vgg": "VGG-",
+    "fitnet": "FitNet-",
+    "nin": "NIN",
+    "dsn": "DSN",
+    "maxout": "Maxout",
+}
 
 
 def is_begun(path: Path, recipe: AnyRecipe) -> bool:

@@ -1,15 +1,18 @@
 """Table 6: test errors on CIFAR-10, ours beside the paper's and those of the systems that it quotes."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from ..models import depth_of
 from ..table import Table, TableRow, not_comparable
 from .curves import HIGHWAYS
 from .paper import TABLE6, TABLE6_OTHERS, CifarError
 from .study import ClassifierRun, Study, departures_of
 
 DEPTHS = tuple(TABLE6)
+#: The paper's rivals, of its own recipe here; FitNet's teacher comes before it.
+RIVALS = ("maxout", "nin", "dsn", "fitnet19", "fitnet19-hints", *HIGHWAYS)
 HEADINGS = ("method", "layers", "params", "paper, %", "ours, %", "seeds", "diff.", "time")
 NAMES = {"cifar10": "CIFAR-10", "digits": "handwritten digits"}
 
@@ -26,6 +29,7 @@ class CifarRow:
         parameters: of our network.
         seconds: training time, mean over the seeds.
         departs: whether the runs are of another schedule or dataset than the paper's.
+        network: what the study calls it.
     """
 
     published: CifarError | None
@@ -35,10 +39,15 @@ class CifarRow:
     parameters: int | None = None
     seconds: float | None = None
     departs: bool = False
+    network: str = ""
 
     @property
     def method(self) -> str:
-        return self.published.method if self.published else "ResNet"
+        if self.published:
+            return self.published.method
+        if self.network.startswith("plain"):
+            return "plain"
+        return "FitNet, no hints" if self.network in RIVALS else "ResNet"
 
     @property
     def mean(self) -> float | None:
@@ -90,31 +99,48 @@ def table6(
     depths: Sequence[int] = DEPTHS,
     seeds: Sequence[int] = (0,),
     highway: bool = False,
-) -> None:
+    rivals: bool = False,
+) -> tuple[list[CifarRow], list[ClassifierRun]]:
     """Run what is missing, print the table, and write it as table6.json and table6.md.
 
     Args:
         depths: of the residual networks.
         seeds: of the runs of each network.
         highway: whether to train the highway networks as well; runs of theirs that are there are shown.
+        rivals: whether to train all rivals.
+
+    Returns:
+        The rows, and the runs that they are made of.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``.
     """
     networks = [f"resnet{depth}" for depth in depths]
-    asked = [*networks, *HIGHWAYS] if highway else networks
-    runs = study.runs([*networks, *HIGHWAYS], seeds, only=asked)
-    rows = rows_of(depths, runs)
+    asked = [*networks, *(RIVALS if rivals else HIGHWAYS if highway else ())]
+    # Of those that nobody asks for are shown that are there: rivals, and plain networks beside them.
+    plain = [f"plain{depth}" for depth in depths] if rivals else []
+    others = [
+        name
+        for name in (*RIVALS, *plain)
+        if name in asked or any(study.complete(name, seed) for seed in seeds)
+    ]
+    runs = study.runs([*networks, *others], seeds, only=asked)
+    rows = rows_of(depths, runs, plain=bool(plain))
     as_table(rows, runs).publish(
         study.out,
         "table6",
         {"table": 6, "departures": departures_of(runs)},
         [asdict(row) | {"mean": row.mean, "std": row.std, "difference": row.difference} for row in rows],
     )
+    return rows, runs
 
 
-def rows_of(depths: Iterable[int], runs: Sequence[ClassifierRun]) -> list[CifarRow]:
-    """Return the table's rows: the quoted systems (highway networks ours too), then ResNets by depth."""
+def rows_of(depths: Sequence[int], runs: Sequence[ClassifierRun], plain: bool = False) -> list[CifarRow]:
+    """Return the table's rows: the quoted systems, ours too where they were run, then ResNets by depth.
+
+    Args:
+        plain: whether plain networks that were run have a row, which the paper's table has not.
+    """
 
     def row(published: CifarError | None, depth: int | None, network: str, quoted: bool) -> CifarRow:
         ours = [run for run in runs if run.network == network]
@@ -126,10 +152,18 @@ def rows_of(depths: Iterable[int], runs: Sequence[ClassifierRun]) -> list[CifarR
             ours[0].results["parameters"] if ours else None,
             statistics.mean(run.results["seconds"] for run in ours) if ours else None,
             bool(departures_of(ours)),
+            network,
         )
 
+    # What was published of FitNet is of one that was taught.
+    taught = {"fitnet19": "fitnet19-hints"}
+    names = {other: f"{other.method.lower()}{other.layers or ''}" for other in TABLE6_OTHERS}
+    quoted = [row(other, other.layers, taught.get(name, name), True) for other, name in names.items()]
+    names_alone = [*taught, *(f"plain{depth}" for depth in sorted(depths) if plain)]
+    alone = [row(None, depth_of(f"cifar_{name}"), name, False) for name in names_alone]
     return [
-        *(row(other, other.layers, f"{other.method.lower()}{other.layers}", True) for other in TABLE6_OTHERS),
+        *quoted,
+        *(one for one in alone if one.errors),
         *(row(TABLE6.get(depth), depth, f"resnet{depth}", False) for depth in sorted(depths)),
     ]
 

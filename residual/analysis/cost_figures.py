@@ -1,0 +1,125 @@
+"""Errors against what networks cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from .figures import INK, PALETTE, PANEL, STYLE, add_legend, style_axes
+
+OURS, RIVALS = PALETTE[0], PALETTE[1]
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """A network's errors in percent, and what it costs.
+
+    Attributes:
+        label: its name.
+        costs: above 0, one for each panel.
+        measured: our error, None where it was not run.
+        published: the one that was published, None where there is none or it is not to be compared.
+        joined: whether it is one of the networks that a line joins.
+    """
+
+    label: str
+    costs: Sequence[float]
+    measured: float | None
+    published: float | None
+    joined: bool
+
+
+def errors_against_costs(points: Sequence[CostPoint], costs: Sequence[str], error: str) -> Figure:
+    """Draw error (%) against each cost: filled where measured, hollow where published.
+
+    Args:
+        points: each with an error of one kind at least.
+        costs: what stands at the axes below.
+        error: what stands at the axis on the left.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(PANEL[0] * len(costs), PANEL[1] + 0.4), layout="constrained")
+        axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for number, (ax, cost) in enumerate(zip(axes, costs, strict=True)):
+            ax.set_xscale("log")
+            ax.set_xlabel(cost, color=INK)
+            _draw(ax, points, number)
+            style_axes(ax)
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.margins(0.18, 0.1)
+        axes[0].set_ylabel(error, color=INK)
+        kinds = {
+            "measured here": (INK, any(p.measured is not None for p in points)),
+            "published": ("white", any(p.published is not None for p in points)),
+        }
+        shown = {name: face for name, (face, there) in kinds.items() if there}
+        add_legend(
+            axes[0],
+            [Line2D([], [], color=INK, marker="o", linestyle="", mfc=face) for face in shown.values()],
+            list(shown),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+            borderaxespad=0.2,
+            borderpad=0,
+            columnspacing=1,
+        )
+    return figure
+
+
+def _draw(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
+    for kind, filled in (("measured", True), ("published", False)):
+        line = [p for p in points if p.joined and getattr(p, kind) is not None]
+        line.sort(key=lambda p: p.costs[number])
+        ax.plot(
+            [p.costs[number] for p in line],
+            [getattr(p, kind) for p in line],
+            color=OURS,
+            linewidth=1.4 if filled else 0.9,
+            linestyle="-" if filled else (0, (4, 2)),
+        )
+        for point in points:
+            if (value := getattr(point, kind)) is None:
+                continue
+            colour = OURS if point.joined else RIVALS
+            ax.plot(
+                [point.costs[number]],
+                [value],
+                color=colour,
+                marker="o",
+                markersize=6,
+                markerfacecolor=colour if filled else "white",
+                zorder=3,
+            )
+    # A network is named once, at what was measured.
+    named = sorted(points, key=_height)
+    for below, point in zip([None, *named], named, strict=False):
+        # Of two names that would lie on each other the lower one goes to the left.
+        close = below is not None and _close(below, point, number)
+        ax.annotate(
+            point.label,
+            (point.costs[number], _height(point)),
+            (-7, 0) if close else (7, 0),
+            textcoords="offset points",
+            ha="right" if close else "left",
+            va="center",
+            size=8,
+            color=INK,
+        )
+
+
+def _height(point: CostPoint) -> float:
+    value = point.published if point.measured is None else point.measured
+    assert value is not None
+    return value
+
+
+def _close(one: CostPoint, other: CostPoint, number: int) -> bool:
+    first, second = one.costs[number], other.costs[number]
+    return max(first, second) < 3 * min(first, second) and abs(_height(one) - _height(other)) < 0.5
