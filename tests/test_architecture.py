@@ -17,6 +17,7 @@ STOREYS = [
     {"cli"},
     {"reproduce"},
     {"inference", "run"},
+    {"localization"},
     {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},

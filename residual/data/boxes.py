@@ -26,6 +26,8 @@ FEW, ALIKE = 0.05, 0.8
 #: A box may reach so many pixels over the image's edge before it is worth telling: programs that annotate
 #: count pixels from 0 or from 1.
 TOLERANCE = 2.0
+#: The layouts of annotations that are read: detection's, and localization's.
+Layout = Literal["voc", "coco", "imagenet", "tiny-imagenet"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class BoxDataset:
     """Images with boxes in files.
 
     Attributes:
-        layout: "voc" or "coco".
+        layout: what it was read from.
         splits: of the dataset that were read together, as "2007/test".
         classes: names of the K classes, in the order of the labels.
         images: each a valid example, those without boxes too.
@@ -71,7 +73,7 @@ class BoxDataset:
         categories: the number of each class in the annotations' own counting, for submissions.
     """
 
-    layout: Literal["voc", "coco"]
+    layout: Layout
     splits: tuple[str, ...]
     classes: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
@@ -144,7 +146,7 @@ class Record:
 
 
 def make_box_dataset(
-    layout: Literal["voc", "coco"],
+    layout: Layout,
     splits: Sequence[str],
     records: Sequence[Record],
     classes: Sequence[str] | None,

@@ -33,7 +33,7 @@ TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
 @dataclass(frozen=True)
-class _Annotation:
+class VocAnnotation:
     """What an XML file says: the image's name and (width, height), None where it does not; the objects."""
 
     filename: str | None
@@ -41,7 +41,7 @@ class _Annotation:
     objects: tuple[Annotation, ...]
 
 
-NOTHING = _Annotation(None, None, ())
+NOTHING = VocAnnotation(None, None, ())
 
 
 def load_voc(
@@ -115,7 +115,7 @@ def _records(root: Path, listing: Path, boxes: bool, notes: list[str]) -> Iterat
             below = found[0].relative_to(folder).with_suffix("").as_posix()
             files = annotations.find(below, loosely=last[last_part(name)] == 1)
             where = files[0] if files else root / "Annotations" / f"{below}.xml"
-            read = _read(where, notes)
+            read = read_annotation(where, notes)
             if read is None:
                 continue
             content = read
@@ -150,7 +150,7 @@ def _the_one(found: list[Path], filename: str | None) -> Path | None:
     return chosen[0] if len(chosen) == 1 else None
 
 
-def _read(file: Path, notes: list[str]) -> _Annotation | None:
+def read_annotation(file: Path, notes: list[str]) -> VocAnnotation | None:
     """Return an annotation's content, None (and a note) where it is of no use."""
     if not file.is_file():
         notes.append(
@@ -178,7 +178,7 @@ def _read(file: Path, notes: list[str]) -> _Annotation | None:
             objects += _objects(element)
         except ValueError as error:
             notes.append(f"{file}: {error}; it is left out")
-    return _Annotation((root.findtext("filename") or "").strip() or None, size, tuple(objects))
+    return VocAnnotation((root.findtext("filename") or "").strip() or None, size, tuple(objects))
 
 
 def _objects(element: ElementTree.Element) -> list[Annotation]:

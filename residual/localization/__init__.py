@@ -1,0 +1,1 @@
+"""ImageNet localization (appendix C): where on an image its class is."""
