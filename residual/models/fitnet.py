@@ -113,8 +113,8 @@ class Hints(Objective):
         self.teacher = teacher.requires_grad_(False).eval()
         guided, hint = network.layer2[-1], teacher.layer2
         assert isinstance(guided, MaxoutConv)
-        # Filters of 2x2 make the teacher's 7 x 7 of the guided 8 x 8; of any image whose sides are multiples
-        # of 4 the teacher's map is a position smaller.
+        # Filters of 2x2 make the teacher's 7 x 7 of the guided 8 x 8: of images of any size its map is a
+        # position smaller.
         self.regressor = MaxoutConv(guided.channels, hint.channels, kernel=2, padding=0)
 
     def train(self, mode: bool = True) -> "Hints":
@@ -125,8 +125,8 @@ class Hints(Objective):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         scores, guided = self.network.scores_and_guided(x)
         with torch.no_grad():
-            hint = self.teacher.features(x)["layer2"]
-            taught = self.teacher(x)
+            _, hint, last = self.teacher.features(x).values()
+            taught = self.teacher.scores_of(last)
         return scores, self.regressor(guided), hint, taught
 
     def loss(self, outputs: Sequence[Tensor], targets: Tensor, progress: Progress) -> Tensor:

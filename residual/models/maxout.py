@@ -130,19 +130,20 @@ class MaxoutNetwork(Classifier):
     def score_map(self, x: Tensor) -> Tensor:
         x = self.features(x)["layer3"]
         if x.shape[2] < SIDE or x.shape[3] < SIDE:
-            return self._scores(x)[:, :, None, None]
+            return self.scores_of(x)[:, :, None, None]
         fc, last = self.hidden.fc, self.linear
         x = F.conv2d(self.drop(x), fc.weight.unflatten(1, (-1, SIDE, SIDE)), fc.bias)
         x = largest(x, self.hidden.pieces)
         return F.conv2d(self.drop(x), last.weight[:, :, None, None], last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._scores(self.features(x)["layer3"])
+        return self.scores_of(self.features(x)["layer3"])
 
     def _layers(self) -> Sequence[MaxoutConv]:
         return self.layer1, self.layer2, self.layer3
 
-    def _scores(self, x: Tensor) -> Tensor:
+    def scores_of(self, x: Tensor) -> Tensor:
+        """From the last map, (N, C, h, w), to the scores (N, K)."""
         # CUDA has no deterministic backward pass of adaptive pooling; a map of the right size needs none.
         x = x if x.shape[2:] == (SIDE, SIDE) else F.adaptive_avg_pool2d(x, SIDE)
         return self.linear(self.drop(self.hidden(self.drop(x.flatten(1)))))

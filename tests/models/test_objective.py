@@ -114,6 +114,12 @@ def test_a_teacher_stays_as_it_is_and_drops_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in objective.teacher.state_dict().items())
 
 
+@pytest.mark.parametrize("side", [8, 9, 11, 14, 17, 31, 32])
+def test_a_hint_is_a_position_smaller_than_the_guided_map(side: int) -> None:
+    _, guess, hint, _ = taught()(torch.randn(2, 1, side, side + 3))
+    assert guess.shape == hint.shape
+
+
 def step(
     objective: Objective, x: torch.Tensor, y: torch.Tensor, iteration: int, precision: str = "tf32"
 ) -> None:
