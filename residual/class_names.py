@@ -19,8 +19,16 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
     Each is that id and the name that torchvision gives it: ``("n01440764", "tench")``.
     """
-    lines = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
-    return tuple((line[:9], line[10:]) for line in lines)
+    return _listed("imagenet_classes.txt")
+
+
+@functools.cache
+def imagenet_det_classes() -> tuple[tuple[str, str], ...]:
+    """Return the 200 classes of ImageNet's detection task in the order of the development kit's numbers.
+
+    Each is a WordNet id and the kit's name, ``("n02672831", "accordion")``; the numbers are 1 to 200.
+    """
+    return _listed("imagenet_det_classes.txt")
 
 
 def readable(classes: Sequence[str]) -> list[str]:
@@ -35,3 +43,8 @@ def readable(classes: Sequence[str]) -> list[str]:
         found.append((match[2] or known.get(match[1], name)) if match else name)
     times = Counter(found)
     return [short if times[short] == 1 else name for short, name in zip(found, classes, strict=True)]
+
+
+def _listed(file: str) -> tuple[tuple[str, str], ...]:
+    lines = Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()
+    return tuple((line[:9], line[10:]) for line in lines)

@@ -14,7 +14,7 @@ import torch
 import typer
 from caffe import caffemodel, resnet, write_mean
 from conftest import BEGUN, ROOT, set_options, smooth_image, write_images
-from shapes import write_coco, write_devkit, write_shapes
+from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
 
 from residual import build_model
 from residual.class_names import CIFAR10_CLASSES, imagenet_classes
@@ -32,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Programs that our pages name: what begins with one of them is a command.
 PROGRAMS = ("residual ", "torchrun ", "make ", "source ", "pip ", "python ", "git ")
 #: Where the data of a table's further commands lie, if not where those of its first one do.
-OTHER_DATA = {"table8": "~/coco", "table9": "~/coco"}
+OTHER_DATA = {"table8": "~/coco", "table9": "~/coco", "table12": "~/ILSVRC"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def told_by_pages() -> Iterator[Told]:
             first = next((code.split() for code in codes if code.startswith("residual reproduce ")), None)
             table = line.startswith("|") and first is not None
             for code in codes:
-                if first and table and re.fullmatch(r"(table|figure)\d|signals", code):
+                if first and table and re.fullmatch(r"(table|figure)\d+|signals", code):
                     # "`residual reproduce table2 --data-dir ~/imagenet`, `table3`": the same for table3.
                     words = [*first[:2], code, *first[3:]]
                     if code in OTHER_DATA and "--data-dir" in words:
@@ -186,7 +186,7 @@ def settings_for(words: list[str]) -> list[str]:
         return IN_FOLDERS if words[1].startswith(("imagenet", "tiny-imagenet", "finetune")) else IN_MEMORY
     if words[0] != "reproduce" or words[1] in ("report", "complexity"):
         return []
-    if words[1] in ("table7", "table8", "table9"):
+    if words[1] in ("table7", "table8", "table9", "table12"):
         return WITH_BOXES
     return IN_FOLDERS if words[1] in IMAGENET_EXPERIMENTS else IN_MEMORY
 
@@ -382,6 +382,7 @@ class Stage:
 
     def _boxes(self) -> None:
         devkit = write_devkit(self.home / "VOCdevkit")
+        write_imagenet_det(self.home / "ILSVRC", devkit)
         # What is on the test images of 2012 is not public.
         for name in (devkit / "VOC2012/ImageSets/Main/test.txt").read_text().split():
             (devkit / "VOC2012" / "Annotations" / f"{name}.xml").unlink()

@@ -71,6 +71,54 @@ def write_coco(folder: Path, devkit: Path) -> Path:
     return folder
 
 
+#: What shapes are called in ImageNet's detection task: ping-pong ball, bookshelf, pizza.
+SYNSETS = ("n03942813", "n02870880", "n07873807")
+
+
+def write_imagenet_det(folder: Path, devkit: Path) -> Path:
+    """Write the images of a devkit in the layout of ImageNet's detection task.
+
+    Six for training, listed for the classes that they show, two more as negatives of the first class, which
+    have no boxes; ten for validation; four for testing.
+    """
+    lists = folder / "ImageSets" / "DET"
+    lists.mkdir(parents=True)
+    by_class: list[list[str]] = [[], [], []]
+    listed: dict[str, list[str]] = {"val": [], "test": []}
+    for part, split in (
+        *(("train", "2007/trainval"), ("val", "2012/trainval"), ("val", "2012/test")),
+        ("test", "2007/test"),
+    ):
+        below = "ILSVRC2014_train_0000/" if part == "train" else ""
+        images = folder / "Data" / "DET" / part / below
+        annotations = folder / "Annotations" / "DET" / part / below
+        images.mkdir(parents=True, exist_ok=True)
+        annotations.mkdir(parents=True, exist_ok=True)
+        for annotated in load_voc(devkit, [split], CLASSES).images:
+            name = f"ILSVRC_{part}_{annotated.id}"
+            Image.open(annotated.path).save(images / f"{name}.JPEG", quality=95)
+            if part != "test":
+                found = zip(annotated.boxes.int().tolist(), annotated.labels.tolist(), strict=True)
+                # Pixels from 0, the last one inside.
+                objects = [(SYNSETS[label], (x1, y1, x2 - 1, y2 - 1)) for (x1, y1, x2, y2), label in found]
+                (annotations / f"{name}.xml").write_text(_annotation(objects, first=0))
+            if part == "train":
+                for label, lines in enumerate(by_class):
+                    lines.append(f"{below}{name} {1 if label in annotated.labels else -1}\n")
+            else:
+                listed[part].append(f"{name} {len(listed[part]) + 1}\n")
+    extra = folder / "Data" / "DET" / "train" / "ILSVRC2013_train_extra0"
+    extra.mkdir()
+    for number in range(2):
+        Image.new("RGB", (SIDE, SIDE)).save(extra / f"{number}.JPEG")
+        by_class[0].append(f"{extra.name}/{number} -1\n")
+    for label, lines in enumerate(by_class, start=1):
+        (lists / f"train_{label}.txt").write_text("".join(lines))
+    for part, lines in listed.items():
+        (lists / f"{part}.txt").write_text("".join(lines))
+    return folder
+
+
 def _image(
     file: Path, random: np.random.Generator, sides: tuple[Sides, Sides, Sides] | None
 ) -> list[tuple[str, tuple[int, int, int, int]]]:
@@ -103,11 +151,11 @@ def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
-def _annotation(objects: list[tuple[str, tuple[int, int, int, int]]]) -> str:
-    """Return VOC's XML; pixels are counted from 1."""
+def _annotation(objects: list[tuple[str, tuple[int, int, int, int]]], first: int = 1) -> str:
+    """Return VOC's XML; ``first`` is the number of the first pixel."""
     items = "".join(
-        f"<object><name>{name}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin>"
-        f"<xmax>{x2 + 1}</xmax><ymax>{y2 + 1}</ymax></bndbox></object>"
+        f"<object><name>{name}</name><bndbox><xmin>{x1 + first}</xmin><ymin>{y1 + first}</ymin>"
+        f"<xmax>{x2 + first}</xmax><ymax>{y2 + first}</ymax></bndbox></object>"
         for name, (x1, y1, x2, y2) in objects
     )
     return f"<annotation><size><width>{SIDE}</width><height>{SIDE}</height></size>{items}</annotation>"

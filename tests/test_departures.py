@@ -53,7 +53,7 @@ def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
     """Images of a whole run: 320k iterations of 16 on COCO, 110k of 2 on VOC (280k in four steps)."""
     recipe = DETECTION[name]
     iterations, images = recipe.schedule.iterations, recipe.batch.size
-    if name.startswith("coco"):
+    if name.startswith(("coco", "imagenet-det")):
         assert (iterations, images) == (320_000, 16)
         assert recipe.detector.anchor_sizes == (64, 128, 256, 512)
     else:

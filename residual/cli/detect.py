@@ -124,7 +124,8 @@ def evaluate(
         list[str] | None, typer.Option("--split", help="Part of the data (default: the recipe's test).")
     ] = None,
     layout: Annotated[
-        Literal["voc", "coco"] | None, typer.Option(help="Layout of the data (default: the recipe's).")
+        Literal["voc", "coco", "imagenet-det"] | None,
+        typer.Option(help="Layout of the data (default: the recipe's)."),
     ] = None,
     points: Annotated[
         bool | None,
@@ -143,7 +144,7 @@ def evaluate(
     ] = None,
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Whether there are annotations.")] = True,
     submission: Annotated[
-        Path | None, typer.Option(help="Folder for the result files that VOC's or COCO's server takes.")
+        Path | None, typer.Option(help="Folder for the result files of VOC's, COCO's or ImageNet's server.")
     ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw the precision-recall curves: a file .svg or .png.")
@@ -151,7 +152,7 @@ def evaluate(
     *,
     asked: DetectorAsked,
 ) -> None:
-    """Test a detector: VOC's and COCO's average precision."""
+    """Test a detector: average precision by VOC's rule (or ImageNet's) and COCO's."""
     from ..files import write_new
     from ..inference.evaluation import evaluate_detector
 
@@ -391,7 +392,8 @@ def _print_table(
             row(c.name, c.objects, c.average_precision, per_class.get(c.name, {})) for c in measured.classes
         ]
         objects = sum(c.objects for c in measured.classes)
-        headings = ("class", "objects", f"VOC AP, {measured.ap_rule}", "COCO AP", "AP50", "AP75")
+        rule = "ImageNet" if measured.ap_rule == "imagenet" else f"VOC AP, {measured.ap_rule}"
+        headings = ("class", "objects", rule, "COCO AP", "AP50", "AP75")
         Table(title, headings, [*rows, row("mean", objects, measured.mean_ap, coco, True)]).print()
         sizes = "   ".join(
             f"{name} {_percent(coco.get(key, math.nan))}"

@@ -26,8 +26,10 @@ FEW, ALIKE = 0.05, 0.8
 #: A box may reach so many pixels over the image's edge before it is worth telling: programs that annotate
 #: count pixels from 0 or from 1.
 TOLERANCE = 2.0
+#: Classes that a sentence names at most.
+SHOWN = 20
 #: The layouts of annotations that are read: detection's, and localization's.
-Layout = Literal["voc", "coco", "imagenet", "tiny-imagenet"]
+Layout = Literal["voc", "coco", "imagenet-det", "imagenet", "tiny-imagenet"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class AnnotatedImage:
         difficult: bool (M,), objects that VOC neither asks for nor counts against a detector.
         crowd: bool (M,), regions of many objects that COCO does not tell apart.
         areas: float32 (M,), the objects' areas, by which COCO calls them small, medium or large.
+        number: of the image in the annotations' own counting, for submissions; 0 where it has none.
+        unjudged: classes that are nothing here, neither object nor mistake: ImageNet DET's blacklist.
     """
 
     id: str
@@ -53,11 +57,17 @@ class AnnotatedImage:
     difficult: Tensor
     crowd: Tensor
     areas: Tensor
+    number: int = 0
+    unjudged: tuple[int, ...] = ()
 
     @property
     def wanted(self) -> Tensor:
         """Which boxes are objects to learn and to find: bool (M,)."""
-        return ~(self.difficult | self.crowd)
+        return ~(self.difficult | self.crowd | self.is_unjudged(self.labels))
+
+    def is_unjudged(self, labels: Tensor) -> Tensor:
+        """Return which of some labels are of classes that are not judged here: bool, of their shape."""
+        return torch.isin(labels, torch.tensor(self.unjudged, dtype=torch.int64, device=labels.device))
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class BoxDataset:
         ]
         counts = torch.tensor([len(annotated.labels) for annotated in self.images])
         names = [*self.classes, *(annotated.id for annotated in self.images)]
+        names += [f"{annotated.id} {annotated.unjudged}" for annotated in self.images if annotated.unjudged]
         return identity_of(names, [sizes, counts, *found], [annotated.path for annotated in self.images])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -136,6 +147,7 @@ class Record:
     Attributes:
         size: width and height as annotated; None where the annotation does not say.
         where: the annotation's place, for the notes.
+        number, unjudged: as of ``AnnotatedImage``; the classes by their names.
     """
 
     id: str
@@ -143,6 +155,8 @@ class Record:
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
     where: str
+    number: int = 0
+    unjudged: frozenset[str] = frozenset()
 
 
 def make_box_dataset(
@@ -155,7 +169,7 @@ def make_box_dataset(
     place: str,
     boxes: bool,
 ) -> BoxDataset:
-    """Return the dataset of what a reader has found, of either layout.
+    """Return the dataset of what a reader has found, of any layout.
 
     Args:
         classes: those that are asked for; objects of others are left out, and noted. None for those that the
@@ -177,13 +191,13 @@ def make_box_dataset(
         classes = [name for name in known if counts[name]] if known is not None else sorted(counts)
     if counts and not any(counts[name] for name in classes):
         raise InputError(
-            f"{place}: no object is of the classes {', '.join(classes)}; the annotations name "
-            f"{', '.join(sorted(counts))}"
+            f"{place}: no object is of the classes {_named(classes)}; the annotations name "
+            f"{_named(sorted(counts))}"
         )
     # Before all else: what is left out here is whole classes.
     notes[:0] = [
         f"{place}: {counts[name]:,} object{'' if counts[name] == 1 else 's'} of the class {name!r} left out, "
-        f"which is none of {', '.join(classes)}{_close(name, classes)}"
+        f"which is none of {_named(classes)}{_close(name, classes)}"
         for name in sorted(counts.keys() - set(classes))
     ]
     label = {name: number for number, name in enumerate(classes)}
@@ -339,6 +353,8 @@ def _annotated(
         torch.tensor([item.difficult for _, item in kept], dtype=torch.bool),
         torch.tensor([item.crowd for _, item in kept], dtype=torch.bool),
         torch.tensor(areas, dtype=torch.float32),
+        record.number,
+        tuple(sorted(label[name] for name in record.unjudged if name in label)),
     )
 
 
@@ -346,6 +362,12 @@ def _check_some(images: Sequence[object], place: str, notes: list[str]) -> None:
     """Raise an InputError where no image is left."""
     if not images:
         raise InputError(f"{place} holds no image that can be used{_first(notes)}")
+
+
+def _named(classes: Sequence[str]) -> str:
+    """Return classes as a sentence names them."""
+    more = f", ... ({len(classes):,} in all)" if len(classes) > SHOWN else ""
+    return ", ".join(classes[:SHOWN]) + more
 
 
 def _close(name: str, classes: Sequence[str]) -> str:

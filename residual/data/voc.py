@@ -151,7 +151,7 @@ def _the_one(found: list[Path], filename: str | None) -> Path | None:
 
 
 def read_annotation(file: Path, notes: list[str]) -> VocAnnotation | None:
-    """Return an annotation's content, None (and a note) where it is of no use."""
+    """Return an annotation's content, corners as VOC counts them; None (and a note) where it is of no use."""
     if not file.is_file():
         notes.append(
             f"{file} is missing; its image is left out (an image without objects has an annotation "

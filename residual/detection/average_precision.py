@@ -1,4 +1,4 @@
-"""Average precision as PASCAL VOC and COCO define it.
+"""Average precision as PASCAL VOC, ImageNet's detection task and COCO define it.
 
 Shapes: M objects of an image, D detections of it, K classes. Boxes are (x1, y1, x2, y2) in the image's
 pixels, continuous coordinates (data/boxes.py).
@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from torchvision.ops import box_iou
 
 from ..data.boxes import AnnotatedImage, BoxDataset
 from ..errors import needs
+from ..recipes.detection import APRule
 
 #: Intersection over union from which on a detection is of an object.
 OVERLAP = 0.5
+#: Pixels by which ImageNet lets a box be larger than a small object, over both sides together.
+TOLERANCE = 10
 #: Detections of a class on an image that COCO's average precision counts, the best first.
 COCO_DETECTIONS = 100
 
@@ -45,6 +48,11 @@ class Detections:
 
     def cpu(self) -> "Detections":
         return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+
+    def judged_on(self, annotated: AnnotatedImage) -> "Detections":
+        """Return the detections of classes that are judged on an image."""
+        kept = ~annotated.is_unjudged(self.labels)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
 
     def of_classes(self, numbers: Sequence[int]) -> "Detections":
         """Return the detections of some classes, labelled by their places among the numbers."""
@@ -76,26 +84,28 @@ class ClassAP:
 def voc_ap(
     dataset: BoxDataset,
     found: Sequence[Detections],
-    ap_rule: Literal["11 points", "area"],
+    ap_rule: APRule,
     overlap: float = OVERLAP,
 ) -> list[ClassAP]:
-    """Return VOC's average precision of each class.
+    """Return VOC's or ImageNet's average precision of each class.
 
-    A detection is of the object of its class that it overlaps most. It is right when the overlap reaches
-    ``overlap`` and no detection of a higher score is of that object; of a difficult object (or a crowd) it is
-    neither right nor wrong; else it is wrong. Equal scores are taken in the order of the images.
+    A detection is right when it is of an object of its class (``owners_of``) and no detection of a higher
+    score is of that object; of a difficult object (or a crowd) it is neither right nor wrong; else it is
+    wrong. Equal scores are taken in the order of the images. What is not judged on an image does not count.
 
     Args:
         found: the detections of each image of the dataset.
         ap_rule: "11 points" for VOC 2007: the mean of the highest precisions at recalls of at least 0, 0.1,
-            ..., 1. "area" for 2010 and later: under the precision made monotonous.
+            ..., 1. "area" for 2010 and later: under the precision made monotonous. "imagenet": that area,
+            with the matching of ImageNet's development kit.
         overlap: intersection over union from which on a detection is of an object.
     """
+    found = [each.judged_on(annotated) for annotated, each in zip(dataset.images, found, strict=True)]
     # The object of each detection, numbered through the dataset, -1 for none. For one image at a time, all
     # classes together; what follows is one pass over all detections of a class.
     owners, first = [], 0
     for annotated, detections in zip(dataset.images, found, strict=True):
-        owner = owners_of(annotated, detections, overlap)
+        owner = owners_of(annotated, detections, ap_rule, overlap)
         owners.append(torch.where(owner >= 0, first + owner, owner))
         first += len(annotated.boxes)
     owned = _joined(owners, torch.int64)
@@ -131,18 +141,36 @@ def voc_ap(
     return results
 
 
-def owners_of(annotated: AnnotatedImage, detections: Detections, overlap: float = OVERLAP) -> Tensor:
+def owners_of(
+    annotated: AnnotatedImage, detections: Detections, ap_rule: APRule = "area", overlap: float = OVERLAP
+) -> Tensor:
     """Return which of an image's M objects each detection is of, -1 for none: int64 (D,).
 
-    It is the one of its class that it overlaps most, if the overlap is enough.
+    VOC's rules: it is the one of its class that it overlaps most, if the overlap is enough. ImageNet's
+    (``eval_detection`` in the development kit): one after the other, the best score first, each is of the
+    object that it overlaps most among those of its class that nothing is of yet, and that it overlaps
+    enough; for an object of w x h pixels that is min(0.5, w h / ((w + 10) (h + 10))).
     """
     owner = torch.full((len(detections),), -1)
     if not len(annotated.boxes) or not len(detections):
         return owner
-    iou = box_iou(detections.boxes.double(), annotated.boxes.double())
+    boxes = annotated.boxes.double()
+    iou = box_iou(detections.boxes.double(), boxes)
     iou = iou.masked_fill(detections.labels[:, None] != annotated.labels, -1.0)
-    best, index = iou.max(dim=1)
-    return torch.where(best >= overlap, index, owner)
+    if ap_rule != "imagenet":
+        best, index = iou.max(dim=1)
+        return torch.where(best >= overlap, index, owner)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    least = (sides.prod(dim=1) / (sides + TOLERANCE).prod(dim=1)).clamp(max=overlap)
+    iou = iou.masked_fill(iou < least, -1.0)
+    order = torch.argsort(detections.scores, descending=True, stable=True)
+    for number in order[(iou[order] >= 0).any(dim=1)].tolist():
+        best, index = iou[number].max(dim=0)
+        if best >= 0:
+            owner[number] = index
+            if annotated.wanted[index]:
+                iou[:, index] = -1.0
+    return owner
 
 
 @dataclass(frozen=True)
@@ -160,13 +188,16 @@ class Judgement:
     missed: Tensor
 
 
-def judge(annotated: AnnotatedImage, detections: Detections, score_threshold: float) -> Judgement:
+def judge(
+    annotated: AnnotatedImage, detections: Detections, score_threshold: float, ap_rule: APRule = "area"
+) -> Judgement:
     """Say which detections of at least some score are false alarms, and which objects were missed."""
+    detections = detections.judged_on(annotated)
     enough = detections.scores >= score_threshold
     shown = Detections(detections.boxes[enough], detections.scores[enough], detections.labels[enough])
     wanted, found = annotated.wanted, torch.zeros(len(annotated.boxes), dtype=torch.bool)
     false = []
-    for owner in owners_of(annotated, shown).tolist():
+    for owner in owners_of(annotated, shown, ap_rule).tolist():
         # Scores are falling: the first one of an object is right.
         false.append(owner < 0 or bool(wanted[owner] & found[owner]))
         if owner >= 0:
@@ -175,7 +206,10 @@ def judge(annotated: AnnotatedImage, detections: Detections, score_threshold: fl
 
 
 def mean_ap(classes: Sequence[ClassAP]) -> float:
-    """Return the mean over the classes that have objects (mAP), nan where none has."""
+    """Return the mean over the classes that have objects (mAP), nan where none has.
+
+    ImageNet's kit takes the mean over all of its 200 classes, which all have objects in its validation set.
+    """
     values = [c.average_precision for c in classes if c.objects]
     return sum(values) / len(values) if values else math.nan
 

@@ -9,10 +9,13 @@ import torch
 
 from ..data.boxes import BoxDataset
 from ..data.coco import load_coco
+from ..data.imagenet_det import load_imagenet_det
 from ..data.voc import load_voc
 from ..errors import InputError
 from ..recipes.detection import Boxes
 from .inference import input_size
+
+READERS = {"voc": load_voc, "coco": load_coco, "imagenet-det": load_imagenet_det}
 
 
 def load_boxes(
@@ -32,10 +35,7 @@ def load_boxes(
     Raises:
         InputError: as the readers do, and where all images are too long.
     """
-    if data.layout == "voc":
-        found = load_voc(folder, splits, classes, boxes=boxes)
-    else:
-        found = load_coco(folder, splits, classes, boxes=boxes)
+    found = READERS[data.layout](folder, splits, classes, boxes=boxes)
     # Every backbone for such images has a stride of 16.
     size = functools.partial(input_size, shorter=data.shorter_side, longer=data.longer_side, stride=16)
     kept, notes = [], list(found.notes)

@@ -1,4 +1,4 @@
-"""Detections as files: JSON for programs, and what VOC's and COCO's servers take."""
+"""Detections as files: JSON for programs, and what VOC's, COCO's and ImageNet's servers take."""
 
 import json
 from collections.abc import Sequence
@@ -51,10 +51,27 @@ def coco_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
     return json.dumps(results)
 
 
+def imagenet_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
+    """Return the result file of ImageNet's detection task: "image class score x1 y1 x2 y2" a line.
+
+    Images and classes by their numbers in the development kit; pixels from 0, the last one inside.
+    """
+    return "".join(
+        f"{annotated.number} {dataset.categories[label]} {score!r} {x1!r} {y1!r} {x2 - 1!r} {y2 - 1!r}\n"
+        for annotated, detections in zip(dataset.images, found, strict=True)
+        for (x1, y1, x2, y2), score, label in zip(
+            detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+        )
+    )
+
+
 def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, str]:
     """Return the result files that the server of a dataset's layout takes, by their names."""
+    splits = "+".join(dataset.splits)
     if dataset.layout == "coco":
-        splits = "+".join(dataset.splits)
         name = file_names([f"detections_{splits}_residual_results"]).popitem()[1]
         return {f"{name}.json": coco_file(dataset, found)}
+    if dataset.layout == "imagenet-det":
+        name = file_names([f"detections_{splits}"]).popitem()[1]
+        return {f"{name}.txt": imagenet_file(dataset, found)}
     return voc_files(dataset, found, dataset.splits[0].rpartition("/")[2])

@@ -245,8 +245,8 @@ class DetectorEvaluation:
     Attributes:
         dataset: the splits that were tested.
         detections: of each of its images.
-        ap_rule: of VOC's average precision.
-        classes: VOC's average precision of each class.
+        ap_rule: "11 points" or "area", VOC's, or "imagenet".
+        classes: the average precision of each class by that rule.
         coco: COCO's, in [0, 1] (detection/average_precision.py); None where they were not asked for.
         unusable: what is wrong with the images that could not be looked at, by their ids.
         images_per_second: decoding included.

@@ -1,4 +1,4 @@
-"""Section 4.3 and the appendices: the runs behind Tables 7, 8 and 9, and detectors for boxes of one's own.
+"""Section 4.3 and the appendices: the runs behind Tables 7 to 9 and 12, and detectors for boxes of one's own.
 
 Two recipes of a dataset differ only in the network. The published precisions are in
 ``residual.reproduce.paper``.
@@ -23,6 +23,8 @@ from .schema import (
     check_drops,
 )
 
+#: Average precision by VOC's rule of 2007, of 2010 and later, or by ImageNet's.
+APRule = Literal["11 points", "area", "imagenet"]
 #: Pixels of an image's longer side in the network.
 LONGEST = 1 << 14
 #: Boxes of an image that are looked at one by one.
@@ -94,16 +96,17 @@ class Detector(Lists):
 class Boxes(Lists):
     """The annotated images."""
 
-    layout: Literal["voc", "coco"]
+    layout: Literal["voc", "coco", "imagenet-det"]
     #: Splits, several together: "2007/trainval" in a VOCdevkit, "trainval" in a folder like one of its
-    #: years, "train2014" for COCO.
+    #: years, "train2014" for COCO, "val1" for ImageNet DET.
     train: tuple[str, ...]
     #: What is evaluated; empty for nothing, as where the annotations are not public.
     test: tuple[str, ...] = ()
     #: Names of the classes; empty for those that the training annotations name.
     classes: tuple[str, ...] = ()
-    #: VOC's average precision by 11 points (2007) or by area (2010 and later).
-    ap_rule: Literal["11 points", "area"] = "area"
+    #: Average precision by 11 points (VOC 2007), by area (VOC 2010 and later), or by area with the matching
+    #: of ImageNet's detection task.
+    ap_rule: APRule = "area"
     shorter_side: Side = Field(600, ge=16)
     longer_side: Side = Field(1000, ge=16)
     #: In training both are multiplied by a number that is drawn from this range for each image.
@@ -255,6 +258,23 @@ def _coco(backbone: str, context: bool = False) -> DetectionRecipe:
     )
 
 
+def _imagenet_det() -> DetectionRecipe:
+    """COCO's algorithm of Table 9 (appendix B), trained on the training set and val1, tested on val2.
+
+    Of the training set: the images that have all boxes of the classes that they are listed for, as R-CNN [8],
+    whose division of the validation set the paper follows; not those with some (train_part) or none
+    (train_neg).
+    """
+    like = _coco("resnet101", context=True)
+    return like.model_copy(
+        update={
+            "name": "imagenet-det-resnet101",
+            "description": "Faster R-CNN with resnet101 and global context on ImageNet DET (Table 12)",
+            "data": Boxes(layout="imagenet-det", train=("train", "val1"), test=("val2",), ap_rule="imagenet"),
+        }
+    )
+
+
 DETECTION: dict[str, DetectionRecipe] = {
     recipe.name: recipe
     for recipe in [
@@ -262,6 +282,7 @@ DETECTION: dict[str, DetectionRecipe] = {
         *(_voc("07+12", backbone, "alternating") for backbone in BACKBONES),
         *(_coco(backbone) for backbone in BACKBONES),
         _coco("resnet101", context=True),
+        _imagenet_det(),
         # Not in the paper: a user's own boxes, in VOC's layout; --set data.layout=coco for a JSON.
         DetectionRecipe(
             name="voc-finetune",

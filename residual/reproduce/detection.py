@@ -1,8 +1,9 @@
-"""Tables 7, 8 and 9: Faster R-CNN with VGG-16 and ResNet-101 on VOC and COCO, or on any annotated images.
+"""Tables 7 to 9 and 12: Faster R-CNN on VOC, COCO and ImageNet DET, or on any annotated images.
 
-What a detector measures on COCO, by each of the appendix's improvements, is kept in its run folder.
+What a detector measures with the appendix's improvements is kept in its run folder.
 """
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,20 +22,31 @@ from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import progress
 from ..training.folder import Kept, RunFolder, remembered_data_dir
-from .paper import TABLE7, TABLE8, TABLE9, DetectionAP
+from .paper import TABLE7, TABLE8, TABLE9, TABLE12, DetectionAP
 from .study import AGAIN, AnyRecipe, Family, Study, TrainedRun, among, check_alike, departures_of
 
-TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9}
+TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9, 12: TABLE12}
 HEADINGS = ("method", "tested on", "paper", "ours", "diff.")
 #: Classes of the datasets, by their layout.
-CLASSES = {"voc": 20, "coco": 80}
+CLASSES = {"voc": 20, "coco": 80, "imagenet-det": 200}
+#: Parts whose objects only a server knows, and what it takes to be scored there; Table 7's are told apart by
+#: whether the result files have been written.
+SECRET = {
+    "COCO test-dev": "for a detector trained on trainval, and the server",
+    "DET test": "for ImageNet's server",
+}
+#: What each table's numbers are.
+CAPTIONS = {
+    7: "VOC's mean average precision in percent",
+    12: "ImageNet's mean average precision in percent",
+}
 #: Where in its run folder a detector's result files for VOC's server are looked for.
 SUBMISSION = "submission"
 UNWRITTEN = "submission to be written"
 
 
 class KeptPrecision(Kept):
-    """What is read of COCO's precisions of a detector or several, in percent."""
+    """What is read of the precisions of a detector or several, in percent; ``ap`` is COCO's."""
 
     detectors: list[str]
     ap50: float | None
@@ -83,7 +95,7 @@ DETECTION = Family(
 
 @dataclass(frozen=True)
 class DetectionRow:
-    """A number of Tables 7 to 9: the paper's precision and ours.
+    """A number of Tables 7 to 9 and 12: the paper's precision and ours.
 
     Attributes:
         published: the paper's.
@@ -124,14 +136,14 @@ def table(
     members: int = 1,
     scales: Sequence[int] = SCALES,
 ) -> None:
-    """Run and test what is missing, print Table 7, 8 or 9, and write it as JSON and Markdown.
+    """Run and test what is missing, print Table 7, 8, 9 or 12, and write it as JSON and Markdown.
 
     Args:
-        number: 7, 8 or 9.
+        number: 7, 8, 9 or 12.
         networks: train only these recipes, and show what is there of the others; None for all of the table's.
         weights: the folders of the classifiers that runs start from, by their networks, as "vgg16".
-        members: of Table 9's ensemble, to be trained; more that are there belong to it as well.
-        scales: shorter sides in pixels for Table 9's multi-scale testing.
+        members: of the ensemble of Table 9 or 12, to be trained; more that are there belong to it as well.
+        scales: shorter sides in pixels for multi-scale testing.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``; InputError also for wrong weights and data.
@@ -230,12 +242,11 @@ def _network_of(name: str) -> str:
 def _of_run(
     study: Study[DetectorRun], row: DetectionAP, run: DetectorRun, scales: Sequence[int]
 ) -> DetectionRow:
-    if row.ap is None:
+    if row.tested.startswith("VOC"):
         return _of_voc(row, run)
-    if row.tested == "COCO test-dev":
-        note = "for a detector trained on trainval, and the server"
-        return DetectionRow(row, instead="not public", note=note)
-    return _of_coco(study, row, [run], run.path, scales)
+    if row.tested in SECRET:
+        return DetectionRow(row, instead="not public", note=SECRET[row.tested])
+    return _tested(study, row, [run], run.path, scales)
 
 
 def _of_voc(row: DetectionAP, run: DetectorRun) -> DetectionRow:
@@ -248,14 +259,14 @@ def _of_voc(row: DetectionAP, run: DetectorRun) -> DetectionRow:
     return DetectionRow(row, instead="not public", note=note)
 
 
-def _of_coco(
+def _tested(
     study: Study[DetectorRun],
     row: DetectionAP,
     runs: Sequence[DetectorRun],
     folder: Path,
     scales: Sequence[int],
 ) -> DetectionRow:
-    """Return a row of Table 8 or 9, testing the detector (or several together) if its folder has no result.
+    """Return a row of Table 8, 9 or 12, testing the detector (or several) if its folder has no result.
 
     Args:
         folder: where the result is kept.
@@ -269,7 +280,7 @@ def _of_coco(
         if not study.data_dir and not remembered_data_dir(runs[0].path):
             return DetectionRow(row, note="no --data-dir")
         kept = {"detectors": names, "refine": row.refine, "scales": sides}
-        kept |= _measure(study, runs, row.refine, sides)
+        kept |= _measure(study, runs, row.refine, sides, coco=row.ap is not None)
         write_derived(file, as_json(kept))
     departs = bool(departures_of(runs)) or (row.multi_scale and sides != SCALES)
     return _measured(row, kept["ap50"], kept["ap"], kept["images"], departs)
@@ -280,11 +291,15 @@ def _of_ensemble(
 ) -> DetectionRow:
     if len(runs) < 2:
         return DetectionRow(row, note="needs several detectors with context, as by --ensemble 3")
-    ours = _of_coco(study, row, runs, study.out, scales)
+    if row.tested == "DET test":
+        return DetectionRow(row, instead="not public", note=SECRET[row.tested])
+    ours = _tested(study, row, runs, study.out, scales)
     if ours.ap50 is None:
         return ours
-    # The paper's is trained on trainval and tested on test-dev: no difference is to be taken.
-    return replace(ours, departs=True, note=f"ours: {len(runs)} detectors, COCO val")
+    # COCO's in the paper is trained on trainval and tested on test-dev: no difference is to be taken.
+    alike = row.tested not in SECRET and len(runs) == row.members
+    where = "COCO val" if row.tested in SECRET else row.tested
+    return replace(ours, departs=ours.departs or not alike, note=f"ours: {len(runs)} detectors, {where}")
 
 
 def _measured(
@@ -295,9 +310,17 @@ def _measured(
 
 
 def _measure(
-    study: Study[DetectorRun], runs: Sequence[DetectorRun], refine: bool, scales: Sequence[int]
+    study: Study[DetectorRun],
+    runs: Sequence[DetectorRun],
+    refine: bool,
+    scales: Sequence[int],
+    coco: bool,
 ) -> dict[str, Any]:
-    """Return COCO's precisions in percent on the runs' test data, None where there is no object."""
+    """Return the precisions in percent on the runs' test data, None where there is no object.
+
+    Args:
+        coco: whether they are COCO's; the one of the runs' own rule if not.
+    """
     detector = load_detector(*(run.path for run in runs), device=study.device, refine=refine, scales=scales)
     how = [word for word, on in (("refinement", refine), (f"scales {_sides(scales)}", scales)) if on]
     with progress() as bar:
@@ -306,11 +329,11 @@ def _measure(
             detector,
             runs[0].path,
             study.data_dir,
+            coco=coco,
             progress=lambda total, done: bar.update(task, total=total, completed=done),
         )
-    coco = measured.coco
-    assert coco is not None
-    percent = {key: None if coco[key] != coco[key] else 100 * coco[key] for key in ("AP", "AP50")}
+    found = measured.coco or {"AP50": measured.mean_ap, "AP": math.nan}
+    percent = {key: None if math.isnan(found[key]) else 100 * found[key] for key in ("AP", "AP50")}
     return {
         "data": measured.dataset.name,
         "images": len(measured.dataset),
@@ -332,11 +355,8 @@ def _publish(
         dict.fromkeys(f"{run.paper.detector.backbone.name} from {run.start}" for run in runs if run.start)
     )
     images = " and ".join(f"{count:,}" for count in sorted({row.images for row in rows if row.images}))
-    caption = (
-        "VOC's mean average precision in percent"
-        if number == 7
-        else "COCO's mAP@.5 / mAP@[.5, .95] in percent; differences are of the latter"
-    )
+    coco = "COCO's mAP@.5 / mAP@[.5, .95] in percent; differences are of the latter"
+    caption = CAPTIONS.get(number, coco)
     caption += f"; ours on {images} images." if images else "."
     caption += f" Started: {'; '.join(started)}." if started else ""
     unwritten = {row.published.recipe for row in rows if row.note == UNWRITTEN}

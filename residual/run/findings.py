@@ -84,7 +84,9 @@ def detector_findings(dataset: BoxDataset, found: Sequence[Detections], ap_rule:
         ap_rule: as of ``voc_ap``.
     """
     measured = voc_ap(dataset, found, ap_rule)
-    judged = [judge(annotated, one, SCORE) for annotated, one in zip(dataset.images, found, strict=True)]
+    judged = [
+        judge(annotated, one, SCORE, ap_rule) for annotated, one in zip(dataset.images, found, strict=True)
+    ]
     curves = [
         PrecisionCurve(f"{c.name} {100 * c.average_precision:.1f}", c.recall.tolist(), c.precision.tolist())
         for c in measured

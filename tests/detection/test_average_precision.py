@@ -1,6 +1,7 @@
 """Average precision against an independent, slow reading of the rules, and against pycocotools' own."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 
 from residual.data.boxes import AnnotatedImage, BoxDataset
 from residual.detection.average_precision import Detections, coco_ap, judge, mean_ap, voc_ap
+from residual.recipes.detection import APRule
 
 CLASSES = ("a", "b", "c")
 
@@ -90,9 +92,53 @@ def slow_precision(
     return area
 
 
-@pytest.mark.parametrize("ap_rule", ["11 points", "area"])
+def slow_imagenet_precisions(data: BoxDataset, detections: list[Detections]) -> list[float]:
+    """ImageNet's development kit (eval_detection and VOCap) in plain loops, image by image."""
+    right: list[list[bool]] = [[] for _ in CLASSES]
+    scores: list[list[float]] = [[] for _ in CLASSES]
+    objects = [0] * len(CLASSES)
+    for one, d in zip(data.images, detections, strict=True):
+        truth = list(zip(one.boxes.tolist(), one.labels.tolist(), strict=True))
+        free = [True] * len(truth)
+        for _, label in truth:
+            objects[label] += label not in one.unjudged
+        for j in sorted(range(len(d)), key=lambda j: -d.scores[j].item()):
+            label = int(d.labels[j])
+            if label in one.unjudged:
+                continue
+            best, chosen = -1.0, -1
+            for k, (box, of) in enumerate(truth):
+                if of != label or not free[k]:
+                    continue
+                width, height = box[2] - box[0], box[3] - box[1]
+                threshold = min(0.5, width * height / ((width + 10) * (height + 10)))
+                shared = overlap(d.boxes[j].tolist(), box)
+                if shared >= threshold and shared > best:
+                    best, chosen = shared, k
+            if chosen >= 0:
+                free[chosen] = False
+            right[label].append(chosen >= 0)
+            scores[label].append(d.scores[j].item())
+    precisions = []
+    for label, count in enumerate(objects):
+        order = sorted(range(len(scores[label])), key=lambda n: -scores[label][n])
+        recalls, heights, hits = [0.0], [0.0], 0
+        for seen, n in enumerate(order, start=1):
+            hits += right[label][n]
+            recalls.append(hits / count if count else math.nan)
+            heights.append(hits / seen)
+        recalls.append(1.0)
+        heights.append(0.0)
+        for n in range(len(heights) - 2, -1, -1):
+            heights[n] = max(heights[n], heights[n + 1])
+        area = sum((b - a) * h for a, b, h in zip(recalls, recalls[1:], heights[1:], strict=False))
+        precisions.append(area if count else math.nan)
+    return precisions
+
+
+@pytest.mark.parametrize("ap_rule", ["11 points", "area", "imagenet"])
 @pytest.mark.parametrize("seed", range(12))
-def test_voc_agrees_with_loops_on_random_cases(seed: int, ap_rule: Literal["11 points", "area"]) -> None:
+def test_agrees_with_loops_on_random_cases(seed: int, ap_rule: APRule) -> None:
     random = torch.Generator().manual_seed(seed)
 
     def number(low: int, high: int) -> int:
@@ -101,12 +147,15 @@ def test_voc_agrees_with_loops_on_random_cases(seed: int, ap_rule: Literal["11 p
     images, detections = [], []
     for _ in range(number(1, 9)):
         corners = torch.randint(0, 60, (number(0, 6), 2), generator=random).float()
-        sides = torch.randint(8, 40, corners.shape, generator=random).float()
+        # ImageNet's threshold is a lower one for sides below 25.
+        sides = torch.randint(8 if ap_rule != "imagenet" else 2, 40, corners.shape, generator=random).float()
         boxes = torch.cat([corners, corners + sides], dim=1)
         # The last class has no objects.
         labels = torch.randint(0, 2, (len(boxes),), generator=random)
-        hard = torch.rand(len(boxes), generator=random) < 0.3
-        images.append(annotated(boxes.tolist(), labels.tolist(), hard.tolist()))
+        hard = torch.rand(len(boxes), generator=random) < (0.3 if ap_rule != "imagenet" else 0)
+        image = annotated(boxes.tolist(), labels.tolist(), hard.tolist())
+        unjudged = (number(0, 2),) if ap_rule == "imagenet" and number(0, 4) == 0 else ()
+        images.append(replace(image, unjudged=unjudged))
         # Several detections of an object, near it or not, few distinct scores so that many tie.
         near = boxes.repeat(number(0, 4), 1)
         near = near + torch.randint(-4, 5, near.shape, generator=random)
@@ -120,7 +169,10 @@ def test_voc_agrees_with_loops_on_random_cases(seed: int, ap_rule: Literal["11 p
         detections.append(Detections(every, scores, marks))
     data = dataset(*images)
     results = voc_ap(data, detections, ap_rule)
-    expected = [slow_precision(data, detections, k, ap_rule) for k in range(3)]
+    if ap_rule == "imagenet":
+        expected = slow_imagenet_precisions(data, detections)
+    else:
+        expected = [slow_precision(data, detections, k, ap_rule) for k in range(3)]
     for result, value in zip(results, expected, strict=True):
         assert result.average_precision == pytest.approx(value, abs=1e-12, nan_ok=True)
     known = [v for v in expected if not math.isnan(v)]
@@ -139,6 +191,47 @@ def test_a_case_by_hand() -> None:
     (result, *_) = voc_ap(data, [found(boxes, [0.9, 0.8, 0.7, 0.6], [0] * 4)], "11 points")
     # Recalls 0 to 0.5 have precision 1, 0.6 to 1 have 1/2.
     assert result.average_precision == pytest.approx((6 * 1 + 5 * 0.5) / 11)
+
+
+def test_imagenets_threshold_is_lower_for_small_objects() -> None:
+    """The readme's example: 10 x 10 pixels in 20 x 20 overlap by 0.25, and so much is asked for there."""
+    small, large = annotated([[5, 5, 15, 15]], [0]), annotated([[0, 0, 50, 50]], [0])
+    for object_, box, values in (
+        (small, [0.0, 0, 20, 20], (0, 1)),
+        (small, [0.0, 0, 20, 21], (0, 0)),
+        # 50 x 50 of 60 x 60 is more than a half: 0.5 for all larger ones.
+        (large, [0.0, 0, 50, 25], (1, 1)),
+        (large, [0.0, 0, 50, 24], (0, 0)),
+    ):
+        rules: tuple[APRule, ...] = ("area", "imagenet")
+        aps = [voc_ap(dataset(object_), [found([box], [0.9], [0])], rule)[0] for rule in rules]
+        assert tuple(ap.average_precision for ap in aps) == values
+
+
+def test_imagenet_gives_a_detection_to_the_object_that_is_left() -> None:
+    """Of three detections, all nearest to the first of two objects, VOC has one right and ImageNet two."""
+    truth = annotated([[0, 0, 40, 40], [0, 4, 40, 44]], [0, 0])
+    boxes = [[0.0, 0, 40, 40], [0.0, 1, 40, 41], [0.0, 0, 40, 41]]
+    three = found(boxes, [0.9, 0.8, 0.7], [0, 0, 0])
+    (voc, *_), (imagenet, *_) = (voc_ap(dataset(truth), [three], rule) for rule in ("area", "imagenet"))
+    assert (voc.average_precision, imagenet.average_precision) == (0.5, 1)
+    assert imagenet.precision.tolist() == [1, 1, 2 / 3]
+    assert judge(truth, three, 0.5).false.tolist() == [False, True, True]
+    judged = judge(truth, three, 0.5, "imagenet")
+    assert judged.false.tolist() == [False, False, True]
+    assert judged.missed.tolist() == [False, False]
+
+
+def test_what_is_not_judged_on_an_image_is_nothing_there() -> None:
+    truth = replace(annotated([[0, 0, 40, 40], [50, 50, 90, 90]], [0, 1]), unjudged=(0,))
+    other = annotated([[0, 0, 40, 40]], [0])
+    boxes = [[0.0, 0, 40, 40], [50.0, 50, 90, 90]]
+    ours = [found(boxes, [0.9, 0.8], [0, 0]), found(boxes[:1], [0.7], [0])]
+    first, second, _ = voc_ap(dataset(truth, other), ours, "imagenet")
+    assert (first.objects, first.precision.tolist()) == (1, [1])
+    assert (second.objects, second.average_precision) == (1, 0)
+    judged = judge(truth, ours[0], 0.5, "imagenet")
+    assert (len(judged.shown), judged.missed.tolist()) == (0, [False, True])
 
 
 def test_a_tenth_of_the_recall_is_reached_exactly() -> None:

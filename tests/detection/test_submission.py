@@ -76,6 +76,22 @@ def test_vocs_files_are_exact_and_their_names_are_safe() -> None:
         assert torch.equal(read, boxes + torch.tensor([1.0, 1, 0, 0]))
 
 
+def test_imagenets_file_has_the_kits_numbers_and_counts_pixels_from_0() -> None:
+    data = dataset("imagenet-det")
+    numbered = tuple(replace(each, number=11 + place) for place, each in enumerate(data.images))
+    data = replace(data, images=numbered)
+    found = detections(data)
+    ((name, content),) = submission_files(data, found).items()
+    assert name == "detections_2012_val.txt"
+    rows = [[float(word) for word in line.split()] for line in content.splitlines()]
+    assert [row[0] for row in rows] == [11.0 + place for place in range(6) for _ in range(12)]
+    assert [row[1] for row in rows] == [(7, 9)[label] for each in found for label in each.labels]
+    assert torch.equal(torch.tensor([row[2] for row in rows]), torch.cat([each.scores for each in found]))
+    # The last pixel is inside.
+    boxes = torch.cat([each.boxes for each in found])
+    assert torch.tensor([row[3:] for row in rows]).allclose(boxes - torch.tensor([0.0, 0, 1, 1]))
+
+
 @pytest.mark.parametrize("name", ["cat", "cat.dog", "größe", "a b"])
 def test_ordinary_names_are_kept(name: str) -> None:
     data = replace(dataset("voc"), classes=(name, "other"))

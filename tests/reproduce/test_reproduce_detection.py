@@ -1,4 +1,4 @@
-"""Tables 7, 8 and 9 in miniature: coloured shapes laid out as VOCdevkit and COCO are, and tiny networks."""
+"""Tables 7 to 9 and 12 in miniature: coloured shapes laid out as the datasets are, and tiny networks."""
 
 import json
 import shutil
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from conftest import BEGUN, Call, save_network, set_options
-from shapes import write_coco, write_devkit
+from shapes import write_coco, write_devkit, write_imagenet_det
 
 from residual import run
 from residual.recipes import DETECTION
 from residual.reproduce import detection
 from residual.reproduce.detection import DETECTION as FAMILY
 from residual.reproduce.detection import DetectionRow
-from residual.reproduce.paper import TABLE7, TABLE8, TABLE9
+from residual.reproduce.paper import TABLE7, TABLE8, TABLE9, TABLE12
 from residual.reproduce.study import Study
 
 #: What every run here is like; the networks are those of --weights.
@@ -65,6 +65,17 @@ def coco_study(
     assert call("reproduce", "table8", *common) == 0
     assert call("reproduce", "table9", "--ensemble", "2", "--scales", "32,48,64", *common) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def det_study(
+    devkit: Path, weights: list[str | Path], tmp_path_factory: pytest.TempPathFactory, call: Call
+) -> Path:
+    folder = tmp_path_factory.mktemp("det")
+    write_imagenet_det(folder / "ILSVRC2015", devkit)
+    data = ["--data-dir", folder, "--ensemble", "2", "--scales", "32,48"]
+    assert call("reproduce", "table12", *weights[2:], *LONGER, *data, "--out", folder / "study") == 0
+    return folder / "study"
 
 
 def rows_of(study: Path, number: int) -> list[dict[str, Any]]:
@@ -148,6 +159,34 @@ def test_rows_are_what_detect_evaluate_measures(
         assert call("detect", "evaluate", weights, *options, "--json") == 0
         measured = json.loads(capsys.readouterr().out)["coco"]
         assert (row["ap50"], row["ap"]) == pytest.approx((100 * measured["AP50"], 100 * measured["AP"]))
+
+
+def test_table12_is_measured_on_val2_by_imagenets_rule(
+    det_study: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    single, ensemble, *secret = rows_of(det_study, 12)
+    recipe = "imagenet-det-resnet101"
+    results = results_of(det_study, recipe)
+    assert (results["train_images"], results["test"]["images"]) == (
+        6 + 10 - single["images"],
+        single["images"],
+    )
+    assert list(results["classes"]) == ["bookshelf", "ping-pong ball", "pizza"]
+    runs = [det_study / recipe / seed for seed in ("seed0", "seed1")]
+    improved = ("--refine", "--scales", "32,48", "--json")
+    for row, tested in ((single, runs[:1]), (ensemble, runs)):
+        assert call("detect", "evaluate", *tested, *improved) == 0
+        measured = json.loads(capsys.readouterr().out)
+        assert (measured["ap_rule"], measured["data"]) == ("imagenet", "imagenet-det val2")
+        assert row["ap50"] == pytest.approx(100 * measured["map"])
+        assert row["ap50"] > 0
+        assert row["ap"] is None
+    assert [row["instead"] for row in secret] == ["not public"] * 2
+    text = (det_study / "table12.md").read_text()
+    assert "ImageNet's mean average precision in percent" in text
+    assert "| single model | DET test | 58.8 | not public |" in text
+    assert "3 classes, not 200" in text
+    assert "2 detectors, DET val2" in ensemble["note"]
 
 
 def test_a_begun_run_goes_on_with_the_weights_that_it_began_with(
@@ -313,6 +352,10 @@ def test_a_comparable_row_shows_the_difference() -> None:
     assert DetectionRow(TABLE7[0], 72.9, None, 4952, departs=True).cells()[4] == ""
 
 
+def test_three_detectors_on_val2_are_compared_with_the_papers() -> None:
+    assert DetectionRow(TABLE12[1], 63.0, None, 10_000).cells()[2:5] == ["63.6", "63.0", "-0.6"]
+
+
 def test_the_papers_numbers() -> None:
     """Read off the tables a second time; each has a recipe, and the improvements add up."""
     assert [row.ap50 for row in TABLE7] == [73.2, 76.4, 70.4, 73.8]
@@ -320,11 +363,18 @@ def test_the_papers_numbers() -> None:
     val = [(row.ap50, row.ap) for row in TABLE9 if row.tested == "COCO val"]
     assert val == [(41.5, 21.2), (48.4, 27.2), (49.9, 29.9), (51.1, 30.0), (53.8, 32.5)]
     assert [(row.ap50, row.ap) for row in TABLE9[5:]] == [(53.3, 32.2), (55.7, 34.9), (59.0, 37.4)]
-    assert {row.recipe for row in (*TABLE7, *TABLE8, *TABLE9)} <= DETECTION.keys()
+    det = {(row.tested, row.members): row.ap50 for row in TABLE12}
+    assert det == {
+        ("DET val2", 1): 60.5,
+        ("DET val2", 3): 63.6,
+        ("DET test", 1): 58.8,
+        ("DET test", 3): 62.1,
+    }
+    assert {row.recipe for row in (*TABLE7, *TABLE8, *TABLE9, *TABLE12)} <= DETECTION.keys()
     assert DETECTION[TABLE9[3].recipe].detector.global_context
 
 
-@pytest.mark.parametrize("number", [7, 8, 9])
+@pytest.mark.parametrize("number", [7, 8, 9, 12])
 def test_help_has_examples(number: int, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("reproduce", f"table{number}", "--help") == 0
     assert f"\n    residual reproduce table{number} --data-dir ~/" in capsys.readouterr().out
