@@ -443,6 +443,7 @@ class Stage:
             ("small-cells", "voc-finetune", "cells"),
             ("voc07++12-resnet101", "voc07++12-resnet101", "VOCdevkit"),
             ("coco-resnet101", "coco-resnet101", "coco"),
+            ("det", "imagenet-det-resnet101", "ILSVRC"),
         ):
             self.run("detect", "train", recipe, *boxes, "--data-dir", home / data, "--out", runs / name)
         self._two_kinds()

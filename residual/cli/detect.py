@@ -47,7 +47,7 @@ def group(context: typer.Context) -> None:
 BoxesDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="A VOCdevkit, a folder laid out like one of its years, or COCO's folder."
+        "--data-dir", help="A VOCdevkit, a folder laid out like one of its years, COCO's folder, or ILSVRC."
     ),
 ]
 Weights = Annotated[

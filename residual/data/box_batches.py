@@ -155,9 +155,8 @@ def load(
         pixels = pixels.flip(2)
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
     wanted = annotated.wanted
-    return TrainingImage(
-        pixels.contiguous(), boxes[wanted], annotated.labels[wanted], boxes[annotated.crowd], seed
-    )
+    neither = annotated.crowd | annotated.is_unjudged(annotated.labels)
+    return TrainingImage(pixels.contiguous(), boxes[wanted], annotated.labels[wanted], boxes[neither], seed)
 
 
 def check_size(annotated: AnnotatedImage, width: int, height: int) -> None:

@@ -23,6 +23,7 @@ Pixels are counted from 0 and a box is named by its first and last pixel (the de
 sides), so the box from pixel 0 to pixel 9 reaches from 0 to 10 in our coordinates.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -191,14 +192,15 @@ def _read(
     bare: list[str] = []
     for name in names:
         images = ((part, root / "Data" / "DET" / part / f"{name}.JPEG") for part in parts)
-        part, path = next(((part, path) for part, path in images if path.is_file()), ("", Path()))
+        # A list may have any text in the place of a name: this is never an error.
+        part, path = next(((part, path) for part, path in images if os.path.isfile(path)), ("", Path()))
         if not part:
             gone.append(name)
             continue
         content, where = NOTHING, place
         if boxes:
             xml = root / "Annotations" / "DET" / part / f"{name}.xml"
-            if xml.is_file():
+            if os.path.isfile(xml):
                 read = read_annotation(xml, notes)
                 if read is None:
                     continue
@@ -233,7 +235,7 @@ def _numbers(root: Path, part: str) -> dict[str, int]:
     file = _lists(root) / f"{part}.txt"
     lines = [line.split() for line in read_text(file).splitlines() if line.strip()] if file.is_file() else []
     return {
-        words[0]: int(words[1]) if len(words) > 1 and words[1].isdecimal() else place
+        words[0]: place if len(words) < 2 or (number := _number(words[1])) is None else number
         for place, words in enumerate(lines, start=1)
     }
 
@@ -245,15 +247,21 @@ def _blacklist(root: Path) -> dict[int, frozenset[str]]:
     file = next((path for where in (root, root.parent) for path in sorted(where.glob(pattern))), None)
     found: dict[int, frozenset[str]] = {}
     for line, text in enumerate(read_text(file).splitlines() if file else [], start=1):
-        number, _, synset = text.strip().partition(" ")
         if not text.strip():
             continue
-        if not number.isdecimal() or synset.strip() not in of_synset:
+        first, _, synset = text.strip().partition(" ")
+        number, name = _number(first), of_synset.get(synset.strip())
+        if number is None or name is None:
             raise InputError(
                 f"{file}, line {line}: {text!r} is not an image's number and a class's WordNet id"
             )
-        found[int(number)] = found.get(int(number), frozenset()) | {of_synset[synset.strip()]}
+        found[number] = found.get(number, frozenset()) | {name}
     return found
+
+
+def _number(text: str) -> int | None:
+    """Return an image's number, None for what is none; Python reads no more than some thousand digits."""
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def _images(count: int) -> str:

@@ -8,6 +8,7 @@ from PIL import Image
 from shapes import SYNSETS, write_devkit, write_imagenet_det
 
 from residual.class_names import imagenet_det_classes
+from residual.data.box_batches import BoxBatches
 from residual.data.boxes import Annotation, BoxDataset, Record
 from residual.data.imagenet_det import halves, load_imagenet_det
 from residual.data.voc import load_voc
@@ -180,6 +181,11 @@ def test_what_is_on_the_blacklist_is_not_judged(tmp_path: Path) -> None:
     assert [annotated.unjudged for annotated in data.images] == [(), (1,)]
     assert data.counts() == [2, 1]
     assert data.images[1].wanted.tolist() == [False, True]
+    # Training takes it for neither object nor background.
+    batches = BoxBatches(data, lambda width, height, *, scale: (width, height), 2, False, 0, 0, 1)
+    images = {len(image.boxes): image for image in batches(0)}
+    batches.close()
+    assert [images[1].crowds.tolist(), images[2].crowds.tolist()] == [[[1, 1, 10, 10]], []]
     (kit / "ILSVRC2015_det_validation_blacklist.txt").write_text("2 ant\n")
     with pytest.raises(InputError, match=r"blacklist.txt, line 1: '2 ant' is not an image's number"):
         load_imagenet_det(folder, ["val"])
@@ -222,6 +228,15 @@ def test_a_listed_image_that_is_not_there_is_noted(tmp_path: Path) -> None:
     folder = det(tmp_path, "val", {"a": [item(ANT, 1, 1, 9, 9)]}, val=["a 1", "gone 2", "lost 3"])
     (note,) = load_imagenet_det(folder, ["val"]).notes
     assert note.endswith(f"val.txt: 2 images are not in {folder / 'Data' / 'DET'}, the first gone.JPEG")
+
+
+def test_any_text_in_a_list_is_a_name_that_is_not_there_and_any_number_is_read(tmp_path: Path) -> None:
+    ant = {"a": [item(ANT, 1, 1, 9, 9)]}
+    lists = [f"a {'9' * 5000}", "x" * 5000, "\0", "../../.. 2", "b ²"]
+    data = load_imagenet_det(det(tmp_path, "val", ant, val=lists), ["val"])
+    assert [(annotated.id, annotated.number) for annotated in data.images] == [("a", 1)]
+    (note,) = data.notes
+    assert "4 images are not in" in note
 
 
 @pytest.mark.parametrize(
