@@ -38,7 +38,7 @@ SECRET = {
 #: What each table's numbers are.
 CAPTIONS = {
     7: "VOC's mean average precision in percent",
-    12: "ImageNet's mean average precision in percent",
+    12: "ImageNet's mean average precision in percent; val2 is R-CNN's where its lists are, else ours",
 }
 #: Where in its run folder a detector's result files for VOC's server are looked for.
 SUBMISSION = "submission"
