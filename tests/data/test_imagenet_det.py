@@ -163,6 +163,17 @@ def test_the_halves_by_hand() -> None:
     assert [one.id for one in second] == ["b", "d"]
 
 
+def test_rare_classes_are_divided_first_and_weigh_more() -> None:
+    records = [
+        *(record("a", *"xxxxxx"), record("p", "z"), record("q", "z", *"xxx")),
+        *(record("r", "y"), record("s", "y", "x"), record("u", "y")),
+    ]
+    first, second = halves(records)
+    # Of 2 z: p and q. Of 3 y: r; s to the other half, though that has 3 of 10 x already; u. Of 10 x: a.
+    assert [one.id for one in first] == ["a", "p", "r", "u"]
+    assert [one.id for one in second] == ["q", "s"]
+
+
 def test_lists_of_the_halves_count_where_there_are_any(tmp_path: Path) -> None:
     ant = [item(ANT, 1, 1, 9, 9)]
     folder = det(tmp_path, "val", dict.fromkeys("abc", ant), val=["a 1", "b 2", "c 3"], val1=["c 7", "a 8"])
