@@ -13,14 +13,14 @@ from typing import Any
 import torch
 import typer
 from caffe import caffemodel, resnet, write_mean
-from conftest import BEGUN, ROOT, set_options, smooth_image, write_images
+from conftest import BEGUN, ROOT, set_options, shrink_rivals, smooth_image, write_images
 from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
 
 from residual import build_model
 from residual.class_names import CIFAR10_CLASSES, imagenet_classes
 from residual.cli import app
 from residual.data import cifar10
-from residual.models import cifar, fitnet, highway, imagenet, maxout, nin
+from residual.models import cifar, imagenet
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import save_weights
@@ -319,13 +319,7 @@ class Stage:
         patch.setattr(cifar10, "RECORDS", RECORDS)
         patch.setattr(cifar, "FILTERS", (2, 4, 4))
         patch.setattr(imagenet, "WIDTHS", (4, 4, 8, 8))
-        for depth in highway.LAYERS:
-            patch.setitem(highway.LAYERS, depth, highway.Layers((2, 4, 4), (1, 1, 1), (3,)))
-        patch.setattr(nin, "FILTERS", ((4, 4, 4), (4, 4, 4), (4, 4)))
-        patch.setattr(maxout, "LAYERS", ((4, 8, 4, 4), (4, 8, 3, 4), (4, 5, 3, 2)))
-        patch.setattr(maxout, "UNITS", 4)
-        patch.setattr(fitnet, "CHANNELS", ((2, 2, 2, 4, 4), (4,) * 6, (4,) * 6))
-        patch.setattr(fitnet, "UNITS", 4)
+        shrink_rivals(patch)
         for depth in (18, 34, 50, 101, 152):
             block = BasicBlock if depth < 50 else BottleneckBlock
             patch.setitem(imagenet.TABLE_1, depth, (block, (1, 1, 1, 1)))

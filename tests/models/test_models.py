@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from residual.errors import InputError
-from residual.models import Classifier, build_model, prelu_net
+from residual.models import SINGLE, Classifier, build_model, last_layer, prelu_net
 from residual.models.blocks import Block
 from residual.models.classifier import StagedNetwork
 
@@ -323,6 +323,15 @@ def test_any_number_of_classes_and_channels(name: str, classes: int, in_channels
         model = build_model(name, classes=classes, in_channels=in_channels)
         assert (model.classes, model.in_channels) == (classes, in_channels)
         assert model(torch.empty(2, in_channels, 64, 64)).shape == (2, classes)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_the_last_layer_is_the_one_that_starts_anew_for_other_classes(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, classes=CLASSES)
+    last = model.get_submodule(last_layer(model))
+    assert isinstance(last, nn.Linear | nn.Conv2d)
+    assert len(last.weight) == CLASSES
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_plain20"])

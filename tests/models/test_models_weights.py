@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from conftest import assert_same_outputs, noise, randomise, sentence_of
+from conftest import assert_same_outputs, noise, randomise, sentence_of, shrink_rivals
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from residual import build_model
+from residual.models import SINGLE
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import Weights, export_weights, import_weights, load_weights, save_weights
 
@@ -179,6 +180,25 @@ def test_exports_load_into_torchvisions_networks(
     theirs.load_state_dict(state, strict=True, assign=True)
     assert_same_outputs(model, theirs, noise())
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_rivals_weights_go_out_and_come_in(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes and channels are seen in the tensors, whatever layers are called."""
+    shrink_rivals(monkeypatch)
+    torch.manual_seed(0)
+    model = randomise(build_model(name, classes=7, in_channels=2)).eval()
+    weights = Weights(model, Preprocessing(torch.rand(2)), tuple("abcdefg"), {})
+    export_weights(weights, tmp_path / "out.pth")
+    imported = import_weights(
+        tmp_path / "out.pth", name, tmp_path / "in", mean=[0.4, 0.5], std=[0.2, 0.3], classes=list("abcdefg")
+    )
+    assert (imported.model.classes, imported.model.in_channels) == (7, 2)
+    x = torch.randn(2, 2, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_weights(tmp_path / "in").model(x), model(x))
 
 
 def test_exports_and_imports_overwrite_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from residual import InputError, build_model
 from residual.distributed import World
-from residual.models import fitnet, maxout, nin
+from residual.models import fitnet
 from residual.models.fitnet import FitNet, Hints
 from residual.models.maxout import MaxoutNetwork
 from residual.models.nin import DeeplySupervisedNet
@@ -31,12 +31,7 @@ SHORT = [
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every network has its layers, and few channels."""
-    monkeypatch.setattr(nin, "FILTERS", ((8, 6, 4), (8, 6, 4), (8, 6)))
-    monkeypatch.setattr(maxout, "LAYERS", ((6, 8, 4, 4), (6, 8, 3, 4), (4, 5, 3, 2)))
-    monkeypatch.setattr(maxout, "UNITS", 8)
-    monkeypatch.setattr(fitnet, "CHANNELS", ((4, 4, 4, 6, 6), (6,) * 6, (8,) * 6))
-    monkeypatch.setattr(fitnet, "UNITS", 8)
+    shrink_rivals(monkeypatch)
 
 
 def dsn() -> DeepSupervision:
@@ -164,9 +159,8 @@ def test_resumed_exactly(recipe: str, tmp_path: Path, call: Call) -> None:
 
 @pytest.mark.parametrize("recipe", ["googlenet", "bn_inception", "prelu_net"])
 def test_networks_for_large_images_resume_exactly(
-    recipe: str, images: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    recipe: str, images: Path, tmp_path: Path, call: Call
 ) -> None:
-    shrink_rivals(monkeypatch)
     settings = [*SMALL, "schedule.iterations=6", "checkpoint_every=2", "evaluate_every=6"]
     arguments = (
         f"imagenet-{recipe}",

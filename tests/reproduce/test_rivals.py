@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, set_options
+from conftest import Call, set_options, shrink_rivals
 
 from residual.analysis.complexity import complexity
-from residual.models import build_model, fitnet, highway, maxout, nin
+from residual.models import build_model
 from residual.reproduce import rivals
 from residual.reproduce.table6 import RIVALS
 
@@ -22,13 +22,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     """All of it on digits, in four iterations of narrow networks."""
     out = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nin, "FILTERS", ((4, 4, 4), (4, 4, 4), (4, 4)))
-        patch.setattr(maxout, "LAYERS", ((4, 8, 4, 4), (4, 8, 3, 4), (4, 5, 3, 2)))
-        patch.setattr(maxout, "UNITS", 4)
-        patch.setattr(fitnet, "CHANNELS", ((2, 2, 2, 4, 4), (4,) * 6, (4,) * 6))
-        patch.setattr(fitnet, "UNITS", 4)
-        for depth in (19, 32):
-            patch.setitem(highway.LAYERS, depth, highway.Layers((2, 4, 4), (1, 1, 1), (3,)))
+        shrink_rivals(patch)
         # Which leaves a plain network there.
         assert call("reproduce", "figure6", "--depths", "20", *SET, "--out", out) == 0
         assert call("reproduce", "table6", "--depths", "20", "--rivals", *SET, "--out", out) == 0
