@@ -17,8 +17,9 @@ import torch
 from caffe import caffemodel, resnet, write_mean
 from conftest import BEGUN, SEVEN, TINY, save_network, set_options, smooth_image, write_images
 from hypothesis import strategies as st
+from located import write_tiny
 from scipy.io import savemat
-from shapes import write_coco, write_devkit, write_shapes
+from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
 from zygote import Case, Zygote
 
 import residual
@@ -36,7 +37,7 @@ WITH_BOXES = [*BEGUN, *QUICK, "schedule.iterations=4"]
 #: Where the ground keeps what the user's cache folder keeps.
 CACHE = {"RESIDUAL_CACHE": "cache", "HOME": "home"}
 #: How the names of files end of which a folder has many that are alike.
-MANY = (".png", ".xml", ".bin")
+MANY = (".png", ".JPEG", ".xml", ".bin")
 #: Images of CIFAR-10 in each of its files, which have 10,000.
 RECORDS = 2
 
@@ -122,6 +123,8 @@ def _boxes(ground: Path) -> None:
     shutil.copy(lists / "train.txt", lists / "trainval.txt")
     devkit = write_devkit(ground / "devkits")
     coco = write_coco(ground / "coco", devkit)
+    write_imagenet_det(ground / "det", devkit)
+    write_tiny(ground / "located", train=1, val=1)
     shutil.rmtree(devkit)
     for split in ("train", "val"):  # as the splits of VOC's layout are called
         (coco / f"{split}2014").rename(coco / split)

@@ -41,6 +41,7 @@ def every_reader(ground: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
         "side": 9,
         "data": find("voc-finetune", DetectionRecipe).data,
         "classes": None,
+        "notes": [],
         "dataset": load_voc(ground / "voc", ["test"]),
         "shape": Any,
         "data_dir": ground / "images" / "train",
