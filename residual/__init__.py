@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .api import FinishedRun, evaluate, recipe, reproduce, train
     from .inference.classifier import load
     from .inference.detector import load_detector
+    from .inference.localizer import load_localizer
     from .models import build_model
     from .run import finish
 
@@ -21,6 +22,7 @@ __all__ = [
     "finish",
     "load",
     "load_detector",
+    "load_localizer",
     "recipe",
     "reproduce",
     "train",
@@ -36,6 +38,7 @@ _SOURCES = {
     "finish": "run",
     "load": "inference.classifier",
     "load_detector": "inference.detector",
+    "load_localizer": "inference.localizer",
     "recipe": "api",
     "train": "api",
 }

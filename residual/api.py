@@ -26,9 +26,16 @@ from .inference.evaluation import (
     evaluate_detector,
 )
 from .inference.evaluation import evaluate as evaluate_classifier
+from .inference.localizer import (
+    LoadedLocalizer,
+    LocalizerEvaluation,
+    evaluate_localizer,
+    load_localizer,
+)
+from .localization.weights import is_localizer
 from .models.inference import Precision
 from .models.weights import load_weights
-from .recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, find, override, read
+from .recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, find, override, read
 from .recipes.schema import SHORT_FORMS
 from .run import report as write_report
 from .run import start_from
@@ -59,10 +66,14 @@ class FinishedRun:
         """Write the run's page, one HTML file with everything in it, and return its path."""
         return write_report(self.path, device=device)
 
-    def load(self, device: str = "auto", precision: Precision = "float32") -> Network | LoadedDetector:
-        """Return the trained network, ready to ``predict``: a classifier, or a detector."""
+    def load(
+        self, device: str = "auto", precision: Precision = "float32"
+    ) -> Network | LoadedDetector | LoadedLocalizer:
+        """Return the trained network, ready to ``predict``: a classifier, a detector or a localizer."""
         if is_detector(self.path):
             return load_detector(self.path, device=device)
+        if is_localizer(self.path):
+            return load_localizer(self.path, device=device)
         return load(self.path, device, precision)
 
 
@@ -73,8 +84,8 @@ def recipe(
     epochs: int | None = None,
     lr: float | None = None,
     batch: int | None = None,
-) -> Recipe | DetectionRecipe:
-    """Return a recipe, a classifier's or a detector's, with values of it changed.
+) -> Recipe | DetectionRecipe | LocalizationRecipe:
+    """Return a recipe, a classifier's, a detector's or a localizer's, with values of it changed.
 
     Args:
         name: of a built-in recipe, or a YAML file.
@@ -151,8 +162,8 @@ def evaluate(
     precision: Precision = "float32",
     device: str = "auto",
     tell: Callable[[str], None] | None = None,
-) -> ClassifierEvaluation | DetectorEvaluation:
-    """Test a trained classifier or detector, by one of the paper's protocols.
+) -> ClassifierEvaluation | DetectorEvaluation | LocalizerEvaluation:
+    """Test a trained classifier, detector or localizer, by the paper's protocols.
 
     Args:
         weights: a weights folder, a run folder, or a name as "torchvision:resnet18".
@@ -163,18 +174,22 @@ def evaluate(
 
     Returns:
         Of a classifier ``metrics`` with ``top1_error``, ``top5_error`` and ``loss``; of a detector
-        ``mean_ap``, ``classes`` and COCO's numbers.
+        ``mean_ap``, ``classes`` and COCO's numbers; of a localizer ``protocols`` with their ``errors``.
 
     Raises:
         InputError: when the weights or the data are wrong or do not fit.
     """
     path = _path(weights)
     data_dir = None if data is None else _path(data)
-    if is_detector(path):
+    detector = is_detector(path)
+    if detector or is_localizer(path):
+        what = "detector" if detector else "localizer"
         others = {"dataset": dataset, "views": views, "size": size, "crop": crop, "scales": scales}
         if named := [name for name, value in others.items() if value is not None]:
-            raise InputError(f"{path} is a detector, and {named[0]} is for classifiers; leave it out")
-        return evaluate_detector(load_detector(path, device=device), path, data_dir)
+            raise InputError(f"{path} is a {what}, and {named[0]} is for classifiers; leave it out")
+        if detector:
+            return evaluate_detector(load_detector(path, device=device), path, data_dir)
+        return evaluate_localizer(load_localizer(path, device=device), path, data_dir)
     if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
         dataset = "folder"
     sides = None if scales is None else tuple(scales)
@@ -230,11 +245,12 @@ def reproduce(
 
 
 def _find(name: PathLike) -> Any:
-    """Return a built-in recipe of either kind, or that in a file."""
+    """Return a built-in recipe of any kind, or that in a file."""
     name = os.fspath(name)
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         return read(_path(name))
-    return find(name, DetectionRecipe if name in KINDS[DetectionRecipe][0] else Recipe)
+    kinds: tuple[Any, ...] = (DetectionRecipe, LocalizationRecipe)
+    return find(name, next((kind for kind in kinds if name in KINDS[kind][0]), Recipe))
 
 
 def _settings(settings: Mapping[str, Any] | None, short: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,8 @@ import torch
 import typer
 from caffe import caffemodel, resnet, write_mean
 from conftest import BEGUN, ROOT, set_options, shrink_rivals, smooth_image, write_images
+from located import xml
+from PIL import Image
 from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
 
 from residual import build_model
@@ -171,6 +173,7 @@ WITH_BOXES = [
     *SHORT,
 ]
 
+LOCATED = [*SHORT, "batch.size=2", "batch.at_once=2", "data.size=32", "data.shorter_side=[36,40]"]
 
 #: Those of residual reproduce whose runs are of images in folders.
 IMAGENET_EXPERIMENTS = ("table2", "table3", "table4", "table5", "figure4", "signals-imagenet")
@@ -182,12 +185,16 @@ def settings_for(words: list[str]) -> list[str]:
         return []
     if words[0] == "detect":
         return WITH_BOXES if words[1] == "train" else []
+    if words[0] == "locate":
+        return LOCATED if words[1] == "train" else []
     if words[0] == "train":
         return IN_FOLDERS if words[1].startswith(("imagenet", "tiny-imagenet", "finetune")) else IN_MEMORY
     if words[0] != "reproduce" or words[1] in ("report", "complexity"):
         return []
     if words[1] in ("table7", "table8", "table9", "table12"):
         return WITH_BOXES
+    if words[1] == "localization":
+        return LOCATED
     return IN_FOLDERS if words[1] in IMAGENET_EXPERIMENTS else IN_MEMORY
 
 
@@ -345,6 +352,14 @@ class Stage:
     def _data(self) -> None:
         ids = [wordnet_id for wordnet_id, _ in imagenet_classes()[:3]]
         write_images(self.home / "imagenet", ids)
+        for image in (self.home / "imagenet").rglob("*.png"):
+            # Where on it its class is: in the middle.
+            split, wordnet_id, _ = image.relative_to(self.home / "imagenet").parts
+            width, height = Image.open(image).size
+            file = self.home / "imagenet" / "Annotations" / "CLS-LOC" / split / f"{image.stem}.xml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            middle = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
+            file.write_text(xml((wordnet_id, *middle), size=(width, height)))
         for name in ("tiny-imagenet-200", "flowers", "images", "imagenette"):
             (self.home / name).symlink_to("imagenet")
         (self.place / "mine.py").write_text(
@@ -424,7 +439,11 @@ class Stage:
         self.run("train", "imagenet-resnet101", *large, "--out", runs / "imagenet-resnet101")
         for name in ("flowers", "scratch"):
             self.run("train", "imagenet-resnet18", *large, "--out", runs / name)
-        shutil.copytree(runs / "flowers", runs / "mine")
+        for name in ("mine", "tiny-imagenet-resnet18"):
+            shutil.copytree(runs / "flowers", runs / name)
+        located = ("tiny-imagenet-localization-resnet18", "--weights", runs / "flowers")
+        where = ("--data-dir", home / "imagenet", "--out", runs / "located")
+        self.run("locate", "train", *located, *set_options(LOCATED), *where)
         own = ("--set", "model.name=mine.py:build", *small)
         self.run("train", "cifar10-resnet20", *own, "--out", runs / "own")
         # Begun, and stopped after the first of two iterations.

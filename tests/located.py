@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from residual.detection.backbones import measure_batch_norm
+from residual.models import build_model
+from residual.models.preprocessing import Preprocessing
+from residual.models.weights import save_weights
 
 #: Classes by WordNet id, each a colour.
 WNIDS = {"n01443537": (220, 30, 30), "n02124075": (30, 220, 30), "n03444034": (40, 40, 230)}
@@ -54,3 +60,30 @@ def _image(file: Path, colour: tuple[int, ...], random: np.random.Generator) -> 
     pixels[y : y + side, x : x + side] = colour
     Image.fromarray(pixels).save(file, quality=95)
     return x, y, x + side - 1, y + side - 1
+
+
+def write_classifier(folder: Path, name: str = "cifar_resnet8") -> Path:
+    """Write the weights folder of a classifier of the three classes that nobody has trained; return it."""
+    torch.manual_seed(0)
+    network = build_model(name, classes=len(WNIDS))
+    measure_batch_norm(network, [torch.randn(8, 3, 32, 32)])
+    preprocessing = Preprocessing(torch.full((3,), 0.2), torch.full((3,), 0.25))
+    save_weights(folder, network, name=name, options={}, preprocessing=preprocessing, classes=tuple(WNIDS))
+    return folder
+
+
+#: Settings of tiny-imagenet-localization-resnet18 that make a run of the squares above last a few seconds.
+SQUARES = [
+    "name=squares",
+    "data.size=32",
+    "data.shorter_side=[32,40]",
+    "localizer.anchor_sizes=[12,18]",
+    "localizer.aspect_ratios=[1]",
+    "batch.size=8",
+    "batch.at_once=8",
+    "schedule.epochs=null",
+    "schedule.iterations=120",
+    "schedule.learning_rate=0.05",
+    "evaluate_every=120",
+    "checkpoint_every=60",
+]

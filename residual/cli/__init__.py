@@ -12,6 +12,7 @@ from . import (
     classification,
     detect,
     export,
+    locate,
     output,
     predict,
     push,
@@ -42,6 +43,7 @@ app.add_typer(export.app)
 app.add_typer(push.app)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(detect.app, name="detect")
+app.add_typer(locate.app, name="locate")
 app.add_typer(reproduce.app, name="reproduce")
 use_plain_help(app)
 
@@ -51,7 +53,7 @@ def top(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    only_first_rank(context, ("train", "evaluate", "ensemble", "detect", "reproduce"))
+    only_first_rank(context, ("train", "evaluate", "ensemble", "detect", "locate", "reproduce"))
     if version:
         typer.echo(f"residual {__version__}")
         raise typer.Exit

@@ -10,6 +10,7 @@ import typer
 from ..errors import InputError, nearest
 from ..signals import limited
 from .detect import BoxesDir, Scales, shorter_sides
+from .locate import ImagesDir
 from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, Threads, takes, use_threads
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
-CIFAR10_OUT, IMAGENET_OUT, DETECTION_OUT = (RUNS / name for name in ("cifar10", "imagenet", "detection"))
+CIFAR10_OUT, IMAGENET_OUT, DETECTION_OUT, LOCALIZATION_OUT = (
+    RUNS / name for name in ("cifar10", "imagenet", "detection", "localization")
+)
 
 ClassesDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with train/ and val/, a directory a class.")
@@ -57,6 +60,10 @@ class ExperimentOptions:
         str, typer.Option(metavar="N|A-B", help="Runs of each network: seeds 0 to N-1, or A to B, as 1-4.")
     ] = "1"
     seed: Annotated[int, typer.Option(min=0, help="Seed of the four runs.")] = 0
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="The classifier to start from: a run, a weights folder, or a name."),
+    ] = None
     weights_vgg16: Annotated[
         Path | None, typer.Option(help="ImageNet's VGG-16: a weights folder or run folder to start from.")
     ] = None
@@ -69,7 +76,7 @@ class ExperimentOptions:
     scales: Scales = None
     dataset: Annotated[
         Literal["imagenet", "tiny-imagenet"],
-        typer.Option(help="Whose recipes: imagenet (Section 3.4) or tiny-imagenet (64 x 64, 16 epochs)."),
+        typer.Option(help="Whose recipes: imagenet (the paper's) or tiny-imagenet (64 x 64)."),
     ] = "imagenet"
     out: Annotated[
         Path | None, typer.Option(help="Folder of the experiment: its runs, tables, figures, page.")
@@ -219,6 +226,18 @@ def figure7(asked: ExperimentOptions) -> None:
     layer_studies.figure7(asked.study(study.CIFAR10), depths)
 
 
+def localization(asked: ExperimentOptions) -> None:
+    """Appendix C: where on an image its class is, on ImageNet.
+
+    By per-class regression, with the true class and with a classifier's five.
+    """
+    from ..reproduce import localization as located
+
+    if asked.dataset not in located.RECIPES:
+        raise InputError(f"there is no dataset {asked.dataset!r}{nearest(asked.dataset, located.RECIPES)}")
+    located.table(asked.study(located.FAMILY), asked.dataset, asked.weights)
+
+
 def complexity(asked: ExperimentOptions) -> None:
     """Table 1 and Figure 3: complexity, beside VGG's and GoogLeNet's.
 
@@ -321,6 +340,16 @@ DETECTION = Group(
     "OUT/RECIPE/seed0, as runs/detection/coco-resnet101/seed0.",
     BoxesDir,
 )
+LOCALIZATION = Group(
+    LOCALIZATION_OUT,
+    ("dataset", "weights", *TRAINING),
+    (
+        "--data-dir ~/imagenet --weights runs/imagenet-resnet101",
+        f"--dataset tiny-imagenet --data-dir ~/tiny-imagenet-200{NEXT}--weights runs/tiny-imagenet-resnet18",
+        "--no-train",
+    ),
+    data_dir=ImagesDir,
+)
 COMPLEXITY = Group(Path("runs/complexity"), ("out",), remark="")
 REPORT = Group(CIFAR10_OUT, ("out", "imagenet", "detection"), remark="")
 
@@ -422,6 +451,7 @@ EXPERIMENTS = (
         "scales",
         vgg16=False,
     ),
+    Experiment(localization, LOCALIZATION),
     Experiment(report, REPORT, (), ("", "--out results/cifar10 --imagenet results/imagenette")),
 )
 for experiment in EXPERIMENTS:

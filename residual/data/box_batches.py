@@ -1,7 +1,7 @@
 """Images with boxes as training batches, decoded ahead by threads; and in order, for testing."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, Protocol
 
@@ -12,12 +12,15 @@ from ..device import send
 from ..errors import InputError
 from ..randomness import Stream, generator, mix
 from .boxes import AnnotatedImage, BoxDataset
-from .images import DamagedImage, decode, decode_part, fatal
+from .crops import Crop
+from .images import CropFunction, DamagedImage, decode, decode_part, fatal
 from .order import OrderedBatches
 from .threads import Prefetch, in_threads
 
 #: Iterations under way, the one that is asked for among them; in testing images.
 AHEAD = 4
+#: A box of which less is in a part of an image is neither object nor background there.
+VISIBLE = 0.25
 #: Images tried in turn for one place in a batch before the run gives up.
 TRIES = 100
 
@@ -38,6 +41,7 @@ class TrainingImage:
         labels: int64 (M,).
         crowds: regions that are neither object nor background, float32 (C, 4).
         seed: of random choices among its regions: a function of the iteration and the place in the batch.
+        whole: labels of the whole image's objects, int64 (M',), where the image is a part of it.
     """
 
     image: Tensor
@@ -45,6 +49,7 @@ class TrainingImage:
     labels: Tensor
     crowds: Tensor
     seed: int
+    whole: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -58,6 +63,7 @@ class TrainingImage:
             boxes=send(self.boxes, device),
             labels=send(self.labels, device),
             crowds=send(self.crowds, device),
+            whole=send(self.whole, device),
         )
 
 
@@ -103,27 +109,32 @@ class BoxBatches(OrderedBatches):
     def _begin(self, iteration: int) -> tuple[None, list[Callable[[], TrainingImage]]]:
         random = generator(self.seed, Stream.CROPS, iteration)
         flipped = torch.rand(self.batch, generator=random) < 0.5
-        low, high = self.scales
-        scales = (low + (high - low) * torch.rand(self.batch, generator=random)).tolist()
+        parts = self._parts(random)
         positions = self.indices(iteration)
         return None, [
             partial(
                 self._load,
                 int(positions[place]),
                 self.flip and bool(flipped[place]),
-                scales[place],
+                parts[place],
                 # 62 bits: what draws from it may need several sequences.
                 mix(self.seed, Stream.REGIONS, iteration, place) >> 1,
             )
             for place in range(self.batch)[self.mine]
         ]
 
-    def _load(self, position: int, flipped: bool, scale: float, seed: int) -> TrainingImage:
+    def _parts(self, random: torch.Generator) -> list[CropFunction]:
+        """Return what of each image of a batch the network sees: all of it, at a scale of its own."""
+        low, high = self.scales
+        scales = (low + (high - low) * torch.rand(self.batch, generator=random)).tolist()
+        return [whole(partial(self.size, scale=scale)) for scale in scales]
+
+    def _load(self, position: int, flipped: bool, part: CropFunction, seed: int) -> TrainingImage:
         last = ""
         for attempt in range(min(TRIES, len(self.dataset))):
             annotated = self.dataset.images[(position + attempt) % len(self.dataset)]
             try:
-                return load(annotated, partial(self.size, scale=scale), flipped, seed)
+                return load(annotated, part, flipped, seed)
             except InputError as error:
                 if self.damaged == "fatal":
                     raise InputError(fatal(error, "data.damaged")) from None
@@ -133,30 +144,82 @@ class BoxBatches(OrderedBatches):
         )
 
 
-def load(
-    annotated: AnnotatedImage, size: Callable[[int, int], tuple[int, int]], flipped: bool, seed: int
-) -> TrainingImage:
-    """Read an image at the size that the network sees, its boxes with it.
+class CropBatches(BoxBatches):
+    """The training batches of random parts of images with boxes: squares of one size.
+
+    Args, beside those of ``OrderedBatches``:
+        dataset, damaged: as of ``BoxBatches``.
+        crop: the random part of each image.
+    """
+
+    def __init__(
+        self,
+        dataset: BoxDataset,
+        crop: Crop,
+        batch: int,
+        flip: bool,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        damaged: Literal["skip", "fatal"] = "skip",
+    ) -> None:
+        def size(width: int, height: int, *, scale: float) -> tuple[int, int]:
+            return crop.size, crop.size
+
+        super().__init__(dataset, size, batch, flip, seed, rank, ranks, damaged)
+        self.crop = crop
+
+    def _parts(self, random: torch.Generator) -> list[CropFunction]:
+        return [
+            self.crop.at(numbers) for numbers in torch.rand(self.batch, self.crop.numbers, generator=random)
+        ]
+
+
+def whole(size: Callable[[int, int], tuple[int, int]]) -> CropFunction:
+    """Return all of an image as its part, resized as ``size`` says of its width and height."""
+    return lambda width, height: ((0, 0, width, height), size(width, height))
+
+
+def load(annotated: AnnotatedImage, part: CropFunction, flipped: bool, seed: int) -> TrainingImage:
+    """Read a part of an image at the size that the network sees, its boxes with it.
+
+    Boxes are cut at the part's edge; one of which less than ``VISIBLE`` is left is no object there.
 
     Raises:
         DamagedImage: when the file cannot be read, or has not the size that its annotation says.
-        InputError: as ``size`` does.
+        InputError: as ``part`` does.
     """
 
-    def whole(width: int, height: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    def checked(width: int, height: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
         check_size(annotated, width, height)
-        return (0, 0, width, height), size(width, height)
+        return part(width, height)
 
-    pixels = torch.from_numpy(decode_part(annotated.path, whole).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(decode_part(annotated.path, checked).copy()).permute(2, 0, 1)
     height, width = pixels.shape[1:]
-    x, y = width / annotated.size[0], height / annotated.size[1]
-    boxes = annotated.boxes * torch.tensor([x, y, x, y])
+    (left, top, right, bottom), _ = part(*annotated.size)
+    x, y = width / (right - left), height / (bottom - top)
+    boxes = (annotated.boxes - torch.tensor([left, top, left, top])) * torch.tensor([x, y, x, y])
+    there, wanted = torch.ones(len(boxes), dtype=torch.bool), annotated.wanted
+    if (left, top, right, bottom) != (0, 0, *annotated.size):
+        boxes, share = _cut(boxes, width, height)
+        there, wanted = share > 0, wanted & (share >= VISIBLE)
     if flipped:
         pixels = pixels.flip(2)
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
-    wanted = annotated.wanted
-    neither = annotated.crowd | annotated.is_unjudged(annotated.labels)
-    return TrainingImage(pixels.contiguous(), boxes[wanted], annotated.labels[wanted], boxes[neither], seed)
+    # Regions of many objects, what is not judged, and objects of which hardly anything is left.
+    neither = annotated.crowd | annotated.is_unjudged(annotated.labels) | (annotated.wanted & ~wanted)
+    labels = annotated.labels
+    return TrainingImage(
+        pixels.contiguous(), boxes[wanted], labels[wanted], boxes[there & neither], seed, labels
+    )
+
+
+def _cut(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """Return boxes (M, 4) cut at an image's edges, and how much of each box's area is left, (M,)."""
+    edges = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    cut = torch.minimum(boxes.clamp(min=0), edges)
+    areas, left = ((each[:, 2:] - each[:, :2]).prod(dim=1) for each in (boxes, cut))
+    return cut, left / areas
 
 
 def check_size(annotated: AnnotatedImage, width: int, height: int) -> None:

@@ -64,6 +64,10 @@ class Backbone(nn.Module):
         """Return the layers that ``shared`` consists of."""
         raise NotImplementedError
 
+    def take_off_head(self) -> None:
+        """Drop the layers that run for each region, where the shared map is all that is needed."""
+        raise NotImplementedError
+
     def freeze(self, stages: int) -> None:
         """Keep the layers of the first ``stages`` stages as they are in training."""
         for layer in [layer for stage in self.network.stage_layers()[:stages] for layer in stage]:
@@ -123,6 +127,11 @@ class ResidualBackbone(Backbone):
             x = block(x)
         return x.mean(dim=(2, 3))
 
+    def take_off_head(self) -> None:
+        last = self._last_stage()
+        name = next(name for name, child in self.network.named_children() if child is last)
+        setattr(self.network, name, nn.Identity())
+
     def _last_stage(self) -> nn.Sequential:
         (stage,) = self.network.stage_layers()[-1]
         assert isinstance(stage, nn.Sequential)
@@ -173,6 +182,9 @@ class VGGBackbone(Backbone):
     def shared(self, x: Tensor) -> Tensor:
         return self.network.convolutions(x)
 
+    def take_off_head(self) -> None:
+        self.network.classifier = nn.Sequential()
+
     def box_head(self, parts: Sequence[Tensor]) -> Tensor:
         # The fully connected layers take channels first, whatever the map's layout in memory.
         return self.network.classifier(parts[0].contiguous().flatten(1))
@@ -184,7 +196,7 @@ def make_backbone(network: Classifier) -> Backbone:
         return VGGBackbone(network)
     if isinstance(network, CifarNetwork | ImageNetNetwork):
         return ResidualBackbone(network)
-    raise InputError(f"{type(network).__name__} cannot be a detector's backbone")
+    raise InputError(f"{type(network).__name__} cannot be the backbone of a detector or a localizer")
 
 
 def outline_backbone(name: str, options: dict[str, Any]) -> Backbone:

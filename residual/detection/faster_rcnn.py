@@ -27,7 +27,7 @@ from ..device import send, sums_dtype
 from ..models.preprocessing import Preprocessing
 from .backbones import Backbone
 from .pooling import roi_align, roi_pool
-from .targets import match_anchors, match_regions, sample, smooth_l1
+from .targets import RPN_POSITIVE_IOU, match_anchors, match_regions, sample, smooth_l1
 
 #: Filters of the proposal network's 3x3 convolution.
 RPN_CHANNELS = 512
@@ -141,11 +141,9 @@ class FasterRCNN(nn.Module):
 
     def grid_anchors(self, height: int, width: int) -> Tensor:
         """Return the anchors of a map, (h*w*A, 4), those of a position together, around its middle."""
-        weight = self.rpn_head.conv.weight
-        self.anchors.set_cell_anchors(torch.float32, weight.device)
-        stride = self.backbone.stride
-        (anchors,) = self.anchors.grid_anchors([[height, width]], [[stride, stride]])
-        return anchors + stride / 2
+        return grid_anchors(
+            self.anchors, height, width, self.backbone.stride, self.rpn_head.conv.weight.device
+        )
 
     def run_rpn(self, maps: Sequence[Tensor], sizes: list[tuple[int, int]]) -> "RPNOutput":
         """Return what the proposal head makes of the maps of images of these (height, width)."""
@@ -305,13 +303,7 @@ class FasterRCNN(nn.Module):
         self, image: TrainingImage, size: tuple[int, int], scores: Tensor, outputs: Tensor, anchors: Tensor
     ) -> tuple[Tensor, Tensor]:
         edge = (size[1], size[0]) if self.ignore_cross_boundary_anchors else None
-        positive, negative, matched = match_anchors(anchors, image.boxes, image.crowds, edge)
-        random = _random(image.seed, 0, len(anchors), anchors.device)
-        index, positive, used = sample(positive, negative, random, RPN_SAMPLES, RPN_MAX_POSITIVES)
-        count = used.sum().clamp(min=1)
-        losses = F.binary_cross_entropy_with_logits(scores[index], positive.float(), reduction="none")
-        targets = _encode(RPN_CODER, image.boxes, matched[index], anchors[index])
-        return (losses * used).sum() / count, smooth_l1(outputs[index], targets, positive, RPN_BETA) / count
+        return anchor_losses(image, edge, scores, outputs, anchors, RPN_SAMPLES, RPN_MAX_POSITIVES)
 
     @torch.no_grad()
     def sample_regions(self, image: TrainingImage, proposals: Tensor) -> "SampledRegions":
@@ -322,11 +314,11 @@ class FasterRCNN(nn.Module):
             height, width = image.height_width
             candidates = send(torch.tensor([[0.0, 0.0, width, height]]), candidates.device)
         positive, negative, matched = match_regions(candidates, image.boxes, image.crowds)
-        random = _random(image.seed, 1, len(candidates), candidates.device)
+        random = random_numbers(image.seed, 1, len(candidates), candidates.device)
         most = round(self.regions * ROI_POSITIVE_FRACTION)
         index, positive, used = sample(positive, negative, random, self.regions, most)
         regions = candidates[index]
-        targets = _encode(ROI_CODER, image.boxes, matched[index], regions)
+        targets = encode(ROI_CODER, image.boxes, matched[index], regions)
         labels = torch.zeros_like(index)
         if len(image.labels):
             labels = torch.where(positive, image.labels[matched[index]] + 1, 0)
@@ -387,6 +379,49 @@ class SampledRegions:
     used: Tensor
 
 
+def grid_anchors(
+    generator: AnchorGenerator, height: int, width: int, stride: int, device: torch.device
+) -> Tensor:
+    """Return the anchors of a map, (h*w*A, 4), those of a position together, around its middle."""
+    generator.set_cell_anchors(torch.float32, device)
+    (anchors,) = generator.grid_anchors([[height, width]], [[stride, stride]])
+    return anchors + stride / 2
+
+
+def anchor_losses(
+    image: TrainingImage,
+    edge: tuple[int, int] | None,
+    scores: Tensor,
+    outputs: Tensor,
+    anchors: Tensor,
+    samples: int,
+    most: int,
+    even: bool = False,
+    positive_iou: float = RPN_POSITIVE_IOU,
+) -> tuple[Tensor, Tensor]:
+    """Return an image's losses of class and box, over some of its anchors: the mean over those.
+
+    Args:
+        edge: as ``size`` of ``match_anchors``.
+        scores, outputs: (B,) and (B, 4), for each anchor.
+        anchors: (B, 4).
+        samples: anchors that count.
+        most: of them that may be objects.
+        even: as many that are not objects as are, and not what fills the number up.
+        positive_iou: as of ``match_anchors``.
+    """
+    positive, negative, matched = match_anchors(anchors, image.boxes, image.crowds, edge, positive_iou)
+    random = random_numbers(image.seed, 0, len(anchors), anchors.device)
+    index, positive, used = sample(positive, negative, random, samples, most)
+    if even:
+        # Positive ones come first.
+        used = used & (torch.arange(samples, device=used.device) < 2 * positive.sum())
+    count = used.sum().clamp(min=1)
+    losses = F.binary_cross_entropy_with_logits(scores[index], positive.float(), reduction="none")
+    targets = encode(RPN_CODER, image.boxes, matched[index], anchors[index])
+    return (losses * used).sum() / count, smooth_l1(outputs[index], targets, positive, RPN_BETA) / count
+
+
 def decode(outputs: Tensor, regions: Tensor) -> Tensor:
     """Return the boxes that the head's outputs (R, K, 4) make of regions (R, 4): (R, K, 4)."""
     return ROI_CODER.decode_single(outputs.flatten(1), regions).reshape(outputs.shape)
@@ -405,13 +440,14 @@ def _whole_pixels(boxes: Tensor, map: Tensor, stride: int) -> Tensor:
     return torch.cat([first, last], dim=1)
 
 
-def _encode(coder: BoxCoder, boxes: Tensor, matched: Tensor, regions: Tensor) -> Tensor:
+def encode(coder: BoxCoder, boxes: Tensor, matched: Tensor, regions: Tensor) -> Tensor:
+    """Return the outputs that lead from regions (R, 4) to their objects, boxes[matched]; else zeros."""
     if not len(boxes):
         return torch.zeros_like(regions)
     return coder.encode_single(boxes[matched], regions)
 
 
-def _random(seed: int, use: int, count: int, device: torch.device) -> Tensor:
+def random_numbers(seed: int, use: int, count: int, device: torch.device) -> Tensor:
     """Return numbers in [0, 1) that are the same on every device; anchors and regions use different ones."""
     generator = torch.Generator().manual_seed(seed * 2 + use)
     return send(torch.rand(count, generator=generator), device)

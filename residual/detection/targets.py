@@ -21,7 +21,11 @@ CROWD_OVERLAP = 0.7
 
 
 def match_anchors(
-    anchors: Tensor, boxes: Tensor, crowds: Tensor, size: tuple[int, int] | None
+    anchors: Tensor,
+    boxes: Tensor,
+    crowds: Tensor,
+    size: tuple[int, int] | None,
+    positive_iou: float = RPN_POSITIVE_IOU,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return which anchors are positive, bool (B,), which negative, bool (B,), and their objects, int64 (B,).
 
@@ -30,6 +34,7 @@ def match_anchors(
         boxes, crowds: (M, 4) and (C, 4).
         size: width and height of the network's input; anchors that reach over its edge are neither, as
             Faster R-CNN has it. None: they count like others.
+        positive_iou: from what overlap with an object on an anchor is positive; the nearest one always is.
     """
     if size is None:
         usable = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
@@ -46,7 +51,7 @@ def match_anchors(
     best, matched = iou.max(dim=0)
     most = iou.max(dim=1, keepdim=True).values
     nearest = ((iou == most) & (most > 0)).any(dim=0)
-    positive = usable & ((best >= RPN_POSITIVE_IOU) | nearest)
+    positive = usable & ((best >= positive_iou) | nearest)
     return positive, negative & (best < RPN_NEGATIVE_IOU) & ~positive, matched
 
 

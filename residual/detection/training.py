@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from .. import signals
 from ..data.box_batches import BoxBatches
 from ..distributed import World
 from ..randomness import Stream, mix
-from ..recipes import DetectionRecipe
+from ..recipes import DetectionRecipe, LocalizationRecipe
 from ..training.groups import one_thread_helps
 from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
@@ -28,13 +28,18 @@ AP50 = Curve("ap50", "AP50")
 
 
 class LossMeter(Meter):
-    """The sums of the four losses, and the number of images."""
+    """The sums of some losses, and the number of images.
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(len(LOSSES) + 1, device)
+    Args:
+        names: of the losses.
+    """
+
+    def __init__(self, device: torch.device, names: Sequence[str] = LOSSES) -> None:
+        super().__init__(len(names) + 1, device)
+        self.names = names
 
     def add(self, losses: Tensor, count: int, iteration: int) -> None:
-        """Count some images, given the sums of their losses (4,)."""
+        """Count some images, given the sums of their losses (len(names),)."""
         self.sums += torch.cat([losses, losses.new_full((1,), count)])
         self.note(torch.isfinite(losses).all(), iteration)
 
@@ -44,25 +49,25 @@ class LossMeter(Meter):
 
     def line(self, world: World) -> dict[str, Any]:
         *losses, images = world.sum_(self.sums.clone()).tolist()
-        means = {name: value / max(images, 1) for name, value in zip(LOSSES, losses, strict=True)}
+        means = {name: value / max(images, 1) for name, value in zip(self.names, losses, strict=True)}
         return {"loss": sum(means.values()), "losses": means, "images": int(images)}
 
 
 class DetectionIterations:
-    """Iterations of training, joint or alternating.
+    """Iterations of training on images with boxes: a detector's, joint or alternating, or a localizer's.
 
     Args:
-        model: a detector (joint training), or an ``AlternatingRCNN``.
-        batches: this rank's images by mini-batch, of which joint training has one an iteration.
+        model: from images to the sums of their losses; or an ``AlternatingRCNN``.
+        batches: this rank's images by mini-batch, one an iteration but in alternating training.
         recipe: its schedule in iterations.
         rate: the learning rate of each iteration.
     """
 
     def __init__(
         self,
-        model: FasterRCNN | AlternatingRCNN,
+        model: Module,
         batches: BoxBatches,
-        recipe: DetectionRecipe,
+        recipe: DetectionRecipe | LocalizationRecipe,
         world: World,
         meter: LossMeter,
         optimizer: SGD,
@@ -101,6 +106,7 @@ class DetectionIterations:
 
     def _begin_step(self, model: AlternatingRCNN, iteration: int) -> range:
         """Begin the step that an iteration is in, if that is another; return the iteration's batches."""
+        assert isinstance(self.recipe, DetectionRecipe)
         place = position(self.recipe, iteration)
         if place.step != model.step:
             model.begin(place.step, iteration == place.first, self.optimizer)

@@ -169,7 +169,7 @@ def _open(
             raise InputError(
                 "--dataset folder needs --data-dir: the folder with train/ and val/, or with the classes"
             )
-        views = _views(weights, options)
+        views = views_for(weights, options)
         # What the run held out of a folder itself is what it is tested on.
         index = recorded_split(path, data_dir, "validation" if options.split == "test" else "train")
         index = index or index_folder(data_dir, "val" if options.split == "test" else "train")
@@ -226,7 +226,7 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
     return dataset
 
 
-def _views(weights: Weights, options: EvaluationOptions) -> Views:
+def views_for(weights: Weights, options: EvaluationOptions) -> Views:
     """Return the views of a folder's images, by default at the size that the network was trained on."""
     crop, side = view_of(options.size, weights.model.small_images) if options.size else usual_size(weights)
     name = options.views or "center"

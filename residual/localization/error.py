@@ -4,12 +4,13 @@ Shapes: N images, G guesses of each, B boxes of all images together. Boxes are (
 pixels, continuous coordinates (data/boxes.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..data.boxes import BoxDataset
+from ..data.boxes import AnnotatedImage
 
 #: Guesses of an image that count, the first ones: "extra labels are ignored".
 GUESSES = 5
@@ -53,20 +54,23 @@ class LocalizationErrors:
         return 100 * float((~self.named).double().mean())
 
 
-def localization_errors(dataset: BoxDataset, guesses: Guesses, most: int = GUESSES) -> LocalizationErrors:
+def localization_errors(
+    images: Sequence[AnnotatedImage], guesses: Guesses, most: int = GUESSES
+) -> LocalizationErrors:
     """Return which images are right: the first ``most`` guesses of an image have its class and a box of it.
 
     A guess is right where its class is the image's and it overlaps any of the boxes of that class by a half
     at least; an image is right where any of its guesses is. Boxes marked as difficult count like others.
 
     Args:
-        guesses: of each image of the dataset.
+        images: each with the boxes of one class.
+        guesses: of each of them.
     """
     device = guesses.boxes.device
-    counts = torch.tensor([len(annotated.labels) for annotated in dataset.images])
+    counts = torch.tensor([len(annotated.labels) for annotated in images])
     owners = torch.arange(len(counts)).repeat_interleave(counts).to(device)
-    objects = torch.cat([torch.empty(0, 4), *(annotated.boxes for annotated in dataset.images)]).to(device)
-    labels = torch.cat([annotated.labels for annotated in dataset.images]).to(device)
+    objects = torch.cat([torch.empty(0, 4), *(annotated.boxes for annotated in images)]).to(device)
+    labels = torch.cat([annotated.labels for annotated in images]).to(device)
     places, names = guesses.boxes[:, :most][owners], guesses.labels[:, :most][owners]  # (B, G, 4), (B, G)
     named = names == labels[:, None]
     found = named & (overlaps(places, objects[:, None]) >= OVERLAP)

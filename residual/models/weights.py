@@ -42,6 +42,8 @@ from .statedict import load_state, read_foreign_state, read_state, write_state
 FORMAT = "residual weights"
 #: What detection/weights.py writes; known here to tell a detector from something foreign.
 DETECTOR_FORMAT = "residual detector"
+#: ... and that of localizers.
+LOCALIZER_FORMAT = "residual localizer"
 VERSION = 1
 
 #: What to do about a damaged file of a weights folder.
@@ -406,6 +408,11 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
         raise InputError(
             f"{folder} holds a detector, and a classifier is expected; use it with residual detect evaluate "
             "or residual detect predict"
+        )
+    if content.get("format") == LOCALIZER_FORMAT:
+        raise InputError(
+            f"{folder} holds a localizer, and a classifier is expected; use it with residual locate evaluate "
+            "or residual locate predict"
         )
     if content.get("format") != FORMAT:
         raise InputError(f"{file} is not of {FORMAT}; import other libraries' weights with residual import")

@@ -9,12 +9,15 @@ from .cifar import CIFAR10
 from .detection import DETECTION, DetectionRecipe
 from .digits import DIGITS
 from .imagenet import IMAGENET
+from .localization import LOCALIZATION, LocalizationRecipe
 from .schema import R, Recipe, TrainingRecipe, differences, override, parse, read_yaml
 
 __all__ = [
     "DETECTION",
+    "LOCALIZATION",
     "RECIPES",
     "DetectionRecipe",
+    "LocalizationRecipe",
     "Recipe",
     "TrainingRecipe",
     "differences",
@@ -29,6 +32,7 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in [*DIGITS, *CIFAR
 KINDS: dict[type[TrainingRecipe], tuple[Mapping[str, Any], str]] = {
     Recipe: (RECIPES, "residual"),
     DetectionRecipe: (DETECTION, "residual detect"),
+    LocalizationRecipe: (LOCALIZATION, "residual locate"),
 }
 
 
@@ -44,7 +48,7 @@ def find(name: str, kind: type[Any] = Recipe) -> Any:
     """Return a built-in recipe by its name, or the recipe in a YAML file by its path.
 
     Args:
-        kind: ``Recipe`` or ``DetectionRecipe``.
+        kind: of ``KINDS``.
 
     Raises:
         InputError: when there is neither.
@@ -57,7 +61,9 @@ def find(name: str, kind: type[Any] = Recipe) -> Any:
     for others, other in KINDS.values():
         if name in others:
             raise InputError(f"{name} is a recipe of {other}: {other} train {name}")
-    what = "recipe" if kind is Recipe else "detection recipe"
+    what = "recipe"
+    if kind is not Recipe:
+        what = "detection recipe" if kind is DetectionRecipe else "localization recipe"
     raise InputError(f"there is no {what} {name!r}{nearest(name, known)} ({command} recipes lists all)")
 
 
@@ -82,7 +88,10 @@ def read(path: Path, kind: type[Any] | None = None, of_run: bool = False) -> Any
     value = read_yaml(path)
     if of_run and isinstance(value, dict):
         value = _as_it_was_run(value)
-    found: Any = DetectionRecipe if isinstance(value, dict) and "detector" in value else Recipe
+    keys = value if isinstance(value, dict) else {}
+    found: Any = Recipe
+    if "detector" in keys or "localizer" in keys:
+        found = DetectionRecipe if "detector" in keys else LocalizationRecipe
     if kind not in (None, found):
         raise InputError(f"{path} is a recipe of {KINDS[found][1]}: {KINDS[found][1]} train {path}")
     return parse(value, str(path), found)

@@ -48,6 +48,15 @@ class Lists(Part):
         }
 
 
+def check_anchors(anchor_sizes: tuple[float, ...], aspect_ratios: tuple[float, ...]) -> None:
+    """Raise a ValueError where there is no anchor, or one that no image has room for."""
+    for key, values in (("anchor_sizes", anchor_sizes), ("aspect_ratios", aspect_ratios)):
+        if not values or min(values) <= 0:
+            raise ValueError(f"{key} are positive numbers, one at least")
+        if len(values) > 32 or max(values) > 8192:
+            raise ValueError(f"{key} are at most 32 numbers of at most 8,192: no image is larger")
+
+
 class Detector(Lists):
     """Faster R-CNN around a network; the numbers of the Faster R-CNN paper that one may want to change."""
 
@@ -85,11 +94,7 @@ class Detector(Lists):
 
     @model_validator(mode="after")
     def _some_anchors(self) -> "Detector":
-        for key in ("anchor_sizes", "aspect_ratios"):
-            if not (values := getattr(self, key)) or min(values) <= 0:
-                raise ValueError(f"{key} are positive numbers, one at least")
-            if len(values) > 32 or max(values) > 8192:
-                raise ValueError(f"{key} are at most 32 numbers of at most 8,192: no image is larger")
+        check_anchors(self.anchor_sizes, self.aspect_ratios)
         return self
 
 

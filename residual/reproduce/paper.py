@@ -206,3 +206,36 @@ TABLE12 = (
     DetectionAP("single model", "imagenet-det-resnet101", "DET test", 58.8, None, True, True),
     DetectionAP("ensemble", "imagenet-det-resnet101", "DET test", 62.1, None, True, True, 3),
 )
+
+
+@dataclass(frozen=True)
+class PublishedLocalization:
+    """A row of appendix C's table: top-5 localization error on ImageNet's validation set, in percent.
+
+    Attributes:
+        method, testing, classes: as the table has them; "true" is the ground-truth class.
+        measured: what a localizer's results.json calls it, None for what is not here.
+        note: why not.
+    """
+
+    method: str
+    testing: str
+    classes: str
+    error: float
+    measured: str | None = None
+    note: str = ""
+
+
+#: Appendix C. The R-CNN stage is trained on the proposals of the rows above it.
+LOCALIZATION = (
+    PublishedLocalization("VGG's, VGG-16", "1-crop", "true", 33.1, note="quoted, not reproduced"),
+    PublishedLocalization("PCR, ResNet-101", "1-crop", "true", 13.3, "test"),
+    PublishedLocalization("PCR, ResNet-101", "dense", "true", 11.7, "dense"),
+    PublishedLocalization("PCR, ResNet-101", "dense", "ResNet-101's five", 14.4, "guessed"),
+    PublishedLocalization(
+        "PCR + R-CNN, ResNet-101", "dense", "ResNet-101's five", 10.6, note="the R-CNN stage is not here yet"
+    ),
+    PublishedLocalization(
+        "PCR + R-CNN, ensemble", "dense", "an ensemble's five", 8.9, note="the R-CNN stage is not here yet"
+    ),
+)

@@ -18,7 +18,7 @@ from ..files import read_json
 from ..models import depth_of, is_plain
 from ..models.layout import CONFIG_FILE
 from ..models.weights import WeightsConfig
-from ..recipes import KINDS, DetectionRecipe, Recipe, differences, find, override, read
+from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, differences, find, override, read
 from ..terminal import say
 from ..training.folder import RunFolder
 from ..training.schedule import drops_of
@@ -26,7 +26,7 @@ from ..training.schedule import drops_of
 #: What to do about a damaged file that is made again by the same command.
 AGAIN = "remove it, and give the same command again"
 
-AnyRecipe = Recipe | DetectionRecipe
+AnyRecipe = Recipe | DetectionRecipe | LocalizationRecipe
 
 IMAGENET_CLASSES = 1000
 #: What a page says of a session: what sessions of one study share, unlike when and on what each began.
@@ -42,6 +42,7 @@ INCIDENTAL = (
     "evaluate_epochs",
     "checkpoint_every",
     "detector.backbone.weights",
+    "localizer.backbone.weights",
     "model.teacher",
 )
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
@@ -152,7 +153,7 @@ class Family(Generic[T]):
     """
 
     prefix: str
-    kind: type[Recipe] | type[DetectionRecipe]
+    kind: type[Recipe] | type[DetectionRecipe] | type[LocalizationRecipe]
     run: type[T]
     fixed: Sequence[str]
     refusal: str

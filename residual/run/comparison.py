@@ -14,11 +14,11 @@ from ..analysis.figures import PALETTE, ErrorCurve
 from ..analysis.page import render
 from ..errors import InputError
 from ..files import write_derived
-from ..recipes import DetectionRecipe, TrainingRecipe
+from ..recipes import TrainingRecipe
 from ..recipes.schema import settings_of
 from ..table import Table, TableRow
 from ..training.folder import RunFolder
-from .page import curves_of, draw_panels, split_of
+from .page import MEASURES, Measure, curves_of, draw_panels, kind_of, split_of
 
 #: What may differ between runs of one group: whoever sets it does not say how to train.
 APART = ("seed", "name")
@@ -81,20 +81,20 @@ class Comparison:
         write_derived(page, text)
 
     def _curves(self) -> list[Markup]:
-        detector = isinstance(self.groups[0].first.recipe, DetectionRecipe)
+        measure = MEASURES.get(type(self.groups[0].first.recipe))
         pairs = [
-            _mean_curves(group, detector, PALETTE[number % len(PALETTE)])
+            _mean_curves(group, measure, PALETTE[number % len(PALETTE)])
             for number, group in enumerate(self.groups)
         ]
         length = max(member.lines[-1]["iteration"] for group in self.groups for member in group.members)
-        return draw_panels(pairs, length, _split(self.groups), [])
+        return draw_panels(pairs, measure, length, _split(self.groups), [])
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
     """Return runs beside each other; runs that go on are compared by their newest numbers.
 
     Args:
-        paths: two run folders at least, all of classifiers or all of detectors.
+        paths: two run folders at least, all of one kind: classifiers, detectors or localizers.
 
     Raises:
         InputError: for less than two, one that is none or has measured nothing yet, and for both kinds.
@@ -104,8 +104,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
     members = [_member(path) for path in paths]
     kinds = {type(member.recipe): member for member in members}
     if len(kinds) > 1:
-        one, other = (member.path for member in list(kinds.values())[:2])
-        raise InputError(f"{one} and {other} are a classifier and a detector; compare runs of one kind")
+        one, other = list(kinds.values())[:2]
+        words = f"a {kind_of(one.recipe)} and a {kind_of(other.recipe)}"
+        raise InputError(f"{one.path} and {other.path} are {words}; compare runs of one kind")
     groups: list[RunGroup] = []
     for member in members:
         settings = {k: v for k, v in settings_of(member.recipe).items() if k not in APART}
@@ -140,7 +141,7 @@ def _member(path: Path) -> Member:
 
 def _reached(groups: Sequence[RunGroup]) -> Table:
     """Return what each group reached, mean and deviation over its seeds."""
-    detector = isinstance(groups[0].first.recipe, DetectionRecipe)
+    measure = MEASURES.get(type(groups[0].first.recipe))
     split = _split(groups)
     many = any(len(group.members) > 1 for group in groups)
     rows = []
@@ -148,8 +149,8 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
         members = group.members
         paths = ", ".join(str(member.path) for member in members)
         seconds = [(member.results or member.lines[-1])["seconds"] for member in members]
-        if detector:
-            numbers = [_spread([member.last["ap50"] for member in members])]
+        if measure:
+            numbers = [_spread([member.last[measure.key] for member in members])]
         else:
             training = [_training_error(member) for member in members]
             numbers = [
@@ -169,7 +170,11 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
                 )
             )
         )
-    measured = ("AP50 %",) if detector else ("training error %", f"{split} error %", f"{split} loss")
+    measured = (
+        (measure.axis.replace("(%)", "%"),)
+        if measure
+        else ("training error %", f"{split} error %", f"{split} loss")
+    )
     headings = ("", "runs", "seeds", "iterations", *measured, "seconds")
     caption = "Final numbers; of several seeds mean ± standard deviation." if many else "Final numbers."
     return Table("Runs beside each other", headings, rows, caption, names=2)
@@ -213,9 +218,9 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean
 
 
-def _mean_curves(group: RunGroup, detector: bool, colour: str) -> tuple[ErrorCurve, ErrorCurve]:
+def _mean_curves(group: RunGroup, measure: Measure | None, colour: str) -> tuple[ErrorCurve, ErrorCurve]:
     """Return a group's curves: of several seeds the mean and the deviation, where all have measured."""
-    each = [curves_of(member.lines, detector, group.letter, colour) for member in group.members]
+    each = [curves_of(member.lines, measure, group.letter, colour) for member in group.members]
     error, loss = (_mean_curve([pair[n] for pair in each]) for n in (0, 1))
     return error, loss
 

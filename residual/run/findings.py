@@ -18,6 +18,7 @@ from ..detection.average_precision import Detections, Judgement, judge, mean_ap,
 from ..evaluation.labelled import LabelledImages
 from ..evaluation.mistakes import confusion_matrix, most_confused, worst_mistakes
 from ..evaluation.scores import Scores
+from ..localization.error import OVERLAP, overlaps
 
 #: So many mistakes are shown as images, and so many images with boxes.
 MISTAKES, WITH_BOXES = 24, 8
@@ -124,6 +125,66 @@ def detector_findings(dataset: BoxDataset, found: Sequence[Detections], ap_rule:
             | _beside(dataset.images[n], judged[n], names)
             for n in order
         ],
+    }
+
+
+def localizer_findings(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
+    """Return images that are found worst and best, ready for the page.
+
+    Args:
+        found: of each image of the dataset the box of its true class.
+    """
+    owners = torch.arange(len(found)).repeat_interleave(
+        torch.tensor([len(annotated.labels) for annotated in dataset.images])
+    )
+    places = torch.cat([one.boxes[:1] for one in found])[owners]
+    every = overlaps(places, torch.cat([annotated.boxes for annotated in dataset.images]))
+    best = torch.zeros(len(found), dtype=every.dtype).scatter_reduce_(0, owners, every, "amax")
+    order = best.argsort(stable=True)
+    # The worst, and of the right ones some spread over all that there are.
+    right = order[best[order] >= OVERLAP]
+    some = (
+        right[torch.linspace(0, len(right) - 1, min(WITH_BOXES, len(right))).long()] if len(right) else right
+    )
+    parts = (
+        ("Wrong", "The images whose box overlaps the true ones least.", order[best[order] < OVERLAP]),
+        ("Right", "Some of the others, the least overlap first.", some),
+    )
+    return {
+        "kind": "localizer",
+        "data": dataset.name,
+        "images": len(found),
+        "parts": [
+            {
+                "title": title,
+                "text": text,
+                "drawn": [
+                    drawn
+                    for n in numbers[:WITH_BOXES].tolist()
+                    if (drawn := _where(dataset, n, found[n], float(best[n])))
+                ],
+            }
+            for title, text, numbers in parts
+        ],
+    }
+
+
+def _where(dataset: BoxDataset, number: int, found: Detections, overlap: float) -> dict[str, Any] | None:
+    """Return an image with its true boxes and the found one drawn; None where it is gone."""
+    annotated = dataset.images[number]
+    try:
+        image = decode(annotated.path)
+    except DamagedImage:
+        return None
+    scale = DRAWN / 2 / max(image.shape[1:])
+    pixels = to_pil_image(image).resize((round(image.shape[2] * scale), round(image.shape[1] * scale)))
+    boxes = [BoxDrawing(tuple(box), RIGHT, "") for box in (annotated.boxes * scale).tolist()]
+    boxes += [BoxDrawing(tuple(box), WRONG, "") for box in (found.boxes[:1] * scale).tolist()]
+    return {
+        "id": annotated.id,
+        "name": readable(dataset.classes)[int(annotated.labels[0])],
+        "overlap": overlap,
+        "address": image_address(draw_boxes(pixels, boxes), "JPEG"),
     }
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,31 @@ from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curve
 from ..analysis.page import part, render
 from ..detection.alternating import drops_of_steps
 from ..files import write_derived
-from ..recipes import DetectionRecipe, TrainingRecipe
+from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
+from ..recipes.schema import Model
 from ..training.folder import RunFolder
 from ..training.schedule import drops_of
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the curve of a kind of run is about that has no errors of training images beside it.
+
+    Attributes:
+        key: in a line of metrics.jsonl.
+        title, axis: of its panel.
+    """
+
+    key: str
+    title: str
+    axis: str
+
+
+#: A classifier's are errors of both, and losses of both.
+MEASURES: dict[type[TrainingRecipe], Measure] = {
+    DetectionRecipe: Measure("ap50", "average precision", "AP50 (%)"),
+    LocalizationRecipe: Measure("localization_error", "localization error, true class", "error (%)"),
+}
 
 
 def write_page(
@@ -41,16 +64,15 @@ def write_page(
     sessions = folder.sessions()
     done = lines[-1]["iteration"] if lines else 0
     length = results["iterations"] if results else length
-    detector = isinstance(recipe, DetectionRecipe)
     text = render(
         "run.html.jinja",
         path=folder.path,
         recipe=recipe,
-        network=recipe.detector.backbone if isinstance(recipe, DetectionRecipe) else recipe.model,  # type: ignore[attr-defined]
-        detector=detector,
+        network=network_of(recipe),
+        kind=kind_of(recipe),
         results=results,
         last=lines[-1] if lines else None,
-        errors=[] if detector else _errors(results, lines, sessions),
+        errors=[] if type(recipe) in MEASURES else _errors(results, lines, sessions),
         done=done,
         length=length,
         seconds=results["seconds"] if results else (lines[-1]["seconds"] if lines else 0.0),
@@ -65,8 +87,24 @@ def write_page(
 
 def draw_curves(lines: Sequence[dict[str, Any]], recipe: TrainingRecipe, length: int) -> list[Markup]:
     """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page."""
-    curves = curves_of(lines, isinstance(recipe, DetectionRecipe), "", PALETTE[0])
-    return draw_panels([curves], length, split_of(lines), _drops(recipe, length, lines))
+    measure = MEASURES.get(type(recipe))
+    curves = curves_of(lines, measure, "", PALETTE[0])
+    return draw_panels([curves], measure, length, split_of(lines), _drops(recipe, length, lines))
+
+
+def kind_of(recipe: TrainingRecipe) -> str:
+    """Return what a recipe trains, in a word."""
+    return {DetectionRecipe: "detector", LocalizationRecipe: "localizer"}.get(type(recipe), "classifier")
+
+
+def network_of(recipe: TrainingRecipe) -> Model:
+    """Return the network that a recipe of any kind trains."""
+    if isinstance(recipe, DetectionRecipe):
+        return recipe.detector.backbone
+    if isinstance(recipe, LocalizationRecipe):
+        return recipe.localizer.backbone
+    assert isinstance(recipe, Recipe)
+    return recipe.model
 
 
 def _drops(recipe: TrainingRecipe, length: int, lines: Sequence[dict[str, Any]]) -> list[int]:
@@ -77,11 +115,16 @@ def _drops(recipe: TrainingRecipe, length: int, lines: Sequence[dict[str, Any]])
 
 
 def draw_panels(
-    runs: Sequence[tuple[ErrorCurve, ErrorCurve]], length: int, held_out: str, drops: list[int]
+    runs: Sequence[tuple[ErrorCurve, ErrorCurve]],
+    measure: Measure | None,
+    length: int,
+    held_out: str,
+    drops: list[int],
 ) -> list[Markup]:
     """Return runs' errors (detectors' precisions) and losses against iterations, as parts of a page.
 
     Args:
+        measure: of ``MEASURES``, None for classifiers.
         length: iterations, where the axis ends.
         held_out: the split that they are about, in words.
         drops: iterations of the learning rate's drops; none for runs that differ in them.
@@ -91,7 +134,7 @@ def draw_panels(
             error_curves([panel], iterations=length, drops=drops, held_out=held_out),
             f"{panel.title} against iterations",
         )
-        for panel in panels_of(runs)
+        for panel in panels_of(runs, measure)
     ]
 
 
@@ -101,14 +144,14 @@ def split_of(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def curves_of(
-    lines: Sequence[dict[str, Any]], detector: bool, label: str, colour: str
+    lines: Sequence[dict[str, Any]], measure: Measure | None, label: str, colour: str
 ) -> tuple[ErrorCurve, ErrorCurve]:
-    """Return a run's errors (a detector's AP50) and its losses, as its metrics.jsonl has them."""
+    """Return a run's errors (or what ``measure`` is) and its losses, as its metrics.jsonl has them."""
     split = split_of(lines)
     iterations = [line["iteration"] for line in lines]
     losses = [_number(line["train"]["loss"]) for line in lines]
-    if detector:
-        found = [line[split]["ap50"] for line in lines]
+    if measure:
+        found = [line[split][measure.key] for line in lines]
         precision = [_number(value) for value in found]
         held_out = precision if any(value is not None for value in found) else []
         return (
@@ -132,14 +175,13 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def panels_of(runs: Sequence[tuple[ErrorCurve, ErrorCurve]]) -> list[Panel]:
-    """Return the panels of runs' errors (detectors' precisions) and losses."""
-    detector = not runs[0][0].training
+def panels_of(runs: Sequence[tuple[ErrorCurve, ErrorCurve]], measure: Measure | None) -> list[Panel]:
+    """Return the panels of runs' errors (or what ``measure`` is) and losses."""
     first, second = (tuple(pair[n] for pair in runs) for n in (0, 1))
     panels = []
-    if detector:
+    if measure:
         if any(curve.held_out for curve in first):
-            panels.append(Panel("average precision", first, ("held_out",), "AP50 (%)"))
+            panels.append(Panel(measure.title, first, ("held_out",), measure.axis))
         panels.append(Panel("loss", second, ("training",), "loss", _top(second)))
     else:
         panels.append(Panel("error", first, top=_top(first)))

@@ -1,7 +1,8 @@
 """Where a run is begun: one skeleton for all tasks, from a recipe to a complete run folder.
 
 Join the other ranks, check the folder, read the data, build the network that the run starts from, open the
-folder, train, save, finish. What differs between the tasks is in classification.py and detection.py.
+folder, train, save, finish. What differs between the tasks is in classification.py, detection.py
+and localization.py.
 """
 
 import functools
@@ -22,13 +23,14 @@ from ..environment import describe
 from ..errors import InputError, Interrupted, needs
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
-from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
+from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Schedule
 from ..signals import saying
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
 from .classification import ClassificationTask
 from .detection import DetectionTask
+from .localization import LocalizationTask
 from .page import write_page
 from .task import Task
 
@@ -52,7 +54,7 @@ def train(
     """Train a recipe's network in the run folder ``out``, and return the final numbers (results.json).
 
     Args:
-        recipe: what to train, a classifier or a detector; None, when resuming, for the folder's own.
+        recipe: what to train, of any kind; None, when resuming, for the folder's own.
         out: the run folder, which must be new or, with ``resume``, hold a run of the same recipe.
         data_dir: where the data lie, or CIFAR-10 is downloaded to; None, when resuming, for where they lay.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -245,6 +247,8 @@ def _few_iterations(recipe: TrainingRecipe, images: int, length: int) -> str:
 def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task:
     if isinstance(recipe, DetectionRecipe):
         return DetectionTask(recipe, data_dir, world)
+    if isinstance(recipe, LocalizationRecipe):
+        return LocalizationTask(recipe, data_dir, world)
     assert isinstance(recipe, Recipe)
     return ClassificationTask(recipe, data_dir, world)
 
@@ -399,7 +403,7 @@ def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:
 
     def log(line: dict[str, Any]) -> None:
         for split in line.keys() & {"train", "validation", "test"}:
-            for name in line[split].keys() & {"loss", "top1_error", "ap50"}:
+            for name in line[split].keys() & {"loss", "top1_error", "ap50", "localization_error"}:
                 writer().add_scalar(f"{split}/{name}", line[split][name], line["iteration"])
         writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
         writer().flush()

@@ -20,7 +20,7 @@ from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
-from ..recipes import DetectionRecipe, Recipe, TrainingRecipe
+from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.detection import Detector
 from ..recipes.schema import Model
 
@@ -30,8 +30,9 @@ R = TypeVar("R", bound=TrainingRecipe)
 def start_from(recipe: R, weights: Path) -> R:
     """Return a recipe that starts from a folder with trained weights, with their network in place of its own.
 
-    A detector may start from a classifier or a detector. A detector brings what its layers and its images are
-    made for: anchors, pooling, proposals at test time. How it is to learn stays the recipe's.
+    A localizer starts from a classifier, a detector from a classifier or a detector. A detector brings what
+    its layers and its images are made for: anchors, pooling, proposals at test time. How it is to learn stays
+    the recipe's.
 
     Raises:
         InputError: when there are no such weights, or they cannot be what the recipe starts from.
@@ -39,6 +40,9 @@ def start_from(recipe: R, weights: Path) -> R:
     if isinstance(recipe, Recipe):
         model = recipe.model.model_copy(update=_network(weights).model_dump())
         return cast(R, recipe.model_copy(update={"model": model}))
+    if isinstance(recipe, LocalizationRecipe):
+        localizer = recipe.localizer.model_copy(update={"backbone": _network(weights)})
+        return cast(R, recipe.model_copy(update={"localizer": localizer}))
     assert isinstance(recipe, DetectionRecipe)
     wanted = recipe.detector
     if not is_detector(weights):

@@ -46,7 +46,7 @@ from ..files import (
     replace_file,
 )
 from ..models.preprocessing import Preprocessing
-from ..recipes import DetectionRecipe, TrainingRecipe, differences, read
+from ..recipes import DetectionRecipe, LocalizationRecipe, TrainingRecipe, differences, read
 from ..recipes.schema import read_yaml
 from ..tensors import pack, unpack
 from .checkpoint import list_checkpoints
@@ -97,6 +97,23 @@ class DetectorResults(AnyResults):
 
     classes: dict[str, int]
     test: Precision50 | None
+
+
+class LocalizationError(Kept):
+    """... and of a localizer's test, in percent."""
+
+    localization_error: float
+    images: int
+
+
+class LocalizerResults(AnyResults):
+    """... and of a localizer's: centre crop, whole image, guessed classes, and a trivial predictor."""
+
+    classes: int
+    test: LocalizationError
+    dense: LocalizationError
+    guessed: LocalizationError | None
+    middle_box: LocalizationError
 
 
 class LogLine(Kept):
@@ -293,8 +310,8 @@ class RunFolder:
 
     def results(self, recipe: TrainingRecipe) -> dict[str, Any]:
         """Return the numbers of a complete run; errors as of ``sessions``."""
-        shape = DetectorResults if isinstance(recipe, DetectionRecipe) else ClassifierResults
-        return read_json(self.results_file, shape, GONE)
+        shapes = {DetectionRecipe: DetectorResults, LocalizationRecipe: LocalizerResults}
+        return read_json(self.results_file, shapes.get(type(recipe), ClassifierResults), GONE)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the log's lines; errors as of ``read_metrics``."""

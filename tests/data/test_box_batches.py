@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from residual.data.box_batches import BoxBatches, load
+from residual.data.box_batches import BoxBatches, CropBatches, load, whole
 from residual.data.boxes import AnnotatedImage, BoxDataset
+from residual.data.crops import ScaleCrop
 
 
 @pytest.fixture
@@ -21,14 +22,52 @@ def annotated(tmp_path: Path) -> AnnotatedImage:
 
 
 def test_boxes_follow_their_image(annotated: AnnotatedImage) -> None:
-    loaded = load(annotated, lambda w, h: (w // 2, h // 2), flipped=False, seed=1)
+    loaded = load(annotated, whole(lambda w, h: (w // 2, h // 2)), flipped=False, seed=1)
     assert loaded.image.shape == (3, 30, 40)
     # The difficult object is not learned; the crowd is neither object nor background.
     assert loaded.boxes.tolist() == [[4, 3, 10, 15]]
     assert loaded.labels.tolist() == [2]
     assert loaded.crowds.tolist() == [[20, 0, 40, 30]]
-    flipped = load(annotated, lambda w, h: (w // 2, h // 2), flipped=True, seed=1)
+    flipped = load(annotated, whole(lambda w, h: (w // 2, h // 2)), flipped=True, seed=1)
     assert flipped.boxes.tolist() == [[30, 3, 36, 15]]
+
+
+def test_boxes_are_cut_where_a_part_of_the_image_ends(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    boxes = torch.tensor([[8.0, 6, 40, 40], [50, 10, 70, 30], [57, 10, 77, 30], [61, 0, 80, 9]])
+    flags = torch.zeros(4, dtype=torch.bool)
+    labels = torch.tensor([1, 1, 1, 1])
+    image = AnnotatedImage("a", tmp_path / "a.png", (80, 60), boxes, labels, flags, flags, torch.ones(4))
+
+    def part(width: int, height: int) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+        assert (width, height) == (80, 60)
+        return (20.0, 20.0, 60.0, 60.0), (80, 80)
+
+    seen = load(image, part, False, 1)
+    assert seen.height_width == (80, 80)
+    # Twice as large; of the second box a quarter is left, of the third less, of the fourth nothing.
+    assert seen.boxes.tolist() == [[0, 0, 40, 40], [60, 0, 80, 20]]
+    assert seen.crowds.tolist() == [[74, 0, 80, 20]]
+    assert seen.labels.tolist() == [1, 1]
+    assert seen.whole.tolist() == [1, 1, 1, 1]
+    assert load(image, part, True, 1).boxes.tolist() == [[40, 0, 80, 40], [0, 0, 20, 20]]
+
+
+def test_crops_are_a_function_of_the_iteration(annotated: AnnotatedImage) -> None:
+    data = BoxDataset("imagenet", ("train",), ("a", "b", "c"), (annotated,) * 6, (), (1, 2, 3))
+
+    def batches(rank: int = 0, ranks: int = 1) -> CropBatches:
+        return CropBatches(data, ScaleCrop(32, 40, 60), 4, True, 3, rank, ranks)
+
+    first = batches()
+    drawn = [first(iteration) for iteration in range(2)]
+    assert {image.height_width for batch in drawn for image in batch} == {(32, 32)}
+    again = [image for rank in range(2) for image in batches(rank, 2)(1)]
+    for one, other in zip(drawn[1], again, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.boxes, other.boxes)
+        assert one.seed == other.seed
+    assert len({str(image.crowds.tolist()) for batch in drawn for image in batch}) > 4
 
 
 def test_images_are_drawn_at_sides_of_a_range(annotated: AnnotatedImage) -> None:

@@ -6,26 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from residual.data.boxes import AnnotatedImage, BoxDataset
+from residual.data.boxes import AnnotatedImage
 from residual.localization.error import Guesses, localization_errors
 
 Box = tuple[int, int, int, int]
 
 
-def dataset(images: list[tuple[int, list[Box]]], classes: int = 4) -> BoxDataset:
-    """Return images of a class with boxes of pixels as the kit has them: from 1, the last one included."""
-    found = []
-    for number, (label, boxes) in enumerate(images):
-        corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) - torch.tensor([1.0, 1, 0, 0])
-        none = torch.zeros(len(boxes), dtype=torch.bool)
-        labels = torch.full((len(boxes),), label)
-        found.append(
-            AnnotatedImage(
-                str(number), Path(str(number)), (40, 40), corners, labels, none, none, torch.zeros(len(boxes))
-            )
-        )
-    names = tuple(map(str, range(classes)))
-    return BoxDataset("imagenet", ("val",), names, tuple(found), (), tuple(range(classes)))
+def annotated(label: int, boxes: list[Box]) -> AnnotatedImage:
+    """Return an image of a class with boxes of pixels as the kit has them: from 1, the last one included."""
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) - torch.tensor([1.0, 1, 0, 0])
+    none, labels = torch.zeros(len(boxes), dtype=torch.bool), torch.full((len(boxes),), label)
+    return AnnotatedImage("a", Path("a"), (40, 40), corners, labels, none, none, torch.zeros(len(boxes)))
 
 
 def guessed(labels: list[list[int]], boxes: list[list[Box]]) -> Guesses:
@@ -81,7 +72,7 @@ def test_it_agrees_with_the_kits_description(seed: int) -> None:
         labels.append(random.integers(-1, 4, 7).tolist())
         boxes.append([random_box(random, objects[random.integers(len(objects))]) for _ in range(7)])
     for most in (1, 5):
-        found = localization_errors(dataset(images), guessed(labels, boxes), most)
+        found = localization_errors([annotated(*image) for image in images], guessed(labels, boxes), most)
         wrong, unnamed = kits_error(images, labels, boxes, most)
         assert found.localization == pytest.approx(wrong, abs=1e-9)
         assert found.classification == pytest.approx(unnamed, abs=1e-9)
@@ -97,10 +88,10 @@ def test_a_half_is_enough_and_the_best_of_five_counts() -> None:
         [less, less, less, less, other, less],  # the second object, by the last guess that counts
         [less, less, less, less, less, other],  # by one too many
     ]
-    found = localization_errors(dataset(images), guessed([[2] * 6] * 4, boxes))
+    found = localization_errors([annotated(*image) for image in images], guessed([[2] * 6] * 4, boxes))
     assert found.right.tolist() == [True, False, True, False]
     assert found.localization == 50
     assert found.classification == 0
     # Where it is does not help a wrong class.
-    found = localization_errors(dataset(images[:1]), guessed([[1, 0, 3, -1, 1, 2]], [[half] * 6]))
+    found = localization_errors([annotated(*images[0])], guessed([[1, 0, 3, -1, 1, 2]], [[half] * 6]))
     assert (found.localization, found.classification) == (100, 100)

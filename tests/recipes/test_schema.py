@@ -9,7 +9,16 @@ from conftest import ROOT, sentence_of
 from pydantic import BaseModel
 
 from residual import InputError
-from residual.recipes import DETECTION, RECIPES, DetectionRecipe, Recipe, differences, find, override
+from residual.recipes import (
+    DETECTION,
+    RECIPES,
+    DetectionRecipe,
+    LocalizationRecipe,
+    Recipe,
+    differences,
+    find,
+    override,
+)
 from residual.recipes.schema import Part
 
 
@@ -71,7 +80,8 @@ def test_wrong_settings(setting: str, words: list[str]) -> None:
 
 def test_every_key_is_documented() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    classification, detection = text.split("## Training a detector")
+    classification, rest = text.split("## Training a detector")
+    detection, localization = rest.split("## Training a localizer")
 
     def keys(part: type[BaseModel], path: str = "") -> Iterator[str]:
         for name, field in part.model_fields.items():
@@ -83,6 +93,10 @@ def test_every_key_is_documented() -> None:
     shared = ("optimizer.", "schedule.", "detector.backbone.")
     own = [key for key in keys(DetectionRecipe) if not key.startswith(shared)]
     assert [key for key in own if f"`{key}`" not in detection] == []
+    shared = ("optimizer.", "schedule.", "localizer.backbone.")
+    own = [key for key in keys(LocalizationRecipe) if not key.startswith(shared)]
+    described = localization + classification.split("|---|", 1)[1]
+    assert [key for key in own if f"`{key}`" not in described] == []
 
 
 def test_iterations_that_are_asked_for_take_the_place_of_epochs() -> None:

@@ -1,0 +1,277 @@
+"""``residual locate``: train, evaluate and use localizers (appendix C)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import InputError
+from .options import (
+    Device,
+    Json,
+    Settings,
+    drawn_files,
+    find_images,
+    only_first_rank,
+    progress_bar,
+    takes,
+)
+from .output import print_json
+from .training import RunAsked, show_recipes, train_run
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..inference.localizer import LocalizerEvaluation
+
+#: Pixels: a smaller image is enlarged, by a whole number, before boxes are drawn on it.
+DRAWN = 384
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Localization: where on an image its class is (per-class regression, appendix C).",
+)
+
+
+@app.callback()
+def group(context: typer.Context) -> None:
+    only_first_rank(context, ("train",))
+
+
+ImagesDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="ImageNet's or Tiny ImageNet's folder: train/, val/, and their boxes."),
+]
+StartFrom = Annotated[
+    Path | None, typer.Option(help="The classifier to start from: a run, a weights folder, or a name.")
+]
+Localizer = Annotated[Path, typer.Argument(help="A localizer's folder or run folder.")]
+ClassifiedBy = Annotated[
+    Path | None,
+    typer.Option(
+        "--classifier", help="Says what is on an image (default: what the localizer was trained from)."
+    ),
+]
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual locate train imagenet-localization-resnet101 --weights runs/imagenet-resnet101 \\
+    --data-dir ~/imagenet
+  residual locate train tiny-imagenet-localization-resnet18 --weights runs/tiny-imagenet-resnet18 \\
+    --data-dir ~/tiny-imagenet-200
+  residual locate train --resume --out runs/located
+
+ImageNet's boxes are read from DIR/Annotations/CLS-LOC/train and val, Tiny ImageNet's from its lists.
+"""
+)
+@takes(RunAsked, data_dir=ImagesDir, weights=StartFrom)
+def train(asked: RunAsked) -> None:
+    """Train a localizer by a recipe, into a run folder."""
+    from ..recipes import LocalizationRecipe
+
+    train_run(asked, LocalizationRecipe, _print_results)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual locate evaluate runs/located
+  residual locate evaluate runs/located --classifier runs/imagenet-resnet101 --views multi-scale --json
+  residual locate evaluate runs/located --no-guesses --data-dir ~/imagenet
+"""
+)
+def evaluate(
+    weights: Localizer,
+    data_dir: ImagesDir = None,
+    classifier: ClassifiedBy = None,
+    guesses: Annotated[
+        bool, typer.Option("--guesses/--no-guesses", help="Also test with the classifier's five classes.")
+    ] = True,
+    views: Annotated[
+        Literal["center", "ten-crop", "multi-scale"],
+        typer.Option(help="What of an image the classifier looks at."),
+    ] = "center",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Test a localizer: ILSVRC's localization error, by the protocols of appendix C.
+
+    With the true class on the centre crop and on the whole image, and with the classes that a classifier
+    guesses; a trivial predictor stands beside it.
+    """
+    from ..inference.localizer import evaluate_localizer, load_localizer
+
+    localizer = load_localizer(weights, classifier=classifier, device=device)
+    with progress_bar(as_json) as progress:
+        measured = evaluate_localizer(
+            localizer, weights, data_dir, guesses=guesses, views=views, progress=progress
+        )
+    if as_json:
+        print_json({"weights": str(weights), **measured.summary()})
+    else:
+        _print_table(measured, weights)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual locate predict runs/located images/ --top 1 --out drawn
+  residual locate predict runs/located image.jpg --classifier runs/imagenet-resnet101 --json
+"""
+)
+def predict(
+    weights: Localizer,
+    named: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders or patterns like 'images/*.jpg'.")
+    ],
+    classifier: ClassifiedBy = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes of an image, the likeliest first.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the images with their boxes drawn, as PNG.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also draw the images with their boxes into this one new PNG file.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what is on images, and where."""
+    import itertools
+    import sys
+
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    from ..analysis.detection_figures import BoxDrawing, draw_boxes
+    from ..analysis.figures import PALETTE
+    from ..analysis.sheet import BOXED_MOST, boxed_thumbnail, draw_boxed_sheet
+    from ..class_names import readable
+    from ..data.images import DamagedImage, decode
+    from ..files import check_new, written_whole
+    from ..inference.localizer import load_localizer
+
+    if sheet:
+        check_new(sheet, "a contact sheet", ".png")
+    images = find_images(named)
+    targets = drawn_files(images, out, "--out") if out else {}
+    localizer = load_localizer(weights, classifier=classifier, device=device)
+    thumbnails: list[tuple[Image.Image, str]] = []
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for image in images:
+        try:
+            pixels = decode(image)
+        except DamagedImage as error:
+            # One bad image among many does not end the work; alone it does.
+            if len(images) == 1:
+                raise
+            failed += 1
+            print(f"residual: {error}", file=sys.stderr)
+            results.append({"image": str(image), "error": str(error)})
+            continue
+        found = localizer.predict(pixels, top)
+        names = readable([guess.name for guess in found])
+        results.append(
+            {
+                "image": str(image),
+                "guesses": [
+                    {
+                        "class": guess.name,
+                        "probability": guess.probability,
+                        "box": guess.box,
+                        "score": guess.score,
+                    }
+                    for guess in found
+                ],
+            }
+        )
+        if out or sheet:
+            # Captions would cover an image of 64 x 64.
+            times = max(1, DRAWN // max(pixels.shape[1:]))
+            large = pixels.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
+            boxes = [
+                BoxDrawing([times * edge for edge in guess.box], colour, f"{name} {guess.probability:.2f}")
+                for guess, name, colour in zip(found, names, itertools.cycle(PALETTE), strict=False)
+            ]
+            # The likeliest one on top.
+            drawn = draw_boxes(to_pil_image(large), boxes[::-1])
+            if out:
+                with written_whole(targets[image]) as temporary:
+                    drawn.save(temporary, "PNG")
+            if sheet and len(thumbnails) < BOXED_MOST:
+                thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {names[0]}"))
+        if not as_json:
+            typer.echo(f"{image}")
+            for guess, name in zip(found, names, strict=True):
+                box = ", ".join(f"{value:.0f}" for value in guess.box)
+                typer.echo(f"  {name:24} {guess.probability:.2f}   {box}")
+    if as_json:
+        print_json({"weights": str(weights), "images": results})
+    elif out:
+        typer.echo(f"drawn: {out}")
+    if sheet and thumbnails:
+        draw_boxed_sheet(thumbnails, sheet)
+        typer.echo(f"drawn: {sheet}", err=True)
+    if failed:
+        raise InputError(f"{failed} of {len(images)} images could not be used, as said above")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  residual locate recipes
+  residual locate recipes tiny-imagenet-localization-resnet18 > my.yaml
+"""
+)
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.")] = None,
+    settings: Settings = None,
+) -> None:
+    """List the localization recipes, or print one.
+
+    The YAML is to start your own from.
+    """
+    from ..recipes import LocalizationRecipe
+
+    show_recipes(name, settings or [], LocalizationRecipe)
+
+
+def _print_table(measured: "LocalizerEvaluation", weights: Path) -> None:
+    from ..table import Table, TableRow
+
+    rows = [
+        TableRow(
+            (
+                each.name,
+                each.classes,
+                f"{each.errors.localization:.2f}",
+                f"{each.errors.classification:.2f}" if each.classes != "true" else "",
+            ),
+            rule=number == len(measured.protocols) - 1,
+        )
+        for number, each in enumerate(measured.protocols)
+    ]
+    count = len(measured.protocols[0].errors.right)
+    headings = ("testing", "classes", "localization error %", "classification error %")
+    caption = "best of five guesses, overlap 0.5"
+    Table(f"{weights} on {measured.dataset.name}, {count:,} images", headings, rows, caption, names=2).print()
+    faults = [*measured.dataset.notes, *measured.unusable.values()]
+    if faults:
+        typer.echo(f"left out: {len(faults):,}; the first: {faults[0]}")
+
+
+def _print_results(results: dict[str, Any], out: Path) -> None:
+    typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
+    for words, key in (
+        ("centre crop, true class", "test"),
+        ("dense, true class", "dense"),
+        ("dense, the classifier's five", "guessed"),
+        ("always the middle box", "middle_box"),
+    ):
+        if found := results[key]:
+            typer.echo(
+                f"  {words:29} error {found['localization_error']:6.2f} %   {found['images']:,} images"
+            )
+    typer.echo(f"  everything is in {out}")

@@ -1,0 +1,176 @@
+"""Localizers on disk: a folder that says what the localizer is made of and how images are prepared for it.
+
+model.safetensors   the localizer's tensors, fixed BN as affine maps, the preprocessing's mean included
+config.json         network, anchors, classes, and the recipe and results that they come from
+
+Nothing is ever overwritten, and a folder is written whole or not at all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+
+from ..detection.backbones import make_backbone
+from ..errors import InputError
+from ..files import as_json, checked, damaged, first_line, read_json, written_whole
+from ..models import build_model
+from ..models.classifier import Classifier
+from ..models.frozen import freeze_batch_norm
+from ..models.layout import CONFIG_FILE, MODEL_FILE
+from ..models.names import is_name
+from ..models.preprocessing import Preprocessing
+from ..models.statedict import load_state, read_state, write_state
+from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, LOCALIZER_FORMAT, Checked, weights_in
+from ..recipes.localization import Localizer
+from .model import PerClassRegression
+
+VERSION = 1
+
+
+class LocalizerWeightsConfig(Checked):
+    """The content of config.json."""
+
+    format: str = LOCALIZER_FORMAT
+    version: int = VERSION
+    #: The network's options in ``build_model``; its name is in ``localizer``.
+    options: dict[str, Any]
+    localizer: dict[str, Any]
+    classes: list[str]
+    #: Side of the crops that it was trained on.
+    size: int = Field(ge=1, le=8192)
+    #: Mean width and height of the training boxes in parts of their image's: what a trivial predictor knows.
+    mean_box: list[float] = Field(min_length=2, max_length=2)
+    recipe: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class StoredLocalizer:
+    """What a localizer's folder holds.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        config: what it is.
+    """
+
+    model: PerClassRegression
+    config: LocalizerWeightsConfig
+
+
+def build_localizer(
+    config: Localizer, network: Classifier, classes: int, preprocessing: Preprocessing
+) -> PerClassRegression:
+    """Return a localizer as a recipe has it, its head freshly initialised; the network's BN becomes fixed.
+
+    Raises:
+        InputError: for a network that cannot be a localizer's.
+    """
+    backbone = make_backbone(network)
+    freeze_batch_norm(backbone)
+    return PerClassRegression(
+        backbone,
+        classes,
+        preprocessing,
+        anchor_sizes=config.anchor_sizes,
+        aspect_ratios=config.aspect_ratios,
+        samples=config.samples,
+    )
+
+
+def save_localizer(
+    folder: Path,
+    model: PerClassRegression,
+    *,
+    localizer: Localizer,
+    options: dict[str, Any],
+    classes: Sequence[str],
+    size: int,
+    mean_box: tuple[float, float],
+    recipe: dict[str, Any] | None = None,
+    results: dict[str, Any] | None = None,
+) -> None:
+    """Write a localizer's folder, and its parents where they are missing.
+
+    Args:
+        folder: where nothing is yet.
+        localizer: what it was built by, the network's name included.
+        options: of the network in ``build_model``.
+
+    Raises:
+        InputError: when ``folder`` exists or cannot be written.
+    """
+    config = LocalizerWeightsConfig(
+        options=options,
+        localizer=localizer.model_dump(mode="json"),
+        classes=list(classes),
+        size=size,
+        mean_box=list(mean_box),
+        recipe=recipe,
+        results=results,
+    )
+    with written_whole(folder) as temporary:
+        temporary.mkdir()
+        write_state(model, temporary / MODEL_FILE)
+        (temporary / CONFIG_FILE).write_text(as_json(config.model_dump()), encoding="utf-8")
+
+
+def is_localizer(folder: Path) -> bool:
+    """Whether a folder (or the weights folder in it) holds a localizer; False where it holds nothing."""
+    if is_name(folder) or not folder.is_dir():
+        return False
+    try:
+        content = read_json(weights_in(folder) / CONFIG_FILE, dict)
+    except InputError:
+        return False
+    return content.get("format") == LOCALIZER_FORMAT
+
+
+def read_localizer(folder: Path) -> StoredLocalizer:
+    """Read a localizer's folder, or the one in a run folder.
+
+    Raises:
+        InputError: when there is none, it holds something else, a file is damaged or newer, or the files do
+            not fit each other.
+    """
+    where = weights_in(folder)
+    file = where / CONFIG_FILE
+    config = _config(folder, file)
+    try:
+        localizer = Localizer.model_validate(config.localizer)
+        with torch.device("meta"):
+            network = build_model(localizer.backbone.name, **config.options)
+            model = build_localizer(localizer, network, len(config.classes), Preprocessing(torch.zeros(3)))
+    except (ValidationError, InputError) as error:
+        raise damaged(file, first_line(error), ANEW) from None
+    model.to_empty(device="cpu")
+    load_state(model, read_state(where / MODEL_FILE), str(where / MODEL_FILE))
+    return StoredLocalizer(model.eval(), config)
+
+
+def _config(folder: Path, file: Path) -> LocalizerWeightsConfig:
+    if not file.is_file():
+        if (folder / "recipe.yaml").is_file():
+            raise InputError(
+                f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
+                f"residual locate train --resume --out {folder}"
+            )
+        raise InputError(f"{folder} holds no localizer (it has no {CONFIG_FILE})")
+    content = read_json(file, dict, ANEW)
+    if content.get("format") != LOCALIZER_FORMAT:
+        what = {FORMAT: "a classifier", DETECTOR_FORMAT: "a detector"}.get(
+            content.get("format"), "something else"
+        )
+        raise InputError(
+            f"{folder} holds {what}, and a localizer is expected; train one from a classifier with: "
+            "residual locate train RECIPE --weights CLASSIFIER"
+        )
+    if isinstance(content.get("version"), int) and content["version"] > VERSION:
+        raise InputError(
+            f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
+        )
+    checked(content, LocalizerWeightsConfig, lambda reason: damaged(file, reason, ANEW))
+    return LocalizerWeightsConfig.model_validate(content)

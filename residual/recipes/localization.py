@@ -1,0 +1,94 @@
+"""Appendix C: the runs behind the table of ImageNet localization, and the same on Tiny ImageNet.
+
+The published errors are in ``residual.reproduce.paper``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .detection import DetectionBatch, Lists, check_anchors
+from .schema import Model, Schedule, ShorterSide, Side, TrainingRecipe, at_most
+
+
+class Localizer(Lists):
+    """Per-class regression (PCR) on the map of a classifier that the paper's detectors share, conv4's."""
+
+    #: A classifier with its weights: localization is learned from what classification has learned.
+    backbone: Model
+    #: Square roots of the anchors' areas in pixels of the input, and ratios of height to width.
+    anchor_sizes: tuple[float, ...] = (64.0, 128.0, 256.0)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    #: Anchors that are learned from in an image at most, a half of them objects.
+    samples: Annotated[int, at_most(10**4, "a map has no more anchors")] = Field(8, ge=2)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Localizer":
+        if ":" in self.backbone.name:
+            raise ValueError(f"backbone.name {self.backbone.name!r} is no network of a localizer")
+        check_anchors(self.anchor_sizes, self.aspect_ratios)
+        return self
+
+
+class BoxedCrops(Lists):
+    """How images become the network's input: random crops in training, "as in classification"."""
+
+    #: Side of the square that the network sees.
+    size: Side = Field(224, ge=32)
+    #: The shorter side is sampled in this range, and a square cropped anywhere.
+    shorter_side: tuple[ShorterSide, ShorterSide] = (256, 480)
+    flip: bool = True
+    #: An image that cannot be read is skipped, named and counted, or ends the run.
+    damaged: Literal["skip", "fatal"] = "skip"
+
+    @model_validator(mode="after")
+    def _room_for_the_crop(self) -> "BoxedCrops":
+        low, high = self.shorter_side
+        if not self.size <= low <= high:
+            raise ValueError(
+                f"shorter_side {[low, high]} is not a range of sides that hold a crop of size {self.size}"
+            )
+        return self
+
+
+class LocalizationRecipe(TrainingRecipe):
+    """One training run of a localizer."""
+
+    localizer: Localizer
+    data: BoxedCrops = BoxedCrops()
+    batch: DetectionBatch = DetectionBatch(size=256, at_once=64)
+    schedule: Schedule
+
+    @model_validator(mode="after")
+    def _possible(self) -> "LocalizationRecipe":
+        if self.schedule.plateau:
+            raise ValueError("schedule.plateau is for classification; give schedule.drops")
+        return self
+
+
+LOCALIZATION: dict[str, LocalizationRecipe] = {
+    recipe.name: recipe
+    for recipe in [
+        # "A mini-batch of 256 images", "8 anchors are randomly sampled for each image"; rates and length are
+        # not given. Ours: 544,546 images with boxes are 2,128 iterations an epoch.
+        LocalizationRecipe(
+            name="imagenet-localization-resnet101",
+            description="per-class regression with resnet101 on ImageNet's CLS-LOC (appendix C)",
+            localizer=Localizer(backbone=Model(name="resnet101", shortcut="B", variant="v1", pool="caffe")),
+            schedule=Schedule(epochs=20, learning_rate=0.01, drops=(0.5, 0.8)),
+            checkpoint_every=1000,
+        ),
+        # Sizes are to 64 as ImageNet's to 224; crops and batches as in tiny-imagenet-resnet18.
+        LocalizationRecipe(
+            name="tiny-imagenet-localization-resnet18",
+            description="per-class regression with resnet18 on Tiny ImageNet, 64 x 64 pixels, for 6 epochs",
+            localizer=Localizer(
+                backbone=Model(name="resnet18", shortcut="A", pool="caffe"), anchor_sizes=(16.0, 32.0, 64.0)
+            ),
+            data=BoxedCrops(size=64, shorter_side=(64, 88)),
+            batch=DetectionBatch(size=128, at_once=128),
+            schedule=Schedule(epochs=6, learning_rate=0.01, drops=(0.5, 0.8)),
+            checkpoint_every=200,
+        ),
+    ]
+}

@@ -1,0 +1,170 @@
+"""Appendix C: ImageNet localization by per-class regression, on ImageNet or on Tiny ImageNet."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..recipes import LocalizationRecipe, read
+from ..run import start_from
+from ..table import Table, TableRow, difference, not_comparable
+from ..training.folder import RunFolder, remembered_data_dir
+from .paper import LOCALIZATION, PublishedLocalization
+from .study import IMAGENET_CLASSES, Family, Study, TrainedRun
+
+#: The recipe of each dataset.
+RECIPES = {
+    "imagenet": "imagenet-localization-resnet101",
+    "tiny-imagenet": "tiny-imagenet-localization-resnet18",
+}
+HEADINGS = ("method", "testing", "classes", "paper", "ours", "diff.")
+
+
+@dataclass(frozen=True)
+class LocalizerRun(TrainedRun):
+    """A complete run of a localizer."""
+
+    paper: LocalizationRecipe
+    recipe: LocalizationRecipe
+
+    @property
+    def departures(self) -> list[str]:
+        found = super().departures
+        if (classes := self.results["classes"]) != IMAGENET_CLASSES:
+            found.append(f"{classes} classes, not ImageNet's {IMAGENET_CLASSES:,}")
+        return found
+
+
+FAMILY = Family(
+    "",
+    LocalizationRecipe,
+    LocalizerRun,
+    ("name", "seed", "localizer.backbone"),
+    "--set cannot change the network, the name or the seed of an experiment; the classifier is named by "
+    "--weights",
+)
+
+
+@dataclass(frozen=True)
+class LocalizationRow:
+    """A row of the table: the paper's error and ours, in percent.
+
+    Attributes:
+        published: the paper's; None for the trivial predictor, which it has not.
+        error: ours, None where nothing was measured.
+        images: how many ours is of.
+        departs: whether our run is not the paper's.
+        note: why there is none, or of what kind ours is.
+    """
+
+    published: PublishedLocalization | None
+    error: float | None
+    images: int | None = None
+    departs: bool = False
+    note: str = ""
+
+    def cells(self) -> list[str]:
+        """Return the row as text, in the order of ``HEADINGS``."""
+        row = self.published
+        named = (
+            ["always the middle box", "", "true"] if row is None else [row.method, row.testing, row.classes]
+        )
+        papers = None if row is None else row.error
+        ours = "not run" if self.error is None else f"{self.error:.1f}"
+        if self.error is None and row is not None and row.measured is None:
+            ours = ""
+        pair = (None, None) if self.departs else (self.error, papers)
+        return [*named, "" if papers is None else f"{papers:.1f}", ours, difference(pair, digits=1)]
+
+
+def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None) -> None:
+    """Train what is missing, print appendix C's table, and write it as JSON and Markdown.
+
+    Args:
+        dataset: "imagenet" or "tiny-imagenet".
+        weights: the classifier that the run starts from.
+
+    Raises:
+        InputError, Interrupted: as ``Study.train_missing``; InputError also for wrong weights and data.
+    """
+    name = RECIPES[dataset]
+    # Wrong settings are wrong even where a run cannot be trained.
+    recipe = study.recipe(name)
+    assert isinstance(recipe, LocalizationRecipe)
+    lacking = _lacking(study, name, weights)
+    if study.train and not lacking:
+        study.train_missing({(name, 0): _with_classifier(study, recipe, weights)})
+    run = study.complete(name)
+    rows = [_row(row, run, lacking) for row in LOCALIZATION]
+    middle = run.results["middle_box"] if run else {"localization_error": None, "images": None}
+    rows.append(
+        LocalizationRow(None, middle["localization_error"], middle["images"], note="" if run else lacking)
+    )
+    _publish(study, dataset, rows, run)
+
+
+def _lacking(study: Study[LocalizerRun], name: str, weights: Path | None) -> str:
+    """Say what a run lacks to be trained, "" for nothing."""
+    path = study.path(name)
+    if not study.train:
+        return "--no-train"
+    if weights is None and not RunFolder(path).recipe_file.exists():
+        return "no --weights"
+    if not study.data_dir and not remembered_data_dir(path):
+        return "no --data-dir"
+    return ""
+
+
+def _with_classifier(
+    study: Study[LocalizerRun], recipe: LocalizationRecipe, weights: Path | None
+) -> LocalizationRecipe:
+    """Return a run's recipe with the classifier that it starts from, or was begun with."""
+    file = RunFolder(study.path(recipe.name)).recipe_file
+    if file.exists():
+        backbone = read(file, LocalizationRecipe, of_run=True).localizer.backbone
+        same = weights is None or (
+            backbone.weights is not None and Path(backbone.weights).resolve() == weights.resolve()
+        )
+        if same:
+            localizer = recipe.localizer.model_copy(update={"backbone": backbone})
+            return recipe.model_copy(update={"localizer": localizer})
+    assert weights is not None
+    return start_from(recipe, weights)
+
+
+def _row(row: PublishedLocalization, run: LocalizerRun | None, lacking: str) -> LocalizationRow:
+    if row.measured is None:
+        return LocalizationRow(row, None, note=row.note)
+    if run is None:
+        return LocalizationRow(row, None, note=lacking)
+    found: dict[str, Any] | None = run.results[row.measured]
+    if found is None:
+        return LocalizationRow(row, None, note="the run's classifier was gone")
+    note = ""
+    if row.measured == "guessed":
+        note = f"classification error {found['classification_error']:.1f} % ({found['views']})"
+    return LocalizationRow(row, found["localization_error"], found["images"], bool(run.departures), note)
+
+
+def _publish(
+    study: Study[LocalizerRun], dataset: str, rows: Sequence[LocalizationRow], run: LocalizerRun | None
+) -> None:
+    departures = run.departures if run else []
+    caption = "Localization error in percent: the best of five guesses, an overlap of 0.5"
+    started = None
+    if run:
+        started = run.sessions[0]["started_from"]
+        images = max(row.images for row in rows if row.images)
+        caption += f"; ours with {run.recipe.localizer.backbone.name} on {images:,} images, from {started}"
+    Table(
+        "ImageNet localization (appendix C)",
+        HEADINGS,
+        [TableRow(row.cells(), row.note, rule=row.published is None) for row in rows],
+        f"{caption}.{not_comparable(departures)}",
+        names=3,
+    ).publish(
+        study.out,
+        "localization",
+        {"dataset": dataset, "departures": departures, "started": started},
+        [asdict(row) for row in rows],
+    )

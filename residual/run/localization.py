@@ -1,0 +1,225 @@
+"""What a run of a localizer has of its own."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.box_batches import CropBatches
+from ..data.crops import ScaleCrop
+from ..data.located import load_located
+from ..detection.average_precision import Detections
+from ..detection.testing import load_detections, save_detections
+from ..device import open_device
+from ..distributed import World
+from ..errors import InputError
+from ..evaluation.inputs import usual_size
+from ..evaluation.views import make_views
+from ..localization.model import head_memory
+from ..localization.testing import (
+    View,
+    errors_of,
+    guessed_classes,
+    locate_images,
+    mean_box,
+    middle_boxes,
+    true_classes,
+)
+from ..localization.training import localization_work
+from ..localization.weights import build_localizer, is_localizer, read_localizer, save_localizer
+from ..models import build_model
+from ..models.inference import fold_batchnorm
+from ..models.layout import MODEL_FILE
+from ..models.preprocessing import Preprocessing
+from ..models.weights import load_weights
+from ..randomness import Stream, mix
+from ..recipes import LocalizationRecipe
+from ..recipes.schema import Schedule
+from ..terminal import say
+from ..training.folder import RunFolder
+from ..training.loop import Run, Work
+from .findings import localizer_findings
+from .start import trained_network
+from .task import Task
+
+
+class LocalizationTask(Task):
+    """A recipe's localizer on its data; see ``Task``."""
+
+    command = ("residual", "locate", "train")
+    deterministic = False
+    one_size = True
+    #: A folder's ``val``; as for detectors nothing is chosen by it.
+    split = "test"
+
+    def __init__(self, recipe: LocalizationRecipe, data_dir: Path | None, world: World) -> None:
+        if recipe.batch.size % world.size:
+            raise InputError(
+                f"batch.size {recipe.batch.size} cannot be shared by {world.size} processes; start a number "
+                "of processes that divides it"
+            )
+        if data_dir is None:
+            raise InputError("name the folder that holds train/ and val/ and their boxes with --data-dir")
+        if recipe.localizer.backbone.weights is None:
+            raise InputError(f"{recipe.name} starts from a trained classifier; name it with --weights")
+        self.recipe = recipe
+        self.world = world
+        self.train = load_located(data_dir, "train")
+        self.test = load_located(data_dir, "val", self.train.index.classes)
+        self.images = len(self.train)
+        self.mends = recipe.data.damaged == "fatal"
+        self.notes = [*self.train.boxes.notes, *self.test.boxes.notes]
+        self.departures: list[str] = []
+        self._skipped: dict[str, str] = {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        content = [split.boxes.content() for split in (self.train, self.test)]
+        return self.train.boxes.fingerprint() | {"content": " ".join(content)}
+
+    def start(self, begun: RunFolder | None = None) -> None:
+        recipe, classes = self.recipe, len(self.train.index.classes)
+        wanted = recipe.localizer.backbone
+        if begun:
+            # The checkpoint has every number, those of the preprocessing too.
+            self.options = wanted.options()
+            network, preprocessing = build_model(wanted.name, **self.options), Preprocessing(torch.zeros(3))
+            self.started_from = begun.started_from()
+        else:
+            stored = trained_network(wanted, channels=3)
+            network, self.options = stored.model, stored.config["model"]["options"]
+            # A mean image fits one size only; its channels' means fit all.
+            mean = stored.preprocessing.mean.mean(dim=(1, 2))
+            preprocessing = Preprocessing(mean, stored.preprocessing.std.flatten())
+            self.started_from = f"the classifier {wanted.weights}"
+        torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
+        self.localizer = build_localizer(recipe.localizer, network, classes, preprocessing)
+        self.model = self.localizer
+        if self.world.is_main:
+            at_once = min(recipe.batch.at_once, recipe.batch.size)
+            say(f"note: {head_memory(self.localizer, at_once, recipe.data.size)}", stderr=True)
+
+    def record(self, folder: RunFolder) -> None:
+        """Which images are in which split is said by the folder."""
+
+    def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
+        recipe, data = self.recipe, self.recipe.data
+        self.device = device
+        self.localizer = self.localizer.to(device).to(memory_format=torch.channels_last)
+        self.model = self.localizer
+        self.batches = CropBatches(
+            self.train.boxes,
+            ScaleCrop(data.size, *data.shorter_side),
+            recipe.batch.size,
+            data.flip,
+            recipe.seed,
+            self.world.rank,
+            self.world.size,
+            data.damaged,
+        )
+        lasting = recipe.model_copy(update={"schedule": schedule})
+        return localization_work(self.localizer, self.batches, lasting, self.world, device)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Return what a log line says of an evaluation: errors in percent, centre crop and true class."""
+        return self._located(dense=False)
+
+    def _located(self, dense: bool, labels: torch.Tensor | None = None) -> dict[str, Any]:
+        """Return the error of a protocol on the held-out images.
+
+        Args:
+            labels: the classes that are asked for, int64 (N, T); None for the true one.
+        """
+        dataset, data = self.test.boxes, self.recipe.data
+        asked = true_classes(dataset) if labels is None else labels
+        view = View(data.size, dense)
+        if self.world.is_main:
+            print(f"{self.recipe.name}: testing on {len(dataset):,} images, {view}", file=sys.stderr)
+        found = locate_images(
+            fold_batchnorm(self.localizer), dataset, asked, view, self.world, damaged=data.damaged
+        )
+        self._skipped |= found.unusable
+        if dense and labels is None:
+            #: For the page.
+            self._found = [
+                Detections(box, score, label)
+                for box, score, label in zip(found.boxes, found.scores, asked, strict=True)
+            ]
+        errors = errors_of(dataset, asked, found)
+        return {
+            "localization_error": errors.localization,
+            "classification_error": errors.classification,
+            "images": len(errors.right),
+            "images_per_second": found.images_per_second,
+        }
+
+    def results(self, run: Run) -> dict[str, Any]:
+        dataset = self.test.boxes
+        middle = errors_of(dataset, true_classes(dataset), middle_boxes(dataset, mean_box(self.train.boxes)))
+        return {
+            "parameters": sum(p.numel() for p in self.localizer.parameters()),
+            "classes": len(self.train.index.classes),
+            "train_images": len(self.train),
+            "test": run.last,
+            "dense": self._located(dense=True),
+            "guessed": self._guessed(),
+            "middle_box": {"localization_error": middle.localization, "images": len(middle.right)},
+            "left_out": len(self.notes),
+        }
+
+    def _guessed(self) -> dict[str, Any] | None:
+        """Return the error with the classes that the classifier guesses from which the run started.
+
+        None where it is not there any more, or tells other classes apart.
+        """
+        weights = self.recipe.localizer.backbone.weights
+        assert weights is not None
+        try:
+            stored = load_weights(Path(weights))
+            views = make_views("center", *usual_size(stored))
+            labels = guessed_classes(stored, self.test, views, self.device, self.world)
+        except InputError as error:
+            if self.world.is_main:
+                say(
+                    f"note: no classes were guessed ({error}); residual locate evaluate --classifier does",
+                    stderr=True,
+                )
+            return None
+        return self._located(dense=True, labels=labels) | {"classifier": weights, "views": str(views)}
+
+    def unreadable(self) -> dict[str, str]:
+        return {
+            f"{split}/{id}": reason
+            for split, found in (("train", self.batches.unreadable), ("val", self._skipped))
+            for id, reason in found.items()
+        }
+
+    def keep(self, folder: RunFolder) -> None:
+        save_detections(folder.detections_file, self.test.boxes, self._found)
+
+    def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
+        complete = folder.results_file.exists()
+        if complete and folder.detections_file.exists():
+            kept = load_detections(folder.detections_file, self.test.boxes)
+            return localizer_findings(self.test.boxes, kept)
+        if not is_localizer(folder.weights) or not (folder.weights / MODEL_FILE).exists():
+            return None
+        stored = read_localizer(folder.weights).model.to(open_device(device))
+        self.localizer = stored.to(memory_format=torch.channels_last)
+        self._located(dense=True)
+        if complete:
+            self.keep(folder)
+        return localizer_findings(self.test.boxes, self._found)
+
+    def save(self, folder: Path, results: dict[str, Any]) -> None:
+        save_localizer(
+            folder,
+            self.localizer,
+            localizer=self.recipe.localizer,
+            options=self.options,
+            classes=self.train.index.classes,
+            size=self.recipe.data.size,
+            mean_box=mean_box(self.train.boxes),
+            recipe=self.recipe.model_dump(mode="json"),
+            results=results,
+        )

@@ -1,0 +1,62 @@
+"""Appendix C's table: the paper's numbers, ours where they were run, and what is left out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Refused, Shown, set_options
+from located import SQUARES, write_classifier, write_tiny
+
+SHORT = [
+    *(setting for setting in SQUARES if not setting.startswith("name=")),
+    "schedule.iterations=2",
+    "evaluate_every=2",
+    "checkpoint_every=2",
+]
+PAPER = [33.1, 13.3, 11.7, 14.4, 10.6, 8.9]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows_of(folder: Path) -> Any:
+    return json.loads((folder / "localization.json").read_text())
+
+
+def test_the_papers_numbers_stand_without_a_run(here: Path, shown: Shown) -> None:
+    told = shown("reproduce", "localization", "--no-train").out
+    found = rows_of(here / "runs" / "localization")
+    assert [row["published"]["error"] for row in found["rows"][:6]] == PAPER
+    assert found["rows"][6]["published"] is None
+    assert all(row["error"] is None for row in found["rows"])
+    cells = found["cells"]
+    assert [row[4] for row in cells] == ["", "not run", "not run", "not run", "", "", "not run"]
+    assert "the R-CNN stage is not here yet" in told
+    assert "--no-train" in told
+
+
+def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused: Refused) -> None:
+    data, weights = write_tiny(here / "tiny", train=2, val=2), write_classifier(here / "weights")
+    words = ("reproduce", "localization", "--dataset", "tiny-imagenet", "--out", here / "study")
+    # Without a classifier nothing is run, and the table says why.
+    assert "no --weights" in shown(*words, "--data-dir", data).out
+    assert "cannot change the network" in refused(*words, "--set", "localizer.backbone.name=resnet50")
+    trained = ("--data-dir", data, "--weights", weights, *set_options(SHORT))
+    told = shown(*words, *trained).out
+    assert "not comparable" in told
+    assert "3 classes, not ImageNet's 1,000" in told
+    run = here / "study" / "tiny-imagenet-localization-resnet18" / "seed0"
+    results = json.loads((run / "results.json").read_text())
+    found = rows_of(here / "study")
+    measured = [results[key]["localization_error"] for key in ("test", "dense", "guessed", "middle_box")]
+    assert [row["error"] for row in found["rows"]] == [None, *measured[:3], None, None, measured[3]]
+    assert found["rows"][1]["images"] == 6
+    # A difference is not taken.
+    assert "diff." not in found["headings"]
+    # What is there is shown again, whatever is asked for.
+    shown(*words, "--no-train")
+    assert rows_of(here / "study")["rows"] == found["rows"]

@@ -1,0 +1,155 @@
+"""Whole localization runs: squares found, a run continued, every protocol; and wrong beginnings."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Call, Refused, Shown, assert_same_run, metrics_of, results_of, set_options
+from located import SQUARES, WNIDS, write_classifier, write_tiny
+from PIL import Image
+
+import residual as package
+from residual.distributed import World
+from residual.recipes import LocalizationRecipe, find, override
+from residual.run import start_from
+from residual.run.run import task_of
+
+RECIPE = "tiny-imagenet-localization-resnet18"
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("data") / "squares", train=16, val=8)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classifier(tmp_path_factory.mktemp("weights") / "classifier")
+
+
+@pytest.fixture(scope="module")
+def learned(squares: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "learned"
+    arguments = (RECIPE, "--weights", classifier, *set_options(SQUARES), "--data-dir", squares)
+    assert call("locate", "train", *arguments, "--out", out) == 0
+    return out
+
+
+def test_squares_are_located(learned: Path) -> None:
+    results = results_of(learned)
+    # Nine of ten squares are not in the middle.
+    assert results["middle_box"]["localization_error"] > 80
+    assert results["test"]["localization_error"] < 40
+    assert results["dense"]["localization_error"] < 50
+    assert results["test"]["images"] == results["dense"]["images"] == 24
+    assert results["train_images"] == 48
+    # Of three classes all are among five guesses, so that the true one is asked for as well.
+    assert results["guessed"]["classification_error"] == 0
+    assert results["guessed"]["localization_error"] == results["dense"]["localization_error"]
+    (last,) = metrics_of(learned)
+    assert last["test"]["localization_error"] == results["test"]["localization_error"]
+    assert last["train"]["images"] == 8 * 120
+    page = (learned / "report.html").read_text()
+    assert "always the middle box of the mean size" in page
+    assert page.count("<img src") >= 8
+
+
+def test_a_trained_localizer_is_tested_and_used(
+    learned: Path, squares: Path, classifier: Path, tmp_path: Path, shown: Shown
+) -> None:
+    results = results_of(learned)
+    measured = json.loads(shown("locate", "evaluate", learned, "--json").out)["protocols"]
+    assert [each["localization_error"] for each in measured] == [
+        results[key]["localization_error"] for key in ("test", "dense", "guessed", "middle_box")
+    ]
+    told = shown("locate", "evaluate", learned, "--no-guesses", "--data-dir", squares).out
+    assert "middle" in told
+    assert "classification" not in told
+
+    image = squares / "val" / "images" / "val_0.JPEG"
+    drawn = ("--out", tmp_path / "drawn", "--sheet", tmp_path / "sheet.png")
+    told = shown("locate", "predict", learned, image, "--json", "--top", 2, *drawn).out
+    guesses = json.loads(told)["images"][0]["guesses"]
+    assert len(guesses) == 2
+    assert Image.open(tmp_path / "drawn" / "val_0.png").size == (384, 384)
+    assert (tmp_path / "sheet.png").is_file()
+    localizer = package.load_localizer(learned, device="cpu")
+    found = localizer.predict(image, 2)
+    assert [guess.name for guess in found] == [guess["class"] for guess in guesses]
+    assert {guess.name for guess in found} <= set(WNIDS)
+    assert list(found[0].box) == pytest.approx(guesses[0]["box"], abs=1e-3)
+    # The same from Python, of either kind.
+    from_python = package.evaluate(learned, squares, device="cpu")
+    assert [each.errors.localization for each in from_python.protocols] == pytest.approx(
+        [each["localization_error"] for each in measured]
+    )
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(
+    squares: Path, classifier: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [*SQUARES, "schedule.iterations=6", "evaluate_every=3", "checkpoint_every=2"]
+    arguments = (RECIPE, "--weights", classifier, *set_options(short), "--data-dir", squares)
+    assert call("locate", "train", *arguments, "--out", tmp_path / "whole") == 0
+    begun = tmp_path / "begun"
+    shutil.copytree(tmp_path / "whole", begun)
+    for name in ("results.json", "report.html", "detections.safetensors"):
+        (begun / name).unlink()
+    shutil.rmtree(begun / "weights")
+    (begun / "checkpoint-0000006.safetensors").unlink()
+    # The weights that it started from are not needed any more.
+    moved = classifier.rename(classifier.with_name("moved"))
+    try:
+        assert call("locate", "train", "--resume", "--out", begun) == 0
+    finally:
+        moved.rename(classifier)
+    assert_same_run(tmp_path / "whole", begun)
+    assert results_of(begun)["guessed"] is None
+
+
+def test_moved_boxes_are_another_run(squares: Path, classifier: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(squares, tmp_path / "data")
+    recipe = override(start_from(find(RECIPE, LocalizationRecipe), classifier), SQUARES)
+
+    def now() -> dict[str, Any]:
+        return task_of(recipe, data, World()).fingerprint()
+
+    begun = now()
+    file = data / "val" / "val_annotations.txt"
+    whole = file.read_text()
+    first, rest = whole.split("\n", 1)
+    *start, last = first.split("\t")
+    file.write_text("\t".join([*start, str(int(last) - 1)]) + "\n" + rest)
+    assert begun | {"content": None} == now() | {"content": None}
+    assert begun != now()
+    file.write_text(whole)
+    assert begun == now()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", RECIPE, "--data-dir", "."], "starts from a trained classifier; name it with --weights"),
+        (["train", "voc-finetune"], "voc-finetune is a recipe of residual detect"),
+        (["train", "imagenet-localization"], "there is no localization recipe 'imagenet-localization'"),
+        (["train", RECIPE, "--set", "data.size=100"], "not a range of sides that hold a crop of size 100"),
+        (["evaluate", "train"], "holds no localizer"),
+    ],
+)
+def test_a_wrong_beginning_has_its_sentence(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    write_tiny(tmp_path / "here", train=1, val=1)
+    monkeypatch.chdir(tmp_path / "here")
+    assert sentence in refused("locate", *words)
+
+
+def test_a_classifier_is_no_localizer_and_the_other_way_round(
+    learned: Path, classifier: Path, refused: Refused
+) -> None:
+    assert "holds a classifier, and a localizer is expected" in refused("locate", "evaluate", classifier)
+    assert "holds a localizer, and a classifier is expected" in refused("evaluate", learned)
+    gone = ("locate", "evaluate", learned, "--classifier", "nowhere")
+    assert "what is on an image is said by a classifier" in refused(*gone)
