@@ -76,6 +76,9 @@ def test_a_signal_in_the_first_second_ends_the_command_with_a_sentence(
         env=environment(),
     )
     while not listens(process):
+        assert process.poll() is None, (
+            "it ended before it listened; does the shell ignore SIGHUP, as nohup does?"
+        )
         time.sleep(0.001)
     time.sleep(seconds)
     process.send_signal(number)

@@ -17,7 +17,7 @@ import torch
 from caffe import caffemodel, resnet, write_mean
 from conftest import BEGUN, SEVEN, TINY, save_network, set_options, smooth_image, write_images
 from hypothesis import strategies as st
-from located import write_tiny
+from located import SQUARES, write_classifier, write_tiny
 from scipy.io import savemat
 from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
 from zygote import Case, Zygote
@@ -56,6 +56,9 @@ def lay(ground: Path, zygote: Zygote) -> Path:
         "runs/held-out": [*["train", "finetune", "--weights", "weights", "--data-dir", "images/train"],
                           *set_options(["data.validation=0.3",
                           *(s for s in IN_FOLDERS if "model" not in s)])],
+        "runs/located": ["locate", "train", "tiny-imagenet-localization-resnet18", "--weights", "classifier",
+                         "--data-dir", "located",
+                         *set_options([*SQUARES, "schedule.iterations=2", "evaluate_every=2"])],
         "runs/detector": ["detect", "train", "voc-finetune", "--data-dir", "voc", *set_options(WITH_BOXES)],
     }  # fmt: skip
     for out, words in runs.items():
@@ -124,7 +127,7 @@ def _boxes(ground: Path) -> None:
     devkit = write_devkit(ground / "devkits")
     coco = write_coco(ground / "coco", devkit)
     write_imagenet_det(ground / "det", devkit)
-    write_tiny(ground / "located", train=1, val=1)
+    write_tiny(ground / "located", train=2, val=1)
     shutil.rmtree(devkit)
     for split in ("train", "val"):  # as the splits of VOC's layout are called
         (coco / f"{split}2014").rename(coco / split)
@@ -134,6 +137,7 @@ def _boxes(ground: Path) -> None:
 
 def _networks(ground: Path) -> None:
     save_network(ground / "weights", classes=SEVEN, mean=torch.rand(3))
+    write_classifier(ground / "classifier")
     state = build_model("cifar_resnet8", classes=10).state_dict()
     torch.save({"state_dict": state, "epoch": 3}, ground / "network.pth")
     torch.save(state, ground / "older.th", _use_new_zipfile_serialization=False)
