@@ -225,7 +225,7 @@ def test_a_run_survives_bad_files_and_reports_them(tmp_path: Path, shown: Shown,
     assert (results["left_out"], results["unreadable_images"]) == (2, 3)
     assert results["test"]["images"] == 3
     strict = ["--set", "data.damaged=fatal", "--data-dir", data, "--out", tmp_path / "strict"]
-    assert "set data.damaged=skip" in refused(*START, *strict)
+    assert "with data.damaged=skip" in refused(*START, *strict)
 
 
 def rename(data: Path, pattern: str, old: str, new: str, count: int = -1) -> None:
