@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import InputError
+from .boxes import Drawings, check_all_used, each_usable
 from .options import (
     SIDE,
     Device,
     Json,
     Settings,
     check_figure_file,
-    drawn_files,
     find_images,
     only_first_rank,
     progress_bar,
@@ -27,8 +27,9 @@ from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image
+    from torch import Tensor
 
+    from ..detection.average_precision import Detections
     from ..inference.detector import LoadedDetector
     from ..inference.evaluation import DetectorEvaluation
 
@@ -222,16 +223,13 @@ def predict(
 
     Gives class, score and box of each, drawn on the image on request.
     """
-    import sys
-
     from torchvision.transforms.v2.functional import to_pil_image
 
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
-    from ..analysis.sheet import BOXED_MOST, boxed_thumbnail, draw_boxed_sheet
     from ..data.images import decode
     from ..detection.submission import as_json as rows
-    from ..files import check_new, written_whole
+    from ..files import check_new
     from ..models.names import check
 
     check(weights)
@@ -240,39 +238,26 @@ def predict(
     if sheet:
         check_new(sheet, "a contact sheet", ".png")
     images = find_images(named)
-    targets = drawn_files(images, out, "--out") if out else {}
-    thumbnails: list[tuple[Image.Image, str]] = []
+    drawings = Drawings(images, out, sheet)
     detector = asked.load([weights])
     results: list[dict[str, Any]] = []
-    failed = 0
-    for image in images:
-        try:
-            pixels = decode(image)
-            found = detector.predict(pixels, score_threshold)
-        except InputError as error:
-            # One bad image among many does not end the work; alone it does.
-            if len(images) == 1:
-                raise
-            failed += 1
-            print(f"residual: {error}", file=sys.stderr)
-            results.append({"image": str(image), "error": str(error)})
-            continue
+
+    def look(image: Path) -> "tuple[Tensor, Detections]":
+        pixels = decode(image)
+        return pixels, detector.predict(pixels, score_threshold)
+
+    for image, (pixels, found) in each_usable(images, look, results):
         objects = rows(found, detector.classes)
         results.append({"image": str(image), "objects": objects})
-        if out or sheet:
+        if drawings.wanted:
             boxes = [
                 BoxDrawing(box, PALETTE[label % len(PALETTE)], f"{item['class']} {item['score']:.2f}")
                 for box, label, item in zip(found.boxes.tolist(), found.labels.tolist(), objects, strict=True)
             ]
+            counts = Counter(item["class"] for item in objects)
+            told = ", ".join(f"{count} {name}" for name, count in counts.items())
             # The surest one on top.
-            drawn = draw_boxes(to_pil_image(pixels), boxes[::-1])
-            if out:
-                with written_whole(targets[image]) as temporary:
-                    drawn.save(temporary, "PNG")
-            if sheet and len(thumbnails) < BOXED_MOST:
-                counts = Counter(item["class"] for item in objects)
-                told = ", ".join(f"{count} {name}" for name, count in counts.items())
-                thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {told or 'nothing'}"))
+            drawings.add(image, draw_boxes(to_pil_image(pixels), boxes[::-1]), told or "nothing")
         if not (asked.as_json or as_csv):
             typer.echo(f"{image}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
             for item in objects:
@@ -289,11 +274,8 @@ def predict(
         print_csv(("image", "class", "score", "x1", "y1", "x2", "y2"), lines)
     elif out:
         typer.echo(f"drawn: {out}")
-    if sheet and thumbnails:
-        draw_boxed_sheet(thumbnails, sheet)
-        typer.echo(f"drawn: {sheet}", err=True)
-    if failed:
-        raise InputError(f"{failed} of {len(images)} images could not be used, as said above")
+    drawings.write_sheet()
+    check_all_used(results)
 
 
 @app.command(

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError
+from .boxes import Drawings, check_all_used, each_usable
 from .options import (
     Device,
     Json,
     Settings,
-    drawn_files,
     find_images,
     only_first_rank,
     progress_bar,
@@ -20,8 +19,6 @@ from .output import print_json
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from ..inference.localizer import LocalizerEvaluation
 
 #: Pixels: a smaller image is enlarged, by a whole number, before boxes are drawn on it.
@@ -140,37 +137,23 @@ def predict(
 ) -> None:
     """Say what is on images, and where."""
     import itertools
-    import sys
 
     from torchvision.transforms.v2.functional import to_pil_image
 
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
-    from ..analysis.sheet import BOXED_MOST, boxed_thumbnail, draw_boxed_sheet
     from ..class_names import readable
-    from ..data.images import DamagedImage, decode
-    from ..files import check_new, written_whole
+    from ..data.images import decode
+    from ..files import check_new
     from ..inference.localizer import load_localizer
 
     if sheet:
         check_new(sheet, "a contact sheet", ".png")
     images = find_images(named)
-    targets = drawn_files(images, out, "--out") if out else {}
+    drawings = Drawings(images, out, sheet)
     localizer = load_localizer(weights, classifier=classifier, device=device)
-    thumbnails: list[tuple[Image.Image, str]] = []
     results: list[dict[str, Any]] = []
-    failed = 0
-    for image in images:
-        try:
-            pixels = decode(image)
-        except DamagedImage as error:
-            # One bad image among many does not end the work; alone it does.
-            if len(images) == 1:
-                raise
-            failed += 1
-            print(f"residual: {error}", file=sys.stderr)
-            results.append({"image": str(image), "error": str(error)})
-            continue
+    for image, pixels in each_usable(images, decode, results):
         found = localizer.predict(pixels, top)
         names = readable([guess.name for guess in found])
         results.append(
@@ -187,7 +170,7 @@ def predict(
                 ],
             }
         )
-        if out or sheet:
+        if drawings.wanted:
             # Captions would cover an image of 64 x 64.
             times = max(1, DRAWN // max(pixels.shape[1:]))
             large = pixels.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
@@ -196,12 +179,7 @@ def predict(
                 for guess, name, colour in zip(found, names, itertools.cycle(PALETTE), strict=False)
             ]
             # The likeliest one on top.
-            drawn = draw_boxes(to_pil_image(large), boxes[::-1])
-            if out:
-                with written_whole(targets[image]) as temporary:
-                    drawn.save(temporary, "PNG")
-            if sheet and len(thumbnails) < BOXED_MOST:
-                thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {names[0]}"))
+            drawings.add(image, draw_boxes(to_pil_image(large), boxes[::-1]), names[0])
         if not as_json:
             typer.echo(f"{image}")
             for guess, name in zip(found, names, strict=True):
@@ -211,11 +189,8 @@ def predict(
         print_json({"weights": str(weights), "images": results})
     elif out:
         typer.echo(f"drawn: {out}")
-    if sheet and thumbnails:
-        draw_boxed_sheet(thumbnails, sheet)
-        typer.echo(f"drawn: {sheet}", err=True)
-    if failed:
-        raise InputError(f"{failed} of {len(images)} images could not be used, as said above")
+    drawings.write_sheet()
+    check_all_used(results)
 
 
 @app.command(

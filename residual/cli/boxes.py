@@ -1,0 +1,85 @@
+"""Images one after the other, and their boxes drawn: what ``detect predict`` and ``locate predict`` share."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from ..errors import InputError
+from .options import drawn_files
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+T = TypeVar("T")
+
+
+def each_usable(
+    images: Sequence[Path], look: Callable[[Path], T], results: list[dict[str, Any]]
+) -> Iterator[tuple[Path, T]]:
+    """Yield images and what ``look`` makes of them; what cannot be used is said, and noted in the results.
+
+    Raises:
+        InputError: for an image that cannot be used, where it is the only one.
+    """
+    for image in images:
+        try:
+            found = look(image)
+        except InputError as error:
+            # One bad image among many does not end the work; alone it does.
+            if len(images) == 1:
+                raise
+            print(f"residual: {error}", file=sys.stderr)
+            results.append({"image": str(image), "error": str(error)})
+        else:
+            yield image, found
+
+
+def check_all_used(results: Sequence[dict[str, Any]]) -> None:
+    """Raise an InputError where images could not be used, once all that was found has been shown."""
+    if failed := sum("error" in result for result in results):
+        raise InputError(f"{failed} of {len(results)} images could not be used, as said above")
+
+
+class Drawings:
+    """Images with their boxes drawn, a file each, and on one sheet.
+
+    Args:
+        images: all that may be drawn.
+        out: folder of the files, None for none.
+        sheet: the sheet's file, None for none.
+
+    Raises:
+        InputError: where a file is there already, or cannot be.
+    """
+
+    def __init__(self, images: list[Path], out: Path | None, sheet: Path | None) -> None:
+        self.out, self.sheet = out, sheet
+        self._targets = drawn_files(images, out, "--out") if out else {}
+        self._thumbnails: list[tuple[Image.Image, str]] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be drawn."""
+        return bool(self.out or self.sheet)
+
+    def add(self, image: Path, drawn: "Image.Image", told: str) -> None:
+        """Write an image, and keep it for the sheet with a text below it."""
+        from ..analysis.sheet import BOXED_MOST, boxed_thumbnail
+        from ..files import written_whole
+
+        if self.out:
+            with written_whole(self._targets[image]) as temporary:
+                drawn.save(temporary, "PNG")
+        if self.sheet and len(self._thumbnails) < BOXED_MOST:
+            self._thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {told}"))
+
+    def write_sheet(self) -> None:
+        """Write the sheet, if one is asked for and there is anything on it."""
+        from ..analysis.sheet import draw_boxed_sheet
+
+        if self.sheet and self._thumbnails:
+            draw_boxed_sheet(self._thumbnails, self.sheet)
+            typer.echo(f"drawn: {self.sheet}", err=True)
