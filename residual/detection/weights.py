@@ -21,7 +21,7 @@ from ..models.layout import CONFIG_FILE, MODEL_FILE
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
-from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, Checked, weights_in
+from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, Checked, check_version, has_format, weights_in
 from ..recipes.detection import Detector
 from .backbones import Backbone, VGGBackbone, outline_backbone
 from .faster_rcnn import FasterRCNN
@@ -133,14 +133,7 @@ def save_detector(
 
 def is_detector(folder: Path) -> bool:
     """Whether a folder (or the weights folder in it) holds a detector; False where it holds nothing."""
-    if not is_name(folder) and not folder.is_dir():
-        return False
-    folder = weights_in(folder)
-    try:
-        content = read_json(folder / CONFIG_FILE, dict)
-    except InputError:
-        return False
-    return content.get("format") == DETECTOR_FORMAT
+    return (is_name(folder) or folder.is_dir()) and has_format(folder, DETECTOR_FORMAT)
 
 
 def read_detector(folder: Path) -> StoredDetector:
@@ -200,9 +193,6 @@ def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
         )
     if form != DETECTOR_FORMAT:
         raise InputError(f"{file} is not of {DETECTOR_FORMAT}; residual detect train writes detectors")
-    if isinstance(content.get("version"), int) and content["version"] > VERSION:
-        raise InputError(
-            f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
-        )
+    check_version(file, content, VERSION)
     checked(content, DetectorWeightsConfig, lambda reason: damaged(file, reason, ANEW))
     return DetectorWeightsConfig.model_validate(content)

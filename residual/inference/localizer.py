@@ -22,6 +22,7 @@ from ..localization.testing import (
     View,
     errors_of,
     guessed_classes,
+    in_image,
     locate_images,
     middle_boxes,
     true_classes,
@@ -121,9 +122,7 @@ class LoadedLocalizer:
         seen, place = self.view(dense=True).of(pixels)
         with full_float32(device):
             boxes, scores = self.model.locate(seen[None].to(device), labels.to(device))
-        left, top, x, y = place
-        scale = torch.tensor([x, y, x, y])
-        found = (boxes[0].cpu() + torch.tensor([left, top, left, top])) / scale
+        found = in_image(boxes.cpu(), [place])[0]
         return [
             ClassAndPlace(guess.name, guess.probability, (box[0], box[1], box[2], box[3]), score)
             for guess, box, score in zip(guesses, found.tolist(), scores[0].tolist(), strict=True)

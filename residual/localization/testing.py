@@ -86,6 +86,12 @@ class Located:
     images_per_second: float
 
 
+def in_image(boxes: Tensor, places: Sequence[tuple[float, float, float, float]]) -> Tensor:
+    """Return boxes of n views, (n, T, 4), in their images' pixels; ``places`` are as ``View.of`` gives."""
+    each = torch.tensor(places)[:, None]
+    return (boxes + each[..., [0, 1, 0, 1]]) / each[..., [2, 3, 2, 3]]
+
+
 @torch.inference_mode()
 def locate_images(
     model: PerClassRegression,
@@ -130,9 +136,7 @@ def locate_images(
         for (images,), items in by_shape(views(), BATCH):
             numbers = torch.tensor([number for number, _ in items])
             found, score = model.locate(send(images, device), send(labels[numbers].clamp(min=0), device))
-            places = torch.tensor([place for _, place in items])[:, None]
-            shift, scale = places[..., [0, 1, 0, 1]], places[..., [2, 3, 2, 3]]
-            boxes[numbers] = (found.cpu() + shift) / scale
+            boxes[numbers] = in_image(found.cpu(), [place for _, place in items])
             scores[numbers], usable[numbers] = score.cpu(), 1
             done += len(items)
             if progress:

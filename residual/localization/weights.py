@@ -24,7 +24,16 @@ from ..models.layout import CONFIG_FILE, MODEL_FILE
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
-from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, LOCALIZER_FORMAT, Checked, weights_in
+from ..models.weights import (
+    ANEW,
+    DETECTOR_FORMAT,
+    FORMAT,
+    LOCALIZER_FORMAT,
+    Checked,
+    check_version,
+    has_format,
+    weights_in,
+)
 from ..recipes.localization import Localizer
 from .model import PerClassRegression
 
@@ -120,13 +129,7 @@ def save_localizer(
 
 def is_localizer(folder: Path) -> bool:
     """Whether a folder (or the weights folder in it) holds a localizer; False where it holds nothing."""
-    if is_name(folder) or not folder.is_dir():
-        return False
-    try:
-        content = read_json(weights_in(folder) / CONFIG_FILE, dict)
-    except InputError:
-        return False
-    return content.get("format") == LOCALIZER_FORMAT
+    return not is_name(folder) and folder.is_dir() and has_format(folder, LOCALIZER_FORMAT)
 
 
 def read_localizer(folder: Path) -> StoredLocalizer:
@@ -168,9 +171,6 @@ def _config(folder: Path, file: Path) -> LocalizerWeightsConfig:
             f"{folder} holds {what}, and a localizer is expected; train one from a classifier with: "
             "residual locate train RECIPE --weights CLASSIFIER"
         )
-    if isinstance(content.get("version"), int) and content["version"] > VERSION:
-        raise InputError(
-            f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
-        )
+    check_version(file, content, VERSION)
     checked(content, LocalizerWeightsConfig, lambda reason: damaged(file, reason, ANEW))
     return LocalizerWeightsConfig.model_validate(content)

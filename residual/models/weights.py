@@ -378,6 +378,24 @@ def _describe(
     ).model_dump()
 
 
+def has_format(folder: Path, form: str) -> bool:
+    """Whether a folder (or the weights folder in it) says that it is of a format."""
+    where = weights_in(folder)
+    try:
+        content = read_json(where / CONFIG_FILE, dict)
+    except InputError:
+        return False
+    return content.get("format") == form
+
+
+def check_version(file: Path, content: dict[str, Any], version: int) -> None:
+    """Raise an InputError where a config.json is of a later version than is read here."""
+    if isinstance(content.get("version"), int) and content["version"] > version:
+        raise InputError(
+            f"{file} has version {content['version']} and this residual reads up to {version}; update it"
+        )
+
+
 def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config: dict[str, Any]) -> None:
     with written_whole(folder) as temporary:
         temporary.mkdir()
@@ -416,10 +434,7 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
         )
     if content.get("format") != FORMAT:
         raise InputError(f"{file} is not of {FORMAT}; import other libraries' weights with residual import")
-    if isinstance(content.get("version"), int) and content["version"] > VERSION:
-        raise InputError(
-            f"{file} has version {content['version']} and this residual reads up to {VERSION}; update it"
-        )
+    check_version(file, content, VERSION)
     checked(content, WeightsConfig, lambda reason: damaged(file, reason, ANEW))
     checked(
         content.get("recipe"), StoredRecipe | None, lambda reason: damaged(file, f"recipe.{reason}", ANEW)

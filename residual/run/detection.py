@@ -36,7 +36,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import detector_findings
 from .start import trained_network
-from .task import Task
+from .task import Task, check_shared
 
 #: Images over which BN statistics are averaged for a network that starts from scratch.
 MEASURED = 64
@@ -52,11 +52,7 @@ class DetectionTask(Task):
     split = "test"
 
     def __init__(self, recipe: DetectionRecipe, data_dir: Path | None, world: World) -> None:
-        if recipe.batch.size % world.size:
-            raise InputError(
-                f"batch.size {recipe.batch.size} cannot be shared by {world.size} processes; start a number "
-                "of processes that divides it"
-            )
+        check_shared(recipe.batch.size, world)
         if data_dir is None:
             raise InputError("name the folder of the annotated images with --data-dir")
         self.recipe = recipe

@@ -41,7 +41,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import localizer_findings
 from .start import trained_network
-from .task import Task
+from .task import Task, check_shared
 
 
 class LocalizationTask(Task):
@@ -54,11 +54,7 @@ class LocalizationTask(Task):
     split = "test"
 
     def __init__(self, recipe: LocalizationRecipe, data_dir: Path | None, world: World) -> None:
-        if recipe.batch.size % world.size:
-            raise InputError(
-                f"batch.size {recipe.batch.size} cannot be shared by {world.size} processes; start a number "
-                "of processes that divides it"
-            )
+        check_shared(recipe.batch.size, world)
         if data_dir is None:
             raise InputError("name the folder that holds train/ and val/ and their boxes with --data-dir")
         if recipe.localizer.backbone.weights is None:

@@ -9,9 +9,20 @@ import torch
 from torch import nn
 
 from ..data.order import OrderedBatches
+from ..distributed import World
+from ..errors import InputError
 from ..recipes.schema import Schedule
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
+
+
+def check_shared(batch: int, world: World) -> None:
+    """Raise an InputError where ranks cannot have equal shares of a mini-batch."""
+    if batch % world.size:
+        raise InputError(
+            f"batch.size {batch} cannot be shared by {world.size} processes; start a number of processes "
+            "that divides it"
+        )
 
 
 class Task(ABC):
