@@ -314,11 +314,11 @@ class FasterRCNN(nn.Module):
             height, width = image.height_width
             candidates = send(torch.tensor([[0.0, 0.0, width, height]]), candidates.device)
         positive, negative, matched = match_regions(candidates, image.boxes, image.crowds)
-        random = random_numbers(image.seed, 1, len(candidates), candidates.device)
+        random = _random(image.seed, 1, len(candidates), candidates.device)
         most = round(self.regions * ROI_POSITIVE_FRACTION)
         index, positive, used = sample(positive, negative, random, self.regions, most)
         regions = candidates[index]
-        targets = encode(ROI_CODER, image.boxes, matched[index], regions)
+        targets = _encode(ROI_CODER, image.boxes, matched[index], regions)
         labels = torch.zeros_like(index)
         if len(image.labels):
             labels = torch.where(positive, image.labels[matched[index]] + 1, 0)
@@ -411,14 +411,14 @@ def anchor_losses(
         positive_iou: as of ``match_anchors``.
     """
     positive, negative, matched = match_anchors(anchors, image.boxes, image.crowds, edge, positive_iou)
-    random = random_numbers(image.seed, 0, len(anchors), anchors.device)
+    random = _random(image.seed, 0, len(anchors), anchors.device)
     index, positive, used = sample(positive, negative, random, samples, most)
     if even:
         # Positive ones come first.
         used = used & (torch.arange(samples, device=used.device) < 2 * positive.sum())
     count = used.sum().clamp(min=1)
     losses = F.binary_cross_entropy_with_logits(scores[index], positive.float(), reduction="none")
-    targets = encode(RPN_CODER, image.boxes, matched[index], anchors[index])
+    targets = _encode(RPN_CODER, image.boxes, matched[index], anchors[index])
     return (losses * used).sum() / count, smooth_l1(outputs[index], targets, positive, RPN_BETA) / count
 
 
@@ -440,14 +440,14 @@ def _whole_pixels(boxes: Tensor, map: Tensor, stride: int) -> Tensor:
     return torch.cat([first, last], dim=1)
 
 
-def encode(coder: BoxCoder, boxes: Tensor, matched: Tensor, regions: Tensor) -> Tensor:
+def _encode(coder: BoxCoder, boxes: Tensor, matched: Tensor, regions: Tensor) -> Tensor:
     """Return the outputs that lead from regions (R, 4) to their objects, boxes[matched]; else zeros."""
     if not len(boxes):
         return torch.zeros_like(regions)
     return coder.encode_single(boxes[matched], regions)
 
 
-def random_numbers(seed: int, use: int, count: int, device: torch.device) -> Tensor:
+def _random(seed: int, use: int, count: int, device: torch.device) -> Tensor:
     """Return numbers in [0, 1) that are the same on every device; anchors and regions use different ones."""
     generator = torch.Generator().manual_seed(seed * 2 + use)
     return send(torch.rand(count, generator=generator), device)

@@ -133,12 +133,11 @@ def _look(
         if shorter == how.shorter_side:
             found = member.run_rpn(here, [(int(x.shape[1]), int(x.shape[2])) for x in inputs]).proposals
             proposals = [boxes / scale for boxes, scale in zip(found, scaled, strict=True)]
+            usual = list(zip(here, scaled, strict=True))
         if not how.scales or shorter in how.scales:
             for number, map_, scale in zip(numbers, here, scaled, strict=True):
                 maps[number].append(map_)
                 factors[number].append(scale)
-        if shorter == how.shorter_side:
-            usual = list(zip(here, scaled, strict=True))
     for number, (map_, scale) in enumerate(usual):
         if not maps[number]:  # too long for each of the scales that are asked for
             maps[number], factors[number] = [map_], [scale]

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..files import as_json, read_json, write_derived
 from ..inference.detector import load_detector
 from ..inference.evaluation import evaluate_detector
-from ..recipes import DetectionRecipe, find, read
+from ..recipes import DetectionRecipe, find
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import progress
@@ -206,14 +206,8 @@ def _train_missing(
 
 def _lacking(study: Study[DetectorRun], name: str, seed: int, weights: Mapping[str, Path]) -> str:
     """Say what a run lacks to be trained, "" for nothing."""
-    if not study.train:
-        return "--no-train"
-    path, network = study.path(name, seed), _network_of(name)
-    if network not in weights and not RunFolder(path).recipe_file.exists():
-        return f"no --weights-{network}"
-    if not study.data_dir and not remembered_data_dir(path):
-        return "no --data-dir"
-    return ""
+    network = _network_of(name)
+    return study.lacks(name, seed, weights.get(network), f"--weights-{network}")
 
 
 def _with_classifier(
@@ -221,13 +215,11 @@ def _with_classifier(
 ) -> DetectionRecipe:
     """Return a run's recipe with the classifier that it starts from, or was begun with."""
     assert isinstance(recipe, DetectionRecipe)
-    file, network = RunFolder(study.path(name, seed)).recipe_file, _network_of(name)
+    network = _network_of(name)
     folder = weights.get(network)
-    if file.exists():
-        backbone = read(file, DetectionRecipe, of_run=True).detector.backbone
-        if folder is None or (backbone.weights and Path(backbone.weights).resolve() == folder.resolve()):
-            detector = recipe.detector.model_copy(update={"backbone": backbone})
-            return recipe.model_copy(update={"detector": detector})
+    if backbone := study.begun_from(name, seed, folder):
+        detector = recipe.detector.model_copy(update={"backbone": backbone})
+        return recipe.model_copy(update={"detector": detector})
     assert folder is not None
     if is_detector(folder):
         raise InputError(f"--weights-{network} {folder} holds a detector, and a classifier is expected")

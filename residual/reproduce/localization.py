@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..recipes import LocalizationRecipe, read
+from ..recipes import LocalizationRecipe
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
-from ..training.folder import RunFolder, remembered_data_dir
 from .paper import LOCALIZATION, PublishedLocalization
 from .study import IMAGENET_CLASSES, Family, Study, TrainedRun
 
@@ -91,7 +90,7 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
     # Wrong settings are wrong even where a run cannot be trained.
     recipe = study.recipe(name)
     assert isinstance(recipe, LocalizationRecipe)
-    lacking = _lacking(study, name, weights)
+    lacking = study.lacks(name, 0, weights, "--weights")
     if study.train and not lacking:
         study.train_missing({(name, 0): _with_classifier(study, recipe, weights)})
     run = study.complete(name)
@@ -103,31 +102,13 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
     _publish(study, dataset, rows, run)
 
 
-def _lacking(study: Study[LocalizerRun], name: str, weights: Path | None) -> str:
-    """Say what a run lacks to be trained, "" for nothing."""
-    path = study.path(name)
-    if not study.train:
-        return "--no-train"
-    if weights is None and not RunFolder(path).recipe_file.exists():
-        return "no --weights"
-    if not study.data_dir and not remembered_data_dir(path):
-        return "no --data-dir"
-    return ""
-
-
 def _with_classifier(
     study: Study[LocalizerRun], recipe: LocalizationRecipe, weights: Path | None
 ) -> LocalizationRecipe:
     """Return a run's recipe with the classifier that it starts from, or was begun with."""
-    file = RunFolder(study.path(recipe.name)).recipe_file
-    if file.exists():
-        backbone = read(file, LocalizationRecipe, of_run=True).localizer.backbone
-        same = weights is None or (
-            backbone.weights is not None and Path(backbone.weights).resolve() == weights.resolve()
-        )
-        if same:
-            localizer = recipe.localizer.model_copy(update={"backbone": backbone})
-            return recipe.model_copy(update={"localizer": localizer})
+    if backbone := study.begun_from(recipe.name, 0, weights):
+        localizer = recipe.localizer.model_copy(update={"backbone": backbone})
+        return recipe.model_copy(update={"localizer": localizer})
     assert weights is not None
     return start_from(recipe, weights)
 

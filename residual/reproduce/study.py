@@ -19,8 +19,10 @@ from ..models import depth_of, is_plain
 from ..models.layout import CONFIG_FILE
 from ..models.weights import WeightsConfig
 from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, differences, find, override, read
+from ..recipes.schema import Model
+from ..run.page import network_of
 from ..terminal import say
-from ..training.folder import RunFolder
+from ..training.folder import RunFolder, remembered_data_dir
 from ..training.schedule import drops_of
 
 #: What to do about a damaged file that is made again by the same command.
@@ -209,6 +211,34 @@ class Study(Generic[T]):
         if not self.family.seeds:
             return self.out / network
         return self.out / f"{self.family.prefix}{network}" / f"seed{seed}"
+
+    def lacks(self, network: str, seed: int, weights: Path | None, option: str) -> str:
+        """Say what a run that starts from trained weights lacks to be trained, "" for nothing.
+
+        Args:
+            weights: that are named for it, by ``option``.
+        """
+        if not self.train:
+            return "--no-train"
+        path = self.path(network, seed)
+        if weights is None and not RunFolder(path).recipe_file.exists():
+            return f"no {option}"
+        if not self.data_dir and not remembered_data_dir(path):
+            return "no --data-dir"
+        return ""
+
+    def begun_from(self, network: str, seed: int, weights: Path | None) -> Model | None:
+        """Return what a run was begun with, where that is what is named now, or nothing is.
+
+        Args:
+            weights: that are named for it.
+        """
+        file = RunFolder(self.path(network, seed)).recipe_file
+        if not file.exists():
+            return None
+        begun = network_of(read(file, self.family.kind, of_run=True))
+        same = weights is None or (begun.weights and Path(begun.weights).resolve() == weights.resolve())
+        return begun if same else None
 
     def recipe(self, network: str, seed: int = 0) -> AnyRecipe:
         """Return the recipe of a run: the paper's with the study's settings.
