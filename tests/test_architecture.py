@@ -21,7 +21,7 @@ STOREYS = [
     {"detection"},
     {"training", "evaluation", "analysis"},
     {"models", "data"},
-    {"recipes", "environment", "device", "table", "download", "tensors"},
+    {"recipes", "environment", "device", "recording", "table", "download", "tensors"},
     {"distributed", "randomness", "files", "signals", "terminal", "class_names", "busy"},
     {"errors", "__init__"},
 ]

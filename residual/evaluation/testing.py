@@ -23,6 +23,8 @@ from .views import Views, score
 T = TypeVar("T")
 
 Prepare = Callable[[Tensor], Tensor]
+#: From a network, the preparation of its input, a batch of views and what they are to their softmax scores.
+Scoring = Callable[[Classifier, Prepare, Sequence[Tensor], Views], Tensor]
 
 
 @dataclass
@@ -72,6 +74,7 @@ def evaluate(
     targets: Tensor | None = None,
     damaged: Callable[[DamagedImage], None] | None = None,
     keep_scores: bool = False,
+    scoring: Scoring = score,
 ) -> Evaluation:
     """Test a network on every image once; all ranks get the same metrics.
 
@@ -81,6 +84,7 @@ def evaluate(
         targets: of the images among the network's K classes, int64 (N,); None where the classes are the same.
         damaged: told of each image that cannot be read; it may raise what ends the test.
         keep_scores: keep the scores of all images, N x K numbers.
+        scoring: what scores a batch, ``score`` or that recorded (recorded.py).
 
     Raises:
         InputError: when no image is readable.
@@ -100,7 +104,7 @@ def evaluate(
         found.unreadable[id] = str(error)
 
     batches = images.batches(views, model.in_channels, world, skip)
-    for rows, numbers in scored(model, prepare, batches, views):
+    for rows, numbers in scored(model, prepare, batches, views, scoring):
         positions = send(torch.tensor(numbers), device)
         tally.add(rows, targets[positions])
         if kept is not None:
@@ -114,14 +118,18 @@ def evaluate(
 
 
 def scored(
-    model: Classifier, prepare: Prepare, batches: Iterable[tuple[Sequence[Tensor], list[T]]], views: Views
+    model: Classifier,
+    prepare: Prepare,
+    batches: Iterable[tuple[Sequence[Tensor], list[T]]],
+    views: Views,
+    scoring: Scoring = score,
 ) -> Iterator[tuple[Tensor, list[T]]]:
     """Yield the softmax scores of batches of views, float32 (n, K) on the model's device, and their items.
 
     Args:
-        model, prepare: as of ``evaluate``.
+        model, prepare, scoring: as of ``evaluate``.
         batches: of views as ``crop_views`` gives them, and what tells the n images.
     """
     device = next(model.parameters()).device
     for crops, items in batches:
-        yield score(model, prepare, [send(part, device) for part in crops], views), items
+        yield scoring(model, prepare, [send(part, device) for part in crops], views), items

@@ -6,11 +6,12 @@ instructions for it, and slower on others; scores change by some thousandths of 
 """
 
 import copy
+from itertools import chain, pairwise
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import InputError, nearest
 from .frozen import FrozenBatchNorm2d
@@ -34,25 +35,54 @@ def fold_batchnorm(model: M) -> M:
         model: in which every BN, frozen or not, is the module after its convolution, as in all networks here.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
-    if isinstance(folded, OwnNetwork):
-        return folded  # in what order its modules run, nobody knows
-    for module in list(folded.modules()):
-        before: tuple[str, nn.Module] = ("", module)
-        for name, child in list(module.named_children()):
-            if isinstance(before[1], nn.Conv2d) and isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d):
-                setattr(module, before[0], _fused(before[1], child))
-                setattr(module, name, nn.Identity())
-            before = (name, child)
+    for conv, norm in _folded_pairs(model):
+        layer = folded.get_submodule(conv)
+        assert isinstance(layer, nn.Conv2d)
+        if layer.bias is None:
+            layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_channels), requires_grad=False)
+        folded.set_submodule(norm, nn.Identity())
+    fold_again(folded, model)
     return folded
 
 
-def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> nn.Conv2d:
+@torch.no_grad()
+def fold_again(folded: M, model: M) -> None:
+    """Take a network's newest tensors over into its folded copy, whose own keep their addresses.
+
+    Args:
+        folded: by ``fold_batchnorm``, in the network's precision and on its device.
+    """
+    newest = dict(model.named_parameters()) | dict(model.named_buffers())
+    for conv, norm in _folded_pairs(model):
+        weight, bias = _fused(model.get_submodule(conv), model.get_submodule(norm))  # type: ignore[arg-type]
+        newest |= {f"{conv}.weight": weight, f"{conv}.bias": bias}
+    for name, tensor in chain(folded.named_parameters(), folded.named_buffers()):
+        tensor.copy_(newest[name])
+
+
+def _folded_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of all convolutions that a BN comes after, each with that BN's."""
+    if isinstance(model, OwnNetwork):
+        return []  # in what order its modules run, nobody knows
+    found = []
+    for path, module in model.named_modules():
+        within = f"{path}." if path else ""
+        for (name, child), (following, norm) in pairwise(module.named_children()):
+            if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+                found.append((within + name, within + following))
+    return found
+
+
+def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the weights and the bias with which a convolution does the work of the BN after it."""
     if isinstance(norm, nn.BatchNorm2d):
-        return fuse_conv_bn_eval(conv, norm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        statistics = norm.running_mean, norm.running_var, norm.eps
+        return fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
     scale, shift = norm.scale.flatten(), norm.shift.flatten()
     zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
-    conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, zeros, ones, 0.0, scale, shift)
-    return conv
+    return fuse_conv_bn_weights(conv.weight, conv.bias, zeros, ones, 0.0, scale, shift)
 
 
 def check_precision(precision: str) -> None:

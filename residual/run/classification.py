@@ -10,19 +10,22 @@ from ..device import open_device
 from ..distributed import World
 from ..errors import InputError
 from ..evaluation.inputs import check_input
+from ..evaluation.recorded import RecordedTests
 from ..evaluation.scores import Scores, load_scores, save_scores
 from ..evaluation.testing import Evaluation
+from ..evaluation.views import score
 from ..models.classifier import Classifier
 from ..models.inference import for_inference
 from ..models.layout import MODEL_FILE
+from ..models.own import OwnNetwork
 from ..models.weights import load_weights, save_weights
 from ..recipes import Recipe
 from ..recipes.schema import Schedule
-from ..training.classification import classification_work
+from ..training.classification import COMPILED, classification_work
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import classifier_findings
-from .sources import open_source
+from .sources import Resident, open_source
 from .start import start_classifier, teacher_of
 from .task import Task
 
@@ -33,6 +36,7 @@ class ClassificationTask(Task):
     Attributes:
         model: what is trained: the network, or its objective, with companions beside it.
         network: what is tested and saved.
+        tests: of it while it learns, where they are recorded.
     """
 
     command = ("residual", "train")
@@ -40,6 +44,7 @@ class ClassificationTask(Task):
     one_size = True
     network: Classifier
     notes = ()
+    tests: RecordedTests | None = None
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, world: World) -> None:
         _check_ranks(recipe, world)
@@ -90,17 +95,30 @@ class ClassificationTask(Task):
         self.model = self.model.to(device).to(memory_format=torch.channels_last)
         batches = self.source.batches(self.preprocessing, device, self.world)
         self.batches = batches
+        recordable = self.world.size == 1 and isinstance(self.source, Resident)
+        # What a user's own network keeps, and where, nobody knows.
+        if recordable and device.type in COMPILED and not eager and not isinstance(self.network, OwnNetwork):
+            self.tests = RecordedTests(self.network, device, self._not_recorded)
         lasting = self.recipe.model_copy(update={"schedule": schedule})
         return classification_work(self.model, batches, lasting, self.world, device, eager)
+
+    def _not_recorded(self, reason: str) -> None:
+        said = f"note: {self.recipe.name}: recording the tests of the network failed, so they go on kernel by"
+        print(f"{said} kernel, slower, to the same numbers ({reason})", file=sys.stderr)
 
     def evaluate(self) -> dict[str, Any]:
         return self._evaluate(self.split)
 
     def _evaluate(self, split: str, final: bool = False) -> dict[str, Any]:
         """Return the metrics on a split; the final ones come with the scores, which are kept."""
-        model = for_inference(self.network, self.device)
+        if self.tests:
+            model, scoring = self.tests.ready(), self.tests.score
+        else:
+            model, scoring = for_inference(self.network, self.device), score
         keep = final and split == self.split
-        found = self.source.evaluate(model, self.preprocessing, split, self.world, keep_scores=keep)
+        found = self.source.evaluate(
+            model, self.preprocessing, split, self.world, keep_scores=keep, scoring=scoring
+        )
         if keep:
             self._scores = self._scores_of(found)
         return found.metrics.plain()

@@ -25,8 +25,8 @@ from ..data.stream import StreamBatches
 from ..distributed import World
 from ..errors import InputError
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
-from ..evaluation.testing import Evaluation, evaluate
-from ..evaluation.views import Views, make_views, side_for, whole_images
+from ..evaluation.testing import Evaluation, Scoring, evaluate
+from ..evaluation.views import Views, make_views, score, side_for, whole_images
 from ..models import Classifier
 from ..models.preprocessing import Preprocessing
 from ..recipes import Recipe
@@ -87,8 +87,9 @@ class Source(ABC):
         split: str,
         world: World,
         keep_scores: bool = False,
+        scoring: Scoring = score,
     ) -> Evaluation:
-        """Test a network that is ready for it on a split: one view of each image."""
+        """Test a network that is ready for it on a split, one view of each image; see ``evaluate``."""
         folder = self.recipe.data.folder
 
         def damaged(error: DamagedImage) -> None:
@@ -97,7 +98,14 @@ class Source(ABC):
 
         images, views = self.labelled(split)
         found = evaluate(
-            model, preprocessing, images, views, world=world, damaged=damaged, keep_scores=keep_scores
+            model,
+            preprocessing,
+            images,
+            views,
+            world=world,
+            damaged=damaged,
+            keep_scores=keep_scores,
+            scoring=scoring,
         )
         self.unreadable |= {f"{split}/{id}": reason for id, reason in found.unreadable.items()}
         return found

@@ -18,18 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, Interrupted
-from ..files import first_line
 from ..models.blocks import Block
 from ..models.highway import HighwayLayer
 from ..randomness import Stream, mix
+from ..recording import record, why
 from .batchnorm import GroupedBatchNorm2d
 from .step import Step
 
 #: Iterations whose plans are sent to the device at once.
 ROWS = 256
-#: How often an iteration is done before it is recorded, so that libraries have set themselves up and blocks
-#: are compiled.
-WARM_UP = 3
+#: What makes compiling and recording possible.
+HELPS = "a C compiler (gcc), Python's headers and a driver for PyTorch's CUDA make it"
 
 
 class Batches(Protocol):
@@ -114,8 +113,12 @@ class CapturedIterations:
         self._replay: Callable[[], None] | None = None
 
     def compile(self) -> None:
-        """Have the batch's assembly compiled at its first call: some twenty kernels of a few microseconds."""
+        """Have all but the network and the update compiled at the first call, the network's blocks aside.
+
+        The batch's assembly, the loss and the log's sums are some forty kernels of a few microseconds.
+        """
         self.assemble = torch.compile(self.batches.assemble, dynamic=False)
+        self.step.compile()
 
     def prepare(self, iteration: int) -> None:
         """Record an iteration."""
@@ -186,21 +189,11 @@ class FastOrEager:
             raise
         # Whatever a compiler, a driver or an allocator raises. Its frames hold memory: only words are kept.
         except Exception as error:
-            reason = why(error)
+            reason = why(error, HELPS)
         if not self.agree(bool(reason)):
             return self.fast
         self.give_up(reason or "on another rank")
         return self.eager
-
-
-def why(error: Exception) -> str:
-    """Return in a line what went wrong, and what helps where that is known."""
-    # What a compiler raised comes wrapped.
-    error = getattr(error, "inner_exception", error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the GPU's memory ran out; free some, or take a smaller batch.size, to be fast again"
-    helps = "a C compiler (gcc), Python's headers and a driver for PyTorch's CUDA make it fast again"
-    return f"{type(error).__name__}: {first_line(error)}; {helps}"
 
 
 @contextmanager
@@ -213,29 +206,6 @@ def unchanged(tensors: Sequence[Tensor]) -> Iterator[None]:
         with torch.no_grad():
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.copy_(value)
-
-
-def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Return what does ``work`` again and again: a CUDA graph of it on a GPU, itself on a CPU.
-
-    It is done ``WARM_UP`` times meanwhile (once on a CPU); recording does nothing itself.
-    """
-    if device.type != "cuda":
-        work()
-        return work
-    # Not on the default stream, as PyTorch's notes on CUDA graphs ask for; on one for all, since memory is
-    # used again on its own stream only.
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            work()
-    torch.cuda.synchronize(device)
-    torch.cuda.empty_cache()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        work()
-    return graph.replay
 
 
 def compile_regions(model: nn.Module) -> None:

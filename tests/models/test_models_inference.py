@@ -6,7 +6,7 @@ from conftest import randomise
 from torch import nn
 
 from residual import build_model
-from residual.models.inference import fold_batchnorm, for_inference
+from residual.models.inference import fold_again, fold_batchnorm, for_inference
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,21 @@ def test_folding_a_network_without_bn() -> None:
     once = fold_batchnorm(model)
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(fold_batchnorm(once)(x), once(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("cifar_resnet8", {"shortcut": "C"}), ("cifar_nin", {}), ("googlenet_bn", {"classes": 10})],
+)
+def test_folding_again_is_folding(name: str, options: dict[str, object]) -> None:
+    model = randomise(build_model(name, **options))
+    folded = fold_batchnorm(model).to(memory_format=torch.channels_last)
+    addresses = {key: tensor.data_ptr() for key, tensor in folded.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    randomise(model, seed=1)
+    fold_again(folded, model)
+    for key, tensor in fold_batchnorm(model).state_dict().items():
+        assert torch.equal(folded.state_dict()[key], tensor), key
+    assert {key: tensor.data_ptr() for key, tensor in folded.state_dict().items()} == addresses

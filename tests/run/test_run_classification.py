@@ -1,8 +1,10 @@
 """What a run of a classifier has of its own: its schedule, its numbers, and what is wrong with its input."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import (
     SMALL,
     TINY,
@@ -16,8 +18,10 @@ from conftest import (
 )
 
 from residual import run
+from residual.evaluation import recorded
 from residual.inference.evaluation import EvaluationOptions, evaluate
-from residual.recipes import RECIPES, override
+from residual.recipes import RECIPES, find, override
+from residual.recording import record
 from residual.training.checkpoint import load_checkpoint
 
 
@@ -50,6 +54,63 @@ def test_one_network_one_dataset_one_number(tmp_path: Path, shown: Shown) -> Non
     out = tmp_path / "run"
     shown("train", *TINY, "--set", "schedule.iterations=20", "--out", out)
     assert_one_number(out, "test", "test=test", "train=train")
+
+
+def test_tests_of_a_run_that_are_recorded_give_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is recorded on a GPU, here; where that fails, a sentence; and without it."""
+    recipe = override(find("digits-resnet20"), ["model.name=cifar_resnet8", "schedule.iterations=20"])
+    recipe = override(recipe, ["evaluate_every=10"])
+    recordings: list[torch.device] = []
+
+    def counted(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        recordings.append(device)
+        return record(work, device)
+
+    def fails(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        raise RuntimeError("CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(run.classification, "COMPILED", {"cpu"})
+    monkeypatch.setattr(recorded, "record", counted)
+    run.train(recipe, tmp_path / "recorded", device="cpu")
+    assert recordings == [torch.device("cpu")] * 2
+    monkeypatch.setattr(recorded, "record", fails)
+    run.train(recipe, tmp_path / "eager", device="cpu", eager=True)
+    assert "recording" not in capsys.readouterr().err
+    run.train(recipe, tmp_path / "failed", device="cpu")
+    said = [line for line in capsys.readouterr().err.splitlines() if "recording" in line]
+    assert said == [
+        "note: digits-resnet20: recording the tests of the network failed, so they go on kernel by kernel, "
+        "slower, to the same numbers (RuntimeError: CUDA error: no kernel image is available; a driver for "
+        "PyTorch's CUDA makes it fast again)"
+    ]
+
+    def numbers(name: str) -> list[float]:
+        lines = [line["test"] for line in metrics_of(tmp_path / name)]
+        results = results_of(tmp_path / name)
+        assert len(lines) == 2
+        return [
+            each[kind] for each in (*lines, results["train"]) for kind in ("loss", "top1_error", "images")
+        ]
+
+    assert numbers("failed") == numbers("recorded")
+    # On a CPU the usual tests have packed weights, and round otherwise.
+    assert numbers("recorded") == pytest.approx(numbers("eager"), rel=1e-5)
+
+
+@pytest.mark.gpu
+def test_one_network_one_dataset_one_number_on_a_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recorded tests of the run beside those of the weights that it leaves, which are not."""
+    recipe = override(find("digits-resnet20"), ["schedule.iterations=20", "evaluate_every=10"])
+    run.train(recipe, tmp_path / "run", device="cuda", deterministic=True)
+    assert "recording" not in capsys.readouterr().err
+    results, last = results_of(tmp_path / "run")["test"], metrics_of(tmp_path / "run")[-1]["test"]
+    found = evaluate(tmp_path / "run", EvaluationOptions(split="test"), device="cuda").metrics.plain()
+    for kind in ("loss", "top1_error", "top5_error", "images"):
+        assert last[kind] == results[kind] == found[kind]
 
 
 def test_a_plateau_is_remembered_by_checkpoints(images: Path, tmp_path: Path) -> None:
