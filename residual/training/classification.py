@@ -45,7 +45,7 @@ class ErrorMeter(Meter):
         """
         count = torch.full_like(loss, len(targets), dtype=self.sums.dtype)
         errors = (scores.argmax(dim=1) != targets).sum()
-        self.sums += torch.stack([loss.to(count.dtype) * count, errors.to(count.dtype), count])
+        self.sums.add_(torch.stack([loss.to(count.dtype) * count, errors.to(count.dtype), count]))
         self.note(torch.isfinite(loss), iteration)
 
     def read(self, world: World) -> tuple[float, float, int]:
@@ -102,6 +102,7 @@ def classification_work(
         def give_up(reason: str) -> None:
             # As with --eager: one group at a time, on which BN layers with groups are plain ones.
             uncompile(model)
+            step.uncompile()
             step.group = group
             optimizer.drop_gradients()
             if world.is_main:

@@ -28,7 +28,7 @@ class GroupResult:
     """What both passes of a group gave.
 
     Attributes:
-        scores: at least float32 (n, K).
+        scores: (n, K), as the model gave them.
         loss: (), not yet weighted.
         gradients: of the parameters that learn, in their order.
         statistics: the means of all BN layers that learn and then their unbiased variances, (numbers,).

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import signals
 from ..distributed import World
 from ..errors import Interrupted
-from ..models.objective import Objective, Progress
+from ..models.objective import Objective
 from .batchnorm import advance, advance_by, batch_norms, set_momentum
 from .groups import SideBySide, at_once
 from .sgd import SGD
@@ -57,6 +57,20 @@ class Step:
         self.iterations = iterations
         #: Made when it is first needed: by then it is known how large the images are.
         self._beside: SideBySide | None = None
+        self._loss: Callable[..., Tensor] = self._loss_of
+        self._count: Callable[..., None] = meter.add
+
+    def compile(self) -> None:
+        """Have the loss and the log's sums compiled at their first call, some twenty small kernels.
+
+        For iterations whose number is a tensor; plain numbers would be compiled one by one.
+        """
+        self._loss = torch.compile(self._loss_of, dynamic=False)
+        self._count = torch.compile(self.meter.add, dynamic=False)
+
+    def uncompile(self) -> None:
+        """Undo ``compile``."""
+        self._loss, self._count = self._loss_of, self.meter.add
 
     def __call__(
         self, inputs: Tensor, targets: Tensor, learning_rate: float | Tensor, iteration: int | Tensor
@@ -82,7 +96,7 @@ class Step:
             self._beside = SideBySide(self.own, count)
         total: list[Tensor] = []
         found = []
-        forward = functools.partial(self._forward, progress=self._progress(iteration))
+        forward = functools.partial(self._forward, iteration=iteration)
         with contextlib.closing(self._beside(parts, forward)) as results:
             for result in results:
                 signals.check()
@@ -97,7 +111,7 @@ class Step:
             parameter.grad = gradient
         advance_by(self.layers, [result.statistics for result in found])
         for result, (_, y) in zip(found, parts, strict=True):
-            self.meter.add(result.loss, result.scores, y, iteration)
+            self._count(result.loss, result.scores, y, iteration)
 
     def _one_after_the_other(self, parts: Sequence[tuple[Tensor, Tensor]], iteration: int | Tensor) -> None:
         images = sum(len(y) for _, y in parts)
@@ -110,15 +124,15 @@ class Step:
                     signals.check()
                 set_momentum(self.layers, number, len(parts))
                 with self._gradients_stay_here(number < len(parts)):
-                    scores, loss = self._forward(self.model, x, y, self._progress(iteration))
+                    scores, loss = self._forward(self.model, x, y, iteration)
                     (loss * (len(y) / images)).backward()
                 advance(self.layers, len(x))
-                self.meter.add(loss.detach(), scores.detach(), y, iteration)
+                self._count(loss.detach(), scores.detach(), y, iteration)
 
     def rehearse(self, inputs: Tensor, targets: Tensor) -> None:
         """Run both passes without an update, and without the other ranks; BN statistics advance."""
         for x, y in zip(inputs.split(self.group), targets.split(self.group), strict=True):
-            _, loss = self._forward(self.own, x, y, 0.0)
+            _, loss = self._forward(self.own, x, y, 0)
             torch.autograd.grad(loss, [p for p in self.own.parameters() if p.requires_grad])
 
     def state(self) -> list[Tensor]:
@@ -126,19 +140,22 @@ class Step:
         model = [*self.own.parameters(), *self.own.buffers()]
         return [*model, *self.optimizer.velocities.values(), *self.meter.state()]
 
-    def _progress(self, iteration: int | Tensor) -> Progress:
-        return iteration / self.iterations
-
-    def _forward(self, model: nn.Module, x: Tensor, y: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-        """Return the scores of images, at least float32, and their mean loss."""
+    def _forward(
+        self, model: nn.Module, x: Tensor, y: Tensor, iteration: int | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores of images and their mean loss."""
         # No cache: it would keep the graph's first copies of the weights.
         with torch.autocast(x.device.type, torch.bfloat16, self.autocast, cache_enabled=False):
             outputs = model(x)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return outputs[0], self._loss(outputs, y, iteration)
+
+    def _loss_of(self, outputs: Sequence[Tensor], targets: Tensor, iteration: int | Tensor) -> Tensor:
+        """Return the mean loss of what the model gave, in float32 at least."""
         outputs = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in outputs]
         if isinstance(self.own, Objective):
-            return outputs[0], self.own.loss(outputs, y, progress)
-        return outputs[0], F.cross_entropy(outputs[0], y)
+            return self.own.loss(outputs, targets, iteration / self.iterations)
+        return F.cross_entropy(outputs[0], targets)
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
         """Only the last group's backward pass exchanges gradients between the ranks."""

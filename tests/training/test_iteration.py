@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import CPU, small_model, step_of
+from conftest import CPU, small_batch, small_model, step_of
 from torch import Tensor, nn
 
 from residual.data.dataset import Dataset
@@ -250,6 +250,45 @@ def test_an_assembly_that_is_compiled_is_one_graph_and_the_same_batch() -> None:
     assert torch.equal(targets, theirs)
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_dsn"])
+def test_a_loss_and_sums_that_are_compiled_are_a_graph_each_and_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network by its scores, and an objective whose loss depends on the iteration."""
+    original = torch.compile
+    # What a compiler makes kernels of, one operation after the other. fullgraph: an error where it would give
+    # up in the middle.
+    backend = "aot_eager_decomp_partition"
+    monkeypatch.setattr(
+        torch, "compile", lambda what, **how: original(what, backend=backend, fullgraph=True, **how)
+    )
+    weights, sums = [], []
+    for compiled in (False, True):
+        network = small_model(name)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        step = step_of(network.objective(), BATCH)
+        step.iterations = 10
+        if compiled:
+            step.compile()
+        # As they are in a recorded iteration.
+        rate, numbers = torch.tensor(0.05), torch.arange(10.0, dtype=torch.float64)
+        x, targets = small_batch(BATCH)
+        step(x, targets, rate, numbers[7])
+        weights.append(copy.deepcopy(network.state_dict()))
+        sums.append(step.meter.sums.clone())
+        assert step.meter.broken_at == -1
+        step(x * float("nan"), targets, torch.zeros(()), numbers[8])
+        assert step.meter.broken_at == 8
+    torch._dynamo.reset()
+    assert sums[1][1:].tolist() == sums[0][1:].tolist()
+    assert sums[0][2] == BATCH
+    torch.testing.assert_close(sums[1][0], sums[0][0], rtol=1e-6, atol=0)
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("few_rows")
 def test_a_recorded_iteration_is_the_eager_one() -> None:
@@ -267,7 +306,8 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
         optimizer = SGD(model, 0.9, 1e-4, "paper")
         step = Step(model, optimizer, BATCH if recorded else GROUP, World(), ErrorMeter(device), "float32")
         captured = CapturedIterations(step, batches, rate, device)
-        captured.compile()
+        if recorded:
+            captured.compile()
         iterate = captured if recorded else EagerIterations(step, batches, rate, 0, 0)
         # Else PyTorch's convolutions would round factors to TF32.
         with full_float32(device):
