@@ -146,7 +146,7 @@ def count_regions(ours: bool, seen: list[int]) -> None:
     """Note how many regions conv5_x sees in each pass: both sides have to do the same work."""
     from residual.detection.backbones import ResidualBackbone
 
-    kind, method = (ResidualBackbone, "box_head") if ours else (TheirHead, "forward")
+    kind, method = (ResidualBackbone, "head_maps") if ours else (TheirHead, "forward")
     original = getattr(kind, method)
 
     def noted(self: nn.Module, regions: Any) -> Tensor:

@@ -50,8 +50,8 @@ class Eye(Backbone):
     def shared(self, x: Tensor) -> Tensor:
         return x
 
-    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
-        return parts[0].mean(dim=(2, 3))
+    def head_maps(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0]
 
 
 def eye(**options: object) -> FasterRCNN:

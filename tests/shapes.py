@@ -24,19 +24,22 @@ def write_shapes(
     test: int = 40,
     seed: int = 0,
     sides: tuple[Sides, Sides, Sides] | None = None,
+    masks: bool = False,
 ) -> Path:
     """Write images of 48 x 48 with up to three shapes, the splits train and test.
 
     Args:
         sides: of each class; None for 12 to 24 pixels.
+        masks: write images of instances as well.
     """
     random = np.random.default_rng(seed)
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main", *(["SegmentationObject"] if masks else [])):
         (folder / name).mkdir(parents=True)
     for split, count in (("train", train), ("test", test)):
         names = [f"{split}{number:03d}" for number in range(count)]
         for name in names:
-            objects = _image(folder / "JPEGImages" / f"{name}.png", random, sides)
+            instances = folder / "SegmentationObject" / f"{name}.png" if masks else None
+            objects = _image(folder / "JPEGImages" / f"{name}.png", random, sides, instances)
             (folder / "Annotations" / f"{name}.xml").write_text(_annotation(objects))
         (folder / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     return folder
@@ -120,11 +123,18 @@ def write_imagenet_det(folder: Path, devkit: Path) -> Path:
 
 
 def _image(
-    file: Path, random: np.random.Generator, sides: tuple[Sides, Sides, Sides] | None
+    file: Path,
+    random: np.random.Generator,
+    sides: tuple[Sides, Sides, Sides] | None,
+    instances: Path | None,
 ) -> list[tuple[str, tuple[int, int, int, int]]]:
     ground = random.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
     image = Image.fromarray(ground)
-    draw = ImageDraw.Draw(image)
+    numbers = Image.new("P", (SIDE, SIDE))
+    numbers.putpalette(
+        [value for number in range(256) for value in (255 * (number > 0), 80 * number % 256, 0)]
+    )
+    draws = ImageDraw.Draw(image), ImageDraw.Draw(numbers)
     objects: list[tuple[str, tuple[int, int, int, int]]] = []
     for _ in range(random.integers(1, 4)):
         number = random.integers(0, 3) if sides else None
@@ -136,14 +146,18 @@ def _image(
             continue
         name = CLASSES[random.integers(0, 3) if number is None else number]
         colour = tuple(int(v) for v in random.integers(120, 256, 3))
-        if name == "disc":
-            draw.ellipse(box, fill=colour)
-        elif name == "square":
-            draw.rectangle(box, fill=colour)
-        else:
-            draw.polygon([(x, y + side - 1), (x + side - 1, y + side - 1), (x + side // 2, y)], fill=colour)
         objects.append((name, box))
+        corners = [(x, y + side - 1), (x + side - 1, y + side - 1), (x + side // 2, y)]
+        for draw, fill in zip(draws, (colour, len(objects)), strict=True):
+            if name == "disc":
+                draw.ellipse(box, fill=fill)
+            elif name == "square":
+                draw.rectangle(box, fill=fill)
+            else:
+                draw.polygon(corners, fill=fill)
     image.save(file)
+    if instances:
+        numbers.save(instances)
     return objects
 
 

@@ -9,12 +9,14 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from .figures import INK, PALETTE, STYLE, add_legend, style_axes
 
 #: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+#: How much a mask's colour covers of the image below it.
+COVER = 0.45
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,19 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
 
 @dataclass(frozen=True)
 class BoxDrawing:
-    """A box to be drawn: x1, y1, x2, y2 in pixels, its colour as "#rrggbb", what stands at it or ""."""
+    """A box to be drawn.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels.
+        colour: as "#rrggbb".
+        caption: what stands at it, or "".
+        mask: which pixels lie under the colour as well, bool (H, W).
+    """
 
     box: Sequence[float]
     colour: str
     caption: str
+    mask: torch.Tensor | None = None
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
@@ -79,9 +89,11 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
     corners = torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
     # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
     corners[:, 2:] = torch.maximum(corners[:, :2] + 1, corners[:, 2:] - 1)
-    drawn = draw_bounding_boxes(
-        pil_to_tensor(image), corners, colors=[one.colour for one in boxes], width=width
-    )
+    pixels = pil_to_tensor(image)
+    for one in boxes:
+        if one.mask is not None:
+            pixels = draw_segmentation_masks(pixels, one.mask, alpha=COVER, colors=one.colour)
+    drawn = draw_bounding_boxes(pixels, corners, colors=[one.colour for one in boxes], width=width)
     canvas = to_pil_image(drawn)
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=max(10, round(min(canvas.size) / 36)))

@@ -16,6 +16,7 @@ from .options import (
     Json,
     Settings,
     check_figure_file,
+    drawn_files,
     find_images,
     only_first_rank,
     progress_bar,
@@ -94,16 +95,23 @@ Examples:
   residual detect train voc-finetune --weights runs/cells --data-dir ~/other --set data.train=train
   residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --epochs 20 --lr 0.002
   residual detect train my.yaml --data-dir ~/cells
+  residual detect train voc-finetune --masks --weights torchvision:resnet50 --data-dir ~/cells
   residual detect train --resume --out runs/cells
   torchrun --nproc-per-node=8 -m residual detect train coco-resnet101 --weights ... --data-dir ~/coco
 """
 )
 @takes(RunAsked, data_dir=BoxesDir, weights=StartFrom)
-def train(asked: RunAsked) -> None:
+def train(
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Learn the objects' masks too, as --set detector.masks=true.")
+    ] = False,
+    *,
+    asked: RunAsked,
+) -> None:
     """Train a detector by a recipe, into a run folder."""
     from ..recipes import DetectionRecipe
 
-    train_run(asked, DetectionRecipe, _print_results)
+    train_run(asked, DetectionRecipe, _print_results, ["detector.masks=true"] if masks else [])
 
 
 @app.command(
@@ -200,6 +208,7 @@ Examples:
   residual detect predict runs/cells image.jpg --json
   residual detect predict runs/cells images/ --csv > found.csv
   residual detect predict runs/cells images/ --sheet found.png
+  residual detect predict runs/cells images/ --masks masks
 """
 )
 @takes(DetectorAsked)
@@ -215,21 +224,28 @@ def predict(
         Path | None, typer.Option(help="Also draw the images with their boxes into this one new PNG file.")
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.5,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the objects' masks: a PNG an image, its pixels numbers of the lines."),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of lines.")] = False,
     *,
     asked: DetectorAsked,
 ) -> None:
     """Find objects on images.
 
-    Gives class, score and box of each, drawn on the image on request.
+    Gives class, score and box of each, and its mask where the detector has learned them (in --json as COCO's
+    run lengths), drawn on the image on request.
     """
+    from PIL import Image
     from torchvision.transforms.v2.functional import to_pil_image
 
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
     from ..data.images import decode
+    from ..data.masks import as_instances
     from ..detection.submission import as_json as rows
-    from ..files import check_new
+    from ..files import check_new, written_whole
     from ..models.names import check
 
     check(weights)
@@ -239,7 +255,12 @@ def predict(
         check_new(sheet, "a contact sheet", ".png")
     images = find_images(named)
     drawings = Drawings(images, out, sheet)
+    targets = drawn_files(images, masks, "--masks") if masks else {}
     detector = asked.load([weights])
+    if masks and not detector.gives_masks:
+        raise InputError(
+            f"{weights} gives no masks; train a detector of them with: residual detect train --masks"
+        )
     results: list[dict[str, Any]] = []
 
     def look(image: Path) -> "tuple[Tensor, Detections]":
@@ -249,10 +270,17 @@ def predict(
     for image, (pixels, found) in each_usable(images, look, results):
         objects = rows(found, detector.classes)
         results.append({"image": str(image), "objects": objects})
+        size = pixels.shape[1], pixels.shape[2]
+        if masks:
+            with written_whole(targets[image]) as temporary:
+                Image.fromarray(as_instances(found.masks, size)).save(temporary, "PNG")
         if drawings.wanted:
+            shapes = found.pixels(size).bool() if found.masks else [None] * len(objects)
             boxes = [
-                BoxDrawing(box, PALETTE[label % len(PALETTE)], f"{item['class']} {item['score']:.2f}")
-                for box, label, item in zip(found.boxes.tolist(), found.labels.tolist(), objects, strict=True)
+                BoxDrawing(box, PALETTE[label % len(PALETTE)], f"{item['class']} {item['score']:.2f}", shape)
+                for box, label, item, shape in zip(
+                    found.boxes.tolist(), found.labels.tolist(), objects, shapes, strict=True
+                )
             ]
             counts = Counter(item["class"] for item in objects)
             told = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -274,6 +302,8 @@ def predict(
         print_csv(("image", "class", "score", "x1", "y1", "x2", "y2"), lines)
     elif out:
         typer.echo(f"drawn: {out}")
+    if masks and not (asked.as_json or as_csv):
+        typer.echo(f"masks: {masks}")
     drawings.write_sheet()
     check_all_used(results)
 
@@ -329,7 +359,6 @@ def _curves(measured: "DetectorEvaluation") -> "Figure":
 
 
 def _as_json(measured: "DetectorEvaluation", weights: list[Path]) -> dict[str, Any]:
-    coco = measured.coco
     return {
         "weights": [str(path) for path in weights],
         "data": measured.dataset.name,
@@ -339,16 +368,20 @@ def _as_json(measured: "DetectorEvaluation", weights: list[Path]) -> dict[str, A
         "classes": {
             c.name: {"objects": c.objects, "ap": _number(c.average_precision)} for c in measured.classes
         },
-        "coco": coco
-        and {
-            key: {name: {k: _number(v) for k, v in row.items()} for name, row in value.items()}
-            if isinstance(value, dict)
-            else _number(value)
-            for key, value in coco.items()
-        },
+        "coco": _coco_json(measured.coco),
+        "coco_masks": _coco_json(measured.coco_masks),
         "left_out": list(measured.dataset.notes),
         "unusable": measured.unusable,
         "images_per_second": measured.images_per_second,
+    }
+
+
+def _coco_json(coco: dict[str, Any] | None) -> dict[str, Any] | None:
+    return coco and {
+        key: {name: {k: _number(v) for k, v in row.items()} for name, row in value.items()}
+        if isinstance(value, dict)
+        else _number(value)
+        for key, value in coco.items()
     }
 
 
@@ -362,26 +395,27 @@ def _print_table(
     if not boxes:
         typer.echo(f"{title}: {sum(map(len, measured.detections)):,} detections")
     else:
+
+        def numbers(coco: dict[str, Any]) -> list[str]:
+            return [_percent(coco.get(key, math.nan)) for key in ("AP", "AP50", "AP75")]
+
         coco = measured.coco or {}
-
-        def row(name: str, objects: int, ap: float, own: dict[str, Any], total: bool = False) -> TableRow:
-            keys = ("AP", "AP50", "AP75")
-            numbers = (_percent(ap), *(_percent(own.get(key, math.nan)) for key in keys))
-            return TableRow((name, f"{objects:,}", *numbers), rule=total)
-
         per_class = coco.get("classes", {})
         rows = [
-            row(c.name, c.objects, c.average_precision, per_class.get(c.name, {})) for c in measured.classes
+            (c.name, f"{c.objects:,}", _percent(c.average_precision), *numbers(per_class.get(c.name, {})))
+            for c in measured.classes
         ]
         objects = sum(c.objects for c in measured.classes)
+        total = TableRow(("mean", f"{objects:,}", _percent(measured.mean_ap), *numbers(coco)), rule=True)
         rule = "ImageNet" if measured.ap_rule == "imagenet" else f"VOC AP, {measured.ap_rule}"
         headings = ("class", "objects", rule, "COCO AP", "AP50", "AP75")
-        Table(title, headings, [*rows, row("mean", objects, measured.mean_ap, coco, True)]).print()
-        sizes = "   ".join(
-            f"{name} {_percent(coco.get(key, math.nan))}"
-            for name, key in (("small", "APs"), ("medium", "APm"), ("large", "APl"))
-        )
-        typer.echo(f"COCO AP by size: {sizes}   ({measured.images_per_second:.1f} images/s)")
+        Table(title, headings, [*map(TableRow, rows), total]).print()
+        _print_sizes("COCO AP", coco, measured)
+        if masks := measured.coco_masks:
+            rows = [(name, *numbers(own)) for name, own in masks["classes"].items()]
+            total = TableRow(("mean", *numbers(masks)), rule=True)
+            Table("masks", ("class", "COCO AP", "AP50", "AP75"), [*map(TableRow, rows), total]).print()
+            _print_sizes("mask AP", masks, measured)
         if max_detections > COCO_DETECTIONS:
             typer.echo(
                 f"up to {max_detections} detections an image: VOC AP counts all of them, COCO AP the best "
@@ -392,6 +426,15 @@ def _print_table(
         typer.echo(f"left out: {len(faults):,}; the first: {faults[0]}")
 
 
+def _print_sizes(name: str, coco: dict[str, Any], measured: "DetectorEvaluation") -> None:
+    """Print COCO's average precision by the objects' size."""
+    sizes = "   ".join(
+        f"{size} {_percent(coco.get(key, math.nan))}"
+        for size, key in (("small", "APs"), ("medium", "APm"), ("large", "APl"))
+    )
+    typer.echo(f"{name} by size: {sizes}   ({measured.images_per_second:.1f} images/s)")
+
+
 def _print_results(results: dict[str, Any], out: Path) -> None:
     typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
     test = results["test"]
@@ -399,6 +442,9 @@ def _print_results(results: dict[str, Any], out: Path) -> None:
         typer.echo(f"  test   mAP {test['ap50']:.2f} %   {test['images']:,} images")
         for name, value in test["classes"].items():
             typer.echo(f"    {name:16} {'-' if value is None else f'{value:6.2f} %'}")
+        for key, name in (("coco_box", "COCO AP"), ("coco_mask", "mask AP")):
+            if (coco := test.get(key)) and coco["AP"] is not None:
+                typer.echo(f"  {name} {coco['AP']:.2f} %   at an overlap of 0.5 {coco['AP50']:.2f} %")
     typer.echo(f"  everything is in {out}")
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from ..device import send
 from ..errors import InputError
@@ -14,6 +15,7 @@ from ..randomness import Stream, generator, mix
 from .boxes import AnnotatedImage, BoxDataset
 from .crops import Crop
 from .images import CropFunction, DamagedImage, decode, decode_part, fatal
+from .masks import masks_as_pixels
 from .order import OrderedBatches
 from .threads import Prefetch, in_threads
 
@@ -42,6 +44,9 @@ class TrainingImage:
         crowds: regions that are neither object nor background, float32 (C, 4).
         seed: of random choices among its regions: a function of the iteration and the place in the batch.
         whole: labels of the whole image's objects, int64 (M',), where the image is a part of it.
+        masks: of the objects, uint8 (M, h, w), at a scale of their own, no larger than annotated: how much of
+            each place is the object's, from 0 to 255. Without content where no object has one.
+        masked: which objects have one: bool (M,).
     """
 
     image: Tensor
@@ -50,6 +55,8 @@ class TrainingImage:
     crowds: Tensor
     seed: int
     whole: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    masks: Tensor = field(default_factory=lambda: torch.empty(0, 0, 0, dtype=torch.uint8))
+    masked: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -64,6 +71,8 @@ class TrainingImage:
             labels=send(self.labels, device),
             crowds=send(self.crowds, device),
             whole=send(self.whole, device),
+            masks=send(self.masks, device),
+            masked=send(self.masked, device),
         )
 
 
@@ -203,15 +212,47 @@ def load(annotated: AnnotatedImage, part: CropFunction, flipped: bool, seed: int
     if (left, top, right, bottom) != (0, 0, *annotated.size):
         boxes, share = _cut(boxes, width, height)
         there, wanted = share > 0, wanted & (share >= VISIBLE)
+        assert not annotated.masks, "masks are of whole images"
     if flipped:
         pixels = pixels.flip(2)
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
     # Regions of many objects, what is not judged, and objects of which hardly anything is left.
     neither = annotated.crowd | annotated.is_unjudged(annotated.labels) | (annotated.wanted & ~wanted)
     labels = annotated.labels
+    masks, masked = _masks(annotated, wanted, (height, width), flipped)
     return TrainingImage(
-        pixels.contiguous(), boxes[wanted], labels[wanted], boxes[there & neither], seed, labels
+        pixels.contiguous(),
+        boxes[wanted],
+        labels[wanted],
+        boxes[there & neither],
+        seed,
+        labels,
+        masks,
+        masked,
     )
+
+
+def _masks(
+    annotated: AnnotatedImage, wanted: Tensor, most: tuple[int, int], flipped: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the masks of an image's wanted objects, and which of them have one; see ``TrainingImage``.
+
+    Args:
+        wanted: bool (M,).
+        most: height and width that they have at most.
+    """
+    width, height = annotated.size
+    size = min(height, most[0]), min(width, most[1])
+    found = [mask for mask, use in zip(annotated.masks, wanted.tolist(), strict=False) if use]
+    masked = torch.tensor([mask is not None for mask in found], dtype=torch.bool)
+    if not masked.any():
+        return torch.empty(0, 0, 0, dtype=torch.uint8), torch.zeros(int(wanted.sum()), dtype=torch.bool)
+    masks = torch.zeros(len(found), *size, dtype=torch.uint8)
+    for place, mask in enumerate(found):
+        # One after the other: all at their full size may be gigabytes.
+        if mask is not None:
+            masks[place] = resize(255 * masks_as_pixels([mask], (height, width)), size, antialias=True)[0]
+    return masks.flip(2) if flipped else masks, masked
 
 
 def _cut(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:

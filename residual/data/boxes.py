@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
+from .masks import Mask, Outline, as_mask, turned_mask
 
 #: A class with at most this part of another's objects, and a name this like its name, may be misspelt.
 FEW, ALIKE = 0.05, 0.8
@@ -47,6 +48,7 @@ class AnnotatedImage:
         areas: float32 (M,), the objects' areas, by which COCO calls them small, medium or large.
         number: of the image in the annotations' own counting, for submissions; 0 where it has none.
         unjudged: classes that are nothing here, neither object nor mistake: ImageNet DET's blacklist.
+        masks: of the M objects, None for one that has none; empty where none has one, or none was asked for.
     """
 
     id: str
@@ -59,6 +61,7 @@ class AnnotatedImage:
     areas: Tensor
     number: int = 0
     unjudged: tuple[int, ...] = ()
+    masks: tuple[Mask | None, ...] = ()
 
     @property
     def wanted(self) -> Tensor:
@@ -98,6 +101,11 @@ class BoxDataset:
         """Of the dataset and its splits, as "voc 2007/test"."""
         return f"{self.layout} {'+'.join(self.splits)}"
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether any object has a mask."""
+        return any(annotated.masks for annotated in self.images)
+
     def content(self) -> str:
         """Return the identity of the images, and of what is known to be on them."""
         sizes = torch.tensor([annotated.size for annotated in self.images])
@@ -108,6 +116,12 @@ class BoxDataset:
         counts = torch.tensor([len(annotated.labels) for annotated in self.images])
         names = [*self.classes, *(annotated.id for annotated in self.images)]
         names += [f"{annotated.id} {annotated.unjudged}" for annotated in self.images if annotated.unjudged]
+        names += [
+            f"{annotated.id} {place} {mask.counts!r}"
+            for annotated in self.images
+            for place, mask in enumerate(annotated.masks)
+            if mask
+        ]
         return identity_of(names, [sizes, counts, *found], [annotated.path for annotated in self.images])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -131,6 +145,8 @@ class Annotation:
         corners: x1, y1, x2, y2.
         name: of its class.
         crowd: whether it is a region of many objects; area: as annotated, None for the box's own.
+        shape: its mask, None where it has none or none was asked for.
+        place: of the object in an XML file, from 1.
     """
 
     name: str
@@ -138,6 +154,8 @@ class Annotation:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None
+    shape: Outline | Mask | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -292,7 +310,12 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
     for number in turned:
         record, stored, orientation = kept[number]
         objects = tuple(
-            replace(item, corners=upright_box(item.corners, stored, orientation)) for item in record.objects
+            replace(
+                item,
+                corners=upright_box(item.corners, stored, orientation),
+                shape=_turned_mask(item, stored, orientation, record.where, notes),
+            )
+            for item in record.objects
         )
         upright[number] = replace(record, size=upright_size(stored, orientation), objects=objects)
     # An image without objects has the size that it has, whatever its annotation counts from.
@@ -340,6 +363,7 @@ def _annotated(
             kept.append((inside, item))
     boxes = torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
+    masks = [_mask(item, record.size, record.where, notes) for _, item in kept]
     areas = [
         float(side.prod()) if item.area is None else item.area
         for side, (_, item) in zip(sides, kept, strict=True)
@@ -355,7 +379,27 @@ def _annotated(
         torch.tensor(areas, dtype=torch.float32),
         record.number,
         tuple(sorted(label[name] for name in record.unjudged if name in label)),
+        tuple(masks) if any(masks) else (),
     )
+
+
+def _mask(item: Annotation, size: tuple[int, int], where: str, notes: list[str]) -> Mask | None:
+    """Return an object's mask on an image of (width, height); None (and a note) where it is of no use."""
+    if item.shape is None:
+        return None
+    try:
+        return as_mask(item.shape, *size)
+    except ValueError as error:
+        notes.append(f"{where}: the mask of a {item.name}: {error}; its box alone is used")
+        return None
+
+
+def _turned_mask(
+    item: Annotation, stored: tuple[int, int], orientation: int, where: str, notes: list[str]
+) -> Mask | None:
+    """Return an object's mask, annotated on the image as it is stored, on the upright image."""
+    found = _mask(item, stored, where, notes)
+    return found and turned_mask(found, orientation)
 
 
 def _check_some(images: Sequence[object], place: str, notes: list[str]) -> None:

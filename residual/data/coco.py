@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..files import read_json
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset, turned
 from .images import SUFFIXES
+from .masks import Outline
 from .named_files import NamedFiles, last_part
 
 #: What ``bbox_mode`` says in Detectron2's own dictionaries: the corners, or a corner and the sides.
@@ -28,7 +29,12 @@ CORNERS, SIDES = 0, 1
 
 
 def load_coco(
-    folder: Path, splits: Sequence[str], classes: Sequence[str] | None = None, *, boxes: bool = True
+    folder: Path,
+    splits: Sequence[str],
+    classes: Sequence[str] | None = None,
+    *,
+    boxes: bool = True,
+    masks: bool = False,
 ) -> BoxDataset:
     """Read one or more splits together.
 
@@ -38,6 +44,7 @@ def load_coco(
         classes: names of the classes, objects of others are left out; None for those of the JSON's categories
             that have objects, in the order of their ids.
         boxes: whether there are annotations; test-dev has none.
+        masks: whether to read the objects' masks as well, polygons or run lengths.
 
     Raises:
         InputError: when a file is missing or damaged, ids of images or categories are not unique, the splits
@@ -58,7 +65,7 @@ def load_coco(
                     f"{file}: the category {name!r} has the id {number}, and in {splits[0]} "
                     f"{numbers[name]}; give all splits the same"
                 )
-        records += _records(file, content, names, _Images(folder, split, file), notes)
+        records += _records(file, content, names, _Images(folder, split, file), notes, masks)
     if not numbers:
         raise InputError(f"{folder}: no category is listed; a JSON lists the classes under 'categories'")
     known = dict(sorted(numbers.items(), key=lambda item: item[1]))
@@ -102,10 +109,15 @@ class _Images:
 
 
 def _records(
-    file: Path, content: dict[str, Any], names: dict[int, str], images: _Images, notes: list[str]
+    file: Path,
+    content: dict[str, Any],
+    names: dict[int, str],
+    images: _Images,
+    notes: list[str],
+    masks: bool,
 ) -> Iterator[Record]:
     listed = _by_id(content, "images", file)
-    objects = _objects(file, content, names, listed, notes)
+    objects = _objects(file, content, names, listed, notes, masks)
     called = {n: images.called(str(image.get("file_name"))) for n, image in listed.items()}
     last = Counter(map(last_part, called.values()))
     taken: dict[Path, str] = {}
@@ -142,6 +154,7 @@ def _objects(
     names: dict[int, str],
     images: dict[str, Any],
     notes: list[str],
+    masks: bool,
 ) -> dict[str, list[Annotation]]:
     """Return the objects of each image; annotations that are of no use are noted."""
     objects: dict[str, list[Annotation]] = defaultdict(list)
@@ -169,8 +182,39 @@ def _objects(
         elif image not in images:
             notes.append(f"{where} is of image {image}, which is not listed; it is left out")
         else:
-            objects[image].append(Annotation(names[category], corners, crowd=crowd, area=area))
+            shape = None
+            try:
+                shape = _outline(item) if masks else None
+            except (TypeError, ValueError, OverflowError):
+                notes.append(
+                    f"{where}: its segmentation is neither polygons nor run lengths; its box alone is used"
+                )
+            objects[image].append(Annotation(names[category], corners, crowd=crowd, area=area, shape=shape))
     return objects
+
+
+def _outline(item: dict[str, Any]) -> Outline | None:
+    """Return an annotation's segmentation, None where it has none.
+
+    Raises:
+        TypeError, ValueError, OverflowError: where it is none that is known.
+    """
+    found = item.get("segmentation")
+    if found is None:
+        return None
+    if isinstance(found, dict):
+        height, width = found.get("size", ())
+        counts: Any = found.get("counts")
+        return Outline(
+            size=(int(height), int(width)),
+            runs=counts if isinstance(counts, str) else tuple(map(int, counts)),
+        )
+    return Outline(tuple(tuple(map(float, part)) for part in _polygons(found)))
+
+
+def _polygons(found: list[Any]) -> list[Any]:
+    """Return the parts of an object; VIA writes the only one without a list around it."""
+    return found if not found or isinstance(found[0], list) else [found]
 
 
 def _corners(item: dict[str, Any]) -> tuple[float, float, float, float]:
@@ -181,9 +225,7 @@ def _corners(item: dict[str, Any]) -> tuple[float, float, float, float]:
     """
     box, polygons = item.get("bbox"), item.get("segmentation")
     if not box and isinstance(polygons, list) and polygons:
-        # VIA writes the one polygon without a list around it.
-        parts = polygons if isinstance(polygons[0], list) else [polygons]
-        numbers = [float(value) for polygon in parts for value in polygon]
+        numbers = [float(value) for polygon in _polygons(polygons) for value in polygon]
         xs, ys = numbers[::2], numbers[1::2]
         return min(xs), min(ys), max(xs), max(ys)
     x, y, w, h = map(float, box or ())

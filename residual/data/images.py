@@ -240,6 +240,26 @@ def decode_part(
     return out
 
 
+def decode_numbers(path: Path) -> NDArray[np.generic]:
+    """Return the numbers of an image whose pixels are no colours, (H, W), as they are stored.
+
+    An indexed PNG's, whatever its palette shows, or a grey one's.
+
+    Raises:
+        DamagedImage: as ``decode``, and for an image of colours or of a format that changes numbers.
+    """
+
+    def numbers(image: Image.Image) -> NDArray[np.generic]:
+        if image.format == "JPEG" or image.mode not in ("P", "L", "1", "I", "I;16"):
+            raise DamagedImage(
+                f"{path} is a {image.format} of mode {image.mode}, and its pixels are to be numbers; save it "
+                "as an indexed or a grey PNG"
+            )
+        return np.asarray(image)
+
+    return _open(path, numbers)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return an image's upright width and height in pixels, from the beginning of its file.
 
@@ -288,6 +308,13 @@ def upright_box(
     if orientation in (3, 4, 6, 7):
         y1, y2 = height - y2, height - y1
     return (y1, x1, y2, x2) if orientation in TURNED else (x1, y1, x2, y2)
+
+
+def turned_pixels(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return uint8 (H, W) or (H, W, 3) as EXIF's orientation says, without a copy."""
+    if orientation in TURNED:
+        pixels = pixels.swapaxes(0, 1)
+    return pixels[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
 
 
 def decode_centre(path: Path, size: int, side: int) -> Tensor:
@@ -437,7 +464,7 @@ def _size(image: Upright) -> tuple[int, int]:
 def _seen(image: Image.Image) -> Upright:
     """Return an image that was just opened, as it is to be seen, with 8 bits a value."""
     pixels = _jpeg(image) if isinstance(image, JpegImageFile) else None
-    return _upright(image) if pixels is None else _turned(pixels, image.getexif().get(ORIENTATION, 1))
+    return _upright(image) if pixels is None else turned_pixels(pixels, image.getexif().get(ORIENTATION, 1))
 
 
 def _jpeg(image: JpegImageFile) -> NDArray[np.uint8] | None:
@@ -459,13 +486,6 @@ def _jpeg(image: JpegImageFile) -> NDArray[np.uint8] | None:
         return None  # Pillow reads what can be read of it, or says what is wrong
     # The scale is the one that Pillow's decoder was asked for, unless the two count in other ways.
     return pixels if pixels.shape[:2] == (height, width) else None
-
-
-def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Return uint8 (H, W, 3) as EXIF's orientation says, without a copy."""
-    if orientation in TURNED:
-        pixels = pixels.transpose(1, 0, 2)
-    return pixels[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -4,6 +4,8 @@
       JPEGImages/ID.jpg
       Annotations/ID.xml
       ImageSets/Main/SPLIT.txt      one ID a line
+      SegmentationObject/ID.png     masks: the pixels of an annotation's k-th object have the number k
+      ImageSets/Segmentation/SPLIT.txt   of the images that have one
 
 VOC counts pixels from 1 and names a box by its first and last pixel, so the box from pixel 1 to pixel 10
 reaches from 0 to 10 in our coordinates.
@@ -14,14 +16,18 @@ names with suffixes or in another case, polygons and rotated boxes.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
+
+import torch
+from torchvision.ops import box_iou
 
 from ..errors import InputError
 from ..files import read_content, read_text
 from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, turned
-from .images import SUFFIXES
+from .images import SUFFIXES, DamagedImage
+from .masks import box_around, read_instances
 from .named_files import NamedFiles, last_part
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -29,6 +35,8 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROTATED = ("cx", "cy", "w", "h", "angle")
 #: What stands behind a name in the list of a class: whether the image shows it, hardly shows it, or not.
 SHOWN = ("1", "0", "-1")
+#: A mask's own box overlaps its object's at least so much; else it is another one's.
+FITS = 0.5
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
@@ -50,6 +58,7 @@ def load_voc(
     classes: Sequence[str] | None = None,
     *,
     boxes: bool = True,
+    masks: bool = False,
 ) -> BoxDataset:
     """Read one or more splits together.
 
@@ -59,6 +68,8 @@ def load_voc(
         classes: names of the classes, objects of others are left out; None for those that the annotations
             name, in alphabetical order (which is VOC's own).
         boxes: whether there are annotations; the test parts of later years have none.
+        masks: whether to read the objects' masks as well; splits are then those of ImageSets/Segmentation, if
+            there are any.
 
     Raises:
         InputError: when a folder or split is missing or empty, or no object is of the classes.
@@ -66,8 +77,8 @@ def load_voc(
     notes: list[str] = []
     records: dict[Path, Record] = {}
     for split in splits:
-        root, listing = _locate(folder, split)
-        for record in _records(root, listing, boxes, notes):
+        root, listing = _locate(folder, split, masks)
+        for record in _records(root, listing, boxes, masks, notes):
             if record.path in records:
                 notes.append(f"{listing}: {record.id} is listed twice; it counts once")
             records.setdefault(record.path, record)
@@ -75,14 +86,16 @@ def load_voc(
     return make_box_dataset("voc", splits, list(records.values()), classes, None, notes, place, boxes)
 
 
-def _locate(folder: Path, split: str) -> tuple[Path, Path]:
+def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
     """Return the folder that a split lies in, and its listing."""
     year, _, name = split.rpartition("/")
     candidates = [folder / f"VOC{year}", folder / "VOCdevkit" / f"VOC{year}"] if year else [folder]
     root = next((path for path in candidates if path.is_dir()), None)
     if root is None:
         raise InputError(f"there is no folder {candidates[0]}; name the one that holds it with --data-dir")
-    listing = root / "ImageSets" / "Main" / f"{name}.txt"
+    listing = root / "ImageSets" / "Segmentation" / f"{name}.txt"
+    if not (masks and listing.is_file()):
+        listing = root / "ImageSets" / "Main" / f"{name}.txt"
     if not listing.is_file():
         lists = sorted(path.stem for path in listing.parent.glob("*.txt"))
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
@@ -92,7 +105,7 @@ def _locate(folder: Path, split: str) -> tuple[Path, Path]:
     return root, listing
 
 
-def _records(root: Path, listing: Path, boxes: bool, notes: list[str]) -> Iterator[Record]:
+def _records(root: Path, listing: Path, boxes: bool, masks: bool, notes: list[str]) -> Iterator[Record]:
     """Yield the listed images and their annotations; what is missing or damaged is noted."""
     folder = root / "JPEGImages"
     if not folder.is_dir():
@@ -100,6 +113,7 @@ def _records(root: Path, listing: Path, boxes: bool, notes: list[str]) -> Iterat
     images = NamedFiles([folder], SUFFIXES)
     # LabelImg writes annotations beside the images where it is not told another folder.
     annotations = NamedFiles([root / "Annotations", folder], (".xml",)) if boxes else None
+    instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
     names = [_name(line.strip(), images) for line in read_text(listing).splitlines() if line.strip()]
     if not names:
         raise InputError(f"{listing} is empty; write one image's name a line")
@@ -119,6 +133,10 @@ def _records(root: Path, listing: Path, boxes: bool, notes: list[str]) -> Iterat
             if read is None:
                 continue
             content = read
+            if instances is not None and (
+                pixels := instances.find(below, loosely=last[last_part(name)] == 1)
+            ):
+                content = replace(content, objects=_with_masks(content.objects, pixels[0], where, notes))
         file = _the_one(found, content.filename)
         if len(found) > 1 and (file is None or last_part(content.filename or "") != file.name.casefold()):
             several.append((name, found, file))
@@ -133,6 +151,40 @@ def _records(root: Path, listing: Path, boxes: bool, notes: list[str]) -> Iterat
             "annotation's filename tells, and without one they are left out; the first is "
             f"{name}: {' and '.join(path.name for path in found)}, {taken}"
         )
+
+
+def _with_masks(
+    objects: Sequence[Annotation], file: Path, where: Path, notes: list[str]
+) -> tuple[Annotation, ...]:
+    """Return an image's objects with the masks of an image of instances; what is wrong with these is noted.
+
+    Args:
+        where: the objects' annotation.
+    """
+    try:
+        masks = read_instances(file)
+    except DamagedImage as error:
+        notes.append(f"{error}; of its objects the boxes alone are used")
+        return tuple(objects)
+    if extra := sorted(masks.keys() - {item.place for item in objects}):
+        numbers = ", ".join(map(str, extra[:5])) + (", ..." if len(extra) > 5 else "")
+        notes.append(f"{file} has pixels of {numbers}, and {where} has no object there; they are left out")
+    found = []
+    for item in objects:
+        mask = masks.get(item.place)
+        if mask is not None and _overlap(box_around(mask), item.corners) < FITS:
+            notes.append(
+                f"{file}: the pixels of {item.place} do not fill the box of the {item.name} that is object "
+                f"{item.place} of {where}; its box alone is used"
+            )
+            mask = None
+        found.append(replace(item, shape=mask))
+    return tuple(found)
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Return the intersection of two boxes over their union."""
+    return float(box_iou(torch.tensor([a]), torch.tensor([b])))
 
 
 def _name(line: str, images: NamedFiles) -> str:
@@ -173,9 +225,9 @@ def read_annotation(file: Path, notes: list[str]) -> VocAnnotation | None:
     # Some programs leave the size at 0; the image itself knows.
     size = (width, height) if width > 0 and height > 0 else None
     objects: list[Annotation] = []
-    for element in root.iter("object"):
+    for place, element in enumerate(root.iter("object"), start=1):
         try:
-            objects += _objects(element)
+            objects += [replace(item, place=place) for item in _objects(element)]
         except ValueError as error:
             notes.append(f"{file}: {error}; it is left out")
     return VocAnnotation((root.findtext("filename") or "").strip() or None, size, tuple(objects))

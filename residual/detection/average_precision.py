@@ -9,7 +9,7 @@ import importlib.util
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ..data.boxes import AnnotatedImage, BoxDataset
+from ..data.masks import Mask, box_mask, masks_as_pixels
 from ..errors import needs
 from ..recipes.detection import APRule
 
@@ -37,28 +38,38 @@ class Detections:
         boxes: float32 (D, 4), in the image's pixels.
         scores: float32 (D,), falling.
         labels: int64 (D,), in [0, K).
+        masks: of each; empty where the detector gives none.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    masks: tuple[Mask, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, kept: Tensor) -> "Detections":
+        """Return some of the detections, bool (D,)."""
+        masks = tuple(mask for mask, keep in zip(self.masks, kept.tolist(), strict=False) if keep)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
+
     def cpu(self) -> "Detections":
-        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu(), self.masks)
+
+    def pixels(self, size: tuple[int, int]) -> Tensor:
+        """Return the masks on their image of (height, width): uint8 (D, H, W), 1 where the object is."""
+        return masks_as_pixels(self.masks, size)
 
     def judged_on(self, annotated: AnnotatedImage) -> "Detections":
         """Return the detections of classes that are judged on an image."""
-        kept = ~annotated.is_unjudged(self.labels)
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+        return self[~annotated.is_unjudged(self.labels)]
 
     def of_classes(self, numbers: Sequence[int]) -> "Detections":
         """Return the detections of some classes, labelled by their places among the numbers."""
         matches = self.labels[:, None] == torch.tensor(numbers, device=self.labels.device)
         kept = matches.any(dim=1)
-        return Detections(self.boxes[kept], self.scores[kept], matches[kept].int().argmax(dim=1))
+        return replace(self[kept], labels=matches[kept].int().argmax(dim=1))
 
 
 @dataclass(frozen=True)
@@ -193,8 +204,7 @@ def judge(
 ) -> Judgement:
     """Say which detections of at least some score are false alarms, and which objects were missed."""
     detections = detections.judged_on(annotated)
-    enough = detections.scores >= score_threshold
-    shown = Detections(detections.boxes[enough], detections.scores[enough], detections.labels[enough])
+    shown = detections[detections.scores >= score_threshold]
     wanted, found = annotated.wanted, torch.zeros(len(annotated.boxes), dtype=torch.bool)
     false = []
     for owner in owners_of(annotated, shown, ap_rule).tolist():
@@ -239,10 +249,14 @@ def check_pycocotools() -> None:
         raise needs("COCO AP", "pycocotools", "detection")
 
 
-def coco_ap(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
-    """Return COCO's average precision, computed by pycocotools.
+def coco_ap(dataset: BoxDataset, found: Sequence[Detections], masks: bool = False) -> dict[str, Any]:
+    """Return COCO's average precision of boxes or masks, computed by pycocotools.
 
-    Difficult objects of VOC count as crowds: nobody has to find them.
+    Difficult objects of VOC count as crowds: nobody has to find them. So do, of masks, the boxes of objects
+    that have none.
+
+    Args:
+        masks: of masks, which the detections then have.
 
     Returns:
         "AP" (mean over overlaps 0.5 to 0.95), "AP50", "AP75", "APs", "APm", "APl", and "classes", a dict of
@@ -262,32 +276,39 @@ def coco_ap(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
             "category_id": label + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": area,
-            "iscrowd": int(not wanted),
+            "iscrowd": int(not wanted or (masks and mask is None)),
         }
+        | ({"segmentation": (mask or _of_box((x1, y1, x2, y2), annotated)).rle} if masks else {})
         for number, annotated in enumerate(dataset.images)
-        for (x1, y1, x2, y2), label, area, wanted in zip(
+        for (x1, y1, x2, y2), label, area, wanted, mask in zip(
             annotated.boxes.tolist(),
             annotated.labels.tolist(),
             annotated.areas.tolist(),
             annotated.wanted.tolist(),
+            annotated.masks or [None] * len(annotated.labels),
             strict=True,
         )
     ]
     truth = COCO()
     truth.dataset = {
-        "images": [{"id": number} for number in range(len(dataset))],
+        "images": [
+            {"id": number, "width": annotated.size[0], "height": annotated.size[1]}
+            for number, annotated in enumerate(dataset.images)
+        ],
         "annotations": [{"id": number} | box for number, box in enumerate(boxes, start=1)],
         "categories": [{"id": k + 1, "name": name} for k, name in enumerate(dataset.classes)],
     }
     results = [
-        {"image_id": number, "category_id": label + 1, "bbox": box, "score": score}
+        {"image_id": number, "category_id": label + 1, "score": score}
+        | ({"segmentation": mask.rle} if mask is not None and masks else {"bbox": box})
         for number, detections in enumerate(found)
-        for box, score, label in as_coco(detections)
+        for box, score, label, mask in as_coco(detections)
     ]
     # It prints as it works; what we want to know is returned.
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(results) if results else COCO(), "bbox")
+        theirs = truth.loadRes(results) if results else COCO()
+        evaluation = COCOeval(truth, theirs, "segm" if masks else "bbox")
         evaluation.params.maxDets = [1, 10, COCO_DETECTIONS]
         evaluation.params.imgIds = list(range(len(dataset)))
         evaluation.params.catIds = [k + 1 for k in range(len(dataset.classes))]
@@ -309,11 +330,17 @@ def coco_ap(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, Any]:
     return summary
 
 
-def as_coco(detections: Detections) -> list[tuple[list[float], float, int]]:
-    """Return detections as COCO writes them: box as x, y, width, height; score; label."""
+def _of_box(corners: tuple[float, float, float, float], annotated: AnnotatedImage) -> Mask:
+    width, height = annotated.size
+    return box_mask(corners, (height, width))
+
+
+def as_coco(detections: Detections) -> list[tuple[list[float], float, int, Mask | None]]:
+    """Return detections as COCO writes them: box as x, y, width, height; score; label; mask if there are."""
     x1, y1, x2, y2 = detections.boxes.double().unbind(dim=1)
     boxes = torch.stack([x1, y1, x2 - x1, y2 - y1], dim=1).tolist()
-    return list(zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True))
+    masks = detections.masks or [None] * len(detections)
+    return list(zip(boxes, detections.scores.tolist(), detections.labels.tolist(), masks, strict=True))
 
 
 def _class_mean(values: np.ndarray) -> float:

@@ -28,9 +28,9 @@ class Backbone(nn.Module):
         channels: C of the shared map.
         stride: pixels of the image for one step on the shared map.
         roi_size: regions are pooled to roi_size x roi_size cells.
-        steps: of each part that ``entry`` gives, ``box_head`` looks at every so manieth row and column of
+        steps: of each part that ``entry`` gives, ``head_maps`` looks at every so manieth row and column of
             cells, from the first one on.
-        width: D, the numbers that describe a region.
+        width: D, the channels of what the head makes of a region, whose means describe it.
     """
 
     channels: int
@@ -56,8 +56,8 @@ class Backbone(nn.Module):
         """
         return [x]
 
-    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
-        """From the parts of the regions' cells, (R, C', n, n) each, to the regions' descriptions (R, D)."""
+    def head_maps(self, parts: Sequence[Tensor]) -> Tensor:
+        """From the parts of the regions' cells, (R, C', n, n) each, to the regions' maps (R, D, m, m)."""
         raise NotImplementedError
 
     def shared_layers(self) -> list[nn.Module]:
@@ -117,7 +117,7 @@ class ResidualBackbone(Backbone):
             for layer, stride in zip(layers, strides, strict=True)
         ]
 
-    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
+    def head_maps(self, parts: Sequence[Tensor]) -> Tensor:
         first, *others = self._last_stage()
         if isinstance(first, BottleneckBlock):
             x = first.join(first.after_first(parts[0]), parts[1] if len(parts) > 1 else None)
@@ -125,7 +125,7 @@ class ResidualBackbone(Backbone):
             x = first(parts[0])
         for block in others:
             x = block(x)
-        return x.mean(dim=(2, 3))
+        return x
 
     def take_off_head(self) -> None:
         last = self._last_stage()
@@ -185,9 +185,9 @@ class VGGBackbone(Backbone):
     def take_off_head(self) -> None:
         self.network.classifier = nn.Sequential()
 
-    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
+    def head_maps(self, parts: Sequence[Tensor]) -> Tensor:
         # The fully connected layers take channels first, whatever the map's layout in memory.
-        return self.network.classifier(parts[0].contiguous().flatten(1))
+        return self.network.classifier(parts[0].contiguous().flatten(1))[:, :, None, None]
 
 
 def make_backbone(network: Classifier) -> Backbone:

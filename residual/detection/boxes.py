@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..recipes.detection import Boxes
 from .inference import input_size
 
-READERS = {"voc": load_voc, "coco": load_coco, "imagenet-det": load_imagenet_det}
+READERS = {"voc": load_voc, "coco": load_coco}
 
 
 def load_boxes(
@@ -25,17 +25,22 @@ def load_boxes(
     classes: Sequence[str] | None,
     *,
     boxes: bool = True,
+    masks: bool = False,
 ) -> BoxDataset:
     """Return some splits of what a recipe is about; images that are too long are left out and noted.
 
     Args:
         classes: those that are asked for, None for those that the annotations name.
         boxes: whether there are annotations.
+        masks: whether to read the objects' masks.
 
     Raises:
         InputError: as the readers do, and where all images are too long.
     """
-    found = READERS[data.layout](folder, splits, classes, boxes=boxes)
+    if data.layout == "imagenet-det":
+        found = load_imagenet_det(folder, splits, classes, boxes=boxes)
+    else:
+        found = READERS[data.layout](folder, splits, classes, boxes=boxes, masks=masks and boxes)
     # Every backbone for such images has a stride of 16.
     size = functools.partial(input_size, shorter=data.shorter_side, longer=data.longer_side, stride=16)
     kept, notes = [], list(found.notes)

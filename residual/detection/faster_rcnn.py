@@ -24,9 +24,11 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ..data.box_batches import TrainingImage
 from ..device import send, sums_dtype
+from ..errors import InputError
 from ..models.preprocessing import Preprocessing
-from .backbones import Backbone
-from .pooling import roi_align, roi_pool
+from .backbones import Backbone, VGGBackbone
+from .masks import INSIDE, MaskHead, mask_loss
+from .pooling import align_masks, roi_align, roi_pool
 from .targets import RPN_POSITIVE_IOU, match_anchors, match_regions, sample, smooth_l1
 
 #: Filters of the proposal network's 3x3 convolution.
@@ -42,8 +44,9 @@ ROI_POSITIVE_FRACTION = 0.25
 RPN_CODER, ROI_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
 #: Where the loss of a box output turns from quadratic to linear (sigma 3 and 1 in the released code).
 RPN_BETA, ROI_BETA = 1 / 9, 1.0
-#: Names of the four losses.
+#: Names of the losses; the last one is of detectors with masks.
 LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box")
+MASK_LOSS = "mask"
 
 
 class RPNHead(nn.Module):
@@ -85,6 +88,10 @@ class FasterRCNN(nn.Module):
         min_size: sides that a proposal has at least.
         ignore_cross_boundary_anchors: leave those that reach over the image's edge out of training.
         freeze: stages of the backbone that stay as they are: conv1 and conv2_x, as in Fast R-CNN.
+        masks: give each object's mask as well (masks.py).
+
+    Raises:
+        InputError: for masks by a network whose regions end in no map (VGG).
     """
 
     def __init__(
@@ -103,6 +110,7 @@ class FasterRCNN(nn.Module):
         min_size: float = 16.0,
         ignore_cross_boundary_anchors: bool = True,
         freeze: int = 2,
+        masks: bool = False,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -123,6 +131,13 @@ class FasterRCNN(nn.Module):
         for layer, deviation in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
+        if masks and isinstance(backbone, VGGBackbone):
+            raise InputError(
+                "detector.masks: VGG's head has no map to draw a mask on; take a residual network"
+            )
+        # The last of the layers: the others begin with the same numbers without it.
+        self.mask_head = MaskHead(backbone.width, classes) if masks else None
+        self.losses = (*LOSSES, MASK_LOSS) if masks else LOSSES
         backbone.freeze(freeze)
 
     # Shared by training and testing
@@ -235,9 +250,9 @@ class FasterRCNN(nn.Module):
         steps = self.backbone.steps
         return self.backbone.entry(cells, [step // min(steps) for step in steps])
 
-    def box_head(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return the descriptions (R, D) of regions, given their parts (R, C', n, n)."""
-        return self.backbone.box_head([part.contiguous(memory_format=torch.channels_last) for part in parts])
+    def head_maps(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the maps (R, D, m, m) of regions, given their parts (R, C', n, n)."""
+        return self.backbone.head_maps([part.contiguous(memory_format=torch.channels_last) for part in parts])
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores (logits) (R, K+1) and box outputs (R, K, 4) of described regions (R, D or 2D)."""
@@ -247,21 +262,27 @@ class FasterRCNN(nn.Module):
 
     def predict_regions(
         self, pooled: Sequence[list[Tensor]], contexts: Sequence[list[Tensor]] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return scores and box outputs of the regions of N images, all at once.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores, box outputs and maps (R, D, m, m) of the regions of N images, all at once.
 
         Args:
             pooled: of each image, the parts of its R regions.
             contexts: the whole image pooled as one region, of each; None without global context.
         """
         wholes = contexts or []
-        features = self.box_head([torch.cat(part) for part in zip(*pooled, *wholes, strict=True)])
+        maps = self.head_maps([torch.cat(part) for part in zip(*pooled, *wholes, strict=True)])
+        features = maps.mean(dim=(2, 3))
         if contexts is None:
-            return self.predict(features)
+            return *self.predict(features), maps
         regions, whole = features[: -len(contexts)], features[-len(contexts) :]
         counts = torch.tensor([len(parts[0]) for parts in pooled])
         rows = send(torch.arange(len(contexts)).repeat_interleave(counts), features.device)
-        return self.predict(torch.cat([regions, whole[rows]], dim=1))
+        return *self.predict(torch.cat([regions, whole[rows]], dim=1)), maps[: len(regions)]
+
+    def predict_masks(self, pooled: Sequence[list[Tensor]]) -> Tensor:
+        """Return the masks' logits (R, K, n, n) of the regions of N images, given each image's parts."""
+        assert self.mask_head is not None
+        return self.mask_head(self.head_maps([torch.cat(part) for part in zip(*pooled, strict=True)]))
 
     def pool_whole_image(self, maps: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Return the whole image of (height, width) pooled as one region, as ``pool`` does."""
@@ -274,7 +295,7 @@ class FasterRCNN(nn.Module):
         return self.maps([self.preprocessing(image.image[None])[0] for image in images])
 
     def forward(self, images: Sequence[TrainingImage]) -> Tensor:
-        """Return the sums over the images of the four losses (``LOSSES``), (4,)."""
+        """Return the sums over the images of the losses (``losses``), (4,) or (5,)."""
         maps = self.training_maps(images)
         losses, proposals = self.rpn_losses(images, maps)
         return torch.cat([losses, self.roi_losses(images, maps, proposals)])
@@ -294,9 +315,9 @@ class FasterRCNN(nn.Module):
     def roi_losses(
         self, images: Sequence[TrainingImage], maps: Sequence[Tensor], proposals: Sequence[Tensor]
     ) -> Tensor:
-        """Return the sums over the images of the head's two losses, (2,)."""
+        """Return the sums over the images of the head's losses, (2,), or (3,) with masks."""
         sampled = [self.sample_regions(*each) for each in zip(images, proposals, strict=True)]
-        losses = self._head_losses(maps, [image.height_width for image in images], sampled)
+        losses = self._head_losses(maps, images, sampled)
         return losses.to(sums_dtype(losses.device))
 
     def _anchor_losses(
@@ -322,17 +343,20 @@ class FasterRCNN(nn.Module):
         labels = torch.zeros_like(index)
         if len(image.labels):
             labels = torch.where(positive, image.labels[matched[index]] + 1, 0)
-        return SampledRegions(regions, labels, targets, used)
+        return SampledRegions(regions, labels, targets, used, matched[index])
 
     def _head_losses(
-        self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], sampled: list["SampledRegions"]
+        self, maps: Sequence[Tensor], images: Sequence[TrainingImage], sampled: list["SampledRegions"]
     ) -> Tensor:
         seen = [self.region_maps(map) for map in maps]
         pooled = [self.pool(each, part.regions) for each, part in zip(seen, sampled, strict=True)]
         contexts = None
         if self.global_context:
-            contexts = [self.pool_whole_image(each, size) for each, size in zip(seen, sizes, strict=True)]
-        scores, outputs = self.predict_regions(pooled, contexts)
+            contexts = [
+                self.pool_whole_image(each, image.height_width)
+                for each, image in zip(seen, images, strict=True)
+            ]
+        scores, outputs, regions = self.predict_regions(pooled, contexts)
         labels = torch.cat([part.labels for part in sampled])
         used = torch.cat([part.used for part in sampled])
         # Each image counts the same, whatever the number of regions that it has.
@@ -343,7 +367,36 @@ class FasterRCNN(nn.Module):
         own = outputs[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(min=0)]
         targets = torch.cat([part.targets for part in sampled])
         losses = F.smooth_l1_loss(own, targets, beta=ROI_BETA, reduction="none").sum(dim=1)
-        return torch.stack([classified, (torch.where(labels > 0, losses, 0) * weights).sum()])
+        found = [classified, (torch.where(labels > 0, losses, 0) * weights).sum()]
+        if self.mask_head is not None:
+            found.append(self._mask_loss(self.mask_head, regions, images, sampled))
+        return torch.stack(found)
+
+    def _mask_loss(
+        self,
+        head: MaskHead,
+        maps: Tensor,
+        images: Sequence[TrainingImage],
+        sampled: Sequence["SampledRegions"],
+    ) -> Tensor:
+        """Return the sum over the images of the mean over the regions that are objects with a mask."""
+        # Positive regions come first, and these are as many as there can be: the host knows all shapes.
+        most = round(self.regions * ROI_POSITIVE_FRACTION)
+        logits = head(maps.unflatten(0, (len(images), self.regions))[:, :most].flatten(0, 1))
+        losses = []
+        for image, part, logit in zip(images, sampled, logits.split(most), strict=True):
+            labels, objects = part.labels[:most], part.objects[:most]
+            counted = torch.zeros_like(labels, dtype=torch.bool)
+            targets = torch.zeros_like(logit[:, 0], dtype=torch.bool)
+            if len(image.masks):
+                counted = (labels > 0) & image.masked[objects]
+                (height, width), (high, wide) = image.height_width, image.masks.shape[1:]
+                scale = torch.tensor([wide / width, high / height] * 2)
+                boxes = part.regions[:most] * send(scale, part.regions.device)
+                targets = align_masks(image.masks, objects, boxes, logit.shape[-1]) >= 255 * INSIDE
+            each = mask_loss(logit, (labels - 1).clamp(min=0), targets)
+            losses.append(torch.where(counted, each, 0).sum() / counted.sum().clamp(min=1))
+        return torch.stack(losses).sum()
 
 
 @dataclass(frozen=True)
@@ -371,12 +424,14 @@ class SampledRegions:
         labels: int64 (S,), 0 for background.
         targets: box outputs that lead to the object, (S, 4); of no meaning for background.
         used: bool (S,); False fills the places up where there are too few regions.
+        objects: which of the image's objects each is of, int64 (S,); of no meaning for background.
     """
 
     regions: Tensor
     labels: Tensor
     targets: Tensor
     used: Tensor
+    objects: Tensor
 
 
 def grid_anchors(

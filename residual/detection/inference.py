@@ -5,9 +5,10 @@ scales then need no translation.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.transforms.v2.functional import resize
@@ -17,6 +18,7 @@ from ..errors import InputError
 from .average_precision import Detections
 from .faster_rcnn import FasterRCNN, decode
 from .improvements import mean_outputs, most_likely_boxes, pool_maxout, vote
+from .masks import paste
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def detect(
     """Return what one detector, or several together, find on each image.
 
     Args:
-        members: of the same classes, in evaluation mode, on one device.
+        members: of the same classes, in evaluation mode, on one device; all with masks, or none.
         images: uint8 (3, H, W), of any sizes.
 
     Raises:
@@ -110,7 +112,11 @@ def detect(
             new_scores, new_boxes = _outputs(members, views, again, sizes)
             scores = [torch.cat(pair) for pair in zip(scores, new_scores, strict=True)]
             boxes = [torch.cat(pair) for pair in zip(boxes, new_boxes, strict=True)]
-    return _choose(scores, boxes, sizes, how)
+    found = _choose(scores, boxes, sizes, how)
+    if members[0].mask_head is None:
+        return found
+    with full_float32(device), autocast:
+        return _with_masks(members, views, found, sizes)
 
 
 def _look(
@@ -159,7 +165,7 @@ def _outputs(
         if member.global_context:
             whole = [send(torch.tensor([[0.0, 0.0, width, height]]), every.device) for height, width in sizes]
             contexts = [view.pool(box) for view, box in zip(seen, whole, strict=True)]
-        logits, deltas = member.predict_regions(pooled, contexts)
+        logits, deltas, _ = member.predict_regions(pooled, contexts)
         outputs.append((logits.softmax(dim=1), decode(deltas, every)))
     scores, boxes = mean_outputs(outputs)
     counts = [len(part) for part in regions]
@@ -183,6 +189,32 @@ def _choose(
         chosen = Detections(places[kept], values[kept], label[kept])
         results.append(vote(chosen, every) if how.refine else chosen)
     return results
+
+
+def _with_masks(
+    members: Sequence[FasterRCNN],
+    views: Sequence[Sequence[_View]],
+    found: Sequence[Detections],
+    sizes: Sequence[tuple[int, int]],
+) -> list[Detections]:
+    """Return each image's detections with their masks: the mean of the members' probabilities."""
+    labels = torch.cat([each.labels for each in found])
+    if not len(labels):
+        return list(found)
+    squares: list[Tensor] = []
+    for member, seen in zip(members, views, strict=True):
+        pooled = [view.pool(each.boxes) for view, each in zip(seen, found, strict=True) if len(each)]
+        logits = member.predict_masks(pooled)
+        own = logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
+        # Members may pool regions to different sides.
+        if squares and own.shape != squares[0].shape:
+            own = F.interpolate(own[None], squares[0].shape[1:], mode="bilinear", antialias=True)[0]
+        squares.append(own)
+    parts = torch.stack(squares).mean(dim=0).cpu().split([len(each) for each in found])
+    return [
+        replace(each, masks=tuple(paste(part, each.boxes.cpu(), size)))
+        for each, part, size in zip(found, parts, sizes, strict=True)
+    ]
 
 
 def _fits(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> bool:

@@ -66,6 +66,24 @@ def roi_align(map: Tensor, boxes: Tensor, size: int, stride: int, step: int = 1)
     return _regions(pooled, (len(boxes), n, n), map)
 
 
+def align_masks(masks: Tensor, objects: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Return what ``roi_align`` gives of masks, each region's of its own object: float32 (R, size, size).
+
+    Args:
+        masks: uint8 (M, h, w).
+        objects: which of them each region is of, int64 (R,).
+        boxes: (R, 4) in the masks' pixels.
+    """
+    height, width = masks.shape[1:]
+    corners = boxes - 0.5
+    y, down = _points(corners[:, 1], corners[:, 3], height, size, 1)
+    x, across = _points(corners[:, 0], corners[:, 2], width, size, 1)
+    own = (objects * height * width)[:, None, None, None, None]
+    places = own + y[:, :, None, :, None] * width + x[:, None, :, None]
+    weights = down[:, :, None, :, None] * across[:, None, :, None]
+    return (masks.flatten()[places] * weights).sum(dim=(3, 4))
+
+
 def _cells(first: Tensor, last: Tensor, length: int, size: int, step: int) -> tuple[Tensor, Tensor]:
     """Return where cells begin and end on the map in one direction, int64 (R, n) each.
 

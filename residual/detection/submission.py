@@ -10,12 +10,18 @@ from .average_precision import Detections, as_coco
 
 
 def as_json(detections: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return detections as plain data: class, score, and box as x1, y1, x2, y2 in pixels, the best first."""
+    """Return detections as plain data: class, score, and box as x1, y1, x2, y2 in pixels, the best first.
+
+    With them, where there are masks, these as COCO writes run lengths.
+    """
     rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
-    return [
+    found: list[dict[str, Any]] = [
         {"class": classes[label], "score": round(score, 6), "box": [round(value, 2) for value in box]}
         for box, score, label in rows
     ]
+    for item, mask in zip(found, detections.masks, strict=False):
+        item["mask"] = mask.as_json()
+    return found
 
 
 def voc_files(dataset: BoxDataset, found: Sequence[Detections], split: str) -> dict[str, str]:
@@ -36,17 +42,21 @@ def voc_files(dataset: BoxDataset, found: Sequence[Detections], split: str) -> d
     return {f"comp4_det_{split}_{files[name]}.txt": "".join(rows) for name, rows in lines.items()}
 
 
-def coco_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
-    """Return COCO's result file: JSON of image_id, category_id, bbox (x, y, width, height) and score."""
+def coco_file(dataset: BoxDataset, found: Sequence[Detections], masks: bool = False) -> str:
+    """Return COCO's result file: JSON of image_id, category_id, score and bbox (x, y, width, height).
+
+    Args:
+        masks: write those, as segmentation, in place of the boxes.
+    """
     results = [
         {
             "image_id": int(annotated.id) if annotated.id.isdecimal() else annotated.id,
             "category_id": dataset.categories[label],
-            "bbox": box,
             "score": score,
         }
+        | ({"segmentation": mask.as_json()} if masks and mask is not None else {"bbox": box})
         for annotated, detections in zip(dataset.images, found, strict=True)
-        for box, score, label in as_coco(detections)
+        for box, score, label, mask in as_coco(detections)
     ]
     return json.dumps(results)
 
@@ -69,8 +79,11 @@ def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[s
     """Return the result files that the server of a dataset's layout takes, by their names."""
     splits = "+".join(dataset.splits)
     if dataset.layout == "coco":
-        name = file_names([f"detections_{splits}_residual_results"]).popitem()[1]
-        return {f"{name}.json": coco_file(dataset, found)}
+        name = file_names([f"{splits}_residual_results"]).popitem()[1]
+        files = {f"detections_{name}.json": coco_file(dataset, found)}
+        if any(detections.masks for detections in found):
+            files[f"segmentations_{name}.json"] = coco_file(dataset, found, masks=True)
+        return files
     if dataset.layout == "imagenet-det":
         name = file_names([f"detections_{splits}"]).popitem()[1]
         return {f"{name}.txt": imagenet_file(dataset, found)}

@@ -88,7 +88,7 @@ def detect_dataset(
 
 
 def save_detections(file: Path, dataset: BoxDataset, found: Sequence[Detections]) -> None:
-    """Keep what was found on each image of a dataset, as tensors and the images' names.
+    """Keep what was found on each image of a dataset, as tensors and the images' names; masks are not kept.
 
     Raises:
         OSError: when the file cannot be written.

@@ -34,7 +34,7 @@ class LossMeter(Meter):
         names: of the losses.
     """
 
-    def __init__(self, device: torch.device, names: Sequence[str] = LOSSES) -> None:
+    def __init__(self, device: torch.device, names: Sequence[str]) -> None:
         super().__init__(len(names) + 1, device)
         self.names = names
 
@@ -131,7 +131,7 @@ def detection_work(
     device: torch.device,
 ) -> Work:
     """Return what a run learns, for the training loop."""
-    meter = LossMeter(device)
+    meter = LossMeter(device, LOSSES if isinstance(model, AlternatingRCNN) else model.losses)
     work = Work(
         meter,
         lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),

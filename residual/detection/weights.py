@@ -89,6 +89,7 @@ def build_detector(
         min_size=config.min_size,
         ignore_cross_boundary_anchors=config.ignore_cross_boundary_anchors,
         freeze=config.freeze,
+        masks=config.masks,
     )
 
 
@@ -161,19 +162,28 @@ def read_detector(folder: Path) -> StoredDetector:
 def take_over(detector: FasterRCNN, stored: dict[str, Tensor], same_classes: bool) -> None:
     """Copy a detector's tensors into another that continues it.
 
+    A mask head that only one of the two has is left out, or starts anew.
+
     Args:
-        same_classes: whether its last two layers are of the same classes; else they start anew.
+        same_classes: whether its last layers are of the same classes; else they start anew.
 
     Raises:
         InputError: when they are not alike otherwise.
     """
+    anew = () if same_classes else ("cls_score", "bbox_pred", "mask_head")
+    own = {
+        name: tensor for name, tensor in detector.state_dict().items() if _layer(name) in (*anew, "mask_head")
+    }
     kept = {
         name: tensor
         for name, tensor in stored.items()
-        if same_classes or name.split(".")[0] not in ("cls_score", "bbox_pred")
+        if _layer(name) not in anew and (_layer(name) != "mask_head" or name in own)
     }
-    own = detector.state_dict()
-    load_state(detector, {**own, **kept} if not same_classes else kept, "the detector to start from")
+    load_state(detector, own | kept, "the detector to start from")
+
+
+def _layer(name: str) -> str:
+    return name.split(".")[0]
 
 
 def _config(folder: Path, file: Path) -> DetectorWeightsConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..data.images import ImageLike, as_pixels
+from ..data.masks import check_masks
 from ..detection.average_precision import Detections
 from ..detection.faster_rcnn import FasterRCNN
 from ..detection.inference import DetectionOptions, detect
@@ -50,6 +51,11 @@ class LoadedDetector:
         """Names of the K classes, in the order of the labels."""
         return tuple(self.config.classes)
 
+    @property
+    def gives_masks(self) -> bool:
+        """Whether objects are found with their masks."""
+        return self.members[0].mask_head is not None
+
     def options(self, score_threshold: float = DetectionOptions.score_threshold) -> DetectionOptions:
         """Return how the detector is used."""
         return DetectionOptions(
@@ -66,6 +72,8 @@ class LoadedDetector:
         self, image: ImageLike, score_threshold: float = DetectionOptions.score_threshold
     ) -> Detections:
         """Return what is on an image: boxes (D, 4) in its pixels, scores (D,), labels (D,), best first.
+
+        And masks, where the detector gives them.
 
         Args:
             image: a path, a PIL image, an array uint8 (H, W), (H, W, 1) or (H, W, 3), a tensor uint8 (1 or
@@ -97,7 +105,8 @@ def load_detector(
         precision: "bfloat16" autocasts.
 
     Raises:
-        InputError: when a folder holds no detector, or an ensemble's members differ in their classes.
+        InputError: when a folder holds no detector, or an ensemble's members differ in their classes or in
+            whether they give masks.
     """
     check_precision(precision)
     where = open_device(device)
@@ -105,5 +114,11 @@ def load_detector(
     for path, other in zip(others, stored[1:], strict=True):
         if other.classes != stored[0].classes:
             raise InputError(f"{path} has other classes than {folder}; an ensemble's detectors have the same")
+        if (other.model.mask_head is None) != (stored[0].model.mask_head is None):
+            raise InputError(
+                f"only one of {folder} and {path} gives masks; all of an ensemble's detectors do, or none"
+            )
+    if stored[0].model.mask_head is not None:
+        check_masks()
     members = [fold_batchnorm(one.model).to(where).to(memory_format=torch.channels_last) for one in stored]
     return LoadedDetector(members, stored[0].config, Improvements(refine, tuple(scales)), precision)

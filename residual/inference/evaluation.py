@@ -248,6 +248,7 @@ class DetectorEvaluation:
         ap_rule: "11 points" or "area", VOC's, or "imagenet".
         classes: the average precision of each class by that rule.
         coco: COCO's, in [0, 1] (detection/average_precision.py); None where they were not asked for.
+        coco_masks: the same of masks; None also where the detector gives none, or no object has one.
         unusable: what is wrong with the images that could not be looked at, by their ids.
         images_per_second: decoding included.
     """
@@ -257,6 +258,7 @@ class DetectorEvaluation:
     ap_rule: str
     classes: list[ClassAP]
     coco: dict[str, Any] | None
+    coco_masks: dict[str, Any] | None
     unusable: dict[str, str]
     images_per_second: float
 
@@ -316,7 +318,8 @@ def evaluate_detector(
         raise InputError(
             f"{path} does not know the class {unknown[0]!r}{nearest(unknown[0], detector.classes)}"
         )
-    dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes)
+    masks = coco and boxes and detector.gives_masks and data.layout != "imagenet-det"
+    dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     found = detect_dataset(
         detector.members,
         dataset,
@@ -332,6 +335,7 @@ def evaluate_detector(
         data.ap_rule,
         voc_ap(dataset, detections, data.ap_rule),
         coco_ap(dataset, detections) if coco and boxes else None,
+        coco_ap(dataset, detections, masks=True) if masks and dataset.has_masks else None,
         found.unusable,
         found.images_per_second,
     )

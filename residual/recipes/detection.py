@@ -82,6 +82,8 @@ class Detector(Lists):
     min_size: Annotated[float, at_most(8192, "no image is that long")] = Field(16.0, ge=0)
     #: Regions of an image that the head learns from, a quarter of them objects at most.
     regions: Regions = Field(128, ge=4)
+    #: Learn and give each object's mask as well, by the head of Mask R-CNN.
+    masks: bool = False
     #: Stages of the network that are not trained: conv1 and conv2_x, as in Fast R-CNN.
     freeze: Annotated[int, at_most(10, "no network has so many stages")] = Field(2, ge=0)
 
@@ -190,11 +192,15 @@ class DetectionRecipe(TrainingRecipe):
 
     @model_validator(mode="after")
     def _possible(self) -> "DetectionRecipe":
+        if self.detector.masks and self.data.layout == "imagenet-det":
+            raise ValueError("detector.masks: ImageNet DET has no masks; name another data.layout")
         if self.schedule.plateau:
             raise ValueError("schedule.plateau is for classification; give schedule.drops")
         if self.training == "joint":
             if self.steps:
                 raise ValueError("steps are for alternating training; set steps=null")
+        elif self.detector.masks:
+            raise ValueError("detector.masks is for joint training; set training=joint")
         elif self.schedule.warmup:
             raise ValueError("schedule.warmup is for joint training; set schedule.warmup=null")
         elif self.schedule.epochs:

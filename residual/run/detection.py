@@ -1,5 +1,6 @@
 """What a run of a detector has of its own."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import torch
 
 from ..data.box_batches import BoxBatches
 from ..data.boxes import misspelt
+from ..data.masks import check_masks
 from ..detection.alternating import AlternatingRCNN
 from ..detection.anchors import advice, anchor_fits, fit_table, objects_of
-from ..detection.average_precision import mean_ap, voc_ap
+from ..detection.average_precision import coco_ap, mean_ap, voc_ap
 from ..detection.backbones import make_backbone, measure_batch_norm
 from ..detection.boxes import load_boxes
 from ..detection.faster_rcnn import FasterRCNN
@@ -58,9 +60,14 @@ class DetectionTask(Task):
         self.recipe = recipe
         self.world = world
         data = recipe.data
-        self.train = load_boxes(data_dir, data, data.train, data.classes or None)
+        masks = recipe.detector.masks
+        if masks:
+            check_masks()
+        self.train = load_boxes(data_dir, data, data.train, data.classes or None, masks=masks)
         self._check_classes()
-        self.test = load_boxes(data_dir, data, data.test, self.train.classes) if data.test else None
+        self.test = None
+        if data.test:
+            self.test = load_boxes(data_dir, data, data.test, self.train.classes, masks=masks)
         self.images = len(self.train)
         self.mends = data.damaged == "fatal"
         self.notes = [*self.train.notes, *(self.test.notes if self.test else ())]
@@ -77,6 +84,13 @@ class DetectionTask(Task):
         for name in self.recipe.data.classes:
             if not counts[name]:
                 raise InputError(f"data.classes: no object of {splits} is a {name!r}{first}")
+        if self.recipe.detector.masks and not self.train.has_masks:
+            where = {"voc": "images of instances in SegmentationObject", "coco": "segmentations in the JSON"}
+            fault = next((f"; the first fault: {note}" for note in self.train.notes if "mask" in note), first)
+            raise InputError(
+                f"no object of {splits} has a mask; add {where[self.recipe.data.layout]}, or leave "
+                f"detector.masks out{fault}"
+            )
 
     def fingerprint(self) -> dict[str, Any]:
         # The images to test on decide nothing of what is learned, but the curve is about them.
@@ -139,7 +153,10 @@ class DetectionTask(Task):
         return detection_work(model, batches, lasting, self.world, device)
 
     def evaluate(self) -> dict[str, Any]:
-        """Return what a log line says of an evaluation: VOC's mean average precision, in percent."""
+        """Return what a log line says of an evaluation: VOC's mean average precision, in percent.
+
+        Of a detector with masks COCO's of boxes and masks as well.
+        """
         if self.test is None:
             return {"ap50": None, "images": 0}
         data = self.recipe.data
@@ -154,12 +171,19 @@ class DetectionTask(Task):
         #: Those of the newest evaluation: after the last iteration the final ones.
         self._found = found.detections
         classes = voc_ap(self.test, found.detections, data.ap_rule)
-        return {
+        measured = {
             "ap50": 100 * mean_ap(classes) if any(c.objects for c in classes) else None,
             "classes": {c.name: 100 * c.average_precision if c.objects else None for c in classes},
             "images": len(self.test),
             "images_per_second": found.images_per_second,
         }
+        if self.test.has_masks:
+            for name, masks in (("coco_box", False), ("coco_mask", True)):
+                ap = coco_ap(self.test, found.detections, masks)
+                measured[name] = {
+                    key: None if math.isnan(ap[key]) else 100 * ap[key] for key in ("AP", "AP50")
+                }
+        return measured
 
     def results(self, run: Run) -> dict[str, Any]:
         return {

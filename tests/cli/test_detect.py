@@ -30,6 +30,8 @@ START = ["train", "voc-finetune", *set_options(BEGUN)]
             ["no split", "test, train"],
         ),
         ([*START, "--set", "detector.poolng=1"], ["no key 'detector.poolng'", "detector.pooling"]),
+        (["train", "voc07+12-resnet101-4step", "--masks"], ["detector.masks is for joint training"]),
+        (["train", "imagenet-det-resnet101", "--masks"], ["ImageNet DET has no masks"]),
         ([*START, "--set", "schedule.plateau={}"], ["schedule.plateau is for classification"]),
         ([*START, "--set", "data.longer_side=20"], ["longer_side 20 is less than shorter_side 48"]),
         (["evaluate", "nowhere"], ["there is no folder nowhere"]),

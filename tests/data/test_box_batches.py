@@ -1,5 +1,6 @@
 """Annotated images as training batches: boxes follow their image."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from residual.data.box_batches import BoxBatches, CropBatches, load, whole
 from residual.data.boxes import AnnotatedImage, BoxDataset
 from residual.data.crops import ScaleCrop
+from residual.data.masks import encode
 
 
 @pytest.fixture
@@ -114,3 +116,33 @@ def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(annotated: 
     assert [p.seed for p in shared] == [p.seed for p in first[1]]
     assert len({p.seed for part in first for p in part}) == 12
     assert len({p.boxes[0, 0].item() for part in first for p in part}) == 2
+
+
+def test_masks_follow_their_image(annotated: AnnotatedImage) -> None:
+    """Those of wanted objects, no larger than the network's input; how much of a place is covered."""
+    pixels = torch.zeros(1, 60, 80, dtype=torch.uint8)
+    pixels[0, 6:30, 8:19] = 1
+    (mask,) = encode(pixels)
+    masked = replace(annotated, masks=(mask, None, mask))
+    small = load(masked, whole(lambda w, h: (w // 2, h // 2)), flipped=False, seed=1)
+    assert small.masks.shape == (1, 30, 40)
+    assert small.masked.tolist() == [True]
+    covered = small.masks[0].float() / 255
+    assert covered[4:14, 5:8].min() == 1
+    # Half of the last column.
+    assert covered[8, 9].item() == pytest.approx(0.5, abs=0.2)
+    assert covered[:, 12:].max() == 0
+    flipped = load(masked, whole(lambda w, h: (w // 2, h // 2)), flipped=True, seed=1)
+    assert torch.equal(flipped.masks, small.masks.flip(2))
+    large = load(masked, whole(lambda w, h: (2 * w, 2 * h)), flipped=False, seed=1)
+    assert torch.equal(large.masks, 255 * pixels)
+    # An object without one among those with one, and none at all.
+    some = load(
+        replace(annotated, masks=(mask, None, mask), difficult=torch.zeros(3, dtype=torch.bool)),
+        whole(lambda w, h: (w, h)),
+        flipped=False,
+        seed=1,
+    )
+    assert some.masked.tolist() == [True, False]
+    assert torch.equal(some.masks, torch.cat([255 * pixels, torch.zeros_like(pixels)]))
+    assert load(annotated, whole(lambda w, h: (w, h)), flipped=False, seed=1).masks.numel() == 0

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from residual.data.coco import load_coco
+from residual.data.images import ORIENTATION, upright_box
+from residual.data.masks import box_around, masks_as_pixels
 from residual.data.voc import load_voc
 from residual.errors import InputError
 
@@ -332,3 +334,77 @@ def test_a_name_with_signs_of_an_address_is_its_own_first(tmp_path: Path) -> Non
     (folder / "train" / "a.jpg").rename(folder / "train" / "50%25 a.jpg")
     image(folder / "train" / "50% a.jpg")
     assert load_coco(folder, ["train"]).images[0].path.name == "50%25 a.jpg"
+
+
+#: One square of 10 x 10 at (2, 3): as polygon, and as run lengths.
+SQUARE = [[2, 3, 12, 3, 12, 13, 2, 13]]
+RUNS = {"size": [30, 40], "counts": [63, 10, *[20, 10] * 9, 1200 - 63 - 10 - 9 * 30]}
+
+
+@pytest.mark.parametrize("segmentation", [SQUARE, SQUARE[0], RUNS])
+def test_masks(tmp_path: Path, segmentation: Any) -> None:
+    folder = coco(tmp_path, lambda c: c["annotations"][0].update(segmentation=segmentation))
+    assert not load_coco(folder, ["train"]).has_masks
+    data = load_coco(folder, ["train"], masks=True)
+    assert data.notes == ()
+    first, second = data.images
+    # Two objects, of which one has a mask; no objects.
+    assert second.masks == ()
+    mask, none = first.masks
+    assert none is None
+    assert mask is not None
+    pixels = masks_as_pixels([mask], (30, 40))[0]
+    assert pixels.sum() == pixels[3:13, 2:12].sum() == 100
+    assert data.content() != load_coco(folder, ["train"]).content()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ([], "the mask of a dog: it has no polygon; its box alone is used"),
+        ([[1, 2, 3, 4]], "one of its polygons is not three points at least"),
+        (
+            [["a", 2, 3, 4, 5, 6]],
+            "its segmentation is neither polygons nor run lengths; its box alone is used",
+        ),
+        ([None], "neither polygons nor run lengths"),
+        (7, "neither polygons nor run lengths"),
+        ("abc", "neither polygons nor run lengths"),
+        ({"counts": [1200]}, "neither polygons nor run lengths"),
+        ({"size": [30, 40]}, "neither polygons nor run lengths"),
+        ({"size": [40, 30], "counts": [0, 1200]}, "its run lengths are of 30 x 40 pixels, not 40 x 30"),
+        ({"size": [30, 40], "counts": "P"}, "its run lengths are cut off"),
+    ],
+)
+def test_what_is_no_mask_is_noted(tmp_path: Path, segmentation: Any, words: str) -> None:
+    folder = coco(tmp_path, lambda c: c["annotations"][0].update(segmentation=segmentation))
+    data = load_coco(folder, ["train"], masks=True)
+    (note,) = data.notes
+    assert "instances_train.json" in note
+    assert words in note
+    assert not data.has_masks
+    assert data.images[0].boxes[0].tolist() == [1, 2, 11, 22]
+
+
+@pytest.mark.parametrize("frame", ["stored", "shown"])
+def test_masks_of_images_that_exif_turns(tmp_path: Path, frame: str) -> None:
+    """An image of 40 x 30 that is shown as one of 30 x 40: turned to the right."""
+    corners = (2.0, 3.0, 12.0, 13.0) if frame == "stored" else upright_box((2, 3, 12, 13), (40, 30), 6)
+    x1, y1, x2, y2 = corners
+    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]}
+    size = {"width": 40, "height": 30} if frame == "stored" else {"width": 30, "height": 40}
+
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0].update(size)
+        content["annotations"] = [content["annotations"][0] | box]
+
+    folder = coco(tmp_path, change)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.new("RGB", (40, 30)).save(folder / "train/a.jpg", exif=exif)
+    (annotated, _) = load_coco(folder, ["train"], masks=True).images
+    assert annotated.size == (30, 40)
+    (mask,) = annotated.masks
+    assert mask is not None
+    assert mask.size == (40, 30)
+    assert list(box_around(mask)) == annotated.boxes[0].tolist() == [17, 2, 27, 12]

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from shapes import write_shapes
 
 from residual.data.boxes import BoxDataset, misspelt
 from residual.data.images import upright_box, upright_size
+from residual.data.masks import box_around
 from residual.data.voc import load_voc
 from residual.errors import InputError
 
@@ -475,3 +478,42 @@ def test_lists_of_single_classes_are_named_where_there_are_no_others(tmp_path: P
 def test_areas_are_of_the_boxes(tmp_path: Path) -> None:
     (first, *_) = load_voc(six(tmp_path), ["train"]).images
     assert torch.equal(first.areas, torch.tensor([81.0, 320.0]))
+
+
+def test_masks(tmp_path: Path) -> None:
+    """Pixels of an annotation's k-th object have the number k; lists are those of Segmentation."""
+    folder = write_shapes(tmp_path / "voc", train=4, test=2, masks=True)
+    data = load_voc(folder, ["train"], masks=True)
+    assert data.notes == ()
+    assert sum(len(annotated.masks) for annotated in data.images) == sum(data.counts())
+    for annotated in data.images:
+        for mask, box in zip(annotated.masks, annotated.boxes.tolist(), strict=True):
+            assert mask is not None
+            assert mask.size == (48, 48)
+            assert list(box_around(mask)) == pytest.approx(box, abs=1)
+    assert not load_voc(folder, ["train"]).has_masks
+    (folder / "ImageSets/Segmentation").mkdir()
+    (folder / "ImageSets/Segmentation/train.txt").write_text("train000\n")
+    assert (len(load_voc(folder, ["train"], masks=True)), len(load_voc(folder, ["train"]))) == (1, 4)
+
+
+def test_masks_that_do_not_fit_are_noted(tmp_path: Path) -> None:
+    folder = write_shapes(tmp_path / "voc", train=4, test=2, masks=True)
+    first, second, third, fourth = (folder / f"SegmentationObject/train00{number}.png" for number in range(4))
+    first.unlink()
+    with Image.open(second) as image:
+        moved = np.asarray(image).copy()
+    moved[moved == 1] = 9
+    Image.fromarray(moved).save(second)
+    with Image.open(third) as image:
+        Image.fromarray(np.flipud(np.fliplr(np.asarray(image))).copy()).save(third)
+    Image.new("RGB", (48, 48)).save(fourth)
+    data = load_voc(folder, ["train"], masks=True)
+    # Without an image of instances there are boxes, and nothing is wrong.
+    assert data.images[0].masks == ()
+    assert data.images[1].masks[:1] in ((), (None,))
+    assert data.images[3].masks == ()
+    notes = "\n".join(data.notes)
+    assert f"{second} has pixels of 9" in notes
+    assert f"{third}: the pixels of 1 do not fill the box of the" in notes
+    assert f"{fourth} is a PNG of mode RGB, and its pixels are to be numbers" in notes

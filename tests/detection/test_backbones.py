@@ -26,7 +26,7 @@ def test_fixed_bn_is_bn_in_evaluation_and_folds_into_the_convolution() -> None:
             slow_map, fast_map = model.maps([image])[0], fast.maps([image])[0]  # type: ignore[operator]
             assert torch.allclose(slow_map, fast_map, atol=1e-3 * float(slow_map.abs().max()))
             pooled = model.pool(model.region_maps(slow_map), torch.tensor([[0.0, 0, 40, 40]]))
-            slow, quick = model.box_head(pooled), fast.box_head(pooled)  # type: ignore[operator]
+            slow, quick = model.head_maps(pooled), fast.head_maps(pooled)  # type: ignore[operator]
             assert torch.allclose(slow, quick, atol=1e-3 * float(slow.abs().max()))
 
 
@@ -52,7 +52,7 @@ def test_where_networks_are_cut(name: str, channels: int, width: int, side: int)
         steps = backbone.steps
         parts = backbone.entry(torch.empty(5, channels, side, side), steps)
         assert [len(part) for part in parts] == [5] * len(steps)
-        assert backbone.box_head(parts).shape == (5, width)
+        assert backbone.head_maps(parts).shape[:2] == (5, width)
         backbone.freeze(2)
     frozen = [p.shape[0] for p in backbone.parameters() if not p.requires_grad and p.ndim == 4]
     # VGG: conv1_1 to conv2_2. ResNet: conv1 and conv2_x.

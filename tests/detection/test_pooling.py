@@ -82,7 +82,7 @@ def test_where_nothing_is_proposed_no_region_is_pooled(pool: Callable[..., Tenso
 def test_only_cells_that_conv5_reads_are_pooled(
     pooling: str, name: str, options: dict[str, str], cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The descriptions and gradients are those of all 14 x 14 cells in the network as it is."""
+    """The maps and gradients are those of all 14 x 14 cells in the network as it is."""
     monkeypatch.setattr("residual.models.imagenet.WIDTHS", (8, 8, 16, 16))
     torch.manual_seed(0)
     network = build_model(name, **options)
@@ -97,15 +97,15 @@ def test_only_cells_that_conv5_reads_are_pooled(
 
     ours, theirs = map_of(backbone.channels).requires_grad_(), map_of(backbone.channels).requires_grad_()
     assert detector.pool_cells(ours, places).shape == (3, backbone.channels, cells, cells)
-    got = detector.box_head(detector.pool(detector.region_maps(ours), places))
+    got = detector.head_maps(detector.pool(detector.region_maps(ours), places))
     # As with several scales, where the cells are pooled first.
-    later = detector.box_head(detector.enter(detector.pool_cells(ours, places)))
+    later = detector.head_maps(detector.enter(detector.pool_cells(ours, places)))
     torch.testing.assert_close(later, got, rtol=1e-3, atol=1e-4 * float(got.detach().abs().max()))
     if pooling == "pool":
         regions = their_pool(theirs, [last], 14, 1 / STRIDE)
     else:
         regions = their_align(theirs, [places], 14, 1 / STRIDE, sampling_ratio=2, aligned=True)
-    expected = stage(regions).mean(dim=(2, 3))
+    expected = stage(regions)
     largest = float(expected.detach().abs().max())
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * largest)
     weights = torch.randn(got.shape)
@@ -123,7 +123,7 @@ def test_only_cells_that_conv5_reads_are_pooled(
             torch.testing.assert_close(parameter.grad, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
     folded: FasterRCNN = fold_batchnorm(detector)
     with torch.no_grad():
-        quick = folded.box_head(folded.pool(folded.region_maps(ours), places))
+        quick = folded.head_maps(folded.pool(folded.region_maps(ours), places))
     torch.testing.assert_close(quick, expected, rtol=1e-3, atol=1e-3 * largest)
 
 

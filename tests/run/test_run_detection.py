@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest import (
     BEGUN,
     SHAPES,
@@ -121,6 +123,51 @@ def test_a_trained_detector_is_tested_and_used(
     assert found.boxes.flatten().tolist() == pytest.approx(
         [value for item in objects for value in item["box"]], abs=0.01
     )
+
+
+def test_masks_are_learned_from_a_detector_without_them(
+    learned: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    data = write_shapes(tmp_path / "data", train=40, test=12, seed=3, masks=True)
+    out, few = (
+        tmp_path / "run",
+        ["schedule.iterations=90", "schedule.learning_rate=0.01", "evaluate_every=90"],
+    )
+    arguments = ["voc-finetune", *set_options([*SHAPES, *few]), "--data-dir", data, "--weights", learned]
+    told = shown("detect", "train", "--masks", *arguments, "--out", out)
+    measured = results_of(out)["test"]
+    assert measured["coco_mask"]["AP50"] > 70
+    assert measured["coco_box"]["AP50"] > 80
+    assert f"mask AP {measured['coco_mask']['AP']:.2f} %" in told.out
+    assert metrics_of(out)[-1]["train"]["losses"]["mask"] > 0
+    again = json.loads(shown("detect", "evaluate", out, "--json").out)
+    assert 100 * again["coco_masks"]["AP"] == pytest.approx(measured["coco_mask"]["AP"], abs=0.5)
+    assert set(again["coco_masks"]["classes"]) == set(CLASSES)
+    assert "mask AP" in shown("detect", "evaluate", out).out
+
+    image, masks = data / "JPEGImages/test000.png", tmp_path / "masks"
+    told = shown("detect", "predict", out, image, "--json", "--out", tmp_path / "drawn", "--masks", masks)
+    objects = json.loads(told.out)["images"][0]["objects"]
+    with Image.open(masks / "test000.png") as written:
+        numbers = torch.from_numpy(np.asarray(written).copy())
+    assert set(numbers.unique().tolist()) <= {0, *range(1, len(objects) + 1)}
+    for place, item in enumerate(objects, start=1):
+        assert item["mask"]["size"] == [48, 48]
+        assert (numbers == place).any()
+    with Image.open(tmp_path / "drawn/test000.png") as drawn, Image.open(image) as plain:
+        # Colour lies on objects, not beside their boxes alone.
+        assert (np.asarray(drawn) != np.asarray(plain.convert("RGB")))[numbers.numpy() > 0].any(
+            axis=1
+        ).mean() > 0.9
+    found = package.load_detector(out, device="cpu").predict(image, score_threshold=0.5)
+    assert found.pixels((48, 48)).shape == (len(objects), 48, 48)
+    # What has no masks: another detector, and other images.
+    assert "gives no masks" in refused("detect", "predict", learned, image, "--masks", tmp_path / "none")
+    assert "an ensemble" in refused("detect", "evaluate", out, learned)
+    shutil.rmtree(data / "SegmentationObject")
+    said = refused("detect", "train", *arguments, "--masks", "--out", tmp_path / "none")
+    assert "no object of train has a mask; add images of instances in SegmentationObject" in said
+    assert json.loads(shown("detect", "evaluate", out, "--json").out)["coco_masks"] is None
 
 
 def test_evaluations_come_every_few_epochs_and_the_rate_rises(
