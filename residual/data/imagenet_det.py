@@ -33,6 +33,7 @@ from ..class_names import imagenet_det_classes
 from ..errors import InputError
 from ..files import read_text
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
+from .named_files import in_kit
 from .voc import NOTHING, SHOWN, read_annotation
 
 PARTS = ("train", "val", "test")
@@ -243,8 +244,7 @@ def _numbers(root: Path, part: str) -> dict[str, int]:
 def _blacklist(root: Path) -> dict[int, frozenset[str]]:
     """Return the classes that are not judged on images of the validation set, by the images' numbers."""
     of_synset = dict(imagenet_det_classes())
-    pattern = "*devkit*/data/*_det_validation_blacklist.txt"
-    file = next((path for where in (root, root.parent) for path in sorted(where.glob(pattern))), None)
+    file = in_kit((root, root.parent), "*_det_validation_blacklist.txt")
     found: dict[int, frozenset[str]] = {}
     for line, text in enumerate(read_text(file).splitlines() if file else [], start=1):
         if not text.strip():

@@ -3,6 +3,7 @@
     DIR/train, DIR/val                        images and their classes, as folder.py reads them
     DIR/Annotations/CLS-LOC/train/WNID/ID.xml   VOC's XML (voc.py), also where DIR is ILSVRC/Data/CLS-LOC
     DIR/Annotations/CLS-LOC/val/ID.xml
+    DIR/devkit/data/*_clsloc_validation_blacklist.txt   validation images that are not counted
 
     DIR/train/WNID/WNID_boxes.txt             Tiny ImageNet: FILE and x1, y1, x2, y2 a line
     DIR/val/val_annotations.txt               FILE, its class, and x1, y1, x2, y2
@@ -23,6 +24,7 @@ from ..errors import InputError
 from ..files import read_text
 from .boxes import Annotation, BoxDataset, Layout, Record, make_box_dataset
 from .folder import FolderIndex, index_folder
+from .named_files import in_kit
 from .voc import read_annotation
 
 #: Where ILSVRC has its annotations, below the folder of the images or beside the one that holds it.
@@ -82,10 +84,13 @@ def load_located(
     notes = list(index.notes)
     records: list[Record] = []
     positions: dict[Path, int] = {}
+    uncounted = _uncounted(data_dir, index, notes) if layout == "imagenet" and split == "val" else frozenset()
     without: list[Path] = []
     found = _read_xml(index, files, notes) if layout == "imagenet" else _read_lists(index, files, notes)
     for position, annotation in found:
         path = index.path(position)
+        if position in uncounted:
+            continue
         if annotation is None:
             without.append(path)
             continue
@@ -124,7 +129,7 @@ def _annotations(
         lists = [path for name in folders if (path := index.root / name / BOXES.format(name)).is_file()]
     if lists:
         return "tiny-imagenet", lists
-    places = [place / ANNOTATIONS / split for place in (data_dir, data_dir.absolute().parent.parent)]
+    places = [place / ANNOTATIONS / split for place in _roots(data_dir)]
     root = next((place for place in places if place.is_dir()), None)
     if root is None:
         raise InputError(
@@ -133,6 +138,37 @@ def _annotations(
         )
     files = [Path(folder, name) for folder, _, names in os.walk(root) for name in sorted(names)]
     return "imagenet", [file for file in files if file.suffix.lower() == ".xml"]
+
+
+def _roots(data_dir: Path) -> tuple[Path, Path]:
+    """Return where ILSVRC's annotations and its kit may lie: with the images, or two folders above."""
+    return data_dir, data_dir.absolute().parent.parent
+
+
+def _uncounted(data_dir: Path, index: FolderIndex, notes: list[str]) -> frozenset[int]:
+    """Return the positions of validation images that the development kit leaves out, its boxes being poor.
+
+    Raises:
+        InputError: for a list of something else.
+    """
+    file = in_kit(_roots(data_dir), "*clsloc_validation_blacklist.txt")
+    if file is None:
+        return frozenset()
+    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if wrong := next((line for line in lines if not line.isdecimal() or len(line) > 9), None):
+        raise InputError(f"{file}: {wrong!r} is not an image's number")
+    numbers = {int(line) for line in lines}
+    # ILSVRC2012_val_00000001.JPEG is the first.
+    ends = [index.path(position).stem.rpartition("_")[2] for position in range(len(index))]
+    found = frozenset(
+        position for position, end in enumerate(ends) if end.isdecimal() and int(end[-10:]) in numbers
+    )
+    if found:
+        images = "image" if len(found) == 1 else "images"
+        notes.append(
+            f"{index.name}: {len(found):,} {images} left out, as {file} says: ILSVRC does not count them"
+        )
+    return found
 
 
 def _read_xml(

@@ -62,6 +62,16 @@ class NamedFiles:
         return next((found for key, table in keys if (found := self._tables[table].get(key))), [])
 
 
+def in_kit(folders: Sequence[Path], name: str) -> Path | None:
+    """Return a file of ImageNet's development kit, which is in one of some folders; None for none.
+
+    Args:
+        name: of the file, as "*_det_validation_blacklist.txt": its year differs.
+    """
+    pattern = f"*devkit*/data/{name}"
+    return next((path for folder in folders for path in sorted(folder.glob(pattern))), None)
+
+
 def last_part(name: str) -> str:
     """Return what is left of a name without its folders, in lower case."""
     return _plain(name).rpartition("/")[2].casefold()

@@ -136,3 +136,19 @@ def test_a_folder_without_boxes_has_its_sentence(tiny: Path) -> None:
     said = sentence_of(lambda: load_located(tiny, "train"))
     assert "there are no boxes for" in said
     assert str(tiny / "Annotations" / "CLS-LOC" / "train") in said
+
+
+def test_validation_images_that_the_kit_does_not_count_are_left_out(ilsvrc: Path) -> None:
+    file = ilsvrc.parent.parent / "devkit/data/ILSVRC2015_clsloc_validation_blacklist.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("2\n36\n")
+    data = load_located(ilsvrc, "val", (FISH, CAT))
+    assert [annotated.path.stem for annotated in data.boxes.images] == ["ILSVRC2012_val_00000001"]
+    assert len(data.index) == 1
+    assert any(f"1 image left out, as {file} says" in note for note in data.boxes.notes)
+    # Of training images none is meant.
+    assert len(load_located(ilsvrc, "train").index) == 2
+    file.write_text("2 n01440764\n")
+    assert "'2 n01440764' is not an image's number" in sentence_of(
+        lambda: load_located(ilsvrc, "val", (FISH, CAT))
+    )
