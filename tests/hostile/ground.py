@@ -34,6 +34,9 @@ IN_MEMORY = [*TINY, *set_options([*QUICK, "batch.size=16", "batch.bn_group=16", 
 IN_FOLDERS = ["model.name=cifar_resnet8", "data.folder.size=16", "data.folder.shorter_side=[18,24]", *QUICK]
 IN_FOLDERS += ["batch.size=4", "batch.bn_group=4", "schedule.epochs=null", "schedule.learning_rate=0.01"]
 WITH_BOXES = [*BEGUN, *QUICK, "schedule.iterations=4"]
+LOCATED = ["locate", "train", "tiny-imagenet-localization-resnet18", "--weights", "classifier",
+           "--data-dir", "located",
+           *set_options([*SQUARES, *QUICK, "batch.size=4", "schedule.iterations=4"])]  # fmt: skip
 #: Where the ground keeps what the user's cache folder keeps.
 CACHE = {"RESIDUAL_CACHE": "cache", "HOME": "home"}
 #: How the names of files end of which a folder has many that are alike.
@@ -56,9 +59,7 @@ def lay(ground: Path, zygote: Zygote) -> Path:
         "runs/held-out": [*["train", "finetune", "--weights", "weights", "--data-dir", "images/train"],
                           *set_options(["data.validation=0.3",
                           *(s for s in IN_FOLDERS if "model" not in s)])],
-        "runs/located": ["locate", "train", "tiny-imagenet-localization-resnet18", "--weights", "classifier",
-                         "--data-dir", "located",
-                         *set_options([*SQUARES, "schedule.iterations=2", "evaluate_every=2"])],
+        "runs/located": LOCATED,
         "runs/detector": ["detect", "train", "voc-finetune", "--data-dir", "voc", *set_options(WITH_BOXES)],
     }  # fmt: skip
     for out, words in runs.items():

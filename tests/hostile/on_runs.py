@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attacks import Figures
 from conftest import assert_same_run, results_of, set_options
-from ground import CACHE, IN_MEMORY, WITH_BOXES
+from ground import CACHE, IN_MEMORY, LOCATED, WITH_BOXES
 from zygote import MOST, Case, Outcome, Zygote
 
 #: What a command ends with where the disk is full: a sentence, or well, as a cache can be done without.
@@ -19,7 +19,10 @@ ENDED = (0, 2)
 KINDS = {
     "classification": ["train", *IN_MEMORY],
     "detection": ["detect", "train", "voc-finetune", "--data-dir", "voc", *set_options(WITH_BOXES)],
+    "localization": LOCATED,
 }
+#: What of the ground runs are made of.
+GROUND = ("voc", "located", "classifier")
 
 
 class Killed:
@@ -28,7 +31,8 @@ class Killed:
     def __init__(self, kind: str, zygote: Zygote, ground: Path, place: Path, figures: Figures) -> None:
         self.kind, self.zygote, self.place, self.figures = kind, zygote, place, figures
         place.mkdir(exist_ok=True)
-        (place / "voc").symlink_to(ground / "voc")
+        for name in GROUND:
+            (place / name).symlink_to(ground / name)
         (place / "home").mkdir()
         self.alone = place / "alone"
         done = self.start(self.alone)
@@ -44,10 +48,12 @@ class Killed:
 
     def go_on(self, out: Path) -> Outcome:
         """Do what its user does: resume where there is a run, else begin it."""
-        command = KINDS[self.kind][: 2 if self.kind == "detection" else 1]
-        # It has not been noted where the data lie until the first session is.
-        where = ["--data-dir", "voc"] if self.kind == "detection" else []
-        words = [*command, "--resume", *where] if (out / "recipe.yaml").exists() else KINDS[self.kind]
+        words = KINDS[self.kind]
+        if (out / "recipe.yaml").exists():
+            command = words[: words.index("train") + 1]
+            # It has not been noted where the data lie until the first session is.
+            data = words.index("--data-dir") if "--data-dir" in words else len(words)
+            words = [*command, "--resume", *words[data : data + 2]]
         return self.zygote.attempt(self.case(words, out))
 
     def attack(self, how: str, **dies: float) -> None:
