@@ -76,6 +76,10 @@ class TrainingImage:
         )
 
 
+#: From an image's number in the dataset, whether it is flipped, and a seed, to what the network sees of it.
+ReadFunction = Callable[[int, bool, int], TrainingImage]
+
+
 class BoxBatches(OrderedBatches):
     """The training batches of images with boxes.
 
@@ -118,19 +122,23 @@ class BoxBatches(OrderedBatches):
     def _begin(self, iteration: int) -> tuple[None, list[Callable[[], TrainingImage]]]:
         random = generator(self.seed, Stream.CROPS, iteration)
         flipped = torch.rand(self.batch, generator=random) < 0.5
-        parts = self._parts(random)
+        readers = self._readers(random)
         positions = self.indices(iteration)
         return None, [
             partial(
                 self._load,
                 int(positions[place]),
                 self.flip and bool(flipped[place]),
-                parts[place],
+                readers[place],
                 # 62 bits: what draws from it may need several sequences.
                 mix(self.seed, Stream.REGIONS, iteration, place) >> 1,
             )
             for place in range(self.batch)[self.mine]
         ]
+
+    def _readers(self, random: torch.Generator) -> list[ReadFunction]:
+        """Return what reads the image of each place in a batch."""
+        return [partial(self._read_part, part) for part in self._parts(random)]
 
     def _parts(self, random: torch.Generator) -> list[CropFunction]:
         """Return what of each image of a batch the network sees: all of it, at a scale of its own."""
@@ -138,16 +146,19 @@ class BoxBatches(OrderedBatches):
         scales = (low + (high - low) * torch.rand(self.batch, generator=random)).tolist()
         return [whole(partial(self.size, scale=scale)) for scale in scales]
 
-    def _load(self, position: int, flipped: bool, part: CropFunction, seed: int) -> TrainingImage:
+    def _read_part(self, part: CropFunction, number: int, flipped: bool, seed: int) -> TrainingImage:
+        return load(self.dataset.images[number], part, flipped, seed)
+
+    def _load(self, position: int, flipped: bool, read: ReadFunction, seed: int) -> TrainingImage:
         last = ""
         for attempt in range(min(TRIES, len(self.dataset))):
-            annotated = self.dataset.images[(position + attempt) % len(self.dataset)]
+            number = (position + attempt) % len(self.dataset)
             try:
-                return load(annotated, part, flipped, seed)
+                return read(number, flipped, seed)
             except InputError as error:
                 if self.damaged == "fatal":
                     raise InputError(fatal(error, "data.damaged")) from None
-                self.unreadable[annotated.id] = last = str(error)
+                self.unreadable[self.dataset.images[number].id] = last = str(error)
         raise InputError(
             f"{self.dataset.name}: none of {TRIES} images in a row can be read; the last: {last}"
         )
@@ -215,7 +226,7 @@ def load(annotated: AnnotatedImage, part: CropFunction, flipped: bool, seed: int
         assert not annotated.masks, "masks are of whole images"
     if flipped:
         pixels = pixels.flip(2)
-        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+        boxes = flip_boxes(boxes, width)
     # Regions of many objects, what is not judged, and objects of which hardly anything is left.
     neither = annotated.crowd | annotated.is_unjudged(annotated.labels) | (annotated.wanted & ~wanted)
     labels = annotated.labels
@@ -255,6 +266,11 @@ def _masks(
     return masks.flip(2) if flipped else masks, masked
 
 
+def flip_boxes(boxes: Tensor, width: int) -> Tensor:
+    """Return boxes (M, 4) of an image as they lie on its flip."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+
+
 def _cut(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
     """Return boxes (M, 4) cut at an image's edges, and how much of each box's area is left, (M,)."""
     edges = torch.tensor([width, height, width, height], dtype=boxes.dtype)
@@ -272,6 +288,17 @@ def check_size(annotated: AnnotatedImage, width: int, height: int) -> None:
         )
 
 
+def full_size(annotated: AnnotatedImage) -> Tensor:
+    """Read an image at full size, uint8 (3, H, W).
+
+    Raises:
+        DamagedImage: when the file cannot be read, or has not the size that its annotation says.
+    """
+    image = decode(annotated.path)
+    check_size(annotated, image.shape[2], image.shape[1])
+    return image
+
+
 def in_order(
     dataset: BoxDataset, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[int, AnnotatedImage, Tensor | DamagedImage]]:
@@ -280,11 +307,9 @@ def in_order(
 
     def read(annotated: AnnotatedImage) -> Tensor | DamagedImage:
         try:
-            image = decode(annotated.path)
-            check_size(annotated, image.shape[2], image.shape[1])
+            return full_size(annotated)
         except DamagedImage as error:
             return error
-        return image
 
     # Full-size images are large: few of them are under way.
     images = in_threads(read, (dataset.images[number] for number in numbers), ahead=AHEAD)

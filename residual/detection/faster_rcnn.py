@@ -178,35 +178,9 @@ class FasterRCNN(nn.Module):
         anchors: Sequence[Tensor],
         sizes: list[tuple[int, int]],
     ) -> list[Tensor]:
-        """Return each image's proposals, (R, 4), the best first.
-
-        The host waits for the device twice, whatever the number of images: for the number of boxes that are
-        large enough, and for the number that NMS leaves.
-
-        Args:
-            scores, outputs: of the proposal head, (h*w*A,) and (h*w*A, 4) for each image.
-            sizes: (height, width) of each.
-        """
-        boxes, tops, owners = [], [], []
-        for number, (score, output, places, size) in enumerate(
-            zip(scores, outputs, anchors, sizes, strict=True)
-        ):
-            top, index = score.topk(min(PRE_NMS_TOP_N[self.training], len(score)))
-            decoded = RPN_CODER.decode_single(output[index], places[index])
-            boxes.append(clip_boxes_to_image(decoded, size))
-            tops.append(top)
-            owners.append(torch.full_like(index, number))
-        box, top, owner = torch.cat(boxes), torch.cat(tops), torch.cat(owners)
-        # What clipping leaves without area is no region, whatever ``min_size`` is.
-        sides = box[:, 2:] - box[:, :2]
-        large = ((sides >= self.min_size) & (sides > 0)).all(dim=1).nonzero()[:, 0]
-        box, top, owner = box[large], top[large], owner[large]
-        kept = batched_nms(box, top, owner, RPN_NMS_THRESHOLD)
-        # Sorted by image, the order of scores within each kept.
-        kept = kept[owner[kept].argsort(stable=True)]
-        counts = owner[kept].bincount(minlength=len(sizes)).tolist()
-        count = self.proposals[self.training]
-        return [part[:count] for part in box[kept].split(counts)]
+        """Return each image's proposals, (R, 4), the best first: as ``best_regions``."""
+        before, most = PRE_NMS_TOP_N[self.training], self.proposals[self.training]
+        return best_regions(scores, outputs, anchors, sizes, before, most, self.min_size)
 
     def region_maps(self, map: Tensor) -> list[Tensor]:
         """Return what regions are pooled from, for a map (1, C, h, w).
@@ -441,6 +415,47 @@ def grid_anchors(
     generator.set_cell_anchors(torch.float32, device)
     (anchors,) = generator.grid_anchors([[height, width]], [[stride, stride]])
     return anchors + stride / 2
+
+
+def best_regions(
+    scores: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    before: int,
+    most: int,
+    min_size: float = 0.0,
+) -> list[Tensor]:
+    """Return the regions that a proposal network makes of each image's anchors, (R, 4), the best first.
+
+    The host waits for the device twice, whatever the number of images: for the number of boxes that are
+    large enough, and for the number that NMS leaves.
+
+    Args:
+        scores, outputs: of the network's head, (h*w*A,) and (h*w*A, 4) for each image.
+        anchors: (h*w*A, 4) for each.
+        sizes: (height, width) of each.
+        before: how many of the highest scores are compared by NMS.
+        most: regions of an image.
+        min_size: sides that a region has at least.
+    """
+    boxes, tops, owners = [], [], []
+    for number, (score, output, places, size) in enumerate(zip(scores, outputs, anchors, sizes, strict=True)):
+        top, index = score.topk(min(before, len(score)))
+        decoded = RPN_CODER.decode_single(output[index], places[index])
+        boxes.append(clip_boxes_to_image(decoded, size))
+        tops.append(top)
+        owners.append(torch.full_like(index, number))
+    box, top, owner = torch.cat(boxes), torch.cat(tops), torch.cat(owners)
+    # What clipping leaves without area is no region, whatever ``min_size`` is.
+    sides = box[:, 2:] - box[:, :2]
+    large = ((sides >= min_size) & (sides > 0)).all(dim=1).nonzero()[:, 0]
+    box, top, owner = box[large], top[large], owner[large]
+    kept = batched_nms(box, top, owner, RPN_NMS_THRESHOLD)
+    # Sorted by image, the order of scores within each kept.
+    kept = kept[owner[kept].argsort(stable=True)]
+    counts = owner[kept].bincount(minlength=len(sizes)).tolist()
+    return [part[:most] for part in box[kept].split(counts)]
 
 
 def anchor_losses(
