@@ -27,7 +27,7 @@ DRAWN = 384
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Localization: where on an image its class is (per-class regression, appendix C).",
+    help="Localization: where on an image its class is (per-class regression and R-CNN, appendix C).",
 )
 
 
@@ -41,7 +41,10 @@ ImagesDir = Annotated[
     typer.Option("--data-dir", help="ImageNet's or Tiny ImageNet's folder: train/, val/, and their boxes."),
 ]
 StartFrom = Annotated[
-    Path | None, typer.Option(help="The classifier to start from: a run, a weights folder, or a name.")
+    Path | None,
+    typer.Option(
+        help="The classifier to start from (a run, a weights folder, or a name); for an R-CNN the localizer."
+    ),
 ]
 Localizer = Annotated[Path, typer.Argument(help="A localizer's folder or run folder.")]
 ClassifiedBy = Annotated[
@@ -58,6 +61,8 @@ Examples:
   residual locate train imagenet-localization-resnet101 --weights runs/imagenet-resnet101 \\
     --data-dir ~/imagenet
   residual locate train tiny-imagenet-localization-resnet18 --weights runs/tiny-imagenet-resnet18 \\
+    --data-dir ~/tiny-imagenet-200
+  residual locate train tiny-imagenet-localization-rcnn-resnet18 --weights runs/located \\
     --data-dir ~/tiny-imagenet-200
   residual locate train --resume --out runs/located
 

@@ -229,7 +229,7 @@ def figure7(asked: ExperimentOptions) -> None:
 def localization(asked: ExperimentOptions) -> None:
     """Appendix C: where on an image its class is, on ImageNet.
 
-    By per-class regression, with the true class and with a classifier's five.
+    By per-class regression, and by an R-CNN on its proposals.
     """
     from ..reproduce import localization as located
 

@@ -16,13 +16,13 @@ from ..errors import InputError
 from ..evaluation.classes import match_classes
 from ..evaluation.views import ViewsName
 from ..localization.error import GUESSES, LocalizationErrors
-from ..localization.model import PerClassRegression
+from ..localization.rcnn import AnyLocalizer
 from ..localization.testing import (
     Located,
     View,
     errors_of,
     guessed_classes,
-    in_image,
+    locate,
     locate_images,
     middle_boxes,
     true_classes,
@@ -63,7 +63,7 @@ class LoadedLocalizer:
     """
 
     def __init__(
-        self, model: PerClassRegression, config: LocalizerWeightsConfig, classifier: str | None, device: str
+        self, model: AnyLocalizer, config: LocalizerWeightsConfig, classifier: str | None, device: str
     ) -> None:
         self.model = model
         self.config = config
@@ -118,14 +118,12 @@ class LoadedLocalizer:
         pixels = as_pixels(image)
         [guesses] = self._network.predict(pixels, top=count)
         labels = torch.tensor([[self._numbers[guess.name] for guess in guesses]])
-        device = self.model.head.conv.weight.device
         seen, place = self.view(dense=True).of(pixels)
-        with full_float32(device):
-            boxes, scores = self.model.locate(seen[None].to(device), labels.to(device))
-        found = in_image(boxes.cpu(), [place])[0]
+        with full_float32(self.model.device):
+            boxes, scores = locate(self.model, seen[None], [place], labels, [pixels])
         return [
             ClassAndPlace(guess.name, guess.probability, (box[0], box[1], box[2], box[3]), score)
-            for guess, box, score in zip(guesses, found.tolist(), scores[0].tolist(), strict=True)
+            for guess, box, score in zip(guesses, boxes[0].tolist(), scores[0].tolist(), strict=True)
         ]
 
 
@@ -225,7 +223,7 @@ def evaluate_localizer(
     dataset, truth = images.boxes, true_classes(images.boxes)
     asked: list[tuple[bool, str, Tensor]] = [(False, "true", truth), (True, "true", truth)]
     if classifier:
-        device = localizer.model.head.conv.weight.device
+        device = localizer.model.device
         seen = views_for(classifier, EvaluationOptions(views=views))
         five = guessed_classes(classifier, images, seen, device)
         asked.append((True, f"{five.shape[1]} of {localizer.classifier}, {seen}", five))

@@ -20,7 +20,14 @@ from torchvision.ops import clip_boxes_to_image
 
 from ..data.box_batches import TrainingImage
 from ..detection.backbones import Backbone
-from ..detection.faster_rcnn import RPN_CHANNELS, RPN_CODER, anchor_losses, grid_anchors
+from ..detection.faster_rcnn import (
+    PRE_NMS_TOP_N,
+    RPN_CHANNELS,
+    RPN_CODER,
+    anchor_losses,
+    best_regions,
+    grid_anchors,
+)
 from ..device import sums_dtype
 from ..models.preprocessing import Preprocessing
 
@@ -104,6 +111,11 @@ class PerClassRegression(nn.Module):
         self.anchors = AnchorGenerator((tuple(anchor_sizes),), (tuple(aspect_ratios),))
         self.head = PerClassHead(backbone.channels, classes, len(anchor_sizes) * len(aspect_ratios))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.head.conv.weight.device
+
     def run_head(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores (N, T, B) and box outputs (N, T, B, 4) of the B = h*w*A anchors (B, 4).
 
@@ -131,6 +143,28 @@ class PerClassRegression(nn.Module):
         boxes = RPN_CODER.decode_single(chosen, anchors[index.flatten()])
         height, width = images.shape[2:]
         return clip_boxes_to_image(boxes, (height, width)).view(*labels.shape, 4), best.sigmoid()
+
+    def propose(self, images: Tensor, labels: Tensor, most: int) -> list[Tensor]:
+        """Return where each of some classes may be: for each image and class, in this order, (R, 4).
+
+        The best ones first, which begin with that of ``locate`` if it has an area; as of any proposal
+        network, of two that overlap by more than 0.7 the surer one.
+
+        Args:
+            images, labels: as of ``locate``.
+            most: proposals of a class on an image.
+        """
+        scores, outputs, anchors = self.run_head(self.preprocessing(images), labels)
+        count = labels.numel()
+        size = (int(images.shape[2]), int(images.shape[3]))
+        return best_regions(
+            list(scores.flatten(0, 1)),
+            list(outputs.flatten(0, 1)),
+            [anchors] * count,
+            [size] * count,
+            PRE_NMS_TOP_N[False],
+            most,
+        )
 
     def forward(self, images: Sequence[TrainingImage]) -> Tensor:
         """Return the sums over the images of the two losses (``LOSSES``), (2,).

@@ -30,6 +30,8 @@ from ..models.inference import for_inference
 from ..models.weights import Weights
 from .error import GUESSES, Guesses, LocalizationErrors, localization_errors
 from .model import PerClassRegression
+from .rcnn import RCNN, AnyLocalizer
+from .regions import Proposals
 
 #: Images of one shape that go through the network together.
 BATCH = 32
@@ -92,9 +94,120 @@ def in_image(boxes: Tensor, places: Sequence[tuple[float, float, float, float]])
     return (boxes + each[..., [0, 1, 0, 1]]) / each[..., [2, 3, 2, 3]]
 
 
+def locate(
+    model: AnyLocalizer,
+    seen: Tensor,
+    places: Sequence[tuple[float, float, float, float]],
+    labels: Tensor,
+    images: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor]:
+    """Return where each of some classes is on n images: boxes (n, T, 4) in their pixels, and scores (n, T).
+
+    Args:
+        seen: their views, uint8 (n, 3, h, w).
+        places: how boxes of these become the images', as ``View.of`` gives it.
+        labels: int64 (n, T).
+        images: uint8 (3, H, W) each, of which a localizer of two stages looks at parts.
+    """
+    if isinstance(model, RCNN):
+        found = _propose(model.localizer, seen, places, labels, model.proposals)
+        return model.refine(images, found, labels)
+    boxes, scores = model.locate(send(seen, model.device), send(labels, model.device))
+    return in_image(boxes.cpu(), places), scores.cpu()
+
+
+def _propose(
+    model: PerClassRegression,
+    seen: Tensor,
+    places: Sequence[tuple[float, float, float, float]],
+    labels: Tensor,
+    most: int,
+) -> list[Tensor]:
+    """Return proposals for each image and class, (R, 4), in the images' pixels; as ``locate`` is asked."""
+    found = model.propose(send(seen, model.device), send(labels, model.device), most)
+    every = (place for place in places for _ in range(labels.shape[1]))
+    return [in_image(boxes.cpu()[None], [place])[0] for boxes, place in zip(found, every, strict=True)]
+
+
+#: What is seen of some images of one shape, these images, and the number and place (``View.of``) of each.
+_Batch = tuple[Tensor, Tensor, list[tuple[int, tuple[float, float, float, float]]]]
+
+
+def _batches(
+    dataset: BoxDataset,
+    view: View,
+    world: World,
+    damaged: Literal["skip", "fatal"],
+    unusable: dict[str, str],
+    whole: bool,
+) -> Iterator[_Batch]:
+    """Yield this rank's images as batches.
+
+    Args:
+        unusable: receives what is wrong with images that cannot be used.
+        whole: whether the images themselves are wanted; they are empty else.
+
+    Raises:
+        InputError: for an image that cannot be used, if those are fatal.
+    """
+
+    def views() -> Iterator[tuple[Sequence[Tensor], tuple[int, tuple[float, float, float, float]]]]:
+        for number, annotated, image in in_order(dataset, world.rank, world.size):
+            if isinstance(image, DamagedImage):
+                if damaged == "fatal":
+                    raise InputError(fatal(image, "data.damaged"))
+                unusable[annotated.id] = f"{annotated.id}: {image}"
+                continue
+            seen, place = view.of(image)
+            yield [seen, image if whole else torch.empty(0)], (number, place)
+
+    for (seen, images), items in by_shape(views(), BATCH):
+        yield seen, images, items
+
+
+@torch.inference_mode()
+def propose_images(
+    model: PerClassRegression,
+    dataset: BoxDataset,
+    view: View,
+    most: int,
+    world: World | None = None,
+    *,
+    damaged: Literal["skip", "fatal"] = "skip",
+    progress: Callable[[int], None] | None = None,
+) -> Proposals:
+    """Say of every image of a dataset where its class may be, each rank of every size-th image.
+
+    There is nothing where an image cannot be used.
+
+    Args:
+        model, view, damaged, progress: as of ``locate_images``.
+        most: of an image.
+
+    Raises:
+        InputError: as of ``locate_images``.
+    """
+    world = world or World()
+    labels = true_classes(dataset)
+    boxes, counts = torch.zeros(len(dataset), most, 4), torch.zeros(len(dataset))
+    done = 0
+    with full_float32(model.device):
+        for seen, _, items in _batches(dataset, view, world, damaged, {}, whole=False):
+            numbers = [number for number, _ in items]
+            found = _propose(model, seen, [place for _, place in items], labels[numbers], most)
+            for number, mine in zip(numbers, found, strict=True):
+                boxes[number, : len(mine)], counts[number] = mine, len(mine)
+            done += len(items)
+            if progress:
+                progress(done)
+    # Every rank has zeros where the others have boxes.
+    boxes, counts = (world.sum_(each.to(model.device)).cpu() for each in (boxes, counts))
+    return Proposals(boxes[torch.arange(most) < counts[:, None]], counts.long())
+
+
 @torch.inference_mode()
 def locate_images(
-    model: PerClassRegression,
+    model: AnyLocalizer,
     dataset: BoxDataset,
     labels: Tensor,
     view: View,
@@ -116,33 +229,23 @@ def locate_images(
     """
     world = world or World()
     start = time.perf_counter()
-    device = model.head.conv.weight.device
     unusable: dict[str, str] = {}
-
-    def views() -> Iterator[tuple[Sequence[Tensor], tuple[int, tuple[float, float, float, float]]]]:
-        for number, annotated, image in in_order(dataset, world.rank, world.size):
-            if isinstance(image, DamagedImage):
-                if damaged == "fatal":
-                    raise InputError(fatal(image, "data.damaged"))
-                unusable[annotated.id] = f"{annotated.id}: {image}"
-                continue
-            seen, place = view.of(image)
-            yield [seen], (number, place)
-
     shape = tuple(labels.shape)
     boxes, scores, usable = torch.zeros(*shape, 4), torch.zeros(shape), torch.zeros(shape[0])
     done = 0
-    with full_float32(device):
-        for (images,), items in by_shape(views(), BATCH):
+    with full_float32(model.device):
+        batches = _batches(dataset, view, world, damaged, unusable, whole=isinstance(model, RCNN))
+        for seen, images, items in batches:
             numbers = torch.tensor([number for number, _ in items])
-            found, score = model.locate(send(images, device), send(labels[numbers].clamp(min=0), device))
-            boxes[numbers] = in_image(found.cpu(), [place for _, place in items])
-            scores[numbers], usable[numbers] = score.cpu(), 1
+            asked = labels[numbers].clamp(min=0)
+            found = locate(model, seen, [place for _, place in items], asked, list(images))
+            boxes[numbers], scores[numbers] = found
+            usable[numbers] = 1
             done += len(items)
             if progress:
                 progress(done)
     # Every rank has zeros where the others have boxes.
-    boxes, scores, usable = (world.sum_(each.to(device)).cpu() for each in (boxes, scores, usable))
+    boxes, scores, usable = (world.sum_(each.to(model.device)).cpu() for each in (boxes, scores, usable))
     for named in world.gather(unusable):
         unusable = unusable | named
     seconds = time.perf_counter() - start

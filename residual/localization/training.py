@@ -8,13 +8,14 @@ from ..distributed import World
 from ..recipes import LocalizationRecipe
 from ..training.groups import one_thread_helps
 from ..training.loop import Curve, Work
-from .model import LOSSES, PerClassRegression
+from .model import LOSSES
+from .rcnn import AnyLocalizer
 
 ERROR = Curve("localization_error", "errors")
 
 
 def localization_work(
-    model: PerClassRegression,
+    model: AnyLocalizer,
     batches: BoxBatches,
     recipe: LocalizationRecipe,
     world: World,

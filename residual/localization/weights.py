@@ -34,10 +34,12 @@ from ..models.weights import (
     has_format,
     weights_in,
 )
-from ..recipes.localization import Localizer
+from ..recipes.localization import Localizer, SecondStage
 from .model import PerClassRegression
+from .rcnn import RCNN, AnyLocalizer
 
-VERSION = 1
+#: Earlier versions know localizers of one stage; those of two say that they are of the second version.
+VERSION, ONE_STAGE = 2, 1
 
 
 class LocalizerWeightsConfig(Checked):
@@ -49,8 +51,10 @@ class LocalizerWeightsConfig(Checked):
     options: dict[str, Any]
     localizer: dict[str, Any]
     classes: list[str]
-    #: Side of the crops that it was trained on.
+    #: Side of the crops that it was trained on, and of the squares that regions are warped to.
     size: int = Field(ge=1, le=8192)
+    #: The second stage, where there is one.
+    rcnn: dict[str, Any] | None = None
     #: Mean width and height of the training boxes in parts of their image's: what a trivial predictor knows.
     mean_box: list[float] = Field(min_length=2, max_length=2)
     recipe: dict[str, Any] | None = None
@@ -66,7 +70,7 @@ class StoredLocalizer:
         config: what it is.
     """
 
-    model: PerClassRegression
+    model: AnyLocalizer
     config: LocalizerWeightsConfig
 
 
@@ -90,11 +94,29 @@ def build_localizer(
     )
 
 
+def build_rcnn(
+    stage: SecondStage,
+    localizer: PerClassRegression,
+    network: Classifier,
+    preprocessing: Preprocessing,
+    side: int,
+) -> RCNN:
+    """Return a localizer of two stages, its last layers freshly initialised; the network's BN becomes fixed.
+
+    Args:
+        localizer: the first stage.
+        side: of the squares that regions are warped to.
+    """
+    freeze_batch_norm(network)
+    return RCNN(localizer, network, preprocessing, side=side, proposals=stage.proposals)
+
+
 def save_localizer(
     folder: Path,
-    model: PerClassRegression,
+    model: AnyLocalizer,
     *,
     localizer: Localizer,
+    rcnn: SecondStage | None = None,
     options: dict[str, Any],
     classes: Sequence[str],
     size: int,
@@ -107,14 +129,17 @@ def save_localizer(
     Args:
         folder: where nothing is yet.
         localizer: what it was built by, the network's name included.
+        rcnn: what its second stage was built by, if it has one.
         options: of the network in ``build_model``.
 
     Raises:
         InputError: when ``folder`` exists or cannot be written.
     """
     config = LocalizerWeightsConfig(
+        version=ONE_STAGE if rcnn is None else VERSION,
         options=options,
         localizer=localizer.model_dump(mode="json"),
+        rcnn=None if rcnn is None else rcnn.model_dump(mode="json"),
         classes=list(classes),
         size=size,
         mean_box=list(mean_box),
@@ -125,6 +150,26 @@ def save_localizer(
         temporary.mkdir()
         write_state(model, temporary / MODEL_FILE)
         (temporary / CONFIG_FILE).write_text(as_json(config.model_dump()), encoding="utf-8")
+
+
+def outline_localizer(
+    localizer: Localizer, rcnn: SecondStage | None, options: dict[str, Any], classes: int, size: int
+) -> AnyLocalizer:
+    """Return a localizer of one stage or two with weights of no meaning, for others to be loaded.
+
+    Args:
+        rcnn: the second stage, if there is one.
+        options: of the networks in ``build_model``.
+        size: as of ``LocalizerWeightsConfig``.
+
+    Raises:
+        InputError: as ``build_localizer``.
+    """
+    name, preprocessing = localizer.backbone.name, Preprocessing(torch.zeros(3))
+    first = build_localizer(localizer, build_model(name, **options), classes, preprocessing)
+    if rcnn is None:
+        return first
+    return build_rcnn(rcnn, first, build_model(name, **options), Preprocessing(torch.zeros(3)), size)
 
 
 def is_localizer(folder: Path) -> bool:
@@ -144,9 +189,9 @@ def read_localizer(folder: Path) -> StoredLocalizer:
     config = _config(folder, file)
     try:
         localizer = Localizer.model_validate(config.localizer)
+        rcnn = None if config.rcnn is None else SecondStage.model_validate(config.rcnn)
         with torch.device("meta"):
-            network = build_model(localizer.backbone.name, **config.options)
-            model = build_localizer(localizer, network, len(config.classes), Preprocessing(torch.zeros(3)))
+            model = outline_localizer(localizer, rcnn, config.options, len(config.classes), config.size)
     except (ValidationError, InputError) as error:
         raise damaged(file, first_line(error), ANEW) from None
     model.to_empty(device="cpu")

@@ -91,7 +91,7 @@ class ClassifierModel(Model):
     code: str | None = None
 
 
-def _following(size: int) -> tuple[int, int]:
+def following_sides(size: int) -> tuple[int, int]:
     """Return the range of shorter sides that is to a network's input as the paper's to 224."""
     return round(size * 256 / 224), round(size * 480 / 224)
 
@@ -119,12 +119,14 @@ class Folder(Part):
         side, size = value.get("shorter_side"), value.get("size", 224)
         if isinstance(side, list):
             return value | {"shorter_side": tuple(side)}
-        return value | {"shorter_side": _following(size)} if side is None and type(size) is int else value
+        if side is None and type(size) is int:
+            return value | {"shorter_side": following_sides(size)}
+        return value
 
     @field_serializer("shorter_side")
     def _follows(self, side: tuple[int, int]) -> tuple[int, int] | None:
         """Write what follows the size as null: it is to follow a size that is set later as well."""
-        return None if side == _following(self.size) else side
+        return None if side == following_sides(self.size) else side
 
     @model_validator(mode="after")
     def _room_for_the_crop(self) -> "Folder":

@@ -1,4 +1,7 @@
-"""Appendix C: ImageNet localization by per-class regression, on ImageNet or on Tiny ImageNet."""
+"""Appendix C: ImageNet localization, on ImageNet or on Tiny ImageNet.
+
+By per-class regression (PCR), and by an R-CNN on its proposals.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,12 +12,12 @@ from ..recipes import LocalizationRecipe
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
 from .paper import LOCALIZATION, PublishedLocalization
-from .study import IMAGENET_CLASSES, Family, Study, TrainedRun
+from .study import IMAGENET_CLASSES, Family, Study, TrainedRun, departures_of
 
-#: The recipe of each dataset.
+#: The recipes of each dataset: per-class regression's, and the R-CNN's.
 RECIPES = {
-    "imagenet": "imagenet-localization-resnet101",
-    "tiny-imagenet": "tiny-imagenet-localization-resnet18",
+    "imagenet": ("imagenet-localization-resnet101", "imagenet-localization-rcnn-resnet101"),
+    "tiny-imagenet": ("tiny-imagenet-localization-resnet18", "tiny-imagenet-localization-rcnn-resnet18"),
 }
 HEADINGS = ("method", "testing", "classes", "paper", "ours", "diff.")
 
@@ -38,9 +41,9 @@ FAMILY = Family(
     "",
     LocalizationRecipe,
     LocalizerRun,
-    ("name", "seed", "localizer.backbone"),
-    "--set cannot change the network, the name or the seed of an experiment; the classifier is named by "
-    "--weights",
+    ("name", "seed", "localizer.backbone", "rcnn"),
+    "--set cannot change the network, its stages, the name or the seed of an experiment; the classifier is "
+    "named by --weights",
 )
 
 
@@ -81,12 +84,12 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
 
     Args:
         dataset: "imagenet" or "tiny-imagenet".
-        weights: the classifier that the run starts from.
+        weights: the classifier that the runs start from.
 
     Raises:
         InputError, Interrupted: as ``Study.train_missing``; InputError also for wrong weights and data.
     """
-    name = RECIPES[dataset]
+    name, second = RECIPES[dataset]
     # Wrong settings are wrong even where a run cannot be trained.
     recipe = study.recipe(name)
     assert isinstance(recipe, LocalizationRecipe)
@@ -94,12 +97,16 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
     if study.train and not lacking:
         study.train_missing({(name, 0): _with_classifier(study, recipe, weights)})
     run = study.complete(name)
-    rows = [_row(row, run, lacking) for row in LOCALIZATION]
+    rcnn = study.complete(second)
+    if run and not rcnn and not study.lacks(second, 0, run.path, "--weights"):
+        study.train_missing({(second, 0): start_from(study.recipe(second), run.path)})
+        rcnn = study.complete(second)
+    rows = [_row(row, rcnn if row.rcnn else run, lacking) for row in LOCALIZATION]
     middle = run.results["middle_box"] if run else {"localization_error": None, "images": None}
     rows.append(
         LocalizationRow(None, middle["localization_error"], middle["images"], note="" if run else lacking)
     )
-    _publish(study, dataset, rows, run)
+    _publish(study, dataset, rows, [one for one in (run, rcnn) if one])
 
 
 def _with_classifier(
@@ -128,15 +135,16 @@ def _row(row: PublishedLocalization, run: LocalizerRun | None, lacking: str) -> 
 
 
 def _publish(
-    study: Study[LocalizerRun], dataset: str, rows: Sequence[LocalizationRow], run: LocalizerRun | None
+    study: Study[LocalizerRun], dataset: str, rows: Sequence[LocalizationRow], runs: Sequence[LocalizerRun]
 ) -> None:
-    departures = run.departures if run else []
+    departures = departures_of(runs)
     caption = "Localization error in percent: the best of five guesses, an overlap of 0.5"
     started = None
-    if run:
-        started = run.sessions[0]["started_from"]
+    if runs:
+        started = runs[0].sessions[0]["started_from"]
         images = max(row.images for row in rows if row.images)
-        caption += f"; ours with {run.recipe.localizer.backbone.name} on {images:,} images, from {started}"
+        network = runs[0].recipe.localizer.backbone.name
+        caption += f"; ours with {network} on {images:,} images, from {started}"
     Table(
         "ImageNet localization (appendix C)",
         HEADINGS,

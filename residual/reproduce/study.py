@@ -45,6 +45,7 @@ INCIDENTAL = (
     "checkpoint_every",
     "detector.backbone.weights",
     "localizer.backbone.weights",
+    "rcnn.localizer",
     "model.teacher",
 )
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.

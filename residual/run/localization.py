@@ -1,4 +1,4 @@
-"""What a run of a localizer has of its own."""
+"""What a run of a localizer has of its own; that of a second stage has more (rcnn.py)."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..data.box_batches import CropBatches
+from ..data.box_batches import BoxBatches, CropBatches
 from ..data.crops import ScaleCrop
 from ..data.located import load_located
 from ..detection.average_precision import Detections
@@ -16,7 +16,8 @@ from ..distributed import World
 from ..errors import InputError
 from ..evaluation.inputs import usual_size
 from ..evaluation.views import make_views
-from ..localization.model import head_memory
+from ..localization.model import PerClassRegression, head_memory
+from ..localization.rcnn import AnyLocalizer
 from ..localization.testing import (
     View,
     errors_of,
@@ -27,8 +28,14 @@ from ..localization.testing import (
     true_classes,
 )
 from ..localization.training import localization_work
-from ..localization.weights import build_localizer, is_localizer, read_localizer, save_localizer
-from ..models import build_model
+from ..localization.weights import (
+    build_localizer,
+    is_localizer,
+    outline_localizer,
+    read_localizer,
+    save_localizer,
+)
+from ..models.classifier import Classifier
 from ..models.inference import fold_batchnorm
 from ..models.layout import MODEL_FILE
 from ..models.preprocessing import Preprocessing
@@ -45,7 +52,7 @@ from .task import Task, check_shared
 
 
 class LocalizationTask(Task):
-    """A recipe's localizer on its data; see ``Task``."""
+    """A recipe's localizer on its data, by per-class regression; see ``Task``."""
 
     command = ("residual", "locate", "train")
     deterministic = False
@@ -57,9 +64,8 @@ class LocalizationTask(Task):
         check_shared(recipe.batch.size, world)
         if data_dir is None:
             raise InputError("name the folder that holds train/ and val/ and their boxes with --data-dir")
-        if recipe.localizer.backbone.weights is None:
-            raise InputError(f"{recipe.name} starts from a trained classifier; name it with --weights")
         self.recipe = recipe
+        self.check_start()
         self.world = world
         self.train = load_located(data_dir, "train")
         self.test = load_located(data_dir, "val", self.train.index.classes)
@@ -69,43 +75,64 @@ class LocalizationTask(Task):
         self.departures: list[str] = []
         self._skipped: dict[str, str] = {}
 
+    def check_start(self) -> None:
+        """Raise an InputError where the recipe does not say what the run starts from."""
+        if self.recipe.localizer.backbone.weights is None:
+            raise InputError(f"{self.recipe.name} starts from a trained classifier; name it with --weights")
+
     def fingerprint(self) -> dict[str, Any]:
         content = [split.boxes.content() for split in (self.train, self.test)]
         return self.train.boxes.fingerprint() | {"content": " ".join(content)}
 
     def start(self, begun: RunFolder | None = None) -> None:
-        recipe, classes = self.recipe, len(self.train.index.classes)
-        wanted = recipe.localizer.backbone
+        recipe = self.recipe
+        self.localizer: AnyLocalizer
         if begun:
             # The checkpoint has every number, those of the preprocessing too.
-            self.options = wanted.options()
-            network, preprocessing = build_model(wanted.name, **self.options), Preprocessing(torch.zeros(3))
+            self.options = recipe.localizer.backbone.options()
+            classes, size = len(self.train.index.classes), recipe.data.size
+            self.localizer = outline_localizer(recipe.localizer, recipe.rcnn, self.options, classes, size)
             self.started_from = begun.started_from()
         else:
-            stored = trained_network(wanted, channels=3)
-            network, self.options = stored.model, stored.config["model"]["options"]
-            # A mean image fits one size only; its channels' means fit all.
-            mean = stored.preprocessing.mean.mean(dim=(1, 2))
-            preprocessing = Preprocessing(mean, stored.preprocessing.std.flatten())
-            self.started_from = f"the classifier {wanted.weights}"
-        torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
-        self.localizer = build_localizer(recipe.localizer, network, classes, preprocessing)
+            self.localizer, self.started_from = self.begin()
         self.model = self.localizer
-        if self.world.is_main:
+        if self.world.is_main and isinstance(self.localizer, PerClassRegression):
             at_once = min(recipe.batch.at_once, recipe.batch.size)
             say(f"note: {head_memory(self.localizer, at_once, recipe.data.size)}", stderr=True)
+
+    def begin(self) -> tuple[AnyLocalizer, str]:
+        """Return the localizer that a fresh run starts with, and what that is made from."""
+        network, preprocessing = self.classifier()
+        torch.manual_seed(mix(self.recipe.seed, Stream.WEIGHTS))
+        classes = len(self.train.index.classes)
+        localizer = build_localizer(self.recipe.localizer, network, classes, preprocessing)
+        return localizer, f"the classifier {self.recipe.localizer.backbone.weights}"
+
+    def classifier(self) -> tuple[Classifier, Preprocessing]:
+        """Return the classifier that the run starts from, and how images of any size are prepared for it."""
+        stored = trained_network(self.recipe.localizer.backbone, channels=3)
+        self.options = stored.config["model"]["options"]
+        # A mean image fits one size only; its channels' means fit all.
+        mean = stored.preprocessing.mean.mean(dim=(1, 2))
+        return stored.model, Preprocessing(mean, stored.preprocessing.std.flatten())
 
     def record(self, folder: RunFolder) -> None:
         """Which images are in which split is said by the folder."""
 
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
-        recipe, data = self.recipe, self.recipe.data
         self.device = device
         self.localizer = self.localizer.to(device).to(memory_format=torch.channels_last)
         self.model = self.localizer
-        self.batches = CropBatches(
+        self.batches = self.make_batches()
+        lasting = self.recipe.model_copy(update={"schedule": schedule})
+        return localization_work(self.localizer, self.batches, lasting, self.world, device)
+
+    def make_batches(self) -> BoxBatches:
+        """Return this rank's training batches."""
+        recipe, data = self.recipe, self.recipe.data
+        return CropBatches(
             self.train.boxes,
-            ScaleCrop(data.size, *data.shorter_side),
+            ScaleCrop(data.size, *data.sides),
             recipe.batch.size,
             data.flip,
             recipe.seed,
@@ -113,8 +140,6 @@ class LocalizationTask(Task):
             self.world.size,
             data.damaged,
         )
-        lasting = recipe.model_copy(update={"schedule": schedule})
-        return localization_work(self.localizer, self.batches, lasting, self.world, device)
 
     def evaluate(self) -> dict[str, Any]:
         """Return what a log line says of an evaluation: errors in percent, centre crop and true class."""
@@ -212,6 +237,7 @@ class LocalizationTask(Task):
             folder,
             self.localizer,
             localizer=self.recipe.localizer,
+            rcnn=self.recipe.rcnn,
             options=self.options,
             classes=self.train.index.classes,
             size=self.recipe.data.size,

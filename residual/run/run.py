@@ -1,8 +1,8 @@
 """Where a run is begun: one skeleton for all tasks, from a recipe to a complete run folder.
 
 Join the other ranks, check the folder, read the data, build the network that the run starts from, open the
-folder, train, save, finish. What differs between the tasks is in classification.py, detection.py
-and localization.py.
+folder, train, save, finish. What differs between the tasks is in classification.py, detection.py,
+localization.py and rcnn.py.
 """
 
 import functools
@@ -32,6 +32,7 @@ from .classification import ClassificationTask
 from .detection import DetectionTask
 from .localization import LocalizationTask
 from .page import write_page
+from .rcnn import RCNNTask
 from .task import Task
 
 #: Fewer in a run of epochs, and it is said how to have more.
@@ -101,6 +102,7 @@ def train(
             task.record(folder)
             _tell(task.notes, "annotation{s} {were} left out or cut", out / "left-out.txt")
         _continue(run, task, where, data, data_dir, resume)
+        task.prepare(folder)
         run.train()
         task.batches.close()
         found = task.results(run)
@@ -248,7 +250,8 @@ def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task
     if isinstance(recipe, DetectionRecipe):
         return DetectionTask(recipe, data_dir, world)
     if isinstance(recipe, LocalizationRecipe):
-        return LocalizationTask(recipe, data_dir, world)
+        task = RCNNTask if recipe.rcnn else LocalizationTask
+        return task(recipe, data_dir, world)
     assert isinstance(recipe, Recipe)
     return ClassificationTask(recipe, data_dir, world)
 

@@ -13,6 +13,7 @@ import torch
 
 from ..detection.weights import is_detector, read_detector
 from ..errors import InputError
+from ..localization.weights import read_localizer
 from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
 from ..models.frozen import freeze_stages
@@ -22,6 +23,7 @@ from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.detection import Detector
+from ..recipes.localization import Localizer
 from ..recipes.schema import Model
 
 R = TypeVar("R", bound=TrainingRecipe)
@@ -30,9 +32,9 @@ R = TypeVar("R", bound=TrainingRecipe)
 def start_from(recipe: R, weights: Path) -> R:
     """Return a recipe that starts from a folder with trained weights, with their network in place of its own.
 
-    A localizer starts from a classifier, a detector from a classifier or a detector. A detector brings what
-    its layers and its images are made for: anchors, pooling, proposals at test time. How it is to learn stays
-    the recipe's.
+    A localizer starts from a classifier, its second stage from the localizer, a detector from a classifier or
+    a detector. A detector and a localizer bring what their layers and their images are made for: anchors,
+    pooling, proposals at test time. How it is to learn stays the recipe's.
 
     Raises:
         InputError: when there are no such weights, or they cannot be what the recipe starts from.
@@ -40,6 +42,14 @@ def start_from(recipe: R, weights: Path) -> R:
     if isinstance(recipe, Recipe):
         model = recipe.model.model_copy(update=_network(weights).model_dump())
         return cast(R, recipe.model_copy(update={"model": model}))
+    if isinstance(recipe, LocalizationRecipe) and recipe.rcnn:
+        config = read_localizer(weights).config
+        changes: dict[str, Any] = {
+            "localizer": Localizer.model_validate(config.localizer),
+            "rcnn": recipe.rcnn.model_copy(update={"localizer": _lasting(weights)}),
+            "data": recipe.data.model_copy(update={"size": config.size, "shorter_side": None}),
+        }
+        return cast(R, recipe.model_copy(update=changes))
     if isinstance(recipe, LocalizationRecipe):
         localizer = recipe.localizer.model_copy(update={"backbone": _network(weights)})
         return cast(R, recipe.model_copy(update={"localizer": localizer}))

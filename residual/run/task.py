@@ -1,4 +1,4 @@
-"""What a kind of run has of its own: run.py calls it, classification.py and detection.py fill it."""
+"""What a kind of run has of its own: run.py calls it, classification.py, detection.py and others fill it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -78,6 +78,9 @@ class Task(ABC):
         Args:
             schedule: the recipe's, in iterations.
         """
+
+    def prepare(self, folder: RunFolder) -> None:  # noqa: B027 (most kinds have nothing to do)
+        """Have the folder hold what is found out about the data before the first iteration, on all ranks."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, Any]:

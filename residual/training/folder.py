@@ -10,6 +10,7 @@ start.safetensors    the preprocessing of the weights that the run started from:
 best/                the network of the lowest validation error, where there is such a split: not the result
 scores.safetensors   what a classifier saw in each held-out image (evaluation/scores.py), or
 detections.safetensors  what a detector found on it: the page is made of it
+proposals.safetensors  where a localizer proposes objects in each training image, for an R-CNN
 results.json         the final numbers; where it is, the run is complete
 report.html          the run's page, which can be made again (run/page.py)
 """
@@ -161,6 +162,7 @@ class RunFolder:
         self.best = path / "best"
         self.scores_file = path / "scores.safetensors"
         self.detections_file = path / "detections.safetensors"
+        self.proposals_file = path / "proposals.safetensors"
         self.page = path / "report.html"
         self._new_best = path / ".best"
         self._lock = FileLock(path / ".lock", timeout=0)

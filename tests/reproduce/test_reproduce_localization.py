@@ -8,6 +8,8 @@ import pytest
 from conftest import Refused, Shown, set_options
 from located import SQUARES, write_classifier, write_tiny
 
+from residual.reproduce.localization import RECIPES
+
 SHORT = [
     *(setting for setting in SQUARES if not setting.startswith("name=")),
     "schedule.iterations=2",
@@ -34,8 +36,8 @@ def test_the_papers_numbers_stand_without_a_run(here: Path, shown: Shown) -> Non
     assert found["rows"][6]["published"] is None
     assert all(row["error"] is None for row in found["rows"])
     cells = found["cells"]
-    assert [row[4] for row in cells] == ["", "not run", "not run", "not run", "", "", "not run"]
-    assert "the R-CNN stage is not here yet" in told
+    assert [row[4] for row in cells] == ["", "not run", "not run", "not run", "not run", "", "not run"]
+    assert "ensembles are not here" in told
     assert "--no-train" in told
 
 
@@ -44,16 +46,20 @@ def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused
     words = ("reproduce", "localization", "--dataset", "tiny-imagenet", "--out", here / "study")
     # Without a classifier nothing is run, and the table says why.
     assert "no --weights" in shown(*words, "--data-dir", data).out
-    assert "cannot change the network" in refused(*words, "--set", "localizer.backbone.name=resnet50")
+    for setting in ("localizer.backbone.name=resnet50", "rcnn.proposals=5"):
+        assert "cannot change the network" in refused(*words, "--set", setting)
     trained = ("--data-dir", data, "--weights", weights, *set_options(SHORT))
     told = shown(*words, *trained).out
     assert "not comparable" in told
     assert "3 classes, not ImageNet's 1,000" in told
-    run = here / "study" / "tiny-imagenet-localization-resnet18" / "seed0"
-    results = json.loads((run / "results.json").read_text())
+    first, second = (
+        json.loads((here / "study" / name / "seed0" / "results.json").read_text())
+        for name in RECIPES["tiny-imagenet"]
+    )
     found = rows_of(here / "study")
-    measured = [results[key]["localization_error"] for key in ("test", "dense", "guessed", "middle_box")]
-    assert [row["error"] for row in found["rows"]] == [None, *measured[:3], None, None, measured[3]]
+    measured = [first[key]["localization_error"] for key in ("test", "dense", "guessed", "middle_box")]
+    refined = second["guessed"]["localization_error"]
+    assert [row["error"] for row in found["rows"]] == [None, *measured[:3], refined, None, measured[3]]
     assert found["rows"][1]["images"] == 6
     # A difference is not taken.
     assert "diff." not in found["headings"]

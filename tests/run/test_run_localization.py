@@ -1,4 +1,4 @@
-"""Whole localization runs: squares found, a run continued, every protocol; and wrong beginnings."""
+"""Whole localization runs: squares found, by one stage and by two, every protocol; and wrong beginnings."""
 
 import json
 import shutil
@@ -16,7 +16,19 @@ from residual.recipes import LocalizationRecipe, find, override
 from residual.run import start_from
 from residual.run.run import task_of
 
-RECIPE = "tiny-imagenet-localization-resnet18"
+RECIPE, RCNN = "tiny-imagenet-localization-resnet18", "tiny-imagenet-localization-rcnn-resnet18"
+#: Settings of the second that make a run of a few seconds.
+REFINED = [
+    "name=refined",
+    "batch.size=16",
+    "batch.at_once=16",
+    "schedule.epochs=null",
+    "schedule.iterations=80",
+    "schedule.learning_rate=0.02",
+    "evaluate_every=80",
+    "checkpoint_every=40",
+    "rcnn.proposals=12",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +45,14 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(squares: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     out = tmp_path_factory.mktemp("runs") / "learned"
     arguments = (RECIPE, "--weights", classifier, *set_options(SQUARES), "--data-dir", squares)
+    assert call("locate", "train", *arguments, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def refined(learned: Path, squares: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "refined"
+    arguments = (RCNN, "--weights", learned, *set_options(REFINED), "--data-dir", squares)
     assert call("locate", "train", *arguments, "--out", out) == 0
     return out
 
@@ -153,3 +173,88 @@ def test_a_classifier_is_no_localizer_and_the_other_way_round(
     assert "holds a localizer, and a classifier is expected" in refused("evaluate", learned)
     gone = ("locate", "evaluate", learned, "--classifier", "nowhere")
     assert "what is on an image is said by a classifier" in refused(*gone)
+
+
+def test_a_second_stage_refines_what_is_located(refined: Path, learned: Path) -> None:
+    before, after = results_of(learned), results_of(refined)
+    for key in ("test", "dense", "guessed"):
+        assert after[key]["localization_error"] < before[key]["localization_error"]
+    assert after["guessed"]["classifier"] == before["guessed"]["classifier"]
+    assert after["middle_box"] == before["middle_box"]
+    assert metrics_of(refined)[-1]["train"]["images"] == 16 * 80
+
+
+def test_a_localizer_of_two_stages_is_used_as_any(
+    refined: Path, learned: Path, squares: Path, tmp_path: Path, shown: Shown
+) -> None:
+    """Its weights are all that is needed: the localizer that it was made from may be gone."""
+    results = results_of(refined)
+    weights = shutil.copytree(refined / "weights", tmp_path / "weights")
+    moved = learned.rename(learned.with_name("moved"))
+    try:
+        told = shown("locate", "evaluate", weights, "--data-dir", squares, "--json").out
+        measured = json.loads(told)["protocols"]
+        image = squares / "val" / "images" / "val_0.JPEG"
+        told = shown("locate", "predict", weights, image, "--json", "--top", 1).out
+    finally:
+        moved.rename(learned)
+    assert [each["localization_error"] for each in measured] == [
+        results[key]["localization_error"] for key in ("test", "dense", "guessed", "middle_box")
+    ]
+    (guess,) = json.loads(told)["images"][0]["guesses"]
+    (found,) = package.load_localizer(refined, device="cpu").predict(image, 1)
+    assert list(found.box) == pytest.approx(guess["box"], abs=1e-3)
+    assert 0 < found.score < 1
+
+
+def test_a_stopped_second_stage_goes_on_to_the_same_end(
+    squares: Path, learned: Path, classifier: Path, tmp_path: Path, call: Call, refused: Refused
+) -> None:
+    short = [*REFINED, "schedule.iterations=4", "evaluate_every=3", "checkpoint_every=2", "rcnn.proposals=3"]
+    arguments = (RCNN, "--weights", learned, *set_options(short), "--data-dir", squares)
+    whole, begun = tmp_path / "whole", tmp_path / "begun"
+    assert call("locate", "train", *arguments, "--out", whole) == 0
+    shutil.copytree(whole, begun)
+    for name in ("results.json", "report.html", "detections.safetensors"):
+        (begun / name).unlink()
+    shutil.rmtree(begun / "weights")
+    (begun / "checkpoint-0000004.safetensors").unlink()
+    file = begun / "proposals.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "it is made again" in refused("locate", "train", "--resume", "--out", begun)
+    # By the localizer that the checkpoint holds: neither its folder nor the classifier's is needed any more.
+    file.unlink()
+    places = [(path, path.with_name("away")) for path in (learned, classifier)]
+    for path, away in places:
+        path.rename(away)
+    try:
+        assert call("locate", "train", "--resume", "--out", begun) == 0
+    finally:
+        for path, away in places:
+            away.rename(path)
+    assert_same_run(whole, begun)
+    assert file.read_bytes() == (whole / file.name).read_bytes()
+
+
+def test_a_second_stage_of_another_localizer_has_its_sentence(
+    squares: Path, learned: Path, classifier: Path, tmp_path: Path, refused: Refused
+) -> None:
+    def said(*words: str | Path) -> str:
+        return refused("locate", "train", RCNN, "--data-dir", squares, "--out", tmp_path / "out", *words)
+
+    assert "is about the proposals of a trained localizer; name it with --weights" in said()
+    assert "holds a classifier, and a localizer is expected" in said("--weights", classifier)
+    size = set_options(["data.size=40"])
+    assert "has data.size 32 and the recipe 40; leave it to --weights" in said("--weights", learned, *size)
+    anchors = set_options(["localizer.anchor_sizes=[9]"])
+    assert "has localizer.anchor_sizes" in said("--weights", learned, *anchors)
+    gone = set_options(["localizer.backbone.weights=nowhere"])
+    assert "say where it is with --set localizer.backbone.weights" in said("--weights", learned, *gone)
+    others = shutil.copytree(squares, tmp_path / "others")
+    folder = (others / "train" / "n02124075").rename(others / "train" / "n02124076")
+    (folder / "n02124075_boxes.txt").rename(folder / "n02124076_boxes.txt")
+    for file in (others / "wnids.txt", others / "val" / "val_annotations.txt"):
+        file.write_text(file.read_text().replace("n02124075", "n02124076"))
+    assert "locates other classes than there are in" in refused(
+        *("locate", "train", RCNN, "--data-dir", others, "--out", tmp_path / "out", "--weights", learned)
+    )
