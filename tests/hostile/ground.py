@@ -37,6 +37,10 @@ WITH_BOXES = [*BEGUN, *QUICK, "schedule.iterations=4"]
 LOCATED = ["locate", "train", "tiny-imagenet-localization-resnet18", "--weights", "classifier",
            "--data-dir", "located",
            *set_options([*SQUARES, *QUICK, "batch.size=4", "schedule.iterations=4"])]  # fmt: skip
+REFINED = ["locate", "train", "tiny-imagenet-localization-rcnn-resnet18", "--weights", "runs/located",
+           "--data-dir", "located",
+           *set_options(["name=refined", *QUICK, "batch.size=4", "batch.at_once=4", "rcnn.proposals=3",
+                         "schedule.epochs=null", "schedule.iterations=4"])]  # fmt: skip
 #: Where the ground keeps what the user's cache folder keeps.
 CACHE = {"RESIDUAL_CACHE": "cache", "HOME": "home"}
 #: How the names of files end of which a folder has many that are alike.
@@ -60,6 +64,7 @@ def lay(ground: Path, zygote: Zygote) -> Path:
                           *set_options(["data.validation=0.3",
                           *(s for s in IN_FOLDERS if "model" not in s)])],
         "runs/located": LOCATED,
+        "runs/refined": REFINED,
         "runs/detector": ["detect", "train", "voc-finetune", "--data-dir", "voc", *set_options(WITH_BOXES)],
     }  # fmt: skip
     for out, words in runs.items():

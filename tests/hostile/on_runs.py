@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attacks import Figures
 from conftest import assert_same_run, results_of, set_options
-from ground import CACHE, IN_MEMORY, LOCATED, WITH_BOXES
+from ground import CACHE, IN_MEMORY, LOCATED, REFINED, WITH_BOXES
 from zygote import MOST, Case, Outcome, Zygote
 
 #: What a command ends with where the disk is full: a sentence, or well, as a cache can be done without.
@@ -20,9 +20,10 @@ KINDS = {
     "classification": ["train", *IN_MEMORY],
     "detection": ["detect", "train", "voc-finetune", "--data-dir", "voc", *set_options(WITH_BOXES)],
     "localization": LOCATED,
+    "R-CNN": REFINED,
 }
 #: What of the ground runs are made of.
-GROUND = ("voc", "located", "classifier")
+GROUND = ("voc", "located", "classifier", "runs")
 
 
 class Killed:
