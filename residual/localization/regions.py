@@ -92,8 +92,8 @@ def whole_pixels(boxes: Tensor, width: int, height: int) -> Tensor:
 class RegionBatches(BoxBatches):
     """The training batches of regions, warped to squares of one size.
 
-    An epoch is one region of each image. A quarter of a mini-batch are objects, as in R-CNN [8]: regions that
-    overlap one by a half at least; an image that has none of the kind gives one of the other. What it gives
+    An epoch is one region of each image. A quarter of the regions are objects, as in R-CNN [8]: they overlap
+    one by a half at least; an image that has none of the kind gives one of the other. What it gives
     is a ``TrainingImage`` of the region alone: if it is an object, with the whole box of that which it
     overlaps most, wherever that ends.
 
@@ -125,7 +125,7 @@ class RegionBatches(BoxBatches):
         self.side = side
 
     def _readers(self, random: torch.Generator) -> list[ReadFunction]:
-        objects = torch.randperm(self.batch, generator=random) < round(self.batch * ROI_POSITIVE_FRACTION)
+        objects = torch.rand(self.batch, generator=random) < ROI_POSITIVE_FRACTION
         chosen = torch.rand(self.batch, generator=random)
         return [
             partial(self._read_region, is_object, part)

@@ -1,12 +1,15 @@
 """What a run of a localizer has of its own; that of a second stage has more (rcnn.py)."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data.box_batches import BoxBatches, CropBatches
+from ..data.boxes import BoxDataset
 from ..data.crops import ScaleCrop
 from ..data.located import load_located
 from ..detection.average_precision import Detections
@@ -43,7 +46,7 @@ from ..models.weights import load_weights
 from ..randomness import Stream, mix
 from ..recipes import LocalizationRecipe
 from ..recipes.schema import Schedule
-from ..terminal import say
+from ..terminal import progress, say
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import localizer_findings
@@ -156,9 +159,11 @@ class LocalizationTask(Task):
         view = View(data.size, dense)
         if self.world.is_main:
             print(f"{self.recipe.name}: testing on {len(dataset):,} images, {view}", file=sys.stderr)
-        found = locate_images(
-            fold_batchnorm(self.localizer), dataset, asked, view, self.world, damaged=data.damaged
-        )
+        with self.showing("images", dataset) as show:
+            model = fold_batchnorm(self.localizer)
+            found = locate_images(
+                model, dataset, asked, view, self.world, damaged=data.damaged, progress=show
+            )
         self._skipped |= found.unusable
         if dense and labels is None:
             #: For the page.
@@ -173,6 +178,14 @@ class LocalizationTask(Task):
             "images": len(errors.right),
             "images_per_second": found.images_per_second,
         }
+
+    @contextmanager
+    def showing(self, what: str, dataset: BoxDataset) -> Iterator[Callable[[int], None]]:
+        """Give what shows how many images of a dataset this rank has done, and the time left."""
+        with progress(silent=not self.world.is_main) as bar:
+            task, count = bar.add_task(what, total=len(dataset)), len(dataset)
+            # The other ranks are about as far.
+            yield lambda done: bar.update(task, completed=min(done * self.world.size, count))
 
     def results(self, run: Run) -> dict[str, Any]:
         dataset = self.test.boxes

@@ -15,7 +15,6 @@ from ..models.inference import fold_batchnorm
 from ..randomness import Stream, mix
 from ..recipes.localization import Localizer
 from ..recipes.schema import settings_of
-from ..terminal import progress
 from ..training.folder import RunFolder
 from .localization import LocalizationTask
 
@@ -88,17 +87,10 @@ class RCNNTask(LocalizationTask):
         view = View(data.size, dense=True)
         if self.world.is_main:
             print(f"{self.recipe.name}: proposals on {len(dataset):,} images, {view}", file=sys.stderr)
-        with progress(silent=not self.world.is_main) as bar:
-            shown = bar.add_task("proposals", total=len(dataset))
+        with self.showing("proposals", dataset) as show:
+            localizer, most = fold_batchnorm(self.localizer.localizer), stage.proposals
             return propose_images(
-                fold_batchnorm(self.localizer.localizer),
-                dataset,
-                view,
-                stage.proposals,
-                self.world,
-                damaged=data.damaged,
-                # The other ranks are about as far.
-                progress=lambda done: bar.update(shown, completed=min(done * self.world.size, len(dataset))),
+                localizer, dataset, view, most, self.world, damaged=data.damaged, progress=show
             )
 
     def _check_fits(self, path: str, config: LocalizerWeightsConfig) -> None:
