@@ -3,6 +3,11 @@
 To Rich a text is markup by default: "[ship]" disappears, "[/x]" is an error, ":cat:" becomes an image of one.
 """
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,6 +20,9 @@ from rich.progress import (
 )
 
 from .errors import printable
+
+#: Seconds between two lines where there is no terminal.
+PLAIN_SECONDS = 60.0
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -29,14 +37,42 @@ def say(*lines: str, stderr: bool = False) -> None:
 
 
 def progress(*, silent: bool = False) -> Progress:
-    """Return what shows on stderr what is being done, how much of it is done, and the time left."""
+    """Return what shows on stderr what is being done, how much of it, and the time left; on a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console(stderr=True), transient=True, disable=silent)
+    there = console(stderr=True)
+    return Progress(*columns, console=there, transient=True, disable=silent or not there.is_terminal)
+
+
+@contextmanager
+def counted(what: str, total: int, *, silent: bool = False) -> Iterator[Callable[[int], None]]:
+    """Give what shows how much of some long work is done, and the time left, on stderr.
+
+    It is called with the number of those that are done: a bar on a terminal, elsewhere a line a minute.
+
+    Args:
+        what: is done.
+        total: how many there are.
+    """
+    bar = progress(silent=silent)
+    task, began = bar.add_task(what, total=total), time.monotonic()
+    told = began
+
+    def show(done: int) -> None:
+        nonlocal told
+        bar.update(task, completed=done)
+        now = time.monotonic()
+        if not silent and not bar.console.is_terminal and now - told >= PLAIN_SECONDS:
+            told = now
+            left = timedelta(seconds=round((now - began) * (total - done) / max(done, 1)))
+            say(f"{what}: {done:,} of {total:,}, {left} left", stderr=True)
+
+    with bar:
+        yield show
 
 
 def download_progress() -> Progress:

@@ -6,6 +6,7 @@ from html import unescape
 import pytest
 from matplotlib.figure import Figure
 
+from residual import terminal
 from residual.analysis.detection_figures import PrecisionCurve, precision_recall
 from residual.analysis.figures import file_content
 from residual.analysis.layer_figures import Named, responses_figure
@@ -43,6 +44,20 @@ def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture
     with bar.console.capture() as capture:
         bar.console.print(bar.get_renderable())
     assert [re.split(r"  +", line)[0] for line in capture.get().splitlines()] == list(NAMES)
+
+
+def test_long_work_is_told_of_in_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with terminal.counted("regions", 2000) as show:
+        show(1)
+    assert capsys.readouterr().err == ""  # not even an empty line
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+    with terminal.counted("regions", 2000) as show:
+        show(2000)
+    with terminal.counted("regions", 2000, silent=True) as show:
+        show(2000)
+    assert capsys.readouterr().err == "regions: 2,000 of 2,000, 0:00:00 left\n"
 
 
 @pytest.mark.parametrize("kind", ["precision", "responses"])

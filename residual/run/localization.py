@@ -46,7 +46,7 @@ from ..models.weights import load_weights
 from ..randomness import Stream, mix
 from ..recipes import LocalizationRecipe
 from ..recipes.schema import Schedule
-from ..terminal import progress, say
+from ..terminal import counted, say
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .findings import localizer_findings
@@ -181,11 +181,11 @@ class LocalizationTask(Task):
 
     @contextmanager
     def showing(self, what: str, dataset: BoxDataset) -> Iterator[Callable[[int], None]]:
-        """Give what shows how many images of a dataset this rank has done, and the time left."""
-        with progress(silent=not self.world.is_main) as bar:
-            task, count = bar.add_task(what, total=len(dataset)), len(dataset)
+        """Give what shows how many images of a dataset are done, called with the number of this rank's."""
+        count = len(dataset)
+        with counted(f"{self.recipe.name}: {what}", count, silent=not self.world.is_main) as show:
             # The other ranks are about as far.
-            yield lambda done: bar.update(task, completed=min(done * self.world.size, count))
+            yield lambda done: show(min(done * self.world.size, count))
 
     def results(self, run: Run) -> dict[str, Any]:
         dataset = self.test.boxes
