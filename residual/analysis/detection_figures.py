@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from ..data.masks import Mask, masks_as_pixels
 from .figures import INK, PALETTE, STYLE, add_legend, style_axes
 
 #: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
@@ -68,13 +69,13 @@ class BoxDrawing:
         box: x1, y1, x2, y2 in pixels.
         colour: as "#rrggbb".
         caption: what stands at it, or "".
-        mask: which pixels lie under the colour as well, bool (H, W).
+        mask: which pixels lie under the colour as well.
     """
 
     box: Sequence[float]
     colour: str
     caption: str
-    mask: torch.Tensor | None = None
+    mask: Mask | None = None
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
@@ -92,7 +93,8 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
     pixels = pil_to_tensor(image)
     for one in boxes:
         if one.mask is not None:
-            pixels = draw_segmentation_masks(pixels, one.mask, alpha=COVER, colors=one.colour)
+            inside = masks_as_pixels([one.mask], one.mask.size)[0].bool()
+            pixels = draw_segmentation_masks(pixels, inside, alpha=COVER, colors=one.colour)
     drawn = draw_bounding_boxes(pixels, corners, colors=[one.colour for one in boxes], width=width)
     canvas = to_pil_image(drawn)
     draw = ImageDraw.Draw(canvas)

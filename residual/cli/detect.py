@@ -256,6 +256,8 @@ def predict(
     images = find_images(named)
     drawings = Drawings(images, out, sheet)
     targets = drawn_files(images, masks, "--masks") if masks else {}
+    if masks and out and masks.resolve() == out.resolve():
+        raise InputError(f"--out and --masks both name {out}; give each a folder of its own")
     detector = asked.load([weights])
     if masks and not detector.gives_masks:
         raise InputError(
@@ -275,7 +277,7 @@ def predict(
             with written_whole(targets[image]) as temporary:
                 Image.fromarray(as_instances(found.masks, size)).save(temporary, "PNG")
         if drawings.wanted:
-            shapes = found.pixels(size).bool() if found.masks else [None] * len(objects)
+            shapes = found.masks or [None] * len(objects)
             boxes = [
                 BoxDrawing(box, PALETTE[label % len(PALETTE)], f"{item['class']} {item['score']:.2f}", shape)
                 for box, label, item, shape in zip(

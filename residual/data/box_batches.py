@@ -1,13 +1,13 @@
 """Images with boxes as training batches, decoded ahead by threads; and in order, for testing."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from ..device import send
 from ..errors import InputError
@@ -15,7 +15,7 @@ from ..randomness import Stream, generator, mix
 from .boxes import AnnotatedImage, BoxDataset
 from .crops import Crop
 from .images import CropFunction, DamagedImage, decode, decode_part, fatal
-from .masks import masks_as_pixels
+from .masks import crop_of
 from .order import OrderedBatches
 from .threads import Prefetch, in_threads
 
@@ -34,6 +34,29 @@ class Sizes(Protocol):
 
 
 @dataclass(frozen=True)
+class ObjectMasks:
+    """The masks of an image's M objects: what is around each, at a scale of their own.
+
+    Attributes:
+        shares: how much of each place is the object's, from 0 to 255: uint8, one object's rows after the
+            other's, then a zero.
+        starts: where in them an object's begin, int64 (M,).
+        sizes: their height and width, int64 (M, 2), zeros for an object without a mask.
+        corners: the left and the top of each, in places of the image, float32 (M, 2).
+        scale: places for a pixel of the network's input, across and down, float32 (2,).
+    """
+
+    shares: Tensor
+    starts: Tensor
+    sizes: Tensor
+    corners: Tensor
+    scale: Tensor
+
+    def to(self, device: torch.device) -> "ObjectMasks":
+        return ObjectMasks(*(send(getattr(self, each.name), device) for each in fields(self)))
+
+
+@dataclass(frozen=True)
 class TrainingImage:
     """An image as the network sees it, and what is on it.
 
@@ -44,9 +67,7 @@ class TrainingImage:
         crowds: regions that are neither object nor background, float32 (C, 4).
         seed: of random choices among its regions: a function of the iteration and the place in the batch.
         whole: labels of the whole image's objects, int64 (M',), where the image is a part of it.
-        masks: of the objects, uint8 (M, h, w), at a scale of their own, no larger than annotated: how much of
-            each place is the object's, from 0 to 255. Without content where no object has one.
-        masked: which objects have one: bool (M,).
+        masks: of the objects; None where none has one.
     """
 
     image: Tensor
@@ -55,8 +76,7 @@ class TrainingImage:
     crowds: Tensor
     seed: int
     whole: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    masks: Tensor = field(default_factory=lambda: torch.empty(0, 0, 0, dtype=torch.uint8))
-    masked: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    masks: "ObjectMasks | None" = None
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -71,8 +91,7 @@ class TrainingImage:
             labels=send(self.labels, device),
             crowds=send(self.crowds, device),
             whole=send(self.whole, device),
-            masks=send(self.masks, device),
-            masked=send(self.masked, device),
+            masks=self.masks and self.masks.to(device),
         )
 
 
@@ -230,7 +249,7 @@ def load(annotated: AnnotatedImage, part: CropFunction, flipped: bool, seed: int
     # Regions of many objects, what is not judged, and objects of which hardly anything is left.
     neither = annotated.crowd | annotated.is_unjudged(annotated.labels) | (annotated.wanted & ~wanted)
     labels = annotated.labels
-    masks, masked = _masks(annotated, wanted, (height, width), flipped)
+    masks = _masks(annotated, wanted, (height, width), flipped)
     return TrainingImage(
         pixels.contiguous(),
         boxes[wanted],
@@ -239,31 +258,39 @@ def load(annotated: AnnotatedImage, part: CropFunction, flipped: bool, seed: int
         seed,
         labels,
         masks,
-        masked,
     )
 
 
 def _masks(
-    annotated: AnnotatedImage, wanted: Tensor, most: tuple[int, int], flipped: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the masks of an image's wanted objects, and which of them have one; see ``TrainingImage``.
+    annotated: AnnotatedImage, wanted: Tensor, size: tuple[int, int], flipped: bool
+) -> ObjectMasks | None:
+    """Return the masks of an image's wanted objects, None where none has one.
 
     Args:
         wanted: bool (M,).
-        most: height and width that they have at most.
+        size: height and width of the network's input; places are no smaller than its pixels need.
     """
-    width, height = annotated.size
-    size = min(height, most[0]), min(width, most[1])
     found = [mask for mask, use in zip(annotated.masks, wanted.tolist(), strict=False) if use]
-    masked = torch.tensor([mask is not None for mask in found], dtype=torch.bool)
-    if not masked.any():
-        return torch.empty(0, 0, 0, dtype=torch.uint8), torch.zeros(int(wanted.sum()), dtype=torch.bool)
-    masks = torch.zeros(len(found), *size, dtype=torch.uint8)
-    for place, mask in enumerate(found):
-        # One after the other: all at their full size may be gigabytes.
-        if mask is not None:
-            masks[place] = resize(255 * masks_as_pixels([mask], (height, width)), size, antialias=True)[0]
-    return masks.flip(2) if flipped else masks, masked
+    if not any(found):
+        return None
+    width, height = annotated.size
+    step = max(1, min(height // size[0], width // size[1]))
+    crops, sizes, corners = [], [], []
+    for mask in found:
+        shares, top, left = crop_of(mask, step) if mask else (np.zeros((0, 0), np.uint8), 0, 0)
+        if flipped:
+            shares = shares[:, ::-1]
+        crops.append(torch.from_numpy(shares.copy()).flatten())
+        sizes.append(shares.shape)
+        corners.append((width / step - left - shares.shape[1] if flipped else left, top))
+    lengths = torch.tensor([len(crop) for crop in crops])
+    return ObjectMasks(
+        torch.cat([*crops, torch.zeros(1, dtype=torch.uint8)]),
+        lengths.cumsum(0) - lengths,
+        torch.tensor(sizes),
+        torch.tensor(corners, dtype=torch.float32),
+        torch.tensor([width / size[1] / step, height / size[0] / step]),
+    )
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:

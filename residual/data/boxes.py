@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
-from .masks import Mask, Outline, as_mask, turned_mask
+from .masks import Mask, Outline, as_mask, fits, turned_mask
 
 #: A class with at most this part of another's objects, and a name this like its name, may be misspelt.
 FEW, ALIKE = 0.05, 0.8
@@ -103,8 +103,12 @@ class BoxDataset:
 
     @property
     def has_masks(self) -> bool:
-        """Whether any object has a mask."""
-        return any(annotated.masks for annotated in self.images)
+        """Whether any object that is to be learned and found has a mask."""
+        return any(
+            mask and wanted
+            for annotated in self.images
+            for mask, wanted in zip(annotated.masks, annotated.wanted.tolist(), strict=False)
+        )
 
     def content(self) -> str:
         """Return the identity of the images, and of what is known to be on them."""
@@ -290,6 +294,9 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
             continue
         shown = upright_size(stored, orientation)
         size = record.size or shown
+        if size not in (stored, shown):
+            # It will be left out when it is read; masks of such a size may be of any.
+            record = replace(record, objects=tuple(replace(item, shape=None) for item in record.objects))
         if orientation != 1 and record.objects and size in (stored, shown):
             told = record.size is not None and stored != shown
             frame = ("stored" if size == stored else "shown") if told else "either"
@@ -388,10 +395,13 @@ def _mask(item: Annotation, size: tuple[int, int], where: str, notes: list[str])
     if item.shape is None:
         return None
     try:
-        return as_mask(item.shape, *size)
+        found = as_mask(item.shape, *size)
+        if not (item.crowd or fits(found, item.corners)):
+            raise ValueError("it does not lie in the object's box")
     except ValueError as error:
         notes.append(f"{where}: the mask of a {item.name}: {error}; its box alone is used")
         return None
+    return found
 
 
 def _turned_mask(

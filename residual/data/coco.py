@@ -200,7 +200,8 @@ def _outline(item: dict[str, Any]) -> Outline | None:
         TypeError, ValueError, OverflowError: where it is none that is known.
     """
     found = item.get("segmentation")
-    if found is None:
+    # Programs that write boxes alone leave the list empty.
+    if found is None or found == []:
         return None
     if isinstance(found, dict):
         height, width = found.get("size", ())

@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from ..errors import needs
 from .images import decode_numbers, turned_pixels
 
-#: In an image of instances: the pixels between objects, which are neither object nor background.
+#: In an image of instances of 8 bits: the pixels between objects, which are none's.
 VOID = 255
+#: Pixels of an image, and steps along a polygon's edges, beyond which pycocotools' numbers or the memory end.
+MOST_PIXELS, MOST_STEPS = 1 << 29, 1 << 22
+#: So much of the box around a mask lies in its object's box at least; else it is another one's.
+FITS = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,14 @@ class Outline:
     runs: tuple[int, ...] | str = ()
 
 
-def check_masks() -> None:
-    """Raise an InputError where pycocotools is not installed."""
+def check_pycocotools(what: str) -> None:
+    """Raise an InputError where pycocotools is not installed: better before hours of work than after.
+
+    Args:
+        what: needs it, as "COCO AP".
+    """
     if importlib.util.find_spec("pycocotools") is None:
-        raise needs("masks", "pycocotools", "detection")
+        raise needs(what, "pycocotools", "detection")
 
 
 def as_mask(shape: Outline | Mask, width: int, height: int) -> Mask:
@@ -75,6 +84,8 @@ def as_mask(shape: Outline | Mask, width: int, height: int) -> Mask:
     """
     from pycocotools import mask
 
+    if width * height >= MOST_PIXELS:
+        raise ValueError(f"an image of {width} x {height} pixels is too large for masks")
     if isinstance(shape, Mask):
         found = shape
         if shape.size != (height, width):
@@ -104,8 +115,7 @@ def turned_mask(shape: Mask, orientation: int) -> Mask:
     Args:
         orientation: the image's EXIF orientation.
     """
-    pixels = turned_pixels(masks_as_pixels([shape], shape.size)[0].numpy(), orientation)
-    return encode(torch.from_numpy(pixels.copy())[None])[0]
+    return encode(turned_pixels(masks_as_pixels([shape], shape.size)[0].numpy(), orientation))
 
 
 def masks_as_pixels(masks: Sequence[Mask], size: tuple[int, int]) -> Tensor:
@@ -122,13 +132,56 @@ def masks_as_pixels(masks: Sequence[Mask], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(mask.decode([one.rle for one in masks]).T).transpose(1, 2)
 
 
-def encode(pixels: Tensor) -> list[Mask]:
-    """Return masks of pixels, bool or uint8 (M, H, W)."""
+def encode(
+    pixels: NDArray[np.generic], top: int = 0, left: int = 0, size: tuple[int, int] | None = None
+) -> Mask:
+    """Return the mask of some pixels, (h, w), what is not 0 is the object's.
+
+    Args:
+        top, left: where on the image they are; nothing else is the object's.
+        size: height and width of the image, None for their own.
+    """
     from pycocotools import mask
 
-    # (H, W, M), column after column in memory.
-    columns = pixels.to(torch.uint8).transpose(1, 2).contiguous().numpy().T
-    return [_mask(one) for one in mask.encode(columns)] if len(pixels) else []
+    height, width = size or pixels.shape
+    inside = np.pad((pixels != 0).astype(np.int8).T, ((0, 0), (1, 1)))
+    steps = np.diff(inside, axis=1)
+    # Columns and rows, in the order of the run lengths.
+    begins, ends = (
+        (left + columns) * height + top + rows
+        for columns, rows in (np.nonzero(steps == 1), np.nonzero(steps == -1))
+    )
+    # What ends at the bottom of a column may go on at the top of the next.
+    apart = begins[1:] != ends[:-1]
+    edges = np.stack(
+        [begins[np.r_[True, apart][: len(begins)]], ends[np.r_[apart, True][: len(ends)]]], axis=1
+    )
+    runs = np.diff(edges.ravel(), prepend=0, append=height * width).tolist()
+    if not runs[-1]:
+        runs.pop()
+    return _mask(mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
+
+
+def crop_of(shape: Mask, step: int = 1) -> tuple[NDArray[np.uint8], int, int]:
+    """Return how much of each place is a mask's, from 0 to 255, around it, (h, w), and its top and left.
+
+    Around it is a margin of zeros.
+
+    Args:
+        step: pixels of a place in each direction; the first place begins at the image's corner.
+    """
+    from pycocotools import mask
+
+    x1, y1, x2, y2 = (int(edge) for edge in box_around(shape))
+    top, left, bottom, right = y1 // step, x1 // step, -(-y2 // step), -(-x2 // step)
+    pixels = mask.decode(shape.rle)[top * step : bottom * step, left * step : right * step]
+    over = [
+        (0, length * step - there)
+        for length, there in zip((bottom - top, right - left), pixels.shape, strict=True)
+    ]
+    parts = np.pad(pixels, over).reshape(bottom - top, step, right - left, step)
+    shares = (255 * parts.mean(axis=(1, 3))).round().astype(np.uint8) if step > 1 else 255 * parts[:, 0, :, 0]
+    return np.pad(shares, 1), top - 1, left - 1
 
 
 def box_mask(corners: Sequence[float], size: tuple[int, int]) -> Mask:
@@ -154,30 +207,48 @@ def area(shape: Mask) -> int:
     return int(mask.area(shape.rle))
 
 
-def read_instances(file: Path) -> dict[int, Mask]:
-    """Return the masks of an image of instances, whose pixels are objects' numbers, by these numbers.
+def read_instances(file: Path, places: Sequence[int]) -> tuple[dict[int, Mask], list[int]]:
+    """Return masks out of an image of instances, whose pixels are objects' numbers, by these numbers.
 
-    0 is the background, and what is 255 is neither.
+    0 is the background, and what is 255 in an image of 8 bits is no object's.
+
+    Args:
+        places: numbers of the objects that there are.
+
+    Returns:
+        The masks, and other numbers that pixels have.
 
     Raises:
         DamagedImage: when it cannot be read, or its pixels are colours.
     """
     numbers = decode_numbers(file)
-    found = [int(number) for number in np.unique(numbers) if number not in (0, VOID)]
-    # One after the other: of a large image with many objects all together would fill the memory.
-    return {number: encode(torch.from_numpy(numbers == number)[None])[0] for number in found}
+    there = set(np.unique(numbers).tolist()) - {0} - ({VOID} if numbers.dtype == np.uint8 else set())
+    known = np.where(np.isin(numbers, list(places)), numbers, 0).astype(np.int32)
+    found = {}
+    for number, part in enumerate(find_objects(known), start=1):
+        if number in there and part is not None:
+            rows, columns = part
+            inside = known[part] == number
+            found[number] = encode(inside, rows.start, columns.start, numbers.shape)
+    return found, sorted(there - found.keys())
 
 
 def as_instances(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.generic]:
     """Return an image of instances, (H, W): where several masks are, the first counts.
 
-    The first mask's number is 1. They have 8 bits, 16 where there are more than 254 masks; none is 255.
+    The first mask's number is 1. Numbers have 8 bits, or 16 where there are more than 254 masks.
     """
-    kind = np.uint8 if len(masks) < VOID else np.uint16
-    numbers = np.zeros(size, kind)
+    numbers = np.zeros(size, np.uint8 if len(masks) < VOID else np.uint16)
     for number, one in reversed(list(enumerate(masks, start=1))):
-        numbers[masks_as_pixels([one], size)[0].numpy() > 0] = number + (number >= VOID)
+        numbers[masks_as_pixels([one], size)[0].numpy() > 0] = number
     return numbers
+
+
+def fits(shape: Mask, corners: Sequence[float]) -> bool:
+    """Whether a mask lies in a box x1, y1, x2, y2 for the most part."""
+    x1, y1, x2, y2 = box_around(shape)
+    wide, high = min(x2, corners[2]) - max(x1, corners[0]), min(y2, corners[3]) - max(y1, corners[1])
+    return max(0.0, wide) * max(0.0, high) >= FITS * (x2 - x1) * (y2 - y1)
 
 
 def _mask(rle: dict[str, Any]) -> Mask:
@@ -195,6 +266,9 @@ def _check_polygons(polygons: Sequence[Sequence[float]], width: int, height: int
         for values, side in ((part[::2], width), (part[1::2], height)):
             if not all(math.isfinite(value) and -side <= value <= 2 * side for value in values):
                 raise ValueError(f"one of its polygons is far outside the image of {width} x {height}")
+    edges = (np.abs(np.diff(np.reshape(part, (-1, 2)), axis=0, append=[part[:2]])) for part in polygons)
+    if sum(float(edge.max(axis=1).sum()) for edge in edges) > MOST_STEPS:
+        raise ValueError("its polygons are far longer than an outline")
 
 
 def _uncompressed(text: str) -> list[int]:

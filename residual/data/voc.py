@@ -20,14 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import torch
-from torchvision.ops import box_iou
-
 from ..errors import InputError
 from ..files import read_content, read_text
 from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, turned
 from .images import SUFFIXES, DamagedImage
-from .masks import box_around, read_instances
+from .masks import read_instances
 from .named_files import NamedFiles, last_part
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -35,8 +32,6 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROTATED = ("cx", "cy", "w", "h", "angle")
 #: What stands behind a name in the list of a class: whether the image shows it, hardly shows it, or not.
 SHOWN = ("1", "0", "-1")
-#: A mask's own box overlaps its object's at least so much; else it is another one's.
-FITS = 0.5
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
@@ -162,29 +157,14 @@ def _with_masks(
         where: the objects' annotation.
     """
     try:
-        masks = read_instances(file)
+        masks, extra = read_instances(file, [item.place for item in objects])
     except DamagedImage as error:
-        notes.append(f"{error}; of its objects the boxes alone are used")
+        notes.append(f"{error}; of each of its objects the box alone is used")
         return tuple(objects)
-    if extra := sorted(masks.keys() - {item.place for item in objects}):
+    if extra:
         numbers = ", ".join(map(str, extra[:5])) + (", ..." if len(extra) > 5 else "")
         notes.append(f"{file} has pixels of {numbers}, and {where} has no object there; they are left out")
-    found = []
-    for item in objects:
-        mask = masks.get(item.place)
-        if mask is not None and _overlap(box_around(mask), item.corners) < FITS:
-            notes.append(
-                f"{file}: the pixels of {item.place} do not fill the box of the {item.name} that is object "
-                f"{item.place} of {where}; its box alone is used"
-            )
-            mask = None
-        found.append(replace(item, shape=mask))
-    return tuple(found)
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    """Return the intersection of two boxes over their union."""
-    return float(box_iou(torch.tensor([a]), torch.tensor([b])))
+    return tuple(replace(item, shape=masks.get(item.place)) for item in objects)
 
 
 def _name(line: str, images: NamedFiles) -> str:

@@ -5,7 +5,6 @@ pixels, continuous coordinates (data/boxes.py).
 """
 
 import contextlib
-import importlib.util
 import io
 import math
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ..data.boxes import AnnotatedImage, BoxDataset
-from ..data.masks import Mask, box_mask, masks_as_pixels
-from ..errors import needs
+from ..data.masks import Mask, area, box_mask, check_pycocotools, masks_as_pixels
 from ..recipes.detection import APRule
 
 #: Intersection over union from which on a detection is of an object.
@@ -243,17 +241,11 @@ def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> np.ndarray:
     return torch.cat([torch.empty(0, dtype=dtype), *parts]).numpy()
 
 
-def check_pycocotools() -> None:
-    """Raise an InputError where pycocotools is not installed: better before hours of testing than after."""
-    if importlib.util.find_spec("pycocotools") is None:
-        raise needs("COCO AP", "pycocotools", "detection")
-
-
 def coco_ap(dataset: BoxDataset, found: Sequence[Detections], masks: bool = False) -> dict[str, Any]:
     """Return COCO's average precision of boxes or masks, computed by pycocotools.
 
     Difficult objects of VOC count as crowds: nobody has to find them. So do, of masks, the boxes of objects
-    that have none.
+    that have none. Objects are as large as COCO says; of other layouts' masks, as many pixels.
 
     Args:
         masks: of masks, which the detections then have.
@@ -266,36 +258,37 @@ def coco_ap(dataset: BoxDataset, found: Sequence[Detections], masks: bool = Fals
     Raises:
         InputError: when pycocotools is not installed.
     """
-    check_pycocotools()
+    check_pycocotools("COCO AP")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    boxes = [
-        {
-            "image_id": number,
-            "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": area,
-            "iscrowd": int(not wanted or (masks and mask is None)),
-        }
-        | ({"segmentation": (mask or _of_box((x1, y1, x2, y2), annotated)).rle} if masks else {})
-        for number, annotated in enumerate(dataset.images)
-        for (x1, y1, x2, y2), label, area, wanted, mask in zip(
+    objects = []
+    for number, (annotated, detections) in enumerate(zip(dataset.images, found, strict=True)):
+        for (x1, y1, x2, y2), label, size, wanted, mask in zip(
             annotated.boxes.tolist(),
             annotated.labels.tolist(),
             annotated.areas.tolist(),
             annotated.wanted.tolist(),
             annotated.masks or [None] * len(annotated.labels),
             strict=True,
-        )
-    ]
+        ):
+            own = {"image_id": number, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            if masks and mask is None:
+                # Where nothing is found there is nothing to leave uncounted; such an image may have any size.
+                if not len(detections):
+                    continue
+                wanted, mask = False, box_mask((x1, y1, x2, y2), annotated.size[::-1])
+            elif masks and mask and dataset.layout != "coco":
+                size = area(mask)
+            own |= {"area": size, "iscrowd": int(not wanted)}
+            objects.append(own | ({"segmentation": mask.rle} if masks and mask else {}))
     truth = COCO()
     truth.dataset = {
         "images": [
             {"id": number, "width": annotated.size[0], "height": annotated.size[1]}
             for number, annotated in enumerate(dataset.images)
         ],
-        "annotations": [{"id": number} | box for number, box in enumerate(boxes, start=1)],
+        "annotations": [{"id": number} | own for number, own in enumerate(objects, start=1)],
         "categories": [{"id": k + 1, "name": name} for k, name in enumerate(dataset.classes)],
     }
     results = [
@@ -328,11 +321,6 @@ def coco_ap(dataset: BoxDataset, found: Sequence[Detections], masks: bool = Fals
         for number, name in enumerate(dataset.classes)
     }
     return summary
-
-
-def _of_box(corners: tuple[float, float, float, float], annotated: AnnotatedImage) -> Mask:
-    width, height = annotated.size
-    return box_mask(corners, (height, width))
 
 
 def as_coco(detections: Detections) -> list[tuple[list[float], float, int, Mask | None]]:

@@ -40,7 +40,7 @@ def load_boxes(
     if data.layout == "imagenet-det":
         found = load_imagenet_det(folder, splits, classes, boxes=boxes)
     else:
-        found = READERS[data.layout](folder, splits, classes, boxes=boxes, masks=masks and boxes)
+        found = READERS[data.layout](folder, splits, classes, boxes=boxes, masks=masks)
     # Every backbone for such images has a stride of 16.
     size = functools.partial(input_size, shorter=data.shorter_side, longer=data.longer_side, stride=16)
     kept, notes = [], list(found.notes)

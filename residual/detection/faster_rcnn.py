@@ -362,12 +362,10 @@ class FasterRCNN(nn.Module):
             labels, objects = part.labels[:most], part.objects[:most]
             counted = torch.zeros_like(labels, dtype=torch.bool)
             targets = torch.zeros_like(logit[:, 0], dtype=torch.bool)
-            if len(image.masks):
-                counted = (labels > 0) & image.masked[objects]
-                (height, width), (high, wide) = image.height_width, image.masks.shape[1:]
-                scale = torch.tensor([wide / width, high / height] * 2)
-                boxes = part.regions[:most] * send(scale, part.regions.device)
-                targets = align_masks(image.masks, objects, boxes, logit.shape[-1]) >= 255 * INSIDE
+            if image.masks is not None:
+                counted = (labels > 0) & (image.masks.sizes[objects, 0] > 0)
+                shares = align_masks(image.masks, objects, part.regions[:most], logit.shape[-1])
+                targets = shares >= 255 * INSIDE
             each = mask_loss(logit, (labels - 1).clamp(min=0), targets)
             losses.append(torch.where(counted, each, 0).sum() / counted.sum().clamp(min=1))
         return torch.stack(losses).sum()

@@ -80,6 +80,4 @@ def _pasted(square: Tensor, box: Sequence[float], size: tuple[int, int]) -> Mask
     y, x = torch.meshgrid(*places, indexing="ij")
     grid = torch.stack([x, y], dim=-1)[None]
     inside = F.grid_sample(square[None, None], grid, align_corners=False)[0, 0] > INSIDE
-    pixels = torch.zeros(1, *size, dtype=torch.bool)
-    pixels[0, spans[0], spans[1]] = inside
-    return encode(pixels)[0]
+    return encode(inside.numpy(), spans[0].start, spans[1].start, size)

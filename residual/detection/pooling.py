@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.box_batches import ObjectMasks
+
 #: RoI align looks at so many points of a cell in each direction.
 POINTS = 2
 
@@ -66,22 +68,22 @@ def roi_align(map: Tensor, boxes: Tensor, size: int, stride: int, step: int = 1)
     return _regions(pooled, (len(boxes), n, n), map)
 
 
-def align_masks(masks: Tensor, objects: Tensor, boxes: Tensor, size: int) -> Tensor:
+def align_masks(masks: ObjectMasks, objects: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Return what ``roi_align`` gives of masks, each region's of its own object: float32 (R, size, size).
 
     Args:
-        masks: uint8 (M, h, w).
+        masks: of an image.
         objects: which of them each region is of, int64 (R,).
-        boxes: (R, 4) in the masks' pixels.
+        boxes: (R, 4) in the network's input.
     """
-    height, width = masks.shape[1:]
-    corners = boxes - 0.5
+    corners = boxes * masks.scale.repeat(2) - masks.corners[objects].repeat(1, 2) - 0.5
+    height, width = masks.sizes[objects].clamp(min=1)[:, :, None, None].unbind(dim=1)
     y, down = _points(corners[:, 1], corners[:, 3], height, size, 1)
     x, across = _points(corners[:, 0], corners[:, 2], width, size, 1)
-    own = (objects * height * width)[:, None, None, None, None]
-    places = own + y[:, :, None, :, None] * width + x[:, None, :, None]
+    own = masks.starts[objects][:, None, None, None, None]
+    places = own + y[:, :, None, :, None] * width[..., None, None] + x[:, None, :, None]
     weights = down[:, :, None, :, None] * across[:, None, :, None]
-    return (masks.flatten()[places] * weights).sum(dim=(3, 4))
+    return (masks.shares[places] * weights).sum(dim=(3, 4))
 
 
 def _cells(first: Tensor, last: Tensor, length: int, size: int, step: int) -> tuple[Tensor, Tensor]:
@@ -98,12 +100,12 @@ def _cells(first: Tensor, last: Tensor, length: int, size: int, step: int) -> tu
     return begin.clamp(0, length).long(), end.clamp(0, length).long()
 
 
-def _points(first: Tensor, last: Tensor, length: int, size: int, step: int) -> tuple[Tensor, Tensor]:
+def _points(first: Tensor, last: Tensor, length: int | Tensor, size: int, step: int) -> tuple[Tensor, Tensor]:
     """Return what the cells' points are interpolated from in one direction: positions and weights, (R, n, 4).
 
     Args:
         first, last: edges of the regions on the map (R,), the middle of the first position at 0.
-        length: of the map.
+        length: of the map, or of each region's, (R, 1, 1).
     """
     side = (last - first)[:, None, None] / size
     number = torch.arange(0, size, step, device=first.device)[:, None]
@@ -112,7 +114,7 @@ def _points(first: Tensor, last: Tensor, length: int, size: int, step: int) -> t
     # What lies further out than the neighbour of the last position counts as zero.
     inside = (point >= -1) & (point <= length)
     # Where a head's numbers overflow there are corners that are none, which have no position.
-    point = point.clamp(0, length - 1).nan_to_num(0)
+    point = point.clamp(min=0).clamp(max=length - 1).nan_to_num(0)
     low = point.floor()
     high = (low + 1).clamp(max=length - 1)
     weight = torch.stack([low + 1 - point, point - low], dim=-1) * inside[..., None] / POINTS

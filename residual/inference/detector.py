@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..data.images import ImageLike, as_pixels
-from ..data.masks import check_masks
+from ..data.masks import check_pycocotools
 from ..detection.average_precision import Detections
 from ..detection.faster_rcnn import FasterRCNN
 from ..detection.inference import DetectionOptions, detect
@@ -119,6 +119,6 @@ def load_detector(
                 f"only one of {folder} and {path} gives masks; all of an ensemble's detectors do, or none"
             )
     if stored[0].model.mask_head is not None:
-        check_masks()
+        check_pycocotools("masks")
     members = [fold_batchnorm(one.model).to(where).to(memory_format=torch.channels_last) for one in stored]
     return LoadedDetector(members, stored[0].config, Improvements(refine, tuple(scales)), precision)

@@ -297,7 +297,7 @@ def evaluate_detector(
         InputError: when the data are missing, or of other classes.
     """
     if coco and boxes:
-        check_pycocotools()
+        check_pycocotools("COCO AP")
     recipe = (detector.config.recipe or {}).get("data") or {}
     splits = tuple(splits) or tuple(recipe.get("test") or ())
     if not splits:
@@ -318,7 +318,8 @@ def evaluate_detector(
         raise InputError(
             f"{path} does not know the class {unknown[0]!r}{nearest(unknown[0], detector.classes)}"
         )
-    masks = coco and boxes and detector.gives_masks and data.layout != "imagenet-det"
+    # VOC's lists of images with masks are others: what is tested on hangs on the detector alone.
+    masks = detector.gives_masks and data.layout != "imagenet-det"
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     found = detect_dataset(
         detector.members,
@@ -335,7 +336,7 @@ def evaluate_detector(
         data.ap_rule,
         voc_ap(dataset, detections, data.ap_rule),
         coco_ap(dataset, detections) if coco and boxes else None,
-        coco_ap(dataset, detections, masks=True) if masks and dataset.has_masks else None,
+        coco_ap(dataset, detections, masks=True) if coco and dataset.has_masks else None,
         found.unusable,
         found.images_per_second,
     )

@@ -183,6 +183,11 @@ class DetectionRecipe(TrainingRecipe):
     optimizer: Optimizer = Optimizer(weight_decay=5e-4)
     schedule: Schedule
 
+    @property
+    def may_have_masks(self) -> bool:
+        """Whether a detector can learn masks so."""
+        return self.training == "joint" and self.data.layout != "imagenet-det"
+
     @model_validator(mode="before")
     @classmethod
     def _alternating_has_steps(cls, value: Any) -> Any:
@@ -192,15 +197,16 @@ class DetectionRecipe(TrainingRecipe):
 
     @model_validator(mode="after")
     def _possible(self) -> "DetectionRecipe":
-        if self.detector.masks and self.data.layout == "imagenet-det":
-            raise ValueError("detector.masks: ImageNet DET has no masks; name another data.layout")
+        if self.detector.masks and not self.may_have_masks:
+            raise ValueError(
+                "detector.masks is for joint training, and ImageNet DET has no masks; set training=joint or "
+                "another data.layout"
+            )
         if self.schedule.plateau:
             raise ValueError("schedule.plateau is for classification; give schedule.drops")
         if self.training == "joint":
             if self.steps:
                 raise ValueError("steps are for alternating training; set steps=null")
-        elif self.detector.masks:
-            raise ValueError("detector.masks is for joint training; set training=joint")
         elif self.schedule.warmup:
             raise ValueError("schedule.warmup is for joint training; set schedule.warmup=null")
         elif self.schedule.epochs:

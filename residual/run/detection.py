@@ -9,7 +9,7 @@ import torch
 
 from ..data.box_batches import BoxBatches
 from ..data.boxes import misspelt
-from ..data.masks import check_masks
+from ..data.masks import check_pycocotools
 from ..detection.alternating import AlternatingRCNN
 from ..detection.anchors import advice, anchor_fits, fit_table, objects_of
 from ..detection.average_precision import coco_ap, mean_ap, voc_ap
@@ -62,7 +62,7 @@ class DetectionTask(Task):
         data = recipe.data
         masks = recipe.detector.masks
         if masks:
-            check_masks()
+            check_pycocotools("masks")
         self.train = load_boxes(data_dir, data, data.train, data.classes or None, masks=masks)
         self._check_classes()
         self.test = None
@@ -86,7 +86,8 @@ class DetectionTask(Task):
                 raise InputError(f"data.classes: no object of {splits} is a {name!r}{first}")
         if self.recipe.detector.masks and not self.train.has_masks:
             where = {"voc": "images of instances in SegmentationObject", "coco": "segmentations in the JSON"}
-            fault = next((f"; the first fault: {note}" for note in self.train.notes if "mask" in note), first)
+            told = (note for note in self.train.notes if note.endswith("alone is used"))
+            fault = next((f"; the first fault: {note}" for note in told), first)
             raise InputError(
                 f"no object of {splits} has a mask; add {where[self.recipe.data.layout]}, or leave "
                 f"detector.masks out{fault}"

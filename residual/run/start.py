@@ -67,6 +67,7 @@ def start_from(recipe: R, weights: Path) -> R:
         update={
             "backbone": stored.backbone.model_copy(update={"weights": _lasting(weights)}),
             **{key: getattr(wanted, key) for key in ("freeze", "regions", "train_proposals")},
+            "masks": wanted.masks or (stored.masks and recipe.may_have_masks),
         }
     )
     return cast(R, recipe.model_copy(update={"detector": kept}))

@@ -361,7 +361,8 @@ def test_masks(tmp_path: Path, segmentation: Any) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [
-        ([], "the mask of a dog: it has no polygon; its box alone is used"),
+        ([[]], "the mask of a dog: one of its polygons is not three points at least; its box alone is used"),
+        ([[20, 20, 30, 20, 30, 29]], "the mask of a dog: it does not lie in the object's box"),
         ([[1, 2, 3, 4]], "one of its polygons is not three points at least"),
         (
             [["a", 2, 3, 4, 5, 6]],
@@ -384,6 +385,22 @@ def test_what_is_no_mask_is_noted(tmp_path: Path, segmentation: Any, words: str)
     assert words in note
     assert not data.has_masks
     assert data.images[0].boxes[0].tolist() == [1, 2, 11, 22]
+
+
+def test_an_empty_segmentation_is_none(tmp_path: Path) -> None:
+    """Programs that write boxes alone leave it empty."""
+    folder = coco(tmp_path, lambda c: [item.update(segmentation=[]) for item in c["annotations"]])
+    data = load_coco(folder, ["train"], masks=True)
+    assert (data.notes, data.has_masks) == ((), False)
+
+
+def test_masks_at_a_size_that_the_image_does_not_have_are_not_drawn(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0].update(width=10**5, height=10**5)
+        content["annotations"][0]["segmentation"] = {"size": [10**5, 10**5], "counts": [0, 10**10]}
+
+    data = load_coco(coco(tmp_path, change), ["train"], masks=True)
+    assert not data.has_masks
 
 
 @pytest.mark.parametrize("frame", ["stored", "shown"])

@@ -164,6 +164,14 @@ def test_masks_are_learned_from_a_detector_without_them(
     # What has no masks: another detector, and other images.
     assert "gives no masks" in refused("detect", "predict", learned, image, "--masks", tmp_path / "none")
     assert "an ensemble" in refused("detect", "evaluate", out, learned)
+    same = ("--out", tmp_path / "one", "--masks", tmp_path / "one")
+    assert "give each a folder of its own" in refused("detect", "predict", out, image, *same)
+    # VOC's list of images with masks is what such a detector is tested on, whatever is measured.
+    (data / "ImageSets/Segmentation").mkdir()
+    (data / "ImageSets/Segmentation/test.txt").write_text("test000\ntest001\n")
+    for more in ([], ["--no-boxes"]):
+        assert json.loads(shown("detect", "evaluate", out, "--json", *more).out)["images"] == 2
+    assert json.loads(shown("detect", "evaluate", learned, "--json", "--data-dir", data).out)["images"] == 12
     shutil.rmtree(data / "SegmentationObject")
     said = refused("detect", "train", *arguments, "--masks", "--out", tmp_path / "none")
     assert "no object of train has a mask; add images of instances in SegmentationObject" in said

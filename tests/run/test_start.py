@@ -19,7 +19,12 @@ from conftest import (
 )
 from PIL import Image
 
+from residual.detection.masks import MaskHead
+from residual.detection.weights import read_detector
+from residual.models.statedict import write_state
 from residual.models.weights import load_weights
+from residual.recipes import DetectionRecipe, find, override
+from residual.run import start_from
 
 #: Two iterations of fine-tuning.
 TUNE = ["data.folder.size=32", "data.folder.shorter_side=[36,48]", "batch.size=4", "schedule.iterations=2"]
@@ -235,3 +240,23 @@ def test_another_recipe_goes_on_from_a_runs_weights(
     assert "batch.size: 8 -> 4" in said
     assert goes_on in said
     assert goes_on in refused(*start, "--set", "schedule.learning_rate=0.1")
+
+
+def test_masks_are_what_the_recipe_or_the_weights_have(begun_detector: Path, tmp_path: Path) -> None:
+    """And never more than the recipe can have; the copy's config says that it has a mask head."""
+    masked = shutil.copytree(begun_detector / "weights", tmp_path / "masked")
+    config = json.loads((masked / "config.json").read_text())
+    config["detector"]["masks"] = True
+    (masked / "config.json").write_text(json.dumps(config))
+    model = read_detector(begun_detector).model
+    model.mask_head = MaskHead(model.backbone.width, model.classes)
+    (masked / "model.safetensors").unlink()
+    write_state(model, masked / "model.safetensors")
+    own = find("voc-finetune", DetectionRecipe)
+    with_masks = override(own, ["detector.masks=true"])
+    assert not start_from(own, begun_detector).detector.masks
+    assert start_from(with_masks, begun_detector).detector.masks
+    assert start_from(own, masked).detector.masks
+    for name in ("voc07+12-resnet101-4step", "imagenet-det-resnet101"):
+        recipe = override(find(name, DetectionRecipe), ["detector.global_context=false"])
+        assert not start_from(recipe, masked).detector.masks

@@ -10,12 +10,12 @@ import torch
 from detectors import small_detector, training_image
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
 from torchvision.ops import roi_align as their_align
 
-from residual.data.box_batches import TrainingImage
+from residual.data.box_batches import ObjectMasks, TrainingImage
 from residual.data.boxes import AnnotatedImage, BoxDataset
-from residual.data.masks import as_mask, box_mask, encode, masks_as_pixels
+from residual.data.masks import encode, masks_as_pixels
 from residual.detection.average_precision import Detections, coco_ap
 from residual.detection.faster_rcnn import FasterRCNN
 from residual.detection.inference import DetectionOptions, detect
@@ -28,15 +28,22 @@ from residual.errors import InputError
 HOW = DetectionOptions(40, 60, score_threshold=0.01, max_detections=6)
 
 
+def object_masks(shares: Tensor, *missing: int) -> ObjectMasks:
+    """Masks (M, h, w) of an image of their size, but for some objects that have none."""
+    count, height, width = shares.shape
+    sizes = torch.tensor([[height, width]]).repeat(count, 1)
+    sizes[list(missing)] = 0
+    starts = torch.arange(count) * height * width
+    flat = torch.cat([shares.flatten(), torch.zeros(1, dtype=torch.uint8)])
+    return ObjectMasks(flat, starts, sizes, torch.zeros(count, 2), torch.ones(2))
+
+
 def with_masks(image: TrainingImage, *missing: int) -> TrainingImage:
     """An image whose objects are the left halves of their boxes, but for some that have no mask."""
-    height, width = image.height_width
-    masks = torch.zeros(len(image.boxes), height, width, dtype=torch.uint8)
+    masks = torch.zeros(len(image.boxes), *image.height_width, dtype=torch.uint8)
     for number, (x1, y1, x2, y2) in enumerate(image.boxes.int().tolist()):
-        if number not in missing:
-            masks[number, y1:y2, x1 : (x1 + x2) // 2] = 255
-    masked = torch.tensor([number not in missing for number in range(len(masks))], dtype=torch.bool)
-    return replace(image, masks=masks, masked=masked)
+        masks[number, y1:y2, x1 : (x1 + x2) // 2] = 255
+    return replace(image, masks=object_masks(masks, *missing) if len(masks) else None)
 
 
 def test_masks_under_regions_are_aligned_as_torchvision_does() -> None:
@@ -47,7 +54,8 @@ def test_masks_under_regions_are_aligned_as_torchvision_does() -> None:
     objects = torch.tensor([0, 1, 2, 2, 1, 0, 0])
     regions = torch.cat([objects[:, None].float(), boxes], dim=1)
     theirs = their_align(masks[:, None].float(), regions, 14, 1.0, sampling_ratio=2, aligned=True)[:, 0]
-    torch.testing.assert_close(align_masks(masks, objects, boxes, 14), theirs, rtol=1e-4, atol=1e-2)
+    aligned = align_masks(object_masks(masks), objects, boxes, 14)
+    torch.testing.assert_close(aligned, theirs, rtol=1e-4, atol=1e-2)
 
 
 def test_without_masks_nothing_changes() -> None:
@@ -178,7 +186,6 @@ def test_the_same_weights_give_mask_r_cnns_masks() -> None:
             pooled = model.pool(model.region_maps(maps[number]), found.boxes)
             squares = model.predict_masks([pooled])[torch.arange(len(found)), found.labels].sigmoid()
             torch.testing.assert_close(squares, their["masks"][:, 0], rtol=1e-4, atol=1e-4)
-            assert list(found.masks) == paste(squares, found.boxes, size)
 
 
 def drawn(kind: str, side: int) -> Tensor:
@@ -197,10 +204,15 @@ def drawn(kind: str, side: int) -> Tensor:
 def test_a_learned_square_of_14_pasted_is_the_object_again(kind: str, least: float, side: int) -> None:
     pixels = drawn(kind, side)
     box = torch.tensor([[10.0, 8, 10 + side, 8 + side]])
-    target = align_masks(255 * pixels, torch.tensor([0]), box, 14) >= 127.5
+    target = align_masks(object_masks(255 * pixels), torch.tensor([0]), box, 14) >= 127.5
     (mask,) = paste(target.float(), box, (200, 240))
     again = masks_as_pixels([mask], (200, 240))
     assert float((again & pixels).sum() / (again | pixels).sum()) > least
+    # torchvision's boxes end with a pixel that belongs to them.
+    theirs = (
+        paste_masks_in_image(target[None].float(), box - torch.tensor([0.0, 0, 1, 1]), (200, 240))[0] > 0.5
+    )
+    assert float((again & theirs).sum() / (again | theirs).sum()) > (0.95 if side >= 100 else 0.7)
 
 
 def test_masks_at_the_images_edges_and_of_less_than_a_pixel() -> None:
@@ -255,7 +267,7 @@ def dataset(*masks: Tensor | None) -> BoxDataset:
     boxes = torch.tensor([[0.0, 0, 20, 40], [30, 10, 60, 50]])[: len(masks)]
     none = torch.zeros(len(masks), dtype=torch.bool)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    encoded = tuple(None if mask is None else encode(mask[None])[0] for mask in masks)
+    encoded = tuple(None if mask is None else encode(mask.numpy()) for mask in masks)
     image = AnnotatedImage("1", Path("1.png"), (60, 50), boxes, none.long(), none, none, areas, masks=encoded)
     return BoxDataset("coco", ("val",), ("thing",), (image,), (), (1,))
 
@@ -273,7 +285,7 @@ LEFT, RIGHT = pixels_of(0, 0, 10, 40), pixels_of(30, 10, 60, 30)
 def found_with(*masks: Tensor) -> Detections:
     boxes = torch.tensor([[0.0, 0, 20, 40], [30, 10, 60, 50]])[: len(masks)]
     scores, labels = torch.tensor([0.9, 0.8])[: len(masks)], torch.zeros(len(masks), dtype=torch.int64)
-    return Detections(boxes, scores, labels, tuple(encode(torch.stack(masks))))
+    return Detections(boxes, scores, labels, tuple(encode(mask.numpy()) for mask in masks))
 
 
 def test_precision_of_masks_is_of_their_pixels() -> None:
@@ -293,6 +305,26 @@ def test_objects_without_a_mask_are_neither_asked_for_nor_a_mistake() -> None:
     data = dataset(LEFT, None)
     assert coco_ap(data, [found_with(LEFT, RIGHT)], masks=True)["AP"] == pytest.approx(1)
     assert coco_ap(data, [found_with(LEFT)], masks=True)["AP"] == pytest.approx(1)
+
+
+def test_what_lies_in_a_crowds_mask_is_no_mistake() -> None:
+    data = dataset(LEFT, RIGHT)
+    (image,) = data.images
+    crowd = replace(data, images=(replace(image, crowd=torch.tensor([False, True])),))
+    in_it = found_with(LEFT, pixels_of(32, 12, 40, 20))
+    assert coco_ap(crowd, [in_it], masks=True)["AP"] == pytest.approx(1)
+    assert coco_ap(data, [in_it], masks=True)["AP"] < 0.6
+
+
+def test_an_image_that_says_to_be_larger_than_any_is_measured() -> None:
+    """It cannot be read, so nothing is found there; an object without a mask is not drawn at that size."""
+    data = dataset(LEFT)
+    (image,) = data.images
+    vast = replace(image, id="2", size=(10**9, 10**9), masks=())
+    both = replace(data, images=(image, vast))
+    assert coco_ap(both, [found_with(LEFT), found_with(LEFT)[torch.tensor([False])]], masks=True)[
+        "AP"
+    ] == pytest.approx(1)
 
 
 def test_detections_are_chosen_with_their_masks() -> None:
@@ -319,4 +351,3 @@ def test_masks_in_result_files_are_cocos() -> None:
 def test_the_heads_layers_double_the_side() -> None:
     head = MaskHead(8, 3)
     assert head(torch.zeros(2, 8, 7, 7)).shape == (2, 3, 14, 14)
-    assert as_mask(box_mask((0, 0, 3, 3), (5, 5)), 5, 5).size == (5, 5)

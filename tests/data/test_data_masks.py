@@ -9,7 +9,6 @@ from PIL import Image
 
 from residual.data.images import DamagedImage, turned_pixels
 from residual.data.masks import (
-    VOID,
     Mask,
     Outline,
     area,
@@ -17,7 +16,9 @@ from residual.data.masks import (
     as_mask,
     box_around,
     box_mask,
+    crop_of,
     encode,
+    fits,
     masks_as_pixels,
     read_instances,
     turned_mask,
@@ -58,7 +59,7 @@ def test_run_lengths_are_read_as_numbers_and_compressed() -> None:
             pixels = (torch.rand(3, side + 3, side, generator=generator) < share).to(torch.uint8)
             pixels[:, 1, 0] = 1
             size = side + 3, side
-            masks = encode(pixels)
+            masks = [encode(each.numpy()) for each in pixels]
             assert torch.equal(masks_as_pixels(masks, size), pixels)
             for mask, each in zip(masks, pixels, strict=True):
                 for runs in (mask.as_json()["counts"], tuple(slow_runs(each))):
@@ -85,6 +86,8 @@ def test_run_lengths_are_read_as_numbers_and_compressed() -> None:
         (Outline(size=(30, 40), runs="P" * 50), "are damaged"),
         (Outline(size=(30, 40), runs="5P"), "are cut off"),
         (Mask((40, 30), b"X"), "of an image of 30 x 40, not 40 x 30"),
+        # Far points of a polygon that stays near: its edges together are longer than an image.
+        (Outline((tuple(float(x) for n in range(60_000) for x in (80 * (n % 2), n % 30)),)), "far longer"),
     ],
 )
 def test_what_is_no_mask_says_why(shape: Outline | Mask, words: str) -> None:
@@ -95,7 +98,7 @@ def test_what_is_no_mask_says_why(shape: Outline | Mask, words: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_mask_is_turned_as_its_image_is(orientation: int) -> None:
     pixels = torch.rand(1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) < 0.3
-    turned = turned_mask(encode(pixels)[0], orientation)
+    turned = turned_mask(encode(pixels[0].numpy()), orientation)
     expected = turned_pixels(pixels[0].numpy().astype(np.uint8), orientation)
     assert turned.size == expected.shape
     assert np.array_equal(masks_as_pixels([turned], turned.size)[0].numpy(), expected)
@@ -107,12 +110,51 @@ def test_an_image_of_instances_written_and_read(count: int, tmp_path: Path) -> N
     for number in range(count):
         pixels[number].view(-1)[number] = True
     pixels[2:, 0, 1] = True  # the second one's, which comes first
-    Image.fromarray(as_instances(encode(pixels), (20, 20))).save(tmp_path / "a.png")
-    masks = read_instances(tmp_path / "a.png")
-    assert list(masks) == [number for number in range(1, count + 2) if number != VOID][:count]
+    encoded = [encode(each.numpy()) for each in pixels]
+    Image.fromarray(as_instances(encoded, (20, 20))).save(tmp_path / "a.png")
+    masks, others = read_instances(tmp_path / "a.png", range(1, count + 5))
+    assert (list(masks), others) == (list(range(1, count + 1)), [])
     found = masks_as_pixels(list(masks.values()), (20, 20)).bool()
     pixels[2:, 0, 1] = False
     assert torch.equal(found, pixels)
+    masks, others = read_instances(tmp_path / "a.png", range(2, count + 1))
+    assert (list(masks), others) == (list(range(2, count + 1)), [1][:count])
+
+
+def test_the_line_between_objects_is_no_objects(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 255, 3]], np.uint8)).save(tmp_path / "a.png")
+    masks, others = read_instances(tmp_path / "a.png", [1, 255])
+    assert (list(masks), others) == ([1], [3])
+
+
+def test_a_part_of_an_image_is_encoded_where_it_lies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for top, left, high, wide in ((0, 0, 20, 30), (3, 4, 10, 9), (0, 7, 20, 3), (19, 29, 1, 1), (5, 5, 0, 4)):
+        for share in (0.0, 0.5, 1.0):
+            part = torch.rand(high, wide, generator=generator) < share
+            whole = torch.zeros(20, 30, dtype=torch.bool)
+            whole[top : top + high, left : left + wide] = part
+            mask = encode(part.numpy(), top, left, (20, 30))
+            assert mask == encode(whole.numpy())
+            assert torch.equal(masks_as_pixels([mask], (20, 30))[0].bool(), whole)
+
+
+def test_what_is_around_a_mask_is_cut_out_at_any_scale() -> None:
+    pixels = torch.zeros(50, 61, dtype=torch.uint8)
+    pixels[11:33, 20:61] = torch.rand(22, 41, generator=torch.Generator().manual_seed(0)) < 0.7
+    mask = encode(pixels.numpy())
+    for step in (1, 2, 3):
+        shares, top, left = crop_of(mask, step)
+        padded = torch.nn.functional.pad(pixels, (0, -61 % step, 0, -50 % step))[None, None].float()
+        expected = torch.zeros(60, 70)
+        pooled = (255 * torch.nn.functional.avg_pool2d(padded, step)[0, 0]).round()
+        expected[: pooled.shape[0], : pooled.shape[1]] = pooled
+        rows, columns = shares.shape
+        whole = torch.zeros(60, 70)
+        whole[top : top + rows, left : left + columns] = torch.from_numpy(shares).float()
+        assert torch.equal(whole, expected)
+        assert not shares[[0, -1]].any()
+        assert not shares[:, [0, -1]].any()
 
 
 def test_what_is_no_image_of_instances_says_why(tmp_path: Path) -> None:
@@ -126,4 +168,22 @@ def test_what_is_no_image_of_instances_says_why(tmp_path: Path) -> None:
         ("gone.png", "there is no such file"),
     ):
         with pytest.raises(DamagedImage, match=words):
-            read_instances(tmp_path / name)
+            read_instances(tmp_path / name, [1])
+
+
+def test_images_that_say_to_be_larger_than_any_have_no_masks() -> None:
+    side = 10**6
+    for shape in (
+        Outline(((1.0, 1, 5e5, 5, 9, 9e5),)),
+        Outline(size=(side, side), runs=(4 * 10**9, 4 * 10**9, *[0] * 500, side**2 - 8 * 10**9)),
+    ):
+        with pytest.raises(ValueError, match="1000000 x 1000000 pixels is too large for masks"):
+            as_mask(shape, side, side)
+
+
+def test_a_mask_belongs_to_the_box_that_it_lies_in() -> None:
+    mask = box_mask((10, 10, 20, 30), (50, 60))
+    assert fits(mask, (5, 5, 40, 40))
+    assert fits(mask, (10, 10, 20, 20))
+    assert not fits(mask, (10, 10, 20, 19))
+    assert not fits(mask, (30, 10, 40, 30))
