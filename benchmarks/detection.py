@@ -72,7 +72,7 @@ def quieten(network: nn.Module) -> None:
     """Make each block's branch small: random weights with fixed BN would let the signal overflow."""
     for name, module in network.named_modules():
         if name.endswith("bn3"):
-            nn.init.constant_(module.weight, 0.1)  # type: ignore[arg-type]
+            nn.init.constant_(module.weight, 0.1)
 
 
 def torchvision_detector(variant: str) -> nn.Module:
@@ -194,9 +194,9 @@ def their_training(side: str, variant: str, device: torch.device, count: int) ->
         with autocast(device, side):
             losses = sum(model([image.to(device) / 255 for image in images], targets).values())
         optimizer.zero_grad()
-        losses.backward()  # type: ignore[union-attr]
+        losses.backward()
         optimizer.step()
-        return float(losses.detach())  # type: ignore[union-attr]  # what the reference loop shows
+        return float(losses.detach())  # what the reference loop shows
 
     return work
 
@@ -208,7 +208,7 @@ def our_training(side: str, variant: str, device: torch.device, count: int) -> C
 
     model = our_detector(variant).train().to(device).to(memory_format=torch.channels_last)
     optimizer = SGD(model, momentum=0.9, weight_decay=5e-4, form="pytorch")
-    meter = LossMeter(device)
+    meter = LossMeter(device, model.losses)
     images, boxes, labels = random_images(count, 1)
     none = torch.empty(0, 4)
     loaded = [

@@ -24,13 +24,9 @@ def rows_of(out: Path, study: Path) -> Iterator[Row]:
     """
     tests = out / "tests.txt"
     last = tests.read_text(encoding="utf-8").strip().splitlines()[-1:] if tests.is_file() else []
-    yield (
-        "tests marked gpu",
-        *(last or ["not run"]),
-        "all pass",
-        _verdict("failed" not in last[0] if last else None),
-    )
-    for name in ("train", "testing", "detection"):
+    passed = _verdict("failed" not in last[0] if last else None)
+    yield "tests marked gpu", last[0] if last else "not run", "all pass", passed
+    for name in ("train", "combo", "testing", "detection"):
         file = out / f"{name}.json"
         if not file.is_file():
             yield f"benchmark {name}", "not run", "", ""

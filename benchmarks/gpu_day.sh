@@ -2,7 +2,7 @@
 # All that is to be measured on a GPU, in four parts of at most nine minutes each.
 #
 #   benchmarks/gpu_day.sh 1      tests marked gpu; our loop beside the usual one, with a profile
-#   benchmarks/gpu_day.sh 2      64,000 iterations of ResNet-20, plain-20 and ResNet-56
+#   benchmarks/gpu_day.sh 2      64,000 iterations of ResNet-20, plain-20 and ResNet-56; small kernels joined
 #   benchmarks/gpu_day.sh 3      64,000 iterations of ResNet-110
 #   benchmarks/gpu_day.sh 4      evaluation, detection, figures
 #   benchmarks/gpu_day.sh table  what was reached beside what was wanted; each part ends with it too
@@ -35,12 +35,14 @@ if [ -n "${REHEARSE:-}" ]; then
     RUNS=(--set data.dataset=digits --set data.pad=0 --set data.flip=false --set batch.size=64
         --set schedule.iterations=4 --set evaluate_every=2)
     TRAIN=(--depths 20 --rounds 1 --iterations 1 --workers 0 --sides ours-tf32,usual)
+    COMBO=(--depths 20 --rounds 1 --iterations 1 --workers 0 --sides ours-tf32,ours-combo)
     TESTING=(--images 2 --rounds 1 --model resnet18)
     DETECTION=(--tasks inference --images 1 --passes 1 --rounds 1 --sides torchvision,ours)
 else
     DEVICE=cuda
     RUNS=(--data-dir "$DATA_DIR" --set "precision=$PRECISION")
     TRAIN=(--depths 20,56,110 --rounds 1 --workers "$(nproc)")
+    COMBO=(--depths 20 --rounds 1 --sides ours-tf32,ours-combo)
     TESTING=(--images 500 --rounds 1)
     DETECTION=(--images 4 --passes 30 --rounds 1)
 fi
@@ -82,6 +84,7 @@ case "$1" in
 2)
     reproduce figure6 --depths 20 "${RUNS[@]}" --device "$DEVICE"
     reproduce table6 --depths 56 "${RUNS[@]}" --device "$DEVICE"
+    benchmark combo train_gpu.py "${COMBO[@]}"
     ;;
 3)
     reproduce table6 --depths 110 "${RUNS[@]}" ${REHEARSE:+--set schedule.warmup=null} --device "$DEVICE"

@@ -115,12 +115,13 @@ def our_side(precision: Any) -> Callable[[Tensor], Tensor]:
 @torch.inference_mode()
 def measure(side: str, batch: int, passes: int, file: Path) -> dict[str, Any]:
     """Return the latencies of a side in milliseconds, and its peak of memory; ``file`` is the ONNX file."""
-    function = {
+    sides: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
         "torchvision": torchvision_side,
         "onnxruntime": partial(onnxruntime_side, file),
         "ours": partial(our_side, "float32"),
         "bfloat16": partial(our_side, "bfloat16"),
-    }[side]()
+    }
+    function = sides[side]()
     images = torch.randint(256, (batch, 3, 224, 224), dtype=torch.uint8)
     latencies = []
     for number in range(passes + 2):

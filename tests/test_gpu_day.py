@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, environment
 
 from residual.recipes import find, override
@@ -44,6 +45,7 @@ def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
         ["tests marked gpu", "1 passed, 500 deselected in 9.00s", "all pass", "yes"],
         ["train, ResNet-20: fast (1.2)", "", "", "NO"],
         ["benchmark testing", "not run", "", ""],
+        ["benchmark combo", "not run", "", ""],
         ["ResNet-20, training", "75 s for 64,000 iterations", "60 s", "NO"],
         ["ResNet-20, test error", "8.50 %", "8.75 % (paper)", ""],
         ["ResNet-56, training", "140 s for 64,000 iterations", "150 s", "yes"],
@@ -52,3 +54,23 @@ def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
     ]
     for row in expected:
         assert row in rows
+
+
+@pytest.mark.slow
+def test_all_of_the_day_can_be_rehearsed(tmp_path: Path) -> None:
+    """On a CPU and for a few iterations, as somebody does before renting a machine."""
+    settings = {"REHEARSE": "1", "OUT": str(tmp_path), "PYTHON": sys.executable, "MINUTES": "60"}
+    for part in "1234":
+        done = subprocess.run(
+            ["bash", "benchmarks/gpu_day.sh", part],
+            cwd=ROOT,
+            env=environment() | settings,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        # A step that fails does not keep the others from being measured.
+        assert "gpu_day: ended with" not in done.stderr, done.stderr
+    assert {f"{name}.json" for name in ("train", "combo", "testing", "detection")} <= {
+        path.name for path in tmp_path.iterdir()
+    }
