@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from residual.data.masks import box_mask
 from residual.data.voc import load_voc
 
 CLASSES = ("disc", "square", "triangle")
@@ -54,7 +55,10 @@ def write_devkit(folder: Path) -> Path:
 
 
 def write_coco(folder: Path, devkit: Path) -> Path:
-    """Write the images of a devkit's 2007 in COCO's layout, the splits train2014 and val2014."""
+    """Write the images of a devkit's 2007 in COCO's layout, the splits train2014 and val2014.
+
+    Masks are the boxes, as polygons and as run lengths in turn.
+    """
     (folder / "annotations").mkdir(parents=True)
     for split, part in (("train2014", "2007/trainval"), ("val2014", "2007/test")):
         shapes = load_voc(devkit, [part], CLASSES)
@@ -67,7 +71,10 @@ def write_coco(folder: Path, devkit: Path) -> Path:
             found = zip(annotated.boxes.tolist(), annotated.labels.tolist(), strict=True)
             for (x1, y1, x2, y2), label in found:
                 box = {"image_id": number, "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-                boxes.append({"id": len(boxes), **box})
+                outline = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+                runs = box_mask((x1, y1, x2, y2), (SIDE, SIDE)).as_json()
+                shape = {"segmentation": runs if len(boxes) % 2 else outline}
+                boxes.append({"id": len(boxes), **box, **shape})
         categories = [{"id": k + 1, "name": name} for k, name in enumerate(shapes.classes)]
         content = {"images": images, "annotations": boxes, "categories": categories}
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))

@@ -226,7 +226,7 @@ def predict(
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.5,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Folder for the objects' masks: a PNG an image, its pixels numbers of the lines."),
+        typer.Option(help="Folder for the masks, a PNG an image: the k-th object's pixels are k."),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of lines.")] = False,
     *,

@@ -128,7 +128,7 @@ def _images(ground: Path) -> None:
 
 
 def _boxes(ground: Path) -> None:
-    lists = write_shapes(ground / "voc", train=6, test=3) / "ImageSets" / "Main"
+    lists = write_shapes(ground / "voc", train=6, test=3, masks=True) / "ImageSets" / "Main"
     shutil.copy(lists / "train.txt", lists / "trainval.txt")
     devkit = write_devkit(ground / "devkits")
     coco = write_coco(ground / "coco", devkit)
@@ -312,6 +312,8 @@ def _of_path(function: Callable[..., Any], given: dict[str, Any]) -> Reader | No
     more = {
         p.name: given[p.name]
         for p in parameters
-        if p.name != paths[0] and p.default is p.empty and p.kind is not p.VAR_POSITIONAL
+        # What is read by a switch that is off, as masks are, is read as well.
+        if p.default is p.empty or (p.default is False and p.name in given)
+        if p.name != paths[0] and p.kind is not p.VAR_POSITIONAL
     }
     return lambda path: function(**{paths[0]: path}, **more)

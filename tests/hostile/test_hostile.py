@@ -36,6 +36,8 @@ def every_reader(ground: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
         "name": "cifar10",
         "split": "train",
         "splits": ["train"],
+        "masks": True,
+        "places": [1, 2],
         "crop": lambda width, height: ((0, 0, width, height), (8, 8)),
         "size": 8,
         "side": 9,
