@@ -426,8 +426,8 @@ def best_regions(
 ) -> list[Tensor]:
     """Return the regions that a proposal network makes of each image's anchors, (R, 4), the best first.
 
-    The host waits for the device twice, whatever the number of images: for the number of boxes that are
-    large enough, and for the number that NMS leaves.
+    The host waits for the device twice, for the number of boxes that are large enough and for the number that
+    NMS leaves; where there are more than 25,000 boxes, torchvision's NMS waits once an image.
 
     Args:
         scores, outputs: of the network's head, (h*w*A,) and (h*w*A, 4) for each image.

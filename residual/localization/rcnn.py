@@ -96,7 +96,7 @@ class RCNN(nn.Module):
         x = self.preprocessing(torch.stack([image.image for image in images]))
         labels = torch.stack([image.whole[0] for image in images])
         scores, outputs = self.predict(x, labels)
-        square = x.new_tensor([[0.0, 0.0, self.side, self.side]])
+        square = send(torch.tensor([[0.0, 0.0, self.side, self.side]]), x.device)
         boxes = torch.cat([image.boxes if len(image.boxes) else square for image in images])
         there = send(torch.tensor([len(image.boxes) > 0 for image in images]), x.device)
         classified = F.binary_cross_entropy_with_logits(scores, there.float(), reduction="sum")

@@ -26,6 +26,8 @@ from ..tensors import pack, unpack
 
 #: What to do about a damaged file of proposals.
 REMEDY = "remove it, and go on with --resume: it is made again"
+#: What a file of proposals says that they are of.
+IDENTITY = "of"
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,31 @@ class Proposals:
         return self.counts.cumsum(0)
 
 
-def save_proposals(file: Path, proposals: Proposals) -> None:
+def save_proposals(file: Path, proposals: Proposals, identity: str) -> None:
     """Keep proposals in a file.
+
+    Args:
+        identity: of the localizer and the images that they are of.
 
     Raises:
         OSError: when it cannot be written.
     """
-    replace_file(file, pack({"boxes": proposals.boxes, "counts": proposals.counts}))
+    replace_file(file, pack({"boxes": proposals.boxes, "counts": proposals.counts}, {IDENTITY: identity}))
 
 
-def load_proposals(file: Path) -> Proposals:
-    """Return what ``save_proposals`` kept.
+def load_proposals(file: Path, identity: str) -> Proposals | None:
+    """Return what ``save_proposals`` kept; None where it is of another localizer or of other images.
 
     Raises:
         InputError: when the file is damaged.
     """
-    tensors, _ = unpack(file, REMEDY)
+    tensors, metadata = unpack(file, REMEDY)
+    if metadata.get(IDENTITY) != identity:
+        return None
     boxes, counts = (tensors.get(name, torch.empty(0)) for name in ("boxes", "counts"))
     fit = (boxes.dtype, boxes.shape[1:], counts.dtype, counts.ndim) == (torch.float32, (4,), torch.int64, 1)
-    if not fit or bool((counts < 0).any()) or int(counts.sum()) != len(boxes):
+    whole = fit and bool(((counts >= 0) & (counts <= len(boxes))).all()) and bool(boxes.isfinite().all())
+    if not whole or int(counts.sum()) != len(boxes):
         raise damaged_file(file, "its numbers do not fit each other", REMEDY)
     return Proposals(boxes, counts)
 
@@ -144,11 +152,12 @@ class RegionBatches(BoxBatches):
         annotated = self.dataset.images[number]
         regions = whole_pixels(self.proposals.of(number), *annotated.size)
         # These images have no crowds.
-        positive, negative, matched = match_regions(regions, annotated.boxes, torch.empty(0, 4))
+        objects = annotated.boxes[annotated.wanted]
+        positive, negative, matched = match_regions(regions, objects, torch.empty(0, 4))
         kinds = (positive, negative) if is_object else (negative, positive)
         candidates = next(kind.nonzero()[:, 0] for kind in kinds if kind.any())
         index = int(candidates[int(part * len(candidates))])
-        found = annotated.boxes[matched[index]][None] if positive[index] else torch.empty(0, 4)
+        found = objects[matched[index]][None] if positive[index] else torch.empty(0, 4)
         return load_region(annotated, regions[index], found, self.side, flipped, seed)
 
 

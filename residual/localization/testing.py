@@ -175,10 +175,11 @@ def propose_images(
     *,
     damaged: Literal["skip", "fatal"] = "skip",
     progress: Callable[[int], None] | None = None,
-) -> Proposals:
+) -> tuple[Proposals, dict[str, str]]:
     """Say of every image of a dataset where its class may be, each rank of every size-th image.
 
-    There is nothing where an image cannot be used.
+    Returns:
+        The proposals, none where an image cannot be used, and what is wrong with each of these, by its id.
 
     Args:
         model, view, damaged, progress: as of ``locate_images``.
@@ -190,9 +191,10 @@ def propose_images(
     world = world or World()
     labels = true_classes(dataset)
     boxes, counts = torch.zeros(len(dataset), most, 4), torch.zeros(len(dataset))
+    unusable: dict[str, str] = {}
     done = 0
     with full_float32(model.device):
-        for seen, _, items in _batches(dataset, view, world, damaged, {}, whole=False):
+        for seen, _, items in _batches(dataset, view, world, damaged, unusable, whole=False):
             numbers = [number for number, _ in items]
             found = _propose(model, seen, [place for _, place in items], labels[numbers], most)
             for number, mine in zip(numbers, found, strict=True):
@@ -200,9 +202,12 @@ def propose_images(
             done += len(items)
             if progress:
                 progress(done)
-    # Every rank has zeros where the others have boxes.
-    boxes, counts = (world.sum_(each.to(model.device)).cpu() for each in (boxes, counts))
-    return Proposals(boxes[torch.arange(most) < counts[:, None]], counts.long())
+    if world.size > 1:
+        # Every rank has zeros where the others have boxes.
+        boxes, counts = (world.sum_(each.to(model.device)).cpu() for each in (boxes, counts))
+        for named in world.gather(unusable):
+            unusable = unusable | named
+    return Proposals(boxes[torch.arange(most) < counts[:, None]], counts.long()), unusable
 
 
 @torch.inference_mode()

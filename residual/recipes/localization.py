@@ -103,6 +103,7 @@ LOCALIZATION: dict[str, LocalizationRecipe] = {
             description="R-CNN with resnet101 on a localizer's proposals, on ImageNet's CLS-LOC (appendix C)",
             localizer=Localizer(backbone=Model(name="resnet101", shortcut="B", variant="v1", pool="caffe")),
             rcnn=SecondStage(),
+            data=BoxedCrops(shorter_side=None),
             schedule=Schedule(epochs=20, learning_rate=0.001, drops=(0.5, 0.8)),
             evaluate_epochs=20,
             checkpoint_every=1000,
@@ -126,7 +127,7 @@ LOCALIZATION: dict[str, LocalizationRecipe] = {
                 backbone=Model(name="resnet18", shortcut="A", pool="caffe"), anchor_sizes=(16.0, 32.0, 64.0)
             ),
             rcnn=SecondStage(),
-            data=BoxedCrops(size=64, shorter_side=(64, 88)),
+            data=BoxedCrops(size=64, shorter_side=None),
             batch=DetectionBatch(size=128, at_once=128),
             schedule=Schedule(epochs=6, learning_rate=0.01, drops=(0.5, 0.8)),
             evaluate_epochs=6,

@@ -4,13 +4,14 @@ By per-class regression (PCR), and by an R-CNN on its proposals.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..recipes import LocalizationRecipe
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
+from ..training.folder import remembered_data_dir
 from .paper import LOCALIZATION, PublishedLocalization
 from .study import IMAGENET_CLASSES, Family, Study, TrainedRun, departures_of
 
@@ -96,12 +97,16 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
     lacking = study.lacks(name, 0, weights, "--weights")
     if study.train and not lacking:
         study.train_missing({(name, 0): _with_classifier(study, recipe, weights)})
-    run = study.complete(name)
-    rcnn = study.complete(second)
-    if run and not rcnn and not study.lacks(second, 0, run.path, "--weights"):
-        study.train_missing({(second, 0): start_from(study.recipe(second), run.path)})
-        rcnn = study.complete(second)
-    rows = [_row(row, rcnn if row.rcnn else run, lacking) for row in LOCALIZATION]
+    run, rcnn = study.complete(name), study.complete(second)
+    lacking_second = lacking
+    if run and not rcnn:
+        # On the images that the first stage was trained on, which its folder remembers.
+        after = replace(study, data_dir=study.data_dir or remembered_data_dir(run.path))
+        lacking_second = after.lacks(second, 0, run.path, "--weights")
+        if not lacking_second:
+            after.train_missing({(second, 0): start_from(study.recipe(second), run.path)})
+            rcnn = study.complete(second)
+    rows = [_row(row, rcnn, lacking_second) if row.rcnn else _row(row, run, lacking) for row in LOCALIZATION]
     middle = run.results["middle_box"] if run else {"localization_error": None, "images": None}
     rows.append(
         LocalizationRow(None, middle["localization_error"], middle["images"], note="" if run else lacking)

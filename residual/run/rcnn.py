@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.identity import identity_of
 from ..errors import InputError
 from ..files import damaged
 from ..localization.rcnn import RCNN, AnyLocalizer
@@ -22,8 +23,8 @@ from .localization import LocalizationTask
 class RCNNTask(LocalizationTask):
     """A recipe's R-CNN on the proposals of a localizer; see ``Task``.
 
-    The trained localizer is a part of the network, which stays as it is: a run goes on without its folder,
-    and the weights at the end are all that testing needs.
+    The trained localizer is a part of the network, which stays as it is: from the first checkpoint on a run
+    goes on without its folder, and the weights at the end are all that testing needs.
     """
 
     def check_start(self) -> None:
@@ -67,20 +68,25 @@ class RCNNTask(LocalizationTask):
         )
 
     def prepare(self, folder: RunFolder) -> None:
-        """Have the localizer's proposals of the training images in the folder, where they are not yet."""
+        """Have this localizer's proposals of these training images in the folder, where they are not yet."""
         assert isinstance(self.batches, RegionBatches)
+        assert isinstance(self.localizer, RCNN)
+        assert self.recipe.rcnn
         file = folder.proposals_file
-        if self.world.any(not file.is_file(), self.device):
-            proposals = self._propose()
+        first = [tensor.cpu() for tensor in self.localizer.localizer.state_dict().values()]
+        identity = identity_of([str(self.recipe.rcnn.proposals), self.train.boxes.content()], first)
+        proposals = load_proposals(file, identity) if file.is_file() else None
+        if self.world.any(proposals is None, self.device):
+            proposals, unusable = self._propose()
+            self.batches.unreadable |= unusable
             if self.world.is_main:
-                save_proposals(file, proposals)
-        else:
-            proposals = load_proposals(file)
+                save_proposals(file, proposals, identity)
+        assert proposals is not None
         if len(proposals) != self.images:
             raise damaged(file, f"it is of {len(proposals):,} images, not of {self.images:,}", REMEDY)
         self.batches.proposals = proposals
 
-    def _propose(self) -> Proposals:
+    def _propose(self) -> tuple[Proposals, dict[str, str]]:
         dataset, data, stage = self.train.boxes, self.recipe.data, self.recipe.rcnn
         assert stage
         assert isinstance(self.localizer, RCNN)

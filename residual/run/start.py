@@ -1,4 +1,4 @@
-"""What a run starts from: a fresh network, or trained weights; for classifiers and detectors alike.
+"""What a run starts from: a fresh network, or trained weights; for all kinds of runs alike.
 
 The command applies --weights first and --set after it, so that a setting is never lost: one that does not fit
 the weights is an error.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from residual.distributed import World
 from residual.localization.model import PerClassRegression
 from residual.localization.rcnn import RCNN
 from residual.localization.regions import (
+    IDENTITY,
     Proposals,
     RegionBatches,
     load_proposals,
@@ -150,7 +152,8 @@ def test_each_image_keeps_its_proposals(model: RCNN, tmp_path: Path) -> None:
     images[2].path.write_bytes(b"nothing")
     dataset = BoxDataset("imagenet", ("train",), ("a", "b", "c"), tuple(images), (), (1, 2, 3))
     view, done = View(28, dense=True), list[int]()
-    found = propose_images(model.localizer, dataset, view, 4, progress=done.append)
+    found, unusable = propose_images(model.localizer, dataset, view, 4, progress=done.append)
+    assert list(unusable) == [images[2].id]
     assert found.counts.tolist() == [4, 4, 0]
     assert done[-1] == 2
     located = locate_images(model.localizer, dataset, true_classes(dataset), view)
@@ -161,7 +164,7 @@ def test_each_image_keeps_its_proposals(model: RCNN, tmp_path: Path) -> None:
         if bool((best[2:] - best[:2] > 0).all()):
             torch.testing.assert_close(boxes[0], best)
     # A rank of two looks at its half; the others' are added to it.
-    alone = propose_images(model.localizer, dataset, view, 4, SecondOfTwo(1, 2))
+    alone, _ = propose_images(model.localizer, dataset, view, 4, SecondOfTwo(1, 2))
     assert alone.counts.tolist() == [0, 4, 0]
     torch.testing.assert_close(alone.boxes, found.of(1))
     # Of two stages: what is found on an image among others is what is found on it alone.
@@ -179,6 +182,9 @@ class SecondOfTwo(World):
 
     def sum_(self, tensor: Tensor) -> Tensor:
         return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
 
 
 def test_a_region_teaches_its_class_where_its_object_is(model: RCNN, tmp_path: Path) -> None:
@@ -299,11 +305,16 @@ def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(tmp_path: P
 
 def test_proposals_are_kept(tmp_path: Path) -> None:
     boxes, file = torch.rand(5, 4), tmp_path / "proposals.safetensors"
-    save_proposals(file, Proposals(boxes, torch.tensor([2, 0, 3])))
-    kept = load_proposals(file)
+    save_proposals(file, Proposals(boxes, torch.tensor([2, 0, 3])), "mine")
+    kept = load_proposals(file, "mine")
+    assert kept is not None
     assert len(kept) == 3
     assert [kept.of(n).tolist() for n in range(3)] == [boxes[:2].tolist(), [], boxes[2:].tolist()]
-    file.write_bytes(pack({"boxes": boxes, "counts": torch.tensor([2, 4])}))
-    assert "its numbers do not fit each other); remove it, and go on" in sentence_of(
-        lambda: load_proposals(file)
-    )
+    # Another localizer's, or of other images.
+    assert load_proposals(file, "another") is None
+    nowhere = boxes.clone()
+    nowhere[3, 2] = float("nan")
+    for wrong, counts in ((boxes, [2, 4]), (boxes, [2**62, 2**62, 2**62, 2**62 + 5]), (nowhere, [2, 3])):
+        file.write_bytes(pack({"boxes": wrong, "counts": torch.tensor(counts)}, {IDENTITY: "mine"}))
+        said = sentence_of(lambda: load_proposals(file, "mine"))
+        assert "its numbers do not fit each other); remove it, and go on" in said

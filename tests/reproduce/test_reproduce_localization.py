@@ -1,14 +1,18 @@
 """Appendix C's table: the paper's numbers, ours where they were run, and what is left out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import Refused, Shown, set_options
 from located import SQUARES, write_classifier, write_tiny
 
-from residual.reproduce.localization import RECIPES
+from residual.recipes import LocalizationRecipe, find
+from residual.reproduce.localization import RECIPES, LocalizerRun
+from residual.run import start_from
 
 SHORT = [
     *(setting for setting in SQUARES if not setting.startswith("name=")),
@@ -39,6 +43,25 @@ def test_the_papers_numbers_stand_without_a_run(here: Path, shown: Shown) -> Non
     assert [row[4] for row in cells] == ["", "not run", "not run", "not run", "not run", "", "not run"]
     assert "ensembles are not here" in told
     assert "--no-train" in told
+
+
+def of_classes(count: int) -> dict[str, Any]:
+    return {"classes": count}
+
+
+@pytest.mark.parametrize("names", RECIPES.values(), ids=RECIPES)
+def test_runs_by_the_recipes_depart_in_nothing(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the table's differences are shown; the second stage takes from the first what the recipe has."""
+    first, second = (find(name, LocalizationRecipe) for name in names)
+    stored = SimpleNamespace(localizer=first.localizer.model_dump(mode="json"), size=first.data.size)
+    monkeypatch.setattr("residual.run.start.read_localizer", lambda path: SimpleNamespace(config=stored))
+    begun = start_from(second, Path("first"))
+    assert begun.rcnn != second.rcnn
+    run = LocalizerRun(names[1], Path(), second, begun, of_classes(1000), [], [])
+    assert run.departures == []
+    assert len(replace(run, results=of_classes(200)).departures) == 1
 
 
 def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused: Refused) -> None:
