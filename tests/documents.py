@@ -396,7 +396,7 @@ class Stage:
         for name in (devkit / "VOC2012/ImageSets/Main/test.txt").read_text().split():
             (devkit / "VOC2012" / "Annotations" / f"{name}.xml").unlink()
         write_coco(self.home / "coco", devkit)
-        lists = write_shapes(self.home / "cells", train=6, test=4) / "ImageSets" / "Main"
+        lists = write_shapes(self.home / "cells", train=6, test=4, masks=True) / "ImageSets" / "Main"
         shutil.copy(lists / "train.txt", lists / "trainval.txt")
         (self.home / "other").symlink_to("cells")
 
@@ -459,6 +459,8 @@ class Stage:
             ("det", "imagenet-det-resnet101", "ILSVRC"),
         ):
             self.run("detect", "train", recipe, *boxes, "--data-dir", home / data, "--out", runs / name)
+        masks = ("--data-dir", home / "cells", "--out", runs / "masks")
+        self.run("detect", "train", "voc-finetune", "--masks", *boxes, *masks)
         self._two_kinds()
         self.run("reproduce", "figure1", *small, "--out", runs / "shortened")
         shutil.copytree(runs / "shortened", runs / "cifar10")

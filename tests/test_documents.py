@@ -23,7 +23,7 @@ from documents import (
 )
 
 from residual import InputError
-from residual.recipes import DETECTION, RECIPES, override
+from residual.recipes import DETECTION, LOCALIZATION, RECIPES, override
 
 #: What is told and not run here, and why.
 NOT_RUN = {
@@ -118,7 +118,7 @@ def settings() -> list[str]:
 
 @pytest.mark.parametrize("setting", settings())
 def test_every_setting_that_is_told_is_one_of_a_recipe(setting: str) -> None:
-    for recipe in (*RECIPES.values(), *DETECTION.values()):
+    for recipe in (*RECIPES.values(), *DETECTION.values(), *LOCALIZATION.values()):
         try:
             override(recipe, [setting])
         except InputError:

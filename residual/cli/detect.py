@@ -208,7 +208,7 @@ Examples:
   residual detect predict runs/cells image.jpg --json
   residual detect predict runs/cells images/ --csv > found.csv
   residual detect predict runs/cells images/ --sheet found.png
-  residual detect predict runs/cells images/ --masks masks
+  residual detect predict runs/masks images/ --masks masks
 """
 )
 @takes(DetectorAsked)

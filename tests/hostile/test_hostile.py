@@ -38,6 +38,7 @@ def every_reader(ground: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
         "splits": ["train"],
         "masks": True,
         "places": [1, 2],
+        "identity": "",
         "crop": lambda width, height: ((0, 0, width, height), (8, 8)),
         "size": 8,
         "side": 9,
