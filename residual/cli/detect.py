@@ -243,7 +243,7 @@ def predict(
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
     from ..data.images import decode
-    from ..data.masks import as_instances
+    from ..data.masks import as_instances, instance_palette
     from ..detection.submission import as_json as rows
     from ..files import check_new, written_whole
     from ..models.names import check
@@ -275,7 +275,11 @@ def predict(
         size = pixels.shape[1], pixels.shape[2]
         if masks:
             with written_whole(targets[image]) as temporary:
-                Image.fromarray(as_instances(found.masks, size)).save(temporary, "PNG")
+                instances = Image.fromarray(as_instances(found.masks, size))
+                if instances.mode == "L":
+                    # The same numbers, and colours to look at.
+                    instances.putpalette(instance_palette())
+                instances.save(temporary, "PNG")
         if drawings.wanted:
             shapes = found.masks or [None] * len(objects)
             boxes = [
@@ -414,9 +418,13 @@ def _print_table(
         Table(title, headings, [*map(TableRow, rows), total]).print()
         _print_sizes("COCO AP", coco, measured)
         if masks := measured.coco_masks:
-            rows = [(name, *numbers(own)) for name, own in masks["classes"].items()]
-            total = TableRow(("mean", *numbers(masks)), rule=True)
-            Table("masks", ("class", "COCO AP", "AP50", "AP75"), [*map(TableRow, rows), total]).print()
+            counts = measured.dataset.mask_counts()
+            masked = [
+                TableRow((name, f"{count:,}", *numbers(own)))
+                for count, (name, own) in zip(counts, masks["classes"].items(), strict=True)
+            ]
+            total = TableRow(("mean", f"{sum(counts):,}", *numbers(masks)), rule=True)
+            Table("masks", ("class", "with a mask", "COCO AP", "AP50", "AP75"), [*masked, total]).print()
             _print_sizes("mask AP", masks, measured)
         if max_detections > COCO_DETECTIONS:
             typer.echo(

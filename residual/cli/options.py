@@ -267,10 +267,14 @@ def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Pat
     """Return the PNG file in a folder that each image is to be drawn into, where nothing is yet.
 
     Raises:
-        InputError: when one exists, or two images have one name.
+        InputError: when one exists, or two images have one name, or the folder is none or that of the images.
     """
     from ..files import refuse_existing
 
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{option} {folder} is a file, and a folder is meant")
+    if folder.resolve() in {image.parent.resolve() for image in images}:
+        raise InputError(f"{option} {folder} holds the images themselves; name another folder")
     targets = {image: folder / f"{image.stem}.png" for image in images}
     if len(set(targets.values())) < len(targets):
         raise InputError(

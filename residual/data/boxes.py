@@ -104,11 +104,7 @@ class BoxDataset:
     @property
     def has_masks(self) -> bool:
         """Whether any object that is to be learned and found has a mask."""
-        return any(
-            mask and wanted
-            for annotated in self.images
-            for mask, wanted in zip(annotated.masks, annotated.wanted.tolist(), strict=False)
-        )
+        return any(self.mask_counts())
 
     def content(self) -> str:
         """Return the identity of the images, and of what is known to be on them."""
@@ -132,6 +128,17 @@ class BoxDataset:
         """Return what tells these images from others, by their names; see ``content``."""
         names = hashlib.sha256("\n".join(annotated.id for annotated in self.images).encode()).hexdigest()[:16]
         return {"classes": len(self.classes), "images": len(self.images), "files": names}
+
+    def mask_counts(self) -> list[int]:
+        """Return the number of objects of each class that have a mask; difficult ones and crowds are none."""
+        found = [0] * len(self.classes)
+        for annotated in self.images:
+            labelled = zip(
+                annotated.masks, annotated.wanted.tolist(), annotated.labels.tolist(), strict=False
+            )
+            for mask, wanted, label in labelled:
+                found[label] += bool(mask and wanted)
+        return found
 
     def counts(self) -> list[int]:
         """Return the number of objects of each class; difficult ones and crowds are none."""

@@ -210,7 +210,7 @@ def area(shape: Mask) -> int:
 def read_instances(file: Path, places: Sequence[int]) -> tuple[dict[int, Mask], list[int]]:
     """Return masks out of an image of instances, whose pixels are objects' numbers, by these numbers.
 
-    0 is the background, and what is 255 in an image of 8 bits is no object's.
+    0 is the background, and what is 255 beside other numbers of 8 bits is no object's.
 
     Args:
         places: numbers of the objects that there are.
@@ -222,7 +222,10 @@ def read_instances(file: Path, places: Sequence[int]) -> tuple[dict[int, Mask], 
         DamagedImage: when it cannot be read, or its pixels are colours.
     """
     numbers = decode_numbers(file)
-    there = set(np.unique(numbers).tolist()) - {0} - ({VOID} if numbers.dtype == np.uint8 else set())
+    there = set(np.unique(numbers).tolist()) - {0}
+    if len(there) > 1 and numbers.dtype == np.uint8:
+        # Alone it is what programs write that know an object and the background.
+        there.discard(VOID)
     known = np.where(np.isin(numbers, list(places)), numbers, 0).astype(np.int32)
     found = {}
     for number, part in enumerate(find_objects(known), start=1):
@@ -266,6 +269,8 @@ def _check_polygons(polygons: Sequence[Sequence[float]], width: int, height: int
         for values, side in ((part[::2], width), (part[1::2], height)):
             if not all(math.isfinite(value) and -side <= value <= 2 * side for value in values):
                 raise ValueError(f"one of its polygons is far outside the image of {width} x {height}")
+    if all(0 <= value <= 1 for part in polygons for value in part):
+        raise ValueError("its coordinates look like fractions of the image's sides; write pixels")
     edges = (np.abs(np.diff(np.reshape(part, (-1, 2)), axis=0, append=[part[:2]])) for part in polygons)
     if sum(float(edge.max(axis=1).sum()) for edge in edges) > MOST_STEPS:
         raise ValueError("its polygons are far longer than an outline")
@@ -297,3 +302,16 @@ def _uncompressed(text: str) -> list[int]:
     if shift:
         raise ValueError("its run lengths are cut off")
     return runs
+
+
+def instance_palette() -> list[int]:
+    """Return VOC's colours for the numbers of an image of instances: 256 times red, green and blue."""
+    colours = []
+    for number in range(256):
+        # Three bits of the number at a time, the lowest of them the highest of red, green and blue.
+        bits = [number >> (3 * place) for place in range(3)]
+        colours += [
+            sum(((bit >> channel) & 1) << (7 - place) for place, bit in enumerate(bits))
+            for channel in range(3)
+        ]
+    return colours

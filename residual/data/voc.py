@@ -96,6 +96,10 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
         have = f"; there are {', '.join(there)}" if there else "; VOC's layout has one list a split there"
+        if any((folder / "annotations").glob("*.json")):
+            have = (
+                "; it is laid out as COCO's: --set data.layout=coco, data.train and data.test are its splits"
+            )
         raise InputError(f"there is no split {listing}{have}")
     return root, listing
 
@@ -163,7 +167,10 @@ def _with_masks(
         return tuple(objects)
     if extra:
         numbers = ", ".join(map(str, extra[:5])) + (", ..." if len(extra) > 5 else "")
-        notes.append(f"{file} has pixels of {numbers}, and {where} has no object there; they are left out")
+        notes.append(
+            f"{file} has pixels of the number {numbers}, and {where} has no object at such a place (the "
+            "first object's number is 1); they are left out"
+        )
     return tuple(replace(item, shape=masks.get(item.place)) for item in objects)
 
 

@@ -18,6 +18,7 @@ from torchvision.ops import box_iou
 
 from ..data.boxes import AnnotatedImage, BoxDataset
 from ..data.masks import Mask, area, box_mask, check_pycocotools, masks_as_pixels
+from ..errors import InputError
 from ..recipes.detection import APRule
 
 #: Intersection over union from which on a detection is of an object.
@@ -56,7 +57,17 @@ class Detections:
         return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu(), self.masks)
 
     def pixels(self, size: tuple[int, int]) -> Tensor:
-        """Return the masks on their image of (height, width): uint8 (D, H, W), 1 where the object is."""
+        """Return the masks on their image of (height, width): uint8 (D, H, W), 1 where the object is.
+
+        Raises:
+            InputError: where the detector gives no masks, or the image has another size.
+        """
+        if len(self) and not self.masks:
+            raise InputError(
+                "these detections have no masks; train a detector of them with detector.masks=true"
+            )
+        if self.masks and self.masks[0].size != tuple(size):
+            raise InputError(f"the image has a height and width of {self.masks[0].size}, not {tuple(size)}")
         return masks_as_pixels(self.masks, size)
 
     def judged_on(self, annotated: AnnotatedImage) -> "Detections":

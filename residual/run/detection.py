@@ -86,7 +86,8 @@ class DetectionTask(Task):
                 raise InputError(f"data.classes: no object of {splits} is a {name!r}{first}")
         if self.recipe.detector.masks and not self.train.has_masks:
             where = {"voc": "images of instances in SegmentationObject", "coco": "segmentations in the JSON"}
-            told = (note for note in self.train.notes if note.endswith("alone is used"))
+            ends = ("alone is used", "they are left out")
+            told = (note for note in self.train.notes if note.endswith(ends))
             fault = next((f"; the first fault: {note}" for note in told), first)
             raise InputError(
                 f"no object of {splits} has a mask; add {where[self.recipe.data.layout]}, or leave "
@@ -133,8 +134,19 @@ class DetectionTask(Task):
         fits = anchor_fits(objects, detector)
         if self.world.is_main:
             fit_table(fits, detector).print(stderr=True)
-            told = [*misspelt(self.train), advice(fits, self.train, objects, detector, data)]
+            told = [
+                self._without_masks(),
+                *misspelt(self.train),
+                advice(fits, self.train, objects, detector, data),
+            ]
             say(*(f"note: {sentence}" for sentence in told if sentence), stderr=True)
+
+    def _without_masks(self) -> str:
+        """Say how many objects teach no mask, "" for none or where masks are not learned."""
+        wanted, masked = sum(self.train.counts()), sum(self.train.mask_counts())
+        if not self.recipe.detector.masks or masked == wanted:
+            return ""
+        return f"{wanted - masked:,} of {wanted:,} objects to learn have no mask, and teach their boxes alone"
 
     def _detector(self, classifier: Classifier, preprocessing: Preprocessing) -> FasterRCNN:
         backbone = make_backbone(classifier)

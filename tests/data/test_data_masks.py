@@ -19,6 +19,7 @@ from residual.data.masks import (
     crop_of,
     encode,
     fits,
+    instance_palette,
     masks_as_pixels,
     read_instances,
     turned_mask,
@@ -76,6 +77,10 @@ def test_run_lengths_are_read_as_numbers_and_compressed() -> None:
         (Outline(((1.0, 1, 5, 5, 5, 1), (0.0, 0, float("nan"), 5, 5, 5))), "far outside"),
         (Outline(((1.0, 1, 1e12, 5, 5, 1),)), "far outside the image of 40 x 30"),
         (Outline(((1.2, 1.2, 1.2, 1.2, 1.2, 1.2),)), "it covers no pixel"),
+        (
+            Outline(((0.1, 0.2, 0.6, 0.2, 0.6, 0.9),)),
+            "look like fractions of the image's sides; write pixels",
+        ),
         (Outline(size=(30, 41), runs=(0, 1230)), "of 41 x 30 pixels, not 40 x 30"),
         (Outline(size=(30, 40), runs=(0, 1199)), "do not add up"),
         (Outline(size=(30, 40), runs=(5, -10, 1205)), "do not add up"),
@@ -125,6 +130,17 @@ def test_the_line_between_objects_is_no_objects(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1, 255, 3]], np.uint8)).save(tmp_path / "a.png")
     masks, others = read_instances(tmp_path / "a.png", [1, 255])
     assert (list(masks), others) == ([1], [3])
+    # An object and the background, as many programs write them: it is said that the number is no object's.
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "b.png")
+    assert read_instances(tmp_path / "b.png", [1]) == ({}, [255])
+
+
+def test_numbers_have_vocs_colours() -> None:
+    palette = instance_palette()
+    assert len(palette) == 768
+    # Of aeroplane, bicycle, bird, person and tv monitor, as VOC's classes are numbered.
+    shown = [palette[3 * number : 3 * number + 3] for number in (0, 1, 2, 3, 15, 20)]
+    assert shown == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [192, 128, 128], [0, 64, 128]]
 
 
 def test_a_part_of_an_image_is_encoded_where_it_lies() -> None:

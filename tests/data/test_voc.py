@@ -514,6 +514,6 @@ def test_masks_that_do_not_fit_are_noted(tmp_path: Path) -> None:
     assert data.images[1].masks[:1] in ((), (None,))
     assert data.images[3].masks == ()
     notes = "\n".join(data.notes)
-    assert f"{second} has pixels of 9" in notes
+    assert f"{second} has pixels of the number 9" in notes
     assert "does not lie in the object's box; its box alone is used" in notes
     assert f"{fourth} is a PNG of mode RGB, and its pixels are to be numbers" in notes

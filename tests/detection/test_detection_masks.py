@@ -333,6 +333,11 @@ def test_detections_are_chosen_with_their_masks() -> None:
     assert kept.masks == found.masks[1:]
     assert replace(found, labels=torch.tensor([1, 0])).of_classes([0]).masks == found.masks[1:]
     assert found.cpu().masks == found.masks
+    assert found.pixels((50, 60)).shape == (2, 50, 60)
+    with pytest.raises(InputError, match=r"height and width of \(50, 60\), not \(60, 50\)"):
+        found.pixels((60, 50))
+    with pytest.raises(InputError, match="these detections have no masks"):
+        replace(found, masks=()).pixels((50, 60))
 
 
 def test_masks_in_result_files_are_cocos() -> None:

@@ -139,6 +139,7 @@ def test_masks_are_learned_from_a_detector_without_them(
     assert measured["coco_mask"]["AP50"] > 70
     assert measured["coco_box"]["AP50"] > 80
     assert f"mask AP {measured['coco_mask']['AP']:.2f} %" in told.out
+    assert "have no mask" not in told.err
     assert metrics_of(out)[-1]["train"]["losses"]["mask"] > 0
     again = json.loads(shown("detect", "evaluate", out, "--json").out)
     assert 100 * again["coco_masks"]["AP"] == pytest.approx(measured["coco_mask"]["AP"], abs=0.5)
@@ -166,6 +167,8 @@ def test_masks_are_learned_from_a_detector_without_them(
     assert "an ensemble" in refused("detect", "evaluate", out, learned)
     same = ("--out", tmp_path / "one", "--masks", tmp_path / "one")
     assert "give each a folder of its own" in refused("detect", "predict", out, image, *same)
+    for folder, words in ((image.parent, "holds the images themselves"), (out / "recipe.yaml", "is a file")):
+        assert words in refused("detect", "predict", out, image, "--masks", folder)
     # VOC's list of images with masks is what such a detector is tested on, whatever is measured.
     (data / "ImageSets/Segmentation").mkdir()
     (data / "ImageSets/Segmentation/test.txt").write_text("test000\ntest001\n")
@@ -174,6 +177,7 @@ def test_masks_are_learned_from_a_detector_without_them(
     assert json.loads(shown("detect", "evaluate", learned, "--json", "--data-dir", data).out)["images"] == 12
     shutil.rmtree(data / "SegmentationObject")
     said = refused("detect", "train", *arguments, "--masks", "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     assert "no object of train has a mask; add images of instances in SegmentationObject" in said
     assert json.loads(shown("detect", "evaluate", out, "--json").out)["coco_masks"] is None
 
