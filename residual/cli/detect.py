@@ -1,6 +1,7 @@
 """``residual detect``: train, evaluate and use detectors."""
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,7 +257,7 @@ def predict(
     images = find_images(named)
     drawings = Drawings(images, out, sheet)
     targets = drawn_files(images, masks, "--masks") if masks else {}
-    if masks and out and masks.resolve() == out.resolve():
+    if masks and out and os.path.realpath(masks) == os.path.realpath(out):
         raise InputError(f"--out and --masks both name {out}; give each a folder of its own")
     detector = asked.load([weights])
     if masks and not detector.gives_masks:

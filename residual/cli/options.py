@@ -271,9 +271,10 @@ def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Pat
     """
     from ..files import refuse_existing
 
-    if folder.exists() and not folder.is_dir():
+    # os.path: a name that is too long is no file.
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise InputError(f"{option} {folder} is a file, and a folder is meant")
-    if folder.resolve() in {image.parent.resolve() for image in images}:
+    if os.path.realpath(folder) in {os.path.realpath(image.parent) for image in images}:
         raise InputError(f"{option} {folder} holds the images themselves; name another folder")
     targets = {image: folder / f"{image.stem}.png" for image in images}
     if len(set(targets.values())) < len(targets):

@@ -29,7 +29,7 @@ def in_order() -> Iterator[None]:
     """Print in this context so that no name is too strange and nothing is lost unsaid.
 
     Raises:
-        InputError: where the standard output takes nothing.
+        InputError: where the standard output takes nothing, or a name was too long for a file.
     """
     if sys.stdout is None:
         sys.stdout = _Closed()
@@ -44,6 +44,9 @@ def in_order() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            # Wherever a path was looked at first: Python's own tests of paths do not take it for none.
+            raise InputError(f"{str(error.filename)[:100]} ... is too long a name for a file") from None
         if error.errno not in FULL or error.filename is not None:
             raise
         with suppress(OSError, ValueError):
