@@ -96,7 +96,7 @@ def test_some_command_lines(ground: Path, zygote: Zygote) -> None:
 @pytest.mark.timeout(10800)
 def test_many_command_lines(ground: Path, zygote: Zygote, capsys: pytest.CaptureFixture[str]) -> None:
     figures = Figures()
-    which = on_commands.attack(ground, zygote, 1100, figures)
+    which = on_commands.attack(ground, zygote, 1300, figures)
     with capsys.disabled():
         figures.print("Command lines")
         print("of each command: " + ", ".join(f"{name or 'residual'} {n}" for name, n in which.most_common()))
