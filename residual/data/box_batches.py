@@ -99,13 +99,11 @@ class TrainingImage:
 ReadFunction = Callable[[int, bool, int], TrainingImage]
 
 
-class BoxBatches(OrderedBatches):
-    """The training batches of images with boxes.
+class AnnotatedBatches(OrderedBatches):
+    """The training batches of images with boxes, whatever the network sees of each.
 
     Args, beside those of ``OrderedBatches``:
         dataset: the training split.
-        size: of the network's input, its sides multiplied by ``scale``.
-        scales: the range that this is drawn from, for each image.
         damaged: "skip": the next image of the dataset takes the place of one that cannot be read; "fatal":
             the run ends.
     """
@@ -113,20 +111,16 @@ class BoxBatches(OrderedBatches):
     def __init__(
         self,
         dataset: BoxDataset,
-        size: Sizes,
         batch: int,
         flip: bool,
         seed: int,
         rank: int = 0,
         ranks: int = 1,
         damaged: Literal["skip", "fatal"] = "skip",
-        scales: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__(len(dataset), batch, flip, seed, rank, ranks)
         self.dataset = dataset
-        self.size = size
         self.damaged = damaged
-        self.scales = scales
         self.prefetch: Prefetch[None, TrainingImage] = Prefetch(self._begin, AHEAD)
 
     def __call__(self, iteration: int) -> list[TrainingImage]:
@@ -157,13 +151,7 @@ class BoxBatches(OrderedBatches):
 
     def _readers(self, random: torch.Generator) -> list[ReadFunction]:
         """Return what reads the image of each place in a batch."""
-        return [partial(self._read_part, part) for part in self._parts(random)]
-
-    def _parts(self, random: torch.Generator) -> list[CropFunction]:
-        """Return what of each image of a batch the network sees: all of it, at a scale of its own."""
-        low, high = self.scales
-        scales = (low + (high - low) * torch.rand(self.batch, generator=random)).tolist()
-        return [whole(partial(self.size, scale=scale)) for scale in scales]
+        raise NotImplementedError
 
     def _read_part(self, part: CropFunction, number: int, flipped: bool, seed: int) -> TrainingImage:
         return load(self.dataset.images[number], part, flipped, seed)
@@ -183,11 +171,40 @@ class BoxBatches(OrderedBatches):
         )
 
 
-class CropBatches(BoxBatches):
+class BoxBatches(AnnotatedBatches):
+    """The training batches of images with boxes: all of each, at a scale of its own.
+
+    Args, beside those of ``AnnotatedBatches``:
+        size: of the network's input, its sides multiplied by ``scale``.
+        scales: the range that this is drawn from, for each image.
+    """
+
+    def __init__(
+        self,
+        dataset: BoxDataset,
+        size: Sizes,
+        batch: int,
+        flip: bool,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        damaged: Literal["skip", "fatal"] = "skip",
+        scales: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        super().__init__(dataset, batch, flip, seed, rank, ranks, damaged)
+        self.size = size
+        self.scales = scales
+
+    def _readers(self, random: torch.Generator) -> list[ReadFunction]:
+        low, high = self.scales
+        scales = (low + (high - low) * torch.rand(self.batch, generator=random)).tolist()
+        return [partial(self._read_part, whole(partial(self.size, scale=scale))) for scale in scales]
+
+
+class CropBatches(AnnotatedBatches):
     """The training batches of random parts of images with boxes: squares of one size.
 
-    Args, beside those of ``OrderedBatches``:
-        dataset, damaged: as of ``BoxBatches``.
+    Args, beside those of ``AnnotatedBatches``:
         crop: the random part of each image.
     """
 
@@ -202,16 +219,12 @@ class CropBatches(BoxBatches):
         ranks: int = 1,
         damaged: Literal["skip", "fatal"] = "skip",
     ) -> None:
-        def size(width: int, height: int, *, scale: float) -> tuple[int, int]:
-            return crop.size, crop.size
-
-        super().__init__(dataset, size, batch, flip, seed, rank, ranks, damaged)
+        super().__init__(dataset, batch, flip, seed, rank, ranks, damaged)
         self.crop = crop
 
-    def _parts(self, random: torch.Generator) -> list[CropFunction]:
-        return [
-            self.crop.at(numbers) for numbers in torch.rand(self.batch, self.crop.numbers, generator=random)
-        ]
+    def _readers(self, random: torch.Generator) -> list[ReadFunction]:
+        drawn = torch.rand(self.batch, self.crop.numbers, generator=random)
+        return [partial(self._read_part, self.crop.at(numbers)) for numbers in drawn]
 
 
 def whole(size: Callable[[int, int], tuple[int, int]]) -> CropFunction:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 from torch import Tensor
 
 from ..errors import needs
@@ -221,6 +220,8 @@ def read_instances(file: Path, places: Sequence[int]) -> tuple[dict[int, Mask], 
     Raises:
         DamagedImage: when it cannot be read, or its pixels are colours.
     """
+    from scipy.ndimage import find_objects
+
     numbers = decode_numbers(file)
     there = set(np.unique(numbers).tolist()) - {0}
     if len(there) > 1 and numbers.dtype == np.uint8:

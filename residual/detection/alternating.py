@@ -38,6 +38,7 @@ class AlternatingRCNN(nn.Module):
         super().__init__()
         self.proposer = copy.deepcopy(detector)
         self.detector = detector
+        self.losses = detector.losses
         self.step = -1
         #: What joint training would train; the steps choose from these.
         self._learned = {name for name, p in self.named_parameters() if p.requires_grad}

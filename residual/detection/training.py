@@ -12,7 +12,7 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import signals
-from ..data.box_batches import BoxBatches
+from ..data.box_batches import AnnotatedBatches
 from ..distributed import World
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe, LocalizationRecipe
@@ -22,7 +22,7 @@ from ..training.sgd import SGD
 from ..training.step import distributed, left_as_it_was
 from .alternating import AlternatingRCNN, position
 from .alternating import rate as alternating_rate
-from .faster_rcnn import LOSSES, FasterRCNN
+from .faster_rcnn import FasterRCNN
 
 AP50 = Curve("ap50", "AP50")
 
@@ -66,7 +66,7 @@ class DetectionIterations:
     def __init__(
         self,
         model: Module,
-        batches: BoxBatches,
+        batches: AnnotatedBatches,
         recipe: DetectionRecipe | LocalizationRecipe,
         world: World,
         meter: LossMeter,
@@ -125,13 +125,13 @@ class DetectionIterations:
 
 def detection_work(
     model: FasterRCNN | AlternatingRCNN,
-    batches: BoxBatches,
+    batches: AnnotatedBatches,
     recipe: DetectionRecipe,
     world: World,
     device: torch.device,
 ) -> Work:
     """Return what a run learns, for the training loop."""
-    meter = LossMeter(device, LOSSES if isinstance(model, AlternatingRCNN) else model.losses)
+    meter = LossMeter(device, model.losses)
     work = Work(
         meter,
         lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from ..data.box_batches import BoxBatches, ReadFunction, TrainingImage, flip_boxes, full_size
+from ..data.box_batches import AnnotatedBatches, ReadFunction, TrainingImage, flip_boxes, full_size
 from ..data.boxes import AnnotatedImage, BoxDataset
 from ..detection.faster_rcnn import ROI_POSITIVE_FRACTION
 from ..detection.targets import match_regions
@@ -97,7 +97,7 @@ def whole_pixels(boxes: Tensor, width: int, height: int) -> Tensor:
     return torch.cat([first, last], dim=1)
 
 
-class RegionBatches(BoxBatches):
+class RegionBatches(AnnotatedBatches):
     """The training batches of regions, warped to squares of one size.
 
     An epoch is one region of each image. A quarter of the regions are objects, as in R-CNN [8]: they overlap
@@ -105,8 +105,7 @@ class RegionBatches(BoxBatches):
     is a ``TrainingImage`` of the region alone: if it is an object, with the whole box of that which it
     overlaps most, wherever that ends.
 
-    Args, beside those of ``OrderedBatches``:
-        dataset, damaged: as of ``BoxBatches``.
+    Args, beside those of ``AnnotatedBatches``:
         side: of the squares.
 
     Attributes:
@@ -126,10 +125,7 @@ class RegionBatches(BoxBatches):
         ranks: int = 1,
         damaged: Literal["skip", "fatal"] = "skip",
     ) -> None:
-        def size(width: int, height: int, *, scale: float) -> tuple[int, int]:
-            return side, side
-
-        super().__init__(dataset, size, batch, flip, seed, rank, ranks, damaged)
+        super().__init__(dataset, batch, flip, seed, rank, ranks, damaged)
         self.side = side
 
     def _readers(self, random: torch.Generator) -> list[ReadFunction]:

@@ -202,11 +202,7 @@ def propose_images(
             done += len(items)
             if progress:
                 progress(done)
-    if world.size > 1:
-        # Every rank has zeros where the others have boxes.
-        boxes, counts = (world.sum_(each.to(model.device)).cpu() for each in (boxes, counts))
-        for named in world.gather(unusable):
-            unusable = unusable | named
+    (boxes, counts), unusable = _over_ranks(world, model.device, (boxes, counts), unusable)
     return Proposals(boxes[torch.arange(most) < counts[:, None]], counts.long()), unusable
 
 
@@ -249,12 +245,20 @@ def locate_images(
             done += len(items)
             if progress:
                 progress(done)
-    # Every rank has zeros where the others have boxes.
-    boxes, scores, usable = (world.sum_(each.to(model.device)).cpu() for each in (boxes, scores, usable))
-    for named in world.gather(unusable):
-        unusable = unusable | named
+    (boxes, scores, usable), unusable = _over_ranks(world, model.device, (boxes, scores, usable), unusable)
     seconds = time.perf_counter() - start
     return Located(boxes, scores, usable > 0, unusable, len(dataset) / seconds)
+
+
+def _over_ranks(
+    world: World, device: torch.device, found: Sequence[Tensor], unusable: dict[str, str]
+) -> tuple[list[Tensor], dict[str, str]]:
+    """Return what all ranks have found together, each with zeros for the others, and could not use."""
+    if world.size == 1:
+        return list(found), unusable
+    for named in world.gather(unusable):
+        unusable = unusable | named
+    return [world.sum_(each.to(device)).cpu() for each in found], unusable
 
 
 def true_classes(dataset: BoxDataset) -> Tensor:

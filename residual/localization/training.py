@@ -2,7 +2,7 @@
 
 import torch
 
-from ..data.box_batches import BoxBatches
+from ..data.box_batches import AnnotatedBatches
 from ..detection.training import DetectionIterations, LossMeter
 from ..distributed import World
 from ..recipes import LocalizationRecipe
@@ -16,7 +16,7 @@ ERROR = Curve("localization_error", "errors")
 
 def localization_work(
     model: AnyLocalizer,
-    batches: BoxBatches,
+    batches: AnnotatedBatches,
     recipe: LocalizationRecipe,
     world: World,
     device: torch.device,

@@ -84,6 +84,12 @@ class LocalizationRecipe(TrainingRecipe):
         return self
 
 
+#: What is trained on ImageNet, and on Tiny ImageNet, where sizes are to 64 as ImageNet's to 224.
+RESNET101 = Localizer(backbone=Model(name="resnet101", shortcut="B", variant="v1", pool="caffe"))
+RESNET18 = Localizer(
+    backbone=Model(name="resnet18", shortcut="A", pool="caffe"), anchor_sizes=(16.0, 32.0, 64.0)
+)
+
 LOCALIZATION: dict[str, LocalizationRecipe] = {
     recipe.name: recipe
     for recipe in [
@@ -92,7 +98,7 @@ LOCALIZATION: dict[str, LocalizationRecipe] = {
         LocalizationRecipe(
             name="imagenet-localization-resnet101",
             description="per-class regression with resnet101 on ImageNet's CLS-LOC (appendix C)",
-            localizer=Localizer(backbone=Model(name="resnet101", shortcut="B", variant="v1", pool="caffe")),
+            localizer=RESNET101,
             schedule=Schedule(epochs=20, learning_rate=0.01, drops=(0.5, 0.8)),
             checkpoint_every=1000,
         ),
@@ -101,20 +107,18 @@ LOCALIZATION: dict[str, LocalizationRecipe] = {
         LocalizationRecipe(
             name="imagenet-localization-rcnn-resnet101",
             description="R-CNN with resnet101 on a localizer's proposals, on ImageNet's CLS-LOC (appendix C)",
-            localizer=Localizer(backbone=Model(name="resnet101", shortcut="B", variant="v1", pool="caffe")),
+            localizer=RESNET101,
             rcnn=SecondStage(),
             data=BoxedCrops(shorter_side=None),
             schedule=Schedule(epochs=20, learning_rate=0.001, drops=(0.5, 0.8)),
             evaluate_epochs=20,
             checkpoint_every=1000,
         ),
-        # Sizes are to 64 as ImageNet's to 224; crops and batches as in tiny-imagenet-resnet18.
+        # Crops and batches as in tiny-imagenet-resnet18.
         LocalizationRecipe(
             name="tiny-imagenet-localization-resnet18",
             description="per-class regression with resnet18 on Tiny ImageNet, 64 x 64 pixels, for 6 epochs",
-            localizer=Localizer(
-                backbone=Model(name="resnet18", shortcut="A", pool="caffe"), anchor_sizes=(16.0, 32.0, 64.0)
-            ),
+            localizer=RESNET18,
             data=BoxedCrops(size=64, shorter_side=(64, 88)),
             batch=DetectionBatch(size=128, at_once=128),
             schedule=Schedule(epochs=6, learning_rate=0.01, drops=(0.5, 0.8)),
@@ -123,9 +127,7 @@ LOCALIZATION: dict[str, LocalizationRecipe] = {
         LocalizationRecipe(
             name="tiny-imagenet-localization-rcnn-resnet18",
             description="R-CNN with resnet18 on a localizer's proposals, on Tiny ImageNet, for 6 epochs",
-            localizer=Localizer(
-                backbone=Model(name="resnet18", shortcut="A", pool="caffe"), anchor_sizes=(16.0, 32.0, 64.0)
-            ),
+            localizer=RESNET18,
             rcnn=SecondStage(),
             data=BoxedCrops(size=64, shorter_side=None),
             batch=DetectionBatch(size=128, at_once=128),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data.box_batches import BoxBatches, CropBatches
+from ..data.box_batches import AnnotatedBatches, CropBatches
 from ..data.boxes import BoxDataset
 from ..data.crops import ScaleCrop
 from ..data.located import load_located
@@ -130,7 +130,7 @@ class LocalizationTask(Task):
         lasting = self.recipe.model_copy(update={"schedule": schedule})
         return localization_work(self.localizer, self.batches, lasting, self.world, device)
 
-    def make_batches(self) -> BoxBatches:
+    def make_batches(self) -> AnnotatedBatches:
         """Return this rank's training batches."""
         recipe, data = self.recipe, self.recipe.data
         return CropBatches(
