@@ -42,6 +42,7 @@ NOT_RUN = {
     "python benchmarks/train_cpu.py --out results/benchmarks/train_cpu.json": "measures for minutes",
     "python benchmarks/train_cpu.py --network resnet18 --rounds 3 --profile": "measures for minutes",
     "python benchmarks/train_gpu.py --out results/benchmarks/train_gpu.json --profile profile.txt": "a GPU",
+    "python benchmarks/train_gpu.py --sides ours-tf32,ours-combo": "a GPU",
     "python benchmarks/inference_cpu.py --rounds 2": "measures for minutes",
     "python benchmarks/input_pipeline.py FOLDER": "measures for minutes",
     "python benchmarks/testing.py --device cpu --images 6 --rounds 2": "measures for minutes",
