@@ -7,11 +7,27 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from .figures import INK, PALETTE, PANEL, STYLE, add_legend, style_axes
 
 OURS, RIVALS = PALETTE[0], PALETTE[1]
+
+#: Where a name may stand: points to the right of its mark and above, and which side of the name is there.
+PLACES = (
+    ((7, 0), "left", "center"),
+    ((-7, 0), "right", "center"),
+    ((0, 7), "center", "bottom"),
+    ((0, -7), "center", "top"),
+    ((7, 9), "left", "bottom"),
+    ((-7, 9), "right", "bottom"),
+    ((7, -9), "left", "top"),
+    ((-7, -9), "right", "top"),
+)
+#: Half of a mark's width in points, its edge included.
+MARK = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,10 @@ def errors_against_costs(points: Sequence[CostPoint], costs: Sequence[str], erro
             borderpad=0,
             columnspacing=1,
         )
+        # Where names lie is known when everything else has its place.
+        figure.draw_without_rendering()
+        for number, ax in enumerate(axes):
+            _place_names(ax, points, number)
     return figure
 
 
@@ -98,28 +118,47 @@ def _draw(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
                 zorder=3,
             )
     # A network is named once, at what was measured.
-    named = sorted(points, key=_height)
-    for below, point in zip([None, *named], named, strict=False):
-        # Of two names that would lie on each other the lower one goes to the left.
-        close = below is not None and _close(below, point, number)
+    # The lowest first, so that where marks touch the name above is the upper one's.
+    for point in sorted(points, key=_height):
+        place, ha, va = PLACES[0]
         ax.annotate(
             point.label,
             (point.costs[number], _height(point)),
-            (-7, 0) if close else (7, 0),
+            place,
             textcoords="offset points",
-            ha="right" if close else "left",
-            va="center",
+            ha=ha,
+            va=va,
             size=8,
             color=INK,
         )
+
+
+def _place_names(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
+    """Move every name that lies on a mark, another name or the edge to the first place where it does not."""
+    half = MARK / 72 * ax.figure.dpi
+    taken = []
+    for point in points:
+        for value in (point.measured, point.published):
+            if value is not None:
+                x, y = ax.transData.transform((point.costs[number], value))
+                taken.append(Bbox.from_extents(x - half, y - half, x + half, y + half))
+    for name in (child for child in ax.texts if isinstance(child, Annotation)):
+        for place, ha, va in PLACES:
+            name.xyann = place
+            name.set(ha=ha, va=va)
+            box = name.get_window_extent()
+            inside = ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1
+            if inside and not box.count_overlaps(taken):
+                break
+        else:
+            # Nowhere is free: as readers expect it.
+            name.xyann, ha, va = PLACES[0]
+            name.set(ha=ha, va=va)
+            box = name.get_window_extent()
+        taken.append(box)
 
 
 def _height(point: CostPoint) -> float:
     value = point.published if point.measured is None else point.measured
     assert value is not None
     return value
-
-
-def _close(one: CostPoint, other: CostPoint, number: int) -> bool:
-    first, second = one.costs[number], other.costs[number]
-    return max(first, second) < 3 * min(first, second) and abs(_height(one) - _height(other)) < 0.5

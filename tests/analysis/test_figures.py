@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from typing import Any
 
+from residual.analysis.cost_figures import CostPoint, errors_against_costs
 from residual.analysis.figures import ErrorCurve, Panel, error_curves, file_content, page_svg
 
 
@@ -45,3 +46,26 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
     assert file_content(draw(), "svg") == file_content(draw(), "svg")
     assert page_svg(draw(), 'a "label" & <more>') == page_svg(draw(), 'a "label" & <more>')
     assert ET.fromstring(page_svg(draw(), 'a "label" & <more>')).get("aria-label") == 'a "label" & <more>'
+
+
+def test_names_of_networks_that_cost_the_same_lie_on_nothing() -> None:
+    points = [
+        CostPoint("ResNet-20", (0.27, 1.1), 12.1, 8.75, True),
+        CostPoint("plain-20", (0.27, 1.05), 12.4, None, False),
+        CostPoint("NIN", (0.97, 2.6), 14.0, 8.81, False),
+        CostPoint("DSN", (0.97, 2.6), 13.8, 8.22, False),
+        CostPoint("Highway-32", (1.25, 2.7), 13.9, 8.80, False),
+        CostPoint("FitNet-19", (2.5, 6), 22.0, None, False),
+        CostPoint("FitNet-19 hints", (2.5, 6.1), 21.8, 8.39, False),
+    ]
+    figure = errors_against_costs(points, ["parameters (million)", "time (ms)"], "test error (%)")
+    figure.draw_without_rendering()
+    for number, ax in enumerate(figure.axes):
+        names = [text.get_window_extent() for text in ax.texts]
+        assert len(names) == len(points)
+        for place, name in enumerate(names):
+            assert ax.bbox.x0 <= name.x0 < name.x1 <= ax.bbox.x1
+            assert name.count_overlaps(names[:place]) == 0
+            for point in points:
+                mark = ax.transData.transform((point.costs[number], point.measured))
+                assert not name.contains(*mark)
