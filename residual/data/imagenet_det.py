@@ -33,7 +33,7 @@ from ..class_names import imagenet_det_classes
 from ..errors import InputError
 from ..files import read_text
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
-from .named_files import in_kit
+from .named_files import image_number, in_kit
 from .voc import NOTHING, SHOWN, read_annotation
 
 PARTS = ("train", "val", "test")
@@ -236,7 +236,7 @@ def _numbers(root: Path, part: str) -> dict[str, int]:
     file = _lists(root) / f"{part}.txt"
     lines = [line.split() for line in read_text(file).splitlines() if line.strip()] if file.is_file() else []
     return {
-        words[0]: place if len(words) < 2 or (number := _number(words[1])) is None else number
+        words[0]: place if len(words) < 2 or (number := image_number(words[1])) is None else number
         for place, words in enumerate(lines, start=1)
     }
 
@@ -250,18 +250,13 @@ def _blacklist(root: Path) -> dict[int, frozenset[str]]:
         if not text.strip():
             continue
         first, _, synset = text.strip().partition(" ")
-        number, name = _number(first), of_synset.get(synset.strip())
+        number, name = image_number(first), of_synset.get(synset.strip())
         if number is None or name is None:
             raise InputError(
                 f"{file}, line {line}: {text!r} is not an image's number and a class's WordNet id"
             )
         found[number] = found.get(number, frozenset()) | {name}
     return found
-
-
-def _number(text: str) -> int | None:
-    """Return an image's number, None for what is none; Python reads no more than some thousand digits."""
-    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def _images(count: int) -> str:

@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..files import read_text
 from .boxes import Annotation, BoxDataset, Layout, Record, make_box_dataset
 from .folder import FolderIndex, index_folder
-from .named_files import in_kit
+from .named_files import image_number, in_kit
 from .voc import read_annotation
 
 #: Where ILSVRC has its annotations, below the folder of the images or beside the one that holds it.
@@ -154,10 +154,13 @@ def _uncounted(data_dir: Path, index: FolderIndex, notes: list[str]) -> frozense
     file = in_kit(_roots(data_dir), "*clsloc_validation_blacklist.txt")
     if file is None:
         return frozenset()
-    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    if wrong := next((line for line in lines if not line.isdecimal() or len(line) > 9), None):
-        raise InputError(f"{file}: {wrong!r} is not an image's number")
-    numbers = {int(line) for line in lines}
+    numbers: set[int] = set()
+    for place, line in enumerate(read_text(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        if (number := image_number(line.strip())) is None:
+            raise InputError(f"{file}, line {place}: {line.strip()!r} is not an image's number")
+        numbers.add(number)
     # ILSVRC2012_val_00000001.JPEG is the first.
     ends = [index.path(position).stem.rpartition("_")[2] for position in range(len(index))]
     found = frozenset(

@@ -72,6 +72,14 @@ def in_kit(folders: Sequence[Path], name: str) -> Path | None:
     return next((path for folder in folders for path in sorted(folder.glob(pattern))), None)
 
 
+def image_number(text: str) -> int | None:
+    """Return the number of an image of ILSVRC, None for what is none.
+
+    Python reads no more than some thousand digits, and more than nine no image has.
+    """
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
 def last_part(name: str) -> str:
     """Return what is left of a name without its folders, in lower case."""
     return _plain(name).rpartition("/")[2].casefold()

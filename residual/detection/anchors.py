@@ -163,17 +163,21 @@ def anchor_fits(objects: Objects, detector: Detector) -> list[Fit]:
 
 def fit_table(fits: Sequence[Fit], detector: Detector) -> Table:
     """Return the table of the classes that is shown before training."""
-    headings = ("class", "images", "objects", "best anchor's IoU", "below 0.5", f"< {detector.min_size:g} px")
+    headings = ["class", "images", "objects", "best anchor's IoU", "below 0.5"]
+    # Nothing is smaller than the smallest proposal where that has no size.
+    smallest = detector.min_size > 0
+    if smallest:
+        headings.append(f"< {detector.min_size:g} px")
     rows = [
         TableRow(
-            (
+            [
                 fit.name,
                 f"{fit.images:,}",
                 f"{fit.objects:,}",
                 f"{fit.median:.2f}",
                 f"{100 * fit.below:.0f} %",
-                f"{fit.small:,}",
-            )
+                *([f"{fit.small:,}"] if smallest else []),
+            ]
         )
         for fit in fits
     ]

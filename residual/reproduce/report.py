@@ -11,18 +11,19 @@ from typing import Any
 from ..analysis.page import render
 from ..errors import InputError
 from ..files import read_json, write_derived
+from ..table import not_comparable
 from ..terminal import say
 from ..training.folder import Kept
 from . import curves, layer_studies, table6
 from .output import ways_to
 from .study import AGAIN, CIFAR10, Study, check_alike, departures_of, environments, label_of
 
-#: Tables that their commands left as files, and what they are about.
+#: Tables that their commands left as files, and what they are about; of what images is in their captions.
 IMAGENET = {
-    2: "plain and residual networks on ImageNet (ten-crop)",
-    3: "ImageNet, ten-crop testing",
-    4: "ImageNet, single models",
-    5: "ImageNet, ensembles",
+    2: "plain and residual networks, ten-crop testing",
+    3: "single models, ten-crop testing",
+    4: "single models, multi-scale testing",
+    5: "ensembles, multi-scale testing",
 }
 DETECTION = {
     7: "detection on PASCAL VOC",
@@ -62,7 +63,6 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     signals = [(run, moments) for run in firsts if (moments := layer_studies.signals_in(run))]
     rows = table6.rows_of([*{*table6.DEPTHS, *(run.depth for run in curves.by_kind(runs)[1])}], runs)
     plain = [run for run in firsts if run.network in curves.FIGURE1]
-    figure4 = imagenet / "figure4.svg"
     text = render(
         "report.html.jinja",
         table6=table6.as_table(rows, runs).content(),
@@ -72,7 +72,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
             for number, about in tables.items()
         ],
         figure1=curves.for_page(curves.figure1_panels(plain), plain, "Figure 1"),
-        figure4=base64.b64encode(figure4.read_bytes()).decode() if figure4.is_file() else None,
+        figure4=_saved_figure(imagenet, "figure4"),
         figure6=curves.for_page(curves.figure6_panels(firsts), firsts, "Figure 6"),
         figure7=layer_studies.responses_for_page(responses),
         signals=layer_studies.signals_for_page(signals),
@@ -104,3 +104,23 @@ def _saved(folder: Path, number: int) -> dict[str, Any] | None:
     """Return a table as its command left it, None where it did not."""
     file = folder / f"table{number}.json"
     return read_json(file, PublishedTable, AGAIN) if file.is_file() else None
+
+
+class PublishedFigure(Kept):
+    """What is read of a figure's JSON."""
+
+    statements: list[str]
+    departures: list[str]
+
+
+def _saved_figure(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return a figure as its command left it, with what it says, None where it did not."""
+    drawn, said = folder / f"{name}.svg", folder / f"{name}.json"
+    if not (drawn.is_file() and said.is_file()):
+        return None
+    found = read_json(said, PublishedFigure, AGAIN)
+    return {
+        "image": base64.b64encode(drawn.read_bytes()).decode(),
+        "statements": found["statements"],
+        "note": not_comparable(found["departures"]),
+    }

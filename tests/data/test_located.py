@@ -148,7 +148,7 @@ def test_validation_images_that_the_kit_does_not_count_are_left_out(ilsvrc: Path
     assert any(f"1 image left out, as {file} says" in note for note in data.boxes.notes)
     # Of training images none is meant.
     assert len(load_located(ilsvrc, "train").index) == 2
-    file.write_text("2 n01440764\n")
-    assert "'2 n01440764' is not an image's number" in sentence_of(
+    file.write_text("2\n2 n01440764\n")
+    assert "line 2: '2 n01440764' is not an image's number" in sentence_of(
         lambda: load_located(ilsvrc, "val", (FISH, CAT))
     )

@@ -75,6 +75,9 @@ def test_a_class_of_small_objects_is_told_with_its_cure() -> None:
     cured = numbers.model_copy(update={"anchor_sizes": (16.0, 32.0)})
     again = anchor_fits(objects, cured)
     assert [fit.median for fit in again] == [1, 1]
+    # Without a smallest proposal there is nothing to tell of it.
+    everything = fit_table(fits, numbers.model_copy(update={"min_size": 0.0}))
+    assert len(everything.headings) == len(everything.rows[0].cells) == 5
     assert advice(again, data, objects, cured, DATA) is None
 
 

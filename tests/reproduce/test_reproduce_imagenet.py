@@ -66,6 +66,11 @@ def test_the_report_shows_the_tables(study: Path, tmp_path: Path, call: Call) ->
     assert "10 classes" not in text
     assert "3 classes, not ImageNet&#39;s 1000" in text
     assert text.count("data:image/svg+xml;base64,") == 1
+    # These are three classes' images: neither headings nor the figure say that they are ImageNet's.
+    assert "on ImageNet" not in text.partition("Table 12")[0]
+    figure = text.partition("<h2>Figure 4")[2].partition("<h2>")[0]
+    assert "Not the paper&#39;s experiment" in figure
+    assert "plain networks:" in figure
     assert "Table 8: not run. <code>residual reproduce table8" in text
 
 
