@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ from residual.reproduce.curves import unlearned
 from residual.reproduce.paper import TABLE2, TABLE3, TABLE4, TABLE5
 
 
+@pytest.fixture(autouse=True, scope="module")
+def narrow() -> Iterator[None]:
+    """The paper's depths with few channels: what is tested is what is made of runs, not what they learn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "WIDTHS", (8, 8, 16, 16))
+        yield
+
+
 @pytest.fixture(scope="module")
-def study(images: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+def study(narrow: None, images: Path, tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     out = tmp_path_factory.mktemp("study") / "imagenet"
     common = [*set_options(SMALL), "--data-dir", images, "--out", out]
     assert call("reproduce", "figure4", *common) == 0
@@ -142,7 +151,6 @@ def tiny_imagenet(root: Path) -> Path:
 def test_the_study_on_tiny_imagenet(
     tmp_path: Path, call: Call, shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "WIDTHS", (4, 4, 8, 8))
     for depth in (18, 34, 50):
         block = BasicBlock if depth < 50 else BottleneckBlock
         monkeypatch.setitem(networks.TABLE_1, depth, (block, (1, 1, 1, 1)))
