@@ -14,6 +14,7 @@ from conftest import (
     results_of,
     save_network,
     sentence_of,
+    set_options,
     smooth_image,
     tensors_of,
 )
@@ -45,6 +46,16 @@ def test_all_is_shown_and_nothing_is_imported_before_it_is_asked_for() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         residual.trian  # noqa: B018
+
+
+def test_what_trains_on_images_in_memory_does_not_wait_for_torchvision(tmp_path: Path) -> None:
+    code = (
+        "import sys; from residual.__main__ import main; sys.argv = ['residual', *sys.argv[1:]]; main();"
+        "assert 'torch' in sys.modules; assert 'torchvision' not in sys.modules"
+    )
+    settings = set_options(["schedule.iterations=2", "evaluate_every=2"])
+    arguments = ["train", "digits-resnet20", *settings, "--out", str(tmp_path / "run")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment(), timeout=120)
 
 
 def test_recipes_with_values_changed() -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from ..data.images import pil_image
 from ..data.masks import Mask, masks_as_pixels
 from .figures import INK, PALETTE, STYLE, add_legend, style_axes
 
@@ -86,6 +85,10 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
     """
     if not boxes:
         return image
+    # torchvision takes a second and a half to import, which those need not pay who draw no boxes.
+    from torchvision.transforms.v2.functional import pil_to_tensor
+    from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
     width = max(2, round(min(image.size) / 250))
     corners = torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
     # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
@@ -96,7 +99,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
             inside = masks_as_pixels([one.mask], one.mask.size)[0].bool()
             pixels = draw_segmentation_masks(pixels, inside, alpha=COVER, colors=one.colour)
     drawn = draw_bounding_boxes(pixels, corners, colors=[one.colour for one in boxes], width=width)
-    canvas = to_pil_image(drawn)
+    canvas = pil_image(drawn)
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=max(10, round(min(canvas.size) / 36)))
     taken: list[Place] = []

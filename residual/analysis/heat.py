@@ -5,7 +5,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2.functional import to_pil_image
+
+from ..data.images import pil_image
 
 #: Colours from the least score of a class in an image to the highest, and how much of them is seen there.
 COLOURS, LEAST, MOST = "inferno", 0.3, 0.6
@@ -20,7 +21,7 @@ def draw_heat(image: Tensor, scores: Tensor) -> Image.Image:
         image: uint8 (1 or 3, H, W).
         scores: float32 (h, w), at positions that cover the image evenly.
     """
-    below = to_pil_image(image).convert("RGB")
+    below = pil_image(image).convert("RGB")
     times = -(-SIDE // min(below.size))
     below = below.resize((below.width * times, below.height * times), Image.Resampling.NEAREST)
     size = (below.height, below.width)

@@ -239,11 +239,10 @@ def predict(
     run lengths), drawn on the image on request.
     """
     from PIL import Image
-    from torchvision.transforms.v2.functional import to_pil_image
 
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
-    from ..data.images import decode
+    from ..data.images import decode, pil_image
     from ..data.masks import as_instances, instance_palette
     from ..detection.submission import as_json as rows
     from ..files import check_new, written_whole
@@ -292,7 +291,7 @@ def predict(
             counts = Counter(item["class"] for item in objects)
             told = ", ".join(f"{count} {name}" for name, count in counts.items())
             # The surest one on top.
-            drawings.add(image, draw_boxes(to_pil_image(pixels), boxes[::-1]), told or "nothing")
+            drawings.add(image, draw_boxes(pil_image(pixels), boxes[::-1]), told or "nothing")
         if not (asked.as_json or as_csv):
             typer.echo(f"{image}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
             for item in objects:

@@ -143,12 +143,10 @@ def predict(
     """Say what is on images, and where."""
     import itertools
 
-    from torchvision.transforms.v2.functional import to_pil_image
-
     from ..analysis.detection_figures import BoxDrawing, draw_boxes
     from ..analysis.figures import PALETTE
     from ..class_names import readable
-    from ..data.images import decode
+    from ..data.images import decode, pil_image
     from ..files import check_new
     from ..inference.localizer import load_localizer
 
@@ -184,7 +182,7 @@ def predict(
                 for guess, name, colour in zip(found, names, itertools.cycle(PALETTE), strict=False)
             ]
             # The likeliest one on top.
-            drawings.add(image, draw_boxes(to_pil_image(large), boxes[::-1]), names[0])
+            drawings.add(image, draw_boxes(pil_image(large), boxes[::-1]), names[0])
         if not as_json:
             typer.echo(f"{image}")
             for guess, name in zip(found, names, strict=True):

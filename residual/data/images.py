@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from ..errors import InputError
 from .threads import Budget
@@ -340,7 +339,18 @@ def decoded_side(side: int) -> int:
 
 def resize_shorter(image: Tensor, side: int) -> Tensor:
     """Return uint8 (..., 3, H, W) resized with antialiasing, so that its shorter side is ``side``."""
+    if min(image.shape[-2:]) == side:
+        return image
+    # torchvision takes a second and a half to import, which datasets in memory need not pay.
+    from torchvision.transforms.v2.functional import resize
+
     return resize(image, [side], antialias=True)
+
+
+def pil_image(pixels: Tensor) -> Image.Image:
+    """Return an image uint8 (1 or 3, H, W) as Pillow's, grey or RGB."""
+    array = pixels.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def middle(images: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
 from ..analysis.heat import beside, draw_heat
-from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file
+from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file, pil_image
 from ..device import full_float32, open_device
 from ..errors import InputError, whole_number
 from ..evaluation.batching import by_shape
@@ -64,7 +63,7 @@ class Heat:
     def draw_beside(self) -> Image.Image:
         """Return the image as the network saw it, and beside it ``draw``."""
         drawn = self.draw()
-        seen = to_pil_image(self.image).convert("RGB").resize(drawn.size, Image.Resampling.NEAREST)
+        seen = pil_image(self.image).convert("RGB").resize(drawn.size, Image.Resampling.NEAREST)
         return beside([seen, drawn])
 
 

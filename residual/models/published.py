@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torchvision
-
 from ..class_names import CIFAR10_CLASSES
 from ..download import PublishedFile
 from .blocks import BottleneckBlock
@@ -76,7 +74,9 @@ def variant_of(network: str) -> str | None:
 
 def imagenet_names() -> list[str]:
     """Return the names of ImageNet's classes as torchvision's and timm's networks have them."""
-    return list(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    from torchvision.models import ResNet18_Weights
+
+    return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def _of_torchvision(network: str) -> Iterator[PublishedWeights]:
@@ -84,7 +84,9 @@ def _of_torchvision(network: str) -> Iterator[PublishedWeights]:
 
     The plain name is IMAGENET1K_V1's: its recipe is the paper's but for the crops, and all depths have it.
     """
-    for weights in torchvision.models.get_model_weights(network):
+    from torchvision.models import get_model_weights
+
+    for weights in get_model_weights(network):
         accuracy = weights.meta["_metrics"]["ImageNet-1K"]
         version = weights.name.removeprefix("IMAGENET1K_").lower()
         # VGG's features without a classifier have no accuracy.

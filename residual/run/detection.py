@@ -36,7 +36,7 @@ from ..recipes.schema import Schedule
 from ..terminal import say
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
-from .findings import detector_findings
+from .box_findings import detector_findings
 from .start import trained_network
 from .task import Task, check_shared
 

@@ -49,7 +49,7 @@ from ..recipes.schema import Schedule
 from ..terminal import counted, say
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
-from .findings import localizer_findings
+from .box_findings import localizer_findings
 from .start import trained_network
 from .task import Task, check_shared
 

@@ -29,10 +29,7 @@ from ..signals import saying
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
 from .classification import ClassificationTask
-from .detection import DetectionTask
-from .localization import LocalizationTask
 from .page import write_page
-from .rcnn import RCNNTask
 from .task import Task
 
 #: Fewer in a run of epochs, and it is said how to have more.
@@ -247,9 +244,15 @@ def _few_iterations(recipe: TrainingRecipe, images: int, length: int) -> str:
 
 
 def task_of(recipe: TrainingRecipe, data_dir: Path | None, world: World) -> Task:
+    # What detects is imported where it is asked for: torchvision's operators take a second and a half.
     if isinstance(recipe, DetectionRecipe):
+        from .detection import DetectionTask
+
         return DetectionTask(recipe, data_dir, world)
     if isinstance(recipe, LocalizationRecipe):
+        from .localization import LocalizationTask
+        from .rcnn import RCNNTask
+
         task = RCNNTask if recipe.rcnn else LocalizationTask
         return task(recipe, data_dir, world)
     assert isinstance(recipe, Recipe)

@@ -11,9 +11,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ..detection.weights import is_detector, read_detector
 from ..errors import InputError
-from ..localization.weights import read_localizer
 from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
 from ..models.frozen import freeze_stages
@@ -42,7 +40,10 @@ def start_from(recipe: R, weights: Path) -> R:
     if isinstance(recipe, Recipe):
         model = recipe.model.model_copy(update=_network(weights).model_dump())
         return cast(R, recipe.model_copy(update={"model": model}))
+    # What detects is imported where it is asked for: torchvision's operators take a second and a half.
     if isinstance(recipe, LocalizationRecipe) and recipe.rcnn:
+        from ..localization.weights import read_localizer
+
         config = read_localizer(weights).config
         changes: dict[str, Any] = {
             "localizer": Localizer.model_validate(config.localizer),
@@ -54,6 +55,8 @@ def start_from(recipe: R, weights: Path) -> R:
         localizer = recipe.localizer.model_copy(update={"backbone": _network(weights)})
         return cast(R, recipe.model_copy(update={"localizer": localizer}))
     assert isinstance(recipe, DetectionRecipe)
+    from ..detection.weights import is_detector, read_detector
+
     wanted = recipe.detector
     if not is_detector(weights):
         detector = wanted.model_copy(update={"backbone": _network(weights)})

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def classification_work(
         iterations = range(first, first + min(AVERAGED_BATCHES, len(batches)))
         say(f"averaging BN statistics over {len(iterations)} mini-batches")
         # As in the tests that use them, whatever the iterations' precision.
-        with full_float32(device), without_compilation():
+        with full_float32(device), without_compilation() if fast else nullcontext():
             average_statistics(model, batches, iterations, group, world)
 
     layers = batch_norms(model)

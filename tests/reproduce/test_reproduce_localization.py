@@ -56,7 +56,9 @@ def test_runs_by_the_recipes_depart_in_nothing(
     """So the table's differences are shown; the second stage takes from the first what the recipe has."""
     first, second = (find(name, LocalizationRecipe) for name in names)
     stored = SimpleNamespace(localizer=first.localizer.model_dump(mode="json"), size=first.data.size)
-    monkeypatch.setattr("residual.run.start.read_localizer", lambda path: SimpleNamespace(config=stored))
+    monkeypatch.setattr(
+        "residual.localization.weights.read_localizer", lambda path: SimpleNamespace(config=stored)
+    )
     begun = start_from(second, Path("first"))
     assert begun.rcnn != second.rcnn
     run = LocalizerRun(names[1], Path(), second, begun, of_classes(1000), [], [])
