@@ -16,7 +16,7 @@ demo: .venv/installed
 
 # A process a core, each with one thread: several threads of several processes get in each other's way.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout 3600

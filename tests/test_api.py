@@ -36,26 +36,21 @@ def tiny() -> object:
     return residual.recipe("digits-resnet20", values(settings) | {"schedule.iterations": 20})
 
 
-def test_all_is_shown_and_nothing_is_imported_before_it_is_asked_for() -> None:
+def test_all_is_shown_and_nothing_is_imported_before_it_is_asked_for(tmp_path: Path) -> None:
+    """PyTorch takes two seconds, and torchvision as long again, which images in memory do not need."""
     code = (
         "import sys, residual; assert set(residual.__all__) <= set(dir(residual));"
         "assert 'torch' not in sys.modules;"
+        "from residual.__main__ import main; main();"
+        "assert 'torch' in sys.modules; assert 'torchvision' not in sys.modules;"
         "[getattr(residual, name) for name in residual.__all__]; import residual.reproduce.study;"
         "assert callable(residual.reproduce); assert residual.train.__module__ == 'residual.api'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        residual.trian  # noqa: B018
-
-
-def test_what_trains_on_images_in_memory_does_not_wait_for_torchvision(tmp_path: Path) -> None:
-    code = (
-        "import sys; from residual.__main__ import main; sys.argv = ['residual', *sys.argv[1:]]; main();"
-        "assert 'torch' in sys.modules; assert 'torchvision' not in sys.modules"
     )
     settings = set_options(["schedule.iterations=2", "evaluate_every=2"])
     arguments = ["train", "digits-resnet20", *settings, "--out", str(tmp_path / "run")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment(), timeout=120)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        residual.trian  # noqa: B018
 
 
 def test_recipes_with_values_changed() -> None:

@@ -136,10 +136,9 @@ def test_wrong_input_of_the_real_command(residual: Command) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_no_gpu(residual: Command) -> None:
-    done = residual("train", "digits-resnet20", "--device", "cuda")
-    assert done.returncode == 2
-    assert "sees 0 GPUs here; use --device cpu" in done.stderr
+def test_no_gpu(tmp_path: Path, refused: Refused) -> None:
+    said = refused("train", "digits-resnet20", "--device", "cuda", "--out", tmp_path / "run")
+    assert "sees 0 GPUs here; use --device cpu" in said
 
 
 def test_a_gpu_whose_memory_runs_out_is_a_sentence(

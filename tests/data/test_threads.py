@@ -14,6 +14,7 @@ from PIL import Image
 
 import residual
 from residual.data.box_batches import BoxBatches
+from residual.data.boxes import BoxDataset
 from residual.data.crops import ScaleCrop
 from residual.data.folder import FolderIndex
 from residual.data.statistics import measure
@@ -229,39 +230,39 @@ def test_ranks_on_a_machine_share_its_cores(
     assert watch.most == threads
 
 
-def stream(index: FolderIndex, shapes: Path, weights: Path) -> object:
+def stream(index: FolderIndex, shapes: BoxDataset, weights: Path) -> object:
     crop = ScaleCrop(size=8, low=9, high=12)
     return StreamBatches(index, crop, lambda x: x.float(), 11, False, None, 0, CPU)(0)
 
 
-def boxes(index: FolderIndex, shapes: Path, weights: Path) -> object:
-    return BoxBatches(load_voc(shapes, ["train"]), lambda width, height, scale: (width, height), 8, False, 0)(
-        0
-    )
+def boxes(index: FolderIndex, shapes: BoxDataset, weights: Path) -> object:
+    return BoxBatches(shapes, lambda width, height, scale: (width, height), 8, False, 0)(0)
 
 
-def statistics(index: FolderIndex, shapes: Path, weights: Path) -> object:
+def statistics(index: FolderIndex, shapes: BoxDataset, weights: Path) -> object:
     return measure(index, 8, 8)
 
 
-def evaluated(index: FolderIndex, shapes: Path, weights: Path) -> object:
+def evaluated(index: FolderIndex, shapes: BoxDataset, weights: Path) -> object:
     return list(ImagesInFiles(index).batches(make_views("center", 8, 9), 3, World(), lambda *_: None))
 
 
-def predicted(index: FolderIndex, shapes: Path, weights: Path) -> object:
+def predicted(index: FolderIndex, shapes: BoxDataset, weights: Path) -> object:
     return residual.load(weights, device="cpu").predict([index.path(n) for n in range(len(index))])
 
 
 @pytest.mark.usefixtures("eight_cores_for_four_ranks")
 @pytest.mark.parametrize("reader", [stream, boxes, statistics, evaluated, predicted])
 def test_every_reader_takes_its_ranks_share_of_the_cores(
-    reader: Callable[[FolderIndex, Path, Path], object],
+    reader: Callable[[FolderIndex, BoxDataset, Path], object],
     plain_colours: FolderIndex,
     few_shapes: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weights = save_network(tmp_path / "weights")
+    # Which reads the images' sizes, one after the other.
+    shapes = load_voc(few_shapes, ["train"])
     watch, original = Watch(2), Image.open
 
     def watched(*given: object, **named: object) -> Image.Image:
@@ -269,7 +270,7 @@ def test_every_reader_takes_its_ranks_share_of_the_cores(
             return original(*given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image, "open", watched)
-    reader(plain_colours, few_shapes, weights)
+    reader(plain_colours, shapes, weights)
     assert watch.most == 2
 
 

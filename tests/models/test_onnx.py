@@ -11,6 +11,8 @@ from conftest import randomise, save_network, shrink_rivals
 from torch import Tensor, nn
 
 from residual import InputError, build_model
+from residual.models import imagenet
+from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.cifar import CifarNetwork
 from residual.models.onnx import export_onnx
 from residual.models.preprocessing import Preprocessing
@@ -95,17 +97,22 @@ def test_every_family_is_exported(
     name: str, options: dict[str, Any], size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_rivals(monkeypatch)
+    # Not fewer than the stem's 64, to which option A adds.
+    monkeypatch.setattr(imagenet, "WIDTHS", (64, 72, 80, 96))
+    for depth, block in ((18, BasicBlock), (50, BottleneckBlock)):
+        monkeypatch.setitem(imagenet.TABLE_1, depth, (block, (2, 1, 1, 1)))
     mean = torch.rand(3, size, size) if size else torch.rand(3)
     assert_exported(weights_of(name, Preprocessing(mean), **options), tmp_path / "a.onnx", [(2, 64, 75)])
 
 
-def test_vgg_is_exported_fully_convolutionally(tmp_path: Path) -> None:
+def test_vgg_is_exported_fully_convolutionally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its half a gigabyte of fully connected layers is left out: narrow ones are as good a test."""
+    monkeypatch.setattr("residual.models.vgg.FILTERS", (8, 8, 16, 16, 16))
     torch.manual_seed(0)
     with torch.device("meta"):
         model = VGG(16, classes=5)
     model.convolutions.to_empty(device="cpu")
-    narrow = [nn.Linear(512 * 49, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout()]
+    narrow = [nn.Linear(16 * 49, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout()]
     model.classifier = nn.Sequential(*narrow, nn.Linear(16, 5))
     for layer in model.convolutions:
         if isinstance(layer, nn.Conv2d):

@@ -46,13 +46,21 @@ def lines(run: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = subprocess.run(
-        command_line("train", *TINY, "--out", out), env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    assert call("train", *TINY, "--out", out) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed when it had two checkpoints."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = start("train", *TINY, "--out", folder / "run", cwd=folder)
+    wait_for(process, lambda: len(list_checkpoints(folder / "run")) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return folder / "run"
 
 
 def test_a_run_leaves_everything_behind(uninterrupted: Path) -> None:
@@ -237,13 +245,9 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path
 
 
 def test_a_full_disk_loses_nothing(
-    uninterrupted: Path, tmp_path: Path, residual: Command, shown: Shown
+    uninterrupted: Path, killed: Path, tmp_path: Path, residual: Command, shown: Shown
 ) -> None:
-    out = tmp_path / "full"
-    process = start("train", *TINY, "--out", out, cwd=tmp_path)
-    wait_for(process, lambda: len(list_checkpoints(out)) >= 1)
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
+    out = Path(shutil.copytree(killed, tmp_path / "full"))
     kept = {p: p.read_bytes() for p in list_checkpoints(out)}
 
     def small_disk() -> None:
@@ -259,13 +263,9 @@ def test_a_full_disk_loses_nothing(
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
-    uninterrupted: Path, tmp_path: Path, shown: Shown, refused: Refused
+    uninterrupted: Path, killed: Path, tmp_path: Path, shown: Shown, refused: Refused
 ) -> None:
-    out = tmp_path / "damaged"
-    process = start("train", *TINY, "--out", out, cwd=tmp_path)
-    wait_for(process, lambda: len(list_checkpoints(out)) >= 2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    out = Path(shutil.copytree(killed, tmp_path / "damaged"))
     newest = list_checkpoints(out)[-1]
     os.truncate(newest, newest.stat().st_size // 2)
     assert f"{newest} is damaged (" in refused("train", "--resume", "--out", out)

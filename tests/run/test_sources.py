@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import (
-    SMALL,
+    NARROW,
     TINY,
     Refused,
     Shown,
@@ -89,7 +89,7 @@ def test_two_ranks_compute_what_one_process_computes_on_a_folder(
     # BN over four values of a 1 x 1 map would magnify the rounding of another order of additions.
     small = ["data.folder.size=64", "data.folder.shorter_side=[64,72]", "batch.bn_group=4"]
     small += ["schedule.learning_rate=0.001", "schedule.iterations=4", "evaluate_every=2"]
-    arguments = ["train", "imagenet-resnet18", *set_options([*SMALL, *small]), "--data-dir", images]
+    arguments = ["train", "imagenet-resnet18", *set_options([*NARROW, *small]), "--data-dir", images]
     shown(*arguments, "--out", tmp_path / "one")
     done = subprocess.run(
         torchrun(*arguments, "--out", tmp_path / "two"),
@@ -152,7 +152,7 @@ def split_of(run: Path) -> dict[str, list[str]]:
 
 
 def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, refused: Refused) -> None:
-    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null", "model.pool=null"])
+    small = set_options(NARROW)
     arguments = ["train", "imagenet-resnet18", *small, "--data-dir", undivided, "--out"]
     said = refused(*arguments, tmp_path / "none")
     assert "has no validation part (val); hold a share of each class out" in said
@@ -189,7 +189,7 @@ def test_a_list_of_images(undivided: Path, tmp_path: Path, shown: Shown, refused
     list_of = tmp_path / "flowers.csv"
     rows = [f"{file},{Path(file).parent.name} of mine" for file in files]
     list_of.write_text("\n".join(["path,label", *rows]))
-    small = set_options([*SMALL, "model.name=cifar_resnet8", "model.shortcut=null", "model.pool=null"])
+    small = set_options(NARROW)
     arguments = ["train", "imagenet-resnet18", *small, "--data-dir", list_of, "--out"]
     assert "hold a share of each class out" in refused(*arguments, tmp_path / "none")
     shown(*arguments, tmp_path / "run", "--set", "data.validation=0.3")
@@ -209,7 +209,7 @@ def test_other_images_under_the_same_names_are_another_run(
     tmp_path: Path, shown: Shown, refused: Refused
 ) -> None:
     data, out = write_images(tmp_path / "data", suffix="bmp"), tmp_path / "run"
-    settings = set_options([*SMALL, "schedule.iterations=2"])
+    settings = set_options([*NARROW, "schedule.iterations=2"])
     shown("train", "imagenet-resnet18", *settings, "--data-dir", data, "--out", out)
     (out / "results.json").unlink()
     shown("train", "--resume", "--out", out)
@@ -281,7 +281,7 @@ def test_a_folder_as_people_bring_it_trains_is_tested_and_predicted(tmp_path: Pa
     os.mkfifo(strange / "pipe.jpg")
     (strange / "layers.psd").write_bytes(b"8BPS")
     out = tmp_path / "run"
-    told = shown("train", "imagenet-resnet18", *set_options(SMALL), "--data-dir", data, "--out", out).err
+    told = shown("train", "imagenet-resnet18", *set_options(NARROW), "--data-dir", data, "--out", out).err
     assert "1 .psd left out, as no images that are read" in told
     assert "3 images could not be read and were skipped" in told
     assert results_of(out)["unreadable_images"] == 3  # of two parts, under one name in both
