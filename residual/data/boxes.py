@@ -27,6 +27,8 @@ FEW, ALIKE = 0.05, 0.8
 #: A box may reach so many pixels over the image's edge before it is worth telling: programs that annotate
 #: count pixels from 0 or from 1.
 TOLERANCE = 2.0
+#: Pixels that no side of an image has.
+NO_SIDE = 2**31
 #: Classes that a sentence names at most.
 SHOWN = 20
 #: The layouts of annotations that are read: detection's, and localization's.
@@ -126,7 +128,9 @@ class BoxDataset:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells these images from others, by their names; see ``content``."""
-        names = hashlib.sha256("\n".join(annotated.id for annotated in self.images).encode()).hexdigest()[:16]
+        # A name may have any bytes, and JSON any halves of letters.
+        ids = "\n".join(annotated.id for annotated in self.images).encode("utf-8", "surrogatepass")
+        names = hashlib.sha256(ids).hexdigest()[:16]
         return {"classes": len(self.classes), "images": len(self.images), "files": names}
 
     def mask_counts(self) -> list[int]:
@@ -186,6 +190,14 @@ class Record:
     where: str
     number: int = 0
     unjudged: frozenset[str] = frozenset()
+
+
+def stated_size(width: int, height: int) -> tuple[int, int] | None:
+    """Return the size that an annotation states, None for one that no image has.
+
+    Some programs leave it out or at 0, and the image itself knows.
+    """
+    return (width, height) if 0 < width < NO_SIDE and 0 < height < NO_SIDE else None
 
 
 def make_box_dataset(

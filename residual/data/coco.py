@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 
 from ..errors import InputError
 from ..files import read_json
-from .boxes import Annotation, BoxDataset, Record, make_box_dataset, turned
+from .boxes import Annotation, BoxDataset, Record, make_box_dataset, stated_size, turned
 from .images import SUFFIXES
 from .masks import Outline
 from .named_files import NamedFiles, last_part
@@ -138,8 +138,7 @@ def _records(
             width, height = int(image["width"]), int(image["height"])
         except (KeyError, TypeError, ValueError, OverflowError):
             width = height = 0
-        # Some programs leave the size out; the image itself knows.
-        size = (width, height) if width > 0 and height > 0 else None
+        size = stated_size(width, height)
         yield Record(number, path, size, tuple(objects[number]), f"{file}: image {number}")
     if images.all and (unlisted := [n for n, path in images.beside.files.items() if path not in taken]):
         notes.append(
@@ -255,7 +254,8 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
             raise InputError(f"{file}: one of its categories has no whole number as id") from None
         name = category.get("name")
         named[("" if name is None else str(name).strip()) or str(number)].append(number)
-    items = [item for item in content.get("annotations") or () if isinstance(item, dict)]
+    listed = _list(content, "annotations", file) if content.get("annotations") else []
+    items = [item for item in listed if isinstance(item, dict)]
     used = {_id(item.get("category_id")) for item in items}
     found: dict[int, str] = {}
     for name, numbers in named.items():

@@ -259,15 +259,6 @@ def decode_numbers(path: Path) -> NDArray[np.generic]:
     return _open(path, numbers)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return an image's upright width and height in pixels, from the beginning of its file.
-
-    Raises:
-        DamagedImage: as ``decode``.
-    """
-    return upright_size(*stored_size(path))
-
-
 def stored_size(path: Path) -> tuple[tuple[int, int], int]:
     """Return an image's width and height as they are stored, and its EXIF orientation, 1 (upright) to 8.
 

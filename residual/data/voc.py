@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 from ..errors import InputError
 from ..files import read_content, read_text
-from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, turned
+from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, stated_size, turned
 from .images import SUFFIXES, DamagedImage
 from .masks import read_instances
 from .named_files import NamedFiles, last_part
@@ -209,8 +209,7 @@ def read_annotation(file: Path, notes: list[str]) -> VocAnnotation | None:
         width, height = (int(float(root.findtext(f"size/{side}", "0"))) for side in ("width", "height"))
     except (ValueError, OverflowError):
         width = height = 0
-    # Some programs leave the size at 0; the image itself knows.
-    size = (width, height) if width > 0 and height > 0 else None
+    size = stated_size(width, height)
     objects: list[Annotation] = []
     for place, element in enumerate(root.iter("object"), start=1):
         try:

@@ -63,6 +63,7 @@ def test_coco(tmp_path: Path) -> None:
     [
         (lambda c: c["images"].append(c["images"][0]), ["two of its images have the id 7"]),
         (lambda c: c.pop("images"), ["has no list of images"]),
+        (lambda c: c.update(annotations=5), ["has no list of annotations"]),
         (lambda c: c["images"][0].pop("id"), ["one of its images has no id"]),
         (lambda c: c["categories"][0].update(name="car"), ["two categories have one name, 'car'"]),
         (lambda c: c["images"].clear(), ["holds no image that can be used"]),
@@ -425,3 +426,20 @@ def test_masks_of_images_that_exif_turns(tmp_path: Path, frame: str) -> None:
     assert mask is not None
     assert mask.size == (40, 30)
     assert list(box_around(mask)) == annotated.boxes[0].tolist() == [17, 2, 27, 12]
+
+
+@pytest.mark.parametrize("side", [0, -1, 1e30, 10**19, 2**31])
+def test_a_size_that_no_image_has_is_not_one(side: float, tmp_path: Path) -> None:
+    data = load_coco(coco(tmp_path, lambda c: c["images"][0].update(width=side, height=side)), ["train"])
+    assert data.images[0].size == (40, 30)
+    assert data.content()
+
+
+def test_an_id_with_half_a_letter_is_one(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0]["id"] = "a\ud83d"
+        content["annotations"][0]["image_id"] = "a\ud83d"
+
+    data = load_coco(coco(tmp_path, change), ["train"])
+    assert "a\ud83d" in [annotated.id for annotated in data.images]
+    assert data.fingerprint() != load_coco(coco(tmp_path), ["train"]).fingerprint()

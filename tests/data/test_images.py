@@ -25,8 +25,8 @@ from residual.data.images import (
     as_pixels,
     decode,
     decode_part,
-    image_size,
     resize_shorter,
+    stored_size,
 )
 from residual.data.threads import Budget
 
@@ -241,7 +241,7 @@ def test_a_large_transparent_image_is_refused_with_its_size(tmp_path: Path) -> N
     said = damaged(tmp_path / "large.png")
     assert "has 13,300 x 13,300 pixels, which take 1.2 GB to decode; 1.1 GB is what is used" in said
     with pytest.raises(DamagedImage, match="13,300 x 13,300 pixels"):
-        image_size(tmp_path / "large.png")
+        stored_size(tmp_path / "large.png")
 
 
 # --- what people bring ---

@@ -517,3 +517,10 @@ def test_masks_that_do_not_fit_are_noted(tmp_path: Path) -> None:
     assert f"{second} has pixels of the number 9" in notes
     assert "does not lie in the object's box; its box alone is used" in notes
     assert f"{fourth} is a PNG of mode RGB, and its pixels are to be numbers" in notes
+
+
+def test_a_size_that_no_image_has_is_not_one(tmp_path: Path) -> None:
+    size = "<size><width>1e30</width><height>1e30</height></size>"
+    data = load_voc(voc(tmp_path, {"one": annotation(item("dog", 1, 1, 10, 20), size=size)}), ["train"])
+    assert data.images[0].size == (40, 30)
+    assert data.content()

@@ -273,7 +273,7 @@ READ = (
         "recorded",
         "remembered",
     ),
-    *("class_names", "list_", "stored_size", "image_size", "is_detector", "unpack", "trusted"),
+    *("class_names", "list_", "stored_size", "is_detector", "unpack", "trusted"),
 )
 PATHS = ("path", "file", "folder", "data_dir", "root")
 
