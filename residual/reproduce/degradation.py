@@ -187,6 +187,7 @@ def _write(out: Path, members: dict[str, ClassifierRun]) -> Path:
         held_out=runs[0].held_out,
         digits=_digits(),
         recipe=runs[0].recipe,
+        iterations=runs[0].results["iterations"],
         environments=environments(runs),
         hours={name: _cifar10_hours(members[name]) for name in RUNS},
         readme=_readme(out),
@@ -234,7 +235,7 @@ def _cifar10_hours(member: ClassifierRun) -> float:
     The work grows with the images seen and with their pixels, 32 x 32 against 8 x 8.
     """
     paper = find(f"cifar10-{member.network}")
-    seen = member.recipe.schedule.iterations * member.recipe.batch.size
+    seen = member.results["iterations"] * member.recipe.batch.size
     ratio = paper.schedule.iterations * paper.batch.size / seen * (32 / 8) ** 2
     return float(member.results["seconds"]) * ratio / 3600
 

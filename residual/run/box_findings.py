@@ -125,7 +125,7 @@ def _where(dataset: BoxDataset, number: int, found: Detections, overlap: float) 
     except DamagedImage:
         return None
     scale = DRAWN / 2 / max(image.shape[1:])
-    pixels = pil_image(image).resize((round(image.shape[2] * scale), round(image.shape[1] * scale)))
+    pixels = _scaled(image, scale)
     boxes = [BoxDrawing(tuple(box), RIGHT, "") for box in (annotated.boxes * scale).tolist()]
     boxes += [BoxDrawing(tuple(box), WRONG, "") for box in (found.boxes[:1] * scale).tolist()]
     return {
@@ -134,6 +134,12 @@ def _where(dataset: BoxDataset, number: int, found: Detections, overlap: float) 
         "overlap": overlap,
         "address": image_address(draw_boxes(pixels, boxes), "JPEG"),
     }
+
+
+def _scaled(image: Tensor, scale: float) -> Image.Image:
+    """Return an image uint8 (3, H, W) at a scale, with a pixel at least each way."""
+    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
+    return pil_image(image).resize((width, height))
 
 
 def _count(label: int, parts: Sequence[Tensor]) -> int:
@@ -147,7 +153,7 @@ def _beside(annotated: AnnotatedImage, judged: Judgement, names: Sequence[str]) 
     except DamagedImage:
         return {"truth": None, "found": None}
     scale = DRAWN / max(image.shape[1:])
-    pixels = pil_image(image).resize((round(image.shape[2] * scale), round(image.shape[1] * scale)))
+    pixels = _scaled(image, scale)
     wanted = annotated.wanted
     truth = [names[label] for label in annotated.labels[wanted].tolist()]
     found = [

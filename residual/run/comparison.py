@@ -242,8 +242,8 @@ def _mean_curve(curves: Sequence[ErrorCurve]) -> ErrorCurve:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation, nan where one of the values is, which Python's does not take."""
-    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+    """Return the standard deviation, nan of less than two values or where one is nan: Python refuses."""
+    return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
 
 def _letter(number: int) -> str:

@@ -1,5 +1,6 @@
 """The weights of a run that was stopped early: ``residual finish``."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from .. import distributed
 from ..device import pick_device, set_arithmetic
 from ..errors import InputError
+from ..recipes import KINDS
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
 from .run import check_same_data, in_iterations, resume_command, task_of, with_own_code, working_in
@@ -38,7 +40,9 @@ def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> 
         raise InputError(f"{out} is complete; its weights are in {folder.weights}")
     data_dir = data_dir or remembered_data_dir(out)
     if not folder.checkpoints():
-        raise InputError(f"{out} has no checkpoint yet; let it go on: residual train --resume --out {out}")
+        _, command = KINDS[type(recipe)]
+        again = f"{command} train --resume --out {shlex.quote(str(out))}"
+        raise InputError(f"{out} has no checkpoint yet; let it go on: {again}")
     task = task_of(recipe, data_dir, world)
     check_same_data(folder, task, resume=True)
     task.start(folder)

@@ -410,7 +410,9 @@ def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:
     def log(line: dict[str, Any]) -> None:
         for split in line.keys() & {"train", "validation", "test"}:
             for name in line[split].keys() & {"loss", "top1_error", "ap50", "localization_error"}:
-                writer().add_scalar(f"{split}/{name}", line[split][name], line["iteration"])
+                # No image to test on, or none with an object, is no number.
+                if line[split][name] is not None:
+                    writer().add_scalar(f"{split}/{name}", line[split][name], line["iteration"])
         writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
         writer().flush()
 

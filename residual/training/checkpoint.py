@@ -36,6 +36,7 @@ class Progress:
             never used to choose weights.
         plateaus: how many times the validation error has stopped falling.
         waited: evaluations since the lowest one that counts for the next plateau, ``lowest``.
+        unreadable: what is wrong with each training image that was left out, by its id.
     """
 
     iteration: int = Field(default=0, ge=0)
@@ -44,6 +45,7 @@ class Progress:
     plateaus: int = Field(default=0, ge=0)
     waited: int = Field(default=0, ge=0)
     lowest: float | None = None
+    unreadable: dict[str, str] = Field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> Path:

@@ -203,6 +203,7 @@ class Run:
         if self.world.is_main:
             self.meter.sums.copy_(stored["log/sums"])
         self.progress = progress
+        self.batches.unreadable |= progress.unreadable
 
     def train(self) -> None:
         """Train to the recipe's last iteration, average the BN statistics, and log the final errors.
@@ -331,6 +332,8 @@ class Run:
         self._check_finite()
         synchronize(self.work.layers, self.world)
         tensors = self.tensors()
+        for found in self.world.gather(self.batches.unreadable):
+            self.progress.unreadable |= found
         if self.world.is_main:
             save_checkpoint(self.folder.path, tensors, self.progress)
         self.world.barrier()

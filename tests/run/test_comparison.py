@@ -49,6 +49,21 @@ def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
     assert "0.5" in text
 
 
+def test_a_precision_that_one_of_two_seeds_has_not_is_no_deviation(
+    begun_detector: Path, tmp_path: Path
+) -> None:
+    """As where its images to test on are others, which hold no object."""
+    runs = [Path(shutil.copytree(begun_detector, tmp_path / name)) for name in "ab"]
+    recipe = runs[1] / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("\nseed: 0\n", "\nseed: 1\n"))
+    lines = [json.loads(line) for line in (runs[1] / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["test"]["ap50"] = None
+    (runs[1] / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (group,) = compare(runs).groups
+    assert len(group.members) == 2
+
+
 def test_what_cannot_be_compared_is_said(
     three: list[Path], begun_detector: Path, refused: Refused, tmp_path: Path
 ) -> None:

@@ -63,14 +63,21 @@ def test_nothing_to_finish(tmp_path: Path, stopped: Path, refused: Refused) -> N
     assert "holds no run to resume" in refused("finish", tmp_path / "none")
     for file in stopped.glob("checkpoint-*"):
         file.unlink()
-    assert "has no checkpoint yet" in refused("finish", stopped)
+    said = refused("finish", stopped)
+    assert f"has no checkpoint yet; let it go on: residual train --resume --out {stopped}" in said
 
 
-def test_a_detector_that_was_stopped_can_be_used(begun_detector: Path, tmp_path: Path, shown: Shown) -> None:
+def test_a_detector_that_was_stopped_can_be_used(
+    begun_detector: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
     out = shutil.copytree(begun_detector, tmp_path / "run")
     shutil.rmtree(out / "weights")
     (out / "results.json").unlink()
     (out / "checkpoint-0000012.safetensors").unlink()
+    begun = shutil.copytree(out, tmp_path / "begun")
+    for file in begun.glob("checkpoint-*"):
+        file.unlink()
+    assert f"let it go on: residual detect train --resume --out {begun}" in refused("finish", begun)
     assert "iteration 10 of 12" in shown("finish", out).out
     assert residual.load_detector(out, device="cpu").classes == residual.load_detector(begun_detector).classes
 

@@ -287,6 +287,15 @@ def test_a_run_survives_bad_files_and_reports_them(tmp_path: Path, shown: Shown,
     assert "with data.damaged=skip" in refused(*START, *strict)
 
 
+def test_a_precision_that_is_none_is_no_point_of_tensorboards(
+    few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    """Without images to test on."""
+    settings = set_options(["data.test=[]", "schedule.iterations=4"])
+    shown(*START, *settings, "--data-dir", few_shapes, "--out", tmp_path / "run", "--tensorboard")
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
 def rename(data: Path, pattern: str, old: str, new: str, count: int = -1) -> None:
     """Give objects of a class another name, ``count`` a file at most."""
     for file in (data / "Annotations").glob(pattern):

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import Refused, Shown, results_of
+from PIL import Image
 
 from residual import InputError, run
-from residual.detection.average_precision import mean_ap, voc_ap
+from residual.data.boxes import AnnotatedImage, BoxDataset
+from residual.detection.average_precision import Detections, mean_ap, voc_ap
 from residual.detection.boxes import load_boxes
 from residual.detection.testing import load_detections
 from residual.evaluation.scores import load_scores
 from residual.recipes import DetectionRecipe, find, override, read
 from residual.run import run as runs
+from residual.run.box_findings import localizer_findings
 
 
 def text_of(page: Path) -> str:
@@ -165,3 +168,18 @@ def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
     few = dataset.images[:-1]
     with pytest.raises(InputError, match="is of other images than"):
         load_detections(copied / "detections.safetensors", type(dataset)(**{**vars(dataset), "images": few}))
+
+
+def test_an_image_as_thin_as_a_line_is_shown(tmp_path: Path) -> None:
+    Image.new("RGB", (600, 1)).save(tmp_path / "line.png")
+    box, label, no = (
+        torch.tensor([[0.0, 0.0, 600.0, 1.0]]),
+        torch.tensor([0]),
+        torch.zeros(1, dtype=torch.bool),
+    )
+    line = AnnotatedImage("line", tmp_path / "line.png", (600, 1), box, label, no, no, torch.ones(1))
+    dataset = BoxDataset("imagenet", ("val",), ("line",), (line,), (), (0,))
+    found = localizer_findings(dataset, [Detections(box, torch.ones(1), label)])
+    wrong, right = found["parts"]
+    assert wrong["drawn"] == []
+    assert right["drawn"][0]["address"].startswith("data:image/jpeg")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import (
+    CPU,
     NARROW,
     TINY,
     Refused,
@@ -28,8 +29,11 @@ from residual import InputError, run
 from residual.cli.options import find_images
 from residual.data.images import decode_centre
 from residual.data.stream import StreamBatches
+from residual.distributed import World
 from residual.models.weights import load_weights
 from residual.recipes import find, override
+from residual.run.classification import ClassificationTask
+from residual.run.run import task_of
 from residual.run.sources import Resident, open_source
 
 
@@ -116,6 +120,12 @@ def test_damaged_images_are_counted_and_listed(
     assert results["unreadable_images"] == 2
     assert "2 images could not be read and were skipped" in capsys.readouterr().err
     assert "00.png" in (tmp_path / "run" / "unreadable.txt").read_text()
+    # A session that reads no training image any more knows of those that others left out.
+    for name in ("results.json", "unreadable.txt"):
+        (tmp_path / "run" / name).unlink()
+    again = run.train(None, tmp_path / "run", data_dir=data, device="cpu", resume=True)
+    assert again["unreadable_images"] == 2
+    assert "00.png" in (tmp_path / "run" / "unreadable.txt").read_text()
     fatal = small_recipe("imagenet-resnet18", "data.folder.damaged=fatal")
     fatal = override(fatal, ["checkpoint_every=1", "evaluate_every=100"])
     with pytest.raises(InputError, match=r"mend it and go on"):
@@ -128,6 +138,21 @@ def test_damaged_images_are_counted_and_listed(
         == 0
     )
     assert "note: not all images are what they were when the run was begun" in capsys.readouterr().err
+
+
+def test_colours_that_noise_goes_along_are_measured_by_one_rank(
+    trained_on_images: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the mean is that of the weights: the others wait, and then find what it found."""
+    recipe = override(find("finetune"), [*NARROW[:-3], "data.folder.colour_noise=0.1"])
+    task = task_of(run.start_from(recipe, trained_on_images), images, World())
+    assert isinstance(task, ClassificationTask)
+    task.start()
+    measured = []
+    monkeypatch.setattr(World, "barrier", lambda self: measured.append("statistics" in vars(task.source)))
+    task.place(CPU, task.recipe.schedule, eager=True)
+    assert measured[0]
+    task.batches.close()
 
 
 @pytest.fixture
