@@ -234,12 +234,20 @@ class Study(Generic[T]):
         Args:
             weights: that are named for it.
         """
-        file = RunFolder(self.path(network, seed)).recipe_file
-        if not file.exists():
+        recipe = self.recipe_begun(network, seed)
+        if recipe is None:
             return None
-        begun = network_of(read(file, self.family.kind, of_run=True))
+        begun = network_of(recipe)
         same = weights is None or (begun.weights and Path(begun.weights).resolve() == weights.resolve())
         return begun if same else None
+
+    def recipe_begun(self, network: str, seed: int) -> AnyRecipe | None:
+        """Return the recipe that a run was begun with, None where there is no run.
+
+        What it names on this disk may lie elsewhere since: a run goes on from its checkpoints without.
+        """
+        file = RunFolder(self.path(network, seed)).recipe_file
+        return read(file, self.family.kind, of_run=True) if file.exists() else None
 
     def recipe(self, network: str, seed: int = 0) -> AnyRecipe:
         """Return the recipe of a run: the paper's with the study's settings.
@@ -247,7 +255,7 @@ class Study(Generic[T]):
         Raises:
             InputError: for settings that are wrong or make it another experiment.
         """
-        original = override(self._taught_here(self.family.recipe(network), seed), [f"seed={seed}"])
+        original = override(self._taught_here(self.family.recipe(network), network, seed), [f"seed={seed}"])
         recipe = override(original, self.settings)
         for change in differences(original, recipe):
             key = change.partition(":")[0]
@@ -255,12 +263,19 @@ class Study(Generic[T]):
                 raise InputError(self.family.refusal)
         return recipe
 
-    def _taught_here(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
-        """Return a recipe whose teacher, if it has one, is the study's own run of that seed."""
+    def _taught_here(self, recipe: AnyRecipe, network: str, seed: int) -> AnyRecipe:
+        """Return a recipe whose teacher, if it has one, is the study's own run of that seed.
+
+        Of a run that was begun it is the one that it was begun with.
+        """
         if not isinstance(recipe, Recipe) or recipe.model.teacher is None:
             return recipe
-        teacher = Path(recipe.model.teacher).name.removeprefix(self.family.prefix)
-        model = recipe.model.model_copy(update={"teacher": str(self.path(teacher, seed).resolve())})
+        own = Path(recipe.model.teacher).name.removeprefix(self.family.prefix)
+        teacher = str(self.path(own, seed).resolve())
+        begun = self.recipe_begun(network, seed)
+        if isinstance(begun, Recipe) and begun.model.teacher:
+            teacher = begun.model.teacher
+        model = recipe.model.model_copy(update={"teacher": teacher})
         return recipe.model_copy(update={"model": model})
 
     def runs(

@@ -73,7 +73,7 @@ class ClassificationTask(Task):
             for note in self.source.notes:
                 print(f"note: {note}", file=sys.stderr)
         self.network = begin.model
-        teacher = teacher_of(self.recipe, self.source.classes)
+        teacher = teacher_of(self.recipe, self.source.classes, begin.model.in_channels, begun is not None)
         self.model = self.network.taught_by(teacher) if teacher else self.network.objective()
         self.options = begin.options
         self.started_from = begun.started_from() if begun and kept else begin.note
@@ -89,6 +89,8 @@ class ClassificationTask(Task):
         # One rank measures the training set; the others then find what it found.
         if self.world.is_main:
             self.source.preprocessing(self._stored)
+            # Colour noise is along the set's own colours where the mean is that of the weights, too.
+            self.source.colours()
         self.world.barrier()
         self.device = device
         self.preprocessing = self.source.preprocessing(self._stored).to(device)

@@ -105,9 +105,10 @@ class DetectionTask(Task):
         network = recipe.detector.backbone
         if network.name == "weights":
             raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
+        # Those of the recipe, with which weights that are named agree: a resumed run has no others.
+        self.options = network.options()
         if network.weights and begun:
             # The checkpoint has every number, those of the preprocessing too.
-            self.options = network.options()
             classifier = build_model(network.name, **self.options)
             self.detector = self._detector(classifier, Preprocessing(torch.zeros(3)))
             self.started_from = begun.started_from()
@@ -118,11 +119,10 @@ class DetectionTask(Task):
                 recipe.detector, stored.model.backbone, classes, stored.model.preprocessing
             )
             take_over(self.detector, stored.model.state_dict(), same)
-            self.options = stored.config.options
             but = "" if same else f" but its last layers, which start anew for {classes} classes"
             self.started_from = f"the detector {network.weights}{but}"
         else:
-            classifier, preprocessing, self.options, self.started_from = self._classifier()
+            classifier, preprocessing, self.started_from = self._classifier()
             self.detector = self._detector(classifier, preprocessing)
         self.model = self.detector
         self._tell_fit()
@@ -249,18 +249,16 @@ class DetectionTask(Task):
             results=results,
         )
 
-    def _classifier(self) -> tuple[Classifier, Preprocessing, dict[str, Any], str | None]:
-        """Return the network that the detector is made from, its preprocessing, options, and what it is."""
+    def _classifier(self) -> tuple[Classifier, Preprocessing, str | None]:
+        """Return the network that the detector is made from, its preprocessing, and what it is."""
         wanted = self.recipe.detector.backbone
         if wanted.weights:
             stored = trained_network(wanted, channels=3)
             mean = stored.preprocessing.mean
             # A mean image fits one size only; its channels' means fit all.
             preprocessing = Preprocessing(mean.mean(dim=(1, 2)), stored.preprocessing.std.flatten())
-            options = stored.config["model"]["options"]
-            return stored.model, preprocessing, options, f"the classifier {wanted.weights}"
-        options = wanted.options()
-        network = build_model(wanted.name, **options)
+            return stored.model, preprocessing, f"the classifier {wanted.weights}"
+        network = build_model(wanted.name, **self.options)
         # A network from scratch has no mean of its own.
         preprocessing = Preprocessing(torch.tensor(IMAGENET_MEAN))
         # All ranks measure the same images, so that they start from the same network.
@@ -269,7 +267,7 @@ class DetectionTask(Task):
         images = (image.image for number in range(count) for image in batches(number))
         measure_batch_norm(network, (preprocessing(image[None]) for image in images))
         batches.close()
-        return network, preprocessing, options, None
+        return network, preprocessing, None
 
     def _batches(self, stride: int, world: World) -> BoxBatches:
         data, recipe = self.recipe.data, self.recipe

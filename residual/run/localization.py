@@ -90,9 +90,10 @@ class LocalizationTask(Task):
     def start(self, begun: RunFolder | None = None) -> None:
         recipe = self.recipe
         self.localizer: AnyLocalizer
+        # Those of the recipe, with which the classifier's agree: a resumed run has no others.
+        self.options = recipe.localizer.backbone.options()
         if begun:
             # The checkpoint has every number, those of the preprocessing too.
-            self.options = recipe.localizer.backbone.options()
             classes, size = len(self.train.index.classes), recipe.data.size
             self.localizer = outline_localizer(recipe.localizer, recipe.rcnn, self.options, classes, size)
             self.started_from = begun.started_from()
@@ -114,7 +115,6 @@ class LocalizationTask(Task):
     def classifier(self) -> tuple[Classifier, Preprocessing]:
         """Return the classifier that the run starts from, and how images of any size are prepared for it."""
         stored = trained_network(self.recipe.localizer.backbone, channels=3)
-        self.options = stored.config["model"]["options"]
         # A mean image fits one size only; its channels' means fit all.
         mean = stored.preprocessing.mean.mean(dim=(1, 2))
         return stored.model, Preprocessing(mean, stored.preprocessing.std.flatten())

@@ -129,8 +129,13 @@ def start_classifier(
     return Start(model, options, stored.preprocessing, note)
 
 
-def teacher_of(recipe: Recipe, classes: tuple[str, ...]) -> Classifier | None:
+def teacher_of(
+    recipe: Recipe, classes: tuple[str, ...], channels: int, begun: bool = False
+) -> Classifier | None:
     """Return the trained network that gives hints, None where the recipe names none.
+
+    Args:
+        begun: whether the run goes on at a checkpoint, which has every number of the teacher: none is read.
 
     Raises:
         InputError: when there is none, it is damaged, or was trained on other classes or images.
@@ -138,6 +143,8 @@ def teacher_of(recipe: Recipe, classes: tuple[str, ...]) -> Classifier | None:
     named = recipe.model.teacher
     if named is None:
         return None
+    if begun:
+        return build_model("cifar_maxout", classes=len(classes), in_channels=channels)
     try:
         stored = load_weights(Path(named))
     except InputError as error:

@@ -1,6 +1,7 @@
 """Appendix C's table: the paper's numbers, ours where they were run, and what is left out."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,3 +92,8 @@ def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused
     # What is there is shown again, whatever is asked for.
     shown(*words, "--no-train")
     assert rows_of(here / "study")["rows"] == found["rows"]
+    # A study that was moved goes on: its second stage was begun with where the first one was.
+    shutil.move(here / "study", here / "moved")
+    (here / "moved" / RECIPES["tiny-imagenet"][1] / "seed0" / "results.json").unlink()
+    shown(*words[:-1], here / "moved", *trained)
+    assert rows_of(here / "moved")["rows"] == found["rows"]

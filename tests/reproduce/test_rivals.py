@@ -1,6 +1,7 @@
 """Table 6's rivals, trained beside a ResNet, and what all of them cost."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,21 @@ def test_the_teacher_is_the_studys_own(study: Path) -> None:
     departures = json.loads((study / "table6.json").read_text())["departures"]
     assert not any("teacher" in one for one in departures)
     assert "schedule.iterations: 64000 -> 4" in departures
+
+
+def test_a_study_that_was_moved_goes_on(
+    study: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs that were taught by the study's own were begun with what it was called then."""
+    shrink_rivals(monkeypatch)
+    monkeypatch.setattr(rivals, "seconds_of", lambda model: 0.001)
+    moved = tmp_path / "moved"
+    shutil.copytree(study, moved)
+    hints = moved / "cifar10-fitnet19-hints" / "seed0"
+    (hints / "results.json").unlink()
+    assert call("reproduce", "table6", "--depths", "20", "--rivals", *SET, "--out", moved) == 0
+    assert (hints / "results.json").is_file()
+    assert f"teacher: {study}" in (hints / "recipe.yaml").read_text()
 
 
 def test_costs_are_counted_and_timed(study: Path) -> None:
