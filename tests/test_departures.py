@@ -59,6 +59,8 @@ def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
     else:
         assert (iterations, images) == ((280_000, 1) if name.endswith("4step") else (110_000, 2))
         assert recipe.detector.anchor_sizes == (128, 256, 512)
+        # Of two images together the authors' steps take 128 regions.
+        assert recipe.detector.regions == (64 if name.endswith("4step") else 128)
     assert (recipe.schedule.learning_rate, recipe.schedule.drops) == (0.001, (0.75,))
     assert recipe.schedule.warmup is None
     # What is better for boxes of one's own is not theirs.
@@ -69,5 +71,6 @@ def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
 
 def test_the_page_says_so() -> None:
     assert f"the first {IMAGES:,} training images" in PAGE
-    for told in ("TF32", "plain-110", "ten-crop", "6 % of ResNet-56", "255 times smaller", "5 evaluations"):
+    numbers = ("6 % of ResNet-56", "255 times smaller", "5 evaluations", "0.1 to 0.5", "at one scale")
+    for told in ("TF32", "plain-110", "ten-crop", *numbers):
         assert told in PAGE, told

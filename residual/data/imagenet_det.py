@@ -107,6 +107,12 @@ def halves(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     return parts
 
 
+def has_own_halves(folder: Path, splits: Sequence[str]) -> bool:
+    """Whether any of the splits is a half of ours, R-CNN's list not being there."""
+    lists = _lists(_locate(folder))
+    return any(split in HALVES and not (lists / f"{split}.txt").is_file() for split in splits)
+
+
 def _locate(folder: Path) -> Path:
     """Return the folder with the lists of DET."""
     if not folder.is_dir():

@@ -14,7 +14,8 @@ from torchvision.ops import box_iou
 #: Faster R-CNN, Section 3.1.2: an anchor is an object from an overlap of 0.7 on, or when none overlaps an
 #: object more; background below 0.3; else neither.
 RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU = 0.7, 0.3
-#: Fast R-CNN, Section 2.3: a region is an object from an overlap of 0.5 on, else background.
+#: Fast R-CNN, Section 2.3: a region is an object from an overlap of 0.5 on. All others are background, as in
+#: [32]'s longer version for COCO; in Fast R-CNN those from 0.1 on are.
 ROI_POSITIVE_IOU = 0.5
 #: A box of which so much lies in a crowd is no background.
 CROWD_OVERLAP = 0.7

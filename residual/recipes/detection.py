@@ -230,7 +230,8 @@ def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = 
         name=f"voc{train}-{backbone}" + ("-4step" if training == "alternating" else ""),
         description=f"Faster R-CNN with {backbone} on VOC {train} (Table 7)"
         + (", four-step alternating training" if training == "alternating" else ""),
-        detector=Detector(backbone=BACKBONES[backbone]),
+        # The authors' mini-batch of the head: 128 regions of two images.
+        detector=Detector(backbone=BACKBONES[backbone], regions=64 if steps else 128),
         data=Boxes(
             layout="voc",
             train=parts[train],

@@ -48,6 +48,10 @@ FAMILY = Family(
 )
 
 
+#: Of dense testing; see docs/departures.md.
+ONE_SCALE = "ours at one scale, the paper's at several"
+
+
 @dataclass(frozen=True)
 class LocalizationRow:
     """A row of the table: the paper's error and ours, in percent.
@@ -144,10 +148,11 @@ def _row(row: PublishedLocalization, run: LocalizerRun | None, lacking: str) -> 
     found: dict[str, Any] | None = run.results[row.measured]
     if found is None:
         return LocalizationRow(row, None, note="the run's classifier was gone")
-    note = ""
+    notes = [ONE_SCALE] if row.scales else []
     if row.measured == "guessed":
-        note = f"classification error {found['classification_error']:.1f} % ({found['views']})"
-    return LocalizationRow(row, found["localization_error"], found["images"], bool(run.departures), note)
+        notes.append(f"classification error {found['classification_error']:.1f} % ({found['views']})")
+    departs = bool(run.departures) or row.scales
+    return LocalizationRow(row, found["localization_error"], found["images"], departs, "; ".join(notes))
 
 
 def _publish(

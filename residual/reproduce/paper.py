@@ -23,7 +23,7 @@ class CifarError:
     mean: float
 
 
-#: Table 6, the systems of others: quoted, not reproduced.
+#: Table 6, the systems of others; ``reproduce table6 --rivals`` trains them under Section 4.2's recipe.
 TABLE6_OTHERS = (
     CifarError("Maxout", None, None, "9.38", 9.38),
     CifarError("NIN", None, None, "8.81", 8.81),
@@ -87,7 +87,7 @@ class ImageNetErrors:
 
     Attributes:
         method: as the table calls it.
-        network: of our recipe ``imagenet-NETWORK``; None for a system that is only quoted.
+        network: of our recipe ``imagenet-NETWORK``; None for a system of others.
         top1, top5: on the validation set, unless ``note`` says otherwise.
     """
 
@@ -108,7 +108,7 @@ TABLE2 = (
 
 #: Table 3, ten-crop testing.
 TABLE3 = (
-    ImageNetErrors("VGG-16", None, 28.07, 9.33),
+    ImageNetErrors("VGG-16", None, 28.07, 9.33, "its authors' weights, tested by the paper's"),
     ImageNetErrors("GoogLeNet", None, None, 9.15),
     ImageNetErrors("PReLU-net", None, 24.27, 7.38),
     ImageNetErrors("plain-34", "plain34", 28.54, 10.02),
@@ -215,6 +215,7 @@ class PublishedLocalization:
     Attributes:
         method, testing, classes: as the table has them; "true" is the ground-truth class.
         measured: what a localizer's results.json calls it, None for what is not here.
+        scales: whether "dense" is at several scales, where ours is at one, and so are the classes.
         note: why not.
         rcnn: whether the localizer has the second stage.
     """
@@ -225,6 +226,7 @@ class PublishedLocalization:
     error: float
     measured: str | None = None
     note: str = ""
+    scales: bool = False
     rcnn: bool = False
 
 
@@ -232,10 +234,10 @@ class PublishedLocalization:
 LOCALIZATION = (
     PublishedLocalization("VGG's, VGG-16", "1-crop", "true", 33.1, note="quoted, not reproduced"),
     PublishedLocalization("PCR, ResNet-101", "1-crop", "true", 13.3, "test"),
-    PublishedLocalization("PCR, ResNet-101", "dense", "true", 11.7, "dense"),
-    PublishedLocalization("PCR, ResNet-101", "dense", "ResNet-101's five", 14.4, "guessed"),
+    PublishedLocalization("PCR, ResNet-101", "dense", "true", 11.7, "dense", scales=True),
+    PublishedLocalization("PCR, ResNet-101", "dense", "ResNet-101's five", 14.4, "guessed", scales=True),
     PublishedLocalization(
-        "PCR + R-CNN, ResNet-101", "dense", "ResNet-101's five", 10.6, "guessed", rcnn=True
+        "PCR + R-CNN, ResNet-101", "dense", "ResNet-101's five", 10.6, "guessed", scales=True, rcnn=True
     ),
     PublishedLocalization(
         "PCR + R-CNN, ensemble", "dense", "an ensemble's five", 8.9, note="ensembles are not here"

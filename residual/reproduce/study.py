@@ -76,7 +76,10 @@ class TrainedRun:
     def departures(self) -> list[str]:
         """In what the run differs from the paper's."""
         changes = differences(self.paper, self.recipe)
-        return [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+        found = [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+        # In what a session did not do as its recipe says.
+        told = [departure for session in self.sessions for departure in session.get("departures") or ()]
+        return [*found, *dict.fromkeys(told)]
 
 
 @dataclass(frozen=True)

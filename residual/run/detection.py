@@ -9,6 +9,7 @@ import torch
 
 from ..data.box_batches import BoxBatches
 from ..data.boxes import misspelt
+from ..data.imagenet_det import has_own_halves
 from ..data.masks import check_pycocotools
 from ..detection.alternating import AlternatingRCNN
 from ..detection.anchors import advice, anchor_fits, fit_table, objects_of
@@ -40,6 +41,8 @@ from .box_findings import detector_findings
 from .start import trained_network
 from .task import Task, check_shared
 
+#: How a run on ImageNet DET may depart from the paper's.
+OWN_HALVES = "val1 and val2 are halves of ours, as R-CNN's lists of them are not in ImageSets/DET"
 #: Images over which BN statistics are averaged for a network that starts from scratch.
 MEASURED = 64
 
@@ -72,6 +75,8 @@ class DetectionTask(Task):
         self.mends = data.damaged == "fatal"
         self.notes = [*self.train.notes, *(self.test.notes if self.test else ())]
         self.departures: list[str] = []
+        if data.layout == "imagenet-det" and has_own_halves(data_dir, (*data.train, *data.test)):
+            self.departures.append(OWN_HALVES)
         self._skipped: dict[str, str] = {}
 
     def _check_classes(self) -> None:

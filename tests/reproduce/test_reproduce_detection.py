@@ -186,6 +186,7 @@ def test_table12_is_measured_on_val2_by_imagenets_rule(
     assert "ImageNet's mean average precision in percent" in text
     assert "| single model | DET test | 58.8 | not public |" in text
     assert "3 classes, not 200" in text
+    assert "val1 and val2 are halves of ours" in text
     assert "2 detectors, DET val2" in ensemble["note"]
 
 

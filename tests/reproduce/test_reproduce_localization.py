@@ -87,6 +87,7 @@ def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused
     refined = second["guessed"]["localization_error"]
     assert [row["error"] for row in found["rows"]] == [None, *measured[:3], refined, None, measured[3]]
     assert found["rows"][1]["images"] == 6
+    assert all("ours at one scale" in row["note"] for row in found["rows"][2:5])
     # A difference is not taken.
     assert "diff." not in found["headings"]
     # What is there is shown again, whatever is asked for.
