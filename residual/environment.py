@@ -52,6 +52,8 @@ def commit() -> str | None:
     """
     folder = Path(__file__).parent
     try:
+        # An installed copy may lie in another project's repository, which does not hold it.
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         name = _git(folder, "rev-parse", "--short=12", "HEAD")
         return name + ("-dirty" if _git(folder, "status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):

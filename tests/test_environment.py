@@ -25,6 +25,21 @@ def test_a_copy_without_history_is_told_its_commit(monkeypatch: pytest.MonkeyPat
     assert about.commit() is None
 
 
+def test_the_commit_of_a_repository_that_holds_us_not_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the package is installed in the virtual environment of another project."""
+    monkeypatch.delenv("RESIDUAL_COMMIT", raising=False)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / ".gitignore").write_text("site\n")
+    for words in (["init", "-q"], ["add", ".gitignore"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "environment.py").touch()
+    monkeypatch.setattr(about, "__file__", str(tmp_path / "site" / "environment.py"))
+    assert about.commit() is None
+
+
 def test_tests_see_no_gpu_nor_do_their_processes() -> None:
     assert torch.cuda.device_count() == 0
     assert environment()["CUDA_VISIBLE_DEVICES"] == ""

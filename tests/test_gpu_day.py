@@ -1,6 +1,7 @@
 """The table that a day with a GPU ends with (benchmarks/gpu_day.py)."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,24 @@ def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
     ]
     for row in expected:
         assert row in rows
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"),
+    [
+        ("3 passed, 500 deselected in 9.00s", "yes"),
+        ("1 failed, 2 passed in 9.00s", "NO"),
+        ("2 passed, 1 error in 9.00s", "NO"),
+        ("tests/training/test_iteration.py ..", "NO"),
+    ],
+)
+def test_tests_that_did_not_end_well_are_told(
+    last: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    (tmp_path / "tests.txt").write_text(f"..\n{last}\n")
+    rows_of = runpy.run_path(str(ROOT / "benchmarks" / "gpu_day.py"))["rows_of"]
+    assert next(rows_of(tmp_path, tmp_path / "study")) == ("tests marked gpu", last, "all pass", verdict)
 
 
 @pytest.mark.slow

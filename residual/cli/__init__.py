@@ -48,12 +48,16 @@ app.add_typer(reproduce.app, name="reproduce")
 use_plain_help(app)
 
 
+#: Commands that torchrun's processes do together.
+SHARED = ("train", "finish", "evaluate", "ensemble", "detect", "locate", "reproduce")
+
+
 @app.callback(invoke_without_command=True)
 def top(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    only_first_rank(context, ("train", "evaluate", "ensemble", "detect", "locate", "reproduce"))
+    only_first_rank(context, SHARED)
     if version:
         typer.echo(f"residual {__version__}")
         raise typer.Exit

@@ -57,19 +57,20 @@ def responses(
 
     with progress_bar() as progress:
         measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
-    if out:
-        _write(out, responses_figure([(layers.named(weights), measured)]))
-    if as_json:
-        plain = [asdict(response) for response in measured]
-        print_json({"weights": str(weights), "images": count, "layers": plain})
-        return
     headings = ["layer", "std"]
     rows = [[response.layer, f"{response.std:.3f}"] for response in measured]
     if any(response.gate is not None for response in measured):
         headings.append("gate open")
         for row, response in zip(rows, measured, strict=True):
             row.append("" if response.gate is None else f"{100 * response.gate:.1f} %")
-    Table(f"Responses of {weights} on {count:,} training images", headings, list(map(TableRow, rows))).print()
+    if as_json:
+        plain = [asdict(response) for response in measured]
+        print_json({"weights": str(weights), "images": count, "layers": plain})
+    else:
+        title = f"Responses of {weights} on {count:,} training images"
+        Table(title, headings, list(map(TableRow, rows))).print()
+    if out:
+        _write(out, responses_figure([(layers.named(weights), measured)]))
 
 
 @app.command(
@@ -95,21 +96,22 @@ def signals(
     from ..table import Table, TableRow
 
     measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
-    if out:
-        _write(out, signals_figure([(layers.named(weights), measured)]))
     if as_json:
         moments = {moment: [asdict(signal) for signal in values] for moment, values in measured.items()}
         print_json({"weights": str(weights), "bn_groups": groups, "moments": moments})
-        return
-    for moment, values in measured.items():
-        headings = ("layer", "variance before BN", "after BN", "gradient's norm")
-        rows = [
-            TableRow((s.layer, f"{s.variance_before:.3g}", f"{s.variance:.3g}", f"{s.gradient_norm:.3g}"))
-            for s in values
-        ]
-        Table(f"Signals of {weights} {moment}", headings, rows).print()
+    else:
+        for moment, values in measured.items():
+            headings = ("layer", "variance before BN", "after BN", "gradient's norm")
+            rows = [
+                TableRow((s.layer, f"{s.variance_before:.3g}", f"{s.variance:.3g}", f"{s.gradient_norm:.3g}"))
+                for s in values
+            ]
+            Table(f"Signals of {weights} {moment}", headings, rows).print()
+    if out:
+        _write(out, signals_figure([(layers.named(weights), measured)]))
 
 
 def _write(out: Path, figure: "Figure") -> None:
+    # After the numbers, which a disk that is full is not to cost.
     write_figure(figure, out)
     typer.echo(f"wrote {out}", err=True)

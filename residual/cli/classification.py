@@ -111,20 +111,21 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
         found = evaluate_weights(weights, options, device=asked.device, keep_scores=keep, tell=warn)
     if distributed.rank() != 0:
         return
-    if asked.save_scores and found.scores:
-        save_scores(found.scores, asked.save_scores)
     if found.matched:
         warn(found.matched)
     if asked.as_json:
         print_json({"weights": str(weights)} | found.summary())
-        return
-    typer.echo(f"{weights} on {found.data}, {found.metrics.images:,} images, {found.views}")
-    print_errors(found.metrics, found.classes)
-    typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
-    if found.skipped:
-        typer.echo(f"  skipped      {found.skipped:,} damaged images")
-    if asked.save_scores:
-        typer.echo(f"  scores are in {asked.save_scores}")
+    else:
+        typer.echo(f"{weights} on {found.data}, {found.metrics.images:,} images, {found.views}")
+        print_errors(found.metrics, found.classes)
+        typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
+        if found.skipped:
+            typer.echo(f"  skipped      {found.skipped:,} damaged images")
+    # Last: a disk that is full costs nobody the numbers.
+    if asked.save_scores and found.scores:
+        save_scores(found.scores, asked.save_scores)
+        if not asked.as_json:
+            typer.echo(f"  scores are in {asked.save_scores}")
 
 
 @app.command(
@@ -155,18 +156,18 @@ def ensemble(
         found, together = evaluate_ensemble(members, options, device=asked.device, tell=warn)
     if distributed.rank() != 0:
         return
-    if asked.save_scores:
-        save_scores(together, asked.save_scores)
     metrics = together.metrics()
     if asked.as_json:
         each = [{"member": name} | _errors(one.plain()) for name, one in found]
         print_json({"members": each, "ensemble": _errors(metrics.plain())})
-        return
-    for name, one in found:
-        typer.echo(f"{name}, {one.images:,} images")
-        print_errors(one, len(together.classes))
-    typer.echo(f"ensemble of {len(found)}, {metrics.images:,} images")
-    print_errors(metrics, len(together.classes))
+    else:
+        for name, one in found:
+            typer.echo(f"{name}, {one.images:,} images")
+            print_errors(one, len(together.classes))
+        typer.echo(f"ensemble of {len(found)}, {metrics.images:,} images")
+        print_errors(metrics, len(together.classes))
+    if asked.save_scores:
+        save_scores(together, asked.save_scores)
 
 
 @app.command(

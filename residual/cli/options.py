@@ -35,7 +35,10 @@ Deterministic = Annotated[
 Minutes = Annotated[
     float | None,
     typer.Option(
-        min=0.01, help="Stop after so many minutes, with a checkpoint to go on from and exit code 142."
+        min=0.01,
+        # Two years; clocks know no infinite time.
+        max=1_000_000,
+        help="Stop after so many minutes, with a checkpoint to go on from and exit code 142.",
     ),
 ]
 Threads = Annotated[

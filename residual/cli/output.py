@@ -47,6 +47,9 @@ def in_order() -> Iterator[None]:
         if error.errno == errno.ENAMETOOLONG:
             # Wherever a path was looked at first: Python's own tests of paths do not take it for none.
             raise InputError(f"{str(error.filename)[:100]} ... is too long a name for a file") from None
+        if error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
+            # As above: whether something is in a folder that nobody may look into, Python asks in vain.
+            raise InputError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
         if error.errno not in FULL or error.filename is not None:
             raise
         with suppress(OSError, ValueError):

@@ -137,8 +137,9 @@ def embed(
     if not rows:
         raise nothing_read(files)
     features = np.stack(rows)
-    with written_whole(out) as temporary:
-        np.savez(temporary, features=features, files=np.array(names))
+    # As an open file: to a name that does not end in .npz, .NPZ say, NumPy would add it.
+    with written_whole(out) as temporary, temporary.open("wb") as file:
+        np.savez(file, features=features, files=np.array(names))
     typer.echo(f"wrote {out}: features {features.shape[0]:,} x {features.shape[1]:,}, and their files")
 
 

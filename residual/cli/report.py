@@ -59,8 +59,9 @@ def compare(
         check_new(out, "a page", ".html")
     found = comparison.compare(runs)
     page = out or comparison.default_page(runs)
-    found.write(page)
     found.reached.print()
     if found.differences:
         found.differences.print()
-    say(*found.notes, *ways_to(page))
+    say(*found.notes)
+    found.write(page)
+    say(*ways_to(page))

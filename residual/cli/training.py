@@ -1,5 +1,6 @@
 """What ``residual train`` and ``residual detect train`` have in common, and the lists of recipes."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,9 +146,8 @@ def _check_kind(out: Path, kind: "type[TrainingRecipe]") -> None:
     stored: TrainingRecipe | None = recipes.read(file, of_run=True) if file.is_file() else None
     if stored and not isinstance(stored, kind):
         command = recipes.KINDS[type(stored)][1]
-        raise InputError(
-            f"{out} is a run of {command} train; resume it with: {command} train --resume --out {out}"
-        )
+        again = f"{command} train --resume --out {shlex.quote(str(out))}"
+        raise InputError(f"{out} is a run of {command} train; resume it with: {again}")
 
 
 def show_recipes(name: str | None, settings: Sequence[str], kind: "type[TrainingRecipe]") -> None:

@@ -1,5 +1,6 @@
 """``residual complexity``, ``weights`` and ``import``: networks and their weights."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,9 +84,12 @@ def weights(
 
     for name in names or []:
         check(name)
-    for name in names or []:
-        typer.echo(f"{name} is in {weights_in(Path(name))}")
+    folders = {name: str(weights_in(Path(name))) for name in names or []}
     if names:
+        if as_json:
+            print_json(folders)
+        for name, folder in {} if as_json else folders.items():
+            typer.echo(f"{name} is in {folder}")
         return
     known, here = catalogue(), cached()
     if as_json:
@@ -220,8 +224,8 @@ def import_(
     crop, side = usual_size(weights)
     typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
-    typer.echo(f"use it with: residual predict {out} IMAGES")
-    typer.echo(f"test it with: residual evaluate {out} --dataset NAME --data-dir DIR")
+    typer.echo(f"use it with: residual predict {shlex.quote(str(out))} IMAGES")
+    typer.echo(f"test it with: residual evaluate {shlex.quote(str(out))} --dataset NAME --data-dir DIR")
 
 
 @app.command(

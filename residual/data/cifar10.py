@@ -30,6 +30,8 @@ ARCHIVE = PublishedFile(
     "md5",
     "c32a1d4ab5d03f1284b67883e8d87530",
 )
+#: Where it lies, or is downloaded to, if nothing else is said.
+USUAL_DIR = Path("data")
 #: Images in each file, and bytes of an image.
 RECORDS, PIXELS = 10_000, 3 * 32 * 32
 BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
@@ -48,7 +50,7 @@ def load_cifar10(split: Literal["train", "test"], data_dir: Path | None = None) 
         InputError: when ``data_dir`` does not exist, the download fails, or a file is missing or wrong.
     """
     if data_dir is None:
-        data_dir = Path("data")
+        data_dir = USUAL_DIR
     elif not data_dir.is_dir():
         if data_dir.exists():
             raise InputError(f"{data_dir} is a file; name the folder that holds CIFAR-10 with --data-dir")

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -318,7 +319,7 @@ def refuse_other_names(data_dir: Path, part: Literal["train", "val"]) -> None:
     if similar:
         raise InputError(
             f"{data_dir} has no folder {part}, but one called {similar[0]}: rename it to {part}, or link it "
-            f"(ln -s {similar[0]} {data_dir / part})"
+            f"(ln -s {shlex.quote(similar[0])} {shlex.quote(str(data_dir / part))})"
         )
 
 
@@ -366,7 +367,9 @@ def _flat(
         known = read_list(source)
         if classes is None and split == "val" and (data_dir / "train").is_dir():
             classes = index_folder(data_dir, "train").classes
-        known = known.named(classes)
+        # Numbers of the training part are the classes' names.
+        if split == "val" or classes is not None:
+            known = known.named(classes)
     elif devkit := next((p / DEVKIT for p in places if split == "val" and (p / DEVKIT).is_file()), None):
         known = _read_devkit(devkit, sorted(images))
     else:

@@ -44,7 +44,7 @@ class Statistics:
     @property
     def channel_std(self) -> Tensor:
         """Over all pixels of all images, (3,)."""
-        return self.covariance.diagonal().sqrt()
+        return self.covariance.diagonal().clamp(min=0).sqrt()
 
     @property
     def components(self) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,7 @@ def std_of(images: Tensor) -> Tensor:
         values = part.double().div(255)
         sums += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
     mean, square = sums / images[:, 0].numel()
-    return (square - mean.square()).sqrt().float()
+    return (square - mean.square()).clamp(min=0).sqrt().float()
 
 
 def load_statistics(file: Path) -> Statistics | None:

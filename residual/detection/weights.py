@@ -6,6 +6,7 @@ config.json         backbone, numbers, classes, and the recipe and results that 
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
         if (folder / "recipe.yaml").is_file():
             raise InputError(
                 f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual detect train --resume --out {folder}"
+                f"residual detect train --resume --out {shlex.quote(str(folder))}"
             )
         raise InputError(f"{folder} holds no detector (it has no {CONFIG_FILE})")
     content = read_json(file, dict, ANEW)
@@ -199,7 +200,7 @@ def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
     if form == FORMAT:
         raise InputError(
             f"{folder} holds a classifier, and a detector is expected; train a detector from it with: "
-            f"residual detect train RECIPE --weights {folder}"
+            f"residual detect train RECIPE --weights {shlex.quote(str(folder))}"
         )
     if form != DETECTOR_FORMAT:
         raise InputError(f"{file} is not of {DETECTOR_FORMAT}; residual detect train writes detectors")

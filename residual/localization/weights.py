@@ -6,6 +6,7 @@ config.json         network, anchors, classes, and the recipe and results that t
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,7 @@ def _config(folder: Path, file: Path) -> LocalizerWeightsConfig:
         if (folder / "recipe.yaml").is_file():
             raise InputError(
                 f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual locate train --resume --out {folder}"
+                f"residual locate train --resume --out {shlex.quote(str(folder))}"
             )
         raise InputError(f"{folder} holds no localizer (it has no {CONFIG_FILE})")
     content = read_json(file, dict, ANEW)

@@ -10,6 +10,7 @@ What is trusted is the hash of the file and of the function's name, kept in the 
 
 import hashlib
 import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -65,7 +66,7 @@ def check_trusted(name: str, folder: Path) -> None:
     if not is_trusted(name):
         raise InputError(
             f"{folder} holds a network of somebody's own, and loading it runs {split_name(name)[0]}; read "
-            f"that file, and if it may run here: residual trust {folder}"
+            f"that file, and if it may run here: residual trust {shlex.quote(str(folder))}"
         )
 
 

@@ -8,6 +8,7 @@ network.py                  of a user's own network, its code: it runs only wher
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -413,10 +414,11 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
     file = folder / CONFIG_FILE
     if not file.is_file():
         if (folder / "recipe.yaml").is_file():
+            place = shlex.quote(str(folder))
             raise InputError(
                 f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual train --resume --out {folder}, or take those of its newest checkpoint with: "
-                f"residual finish {folder}"
+                f"residual train --resume --out {place}, or take those of its newest checkpoint with: "
+                f"residual finish {place}"
             )
         raise InputError(
             f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"

@@ -5,6 +5,7 @@ them.
 """
 
 import base64
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
         InputError: when there is no folder ``out``, or its runs depart from the paper in different ways.
     """
     if not out.is_dir():
-        raise InputError(f"there is no folder {out}; residual reproduce table6 --out {out} makes one")
+        raise InputError(
+            f"there is no folder {out}; residual reproduce table6 --out {shlex.quote(str(out))} makes one"
+        )
     study = Study(out, CIFAR10, train=False)
     by_network = {name: found for name in CIFAR10.networks if (found := study.all_complete(name))}
     runs = [run for found in by_network.values() for run in found]

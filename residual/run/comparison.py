@@ -110,7 +110,11 @@ def compare(paths: Sequence[Path]) -> Comparison:
     groups: list[RunGroup] = []
     for member in members:
         settings = {k: v for k, v in settings_of(member.recipe).items() if k not in APART}
-        same = next((group for group in groups if group.settings == settings), None)
+        # On other images it is no seed of the same experiment.
+        same = next(
+            (group for group in groups if (group.settings, group.members[0].data) == (settings, member.data)),
+            None,
+        )
         if same is None:
             same = RunGroup(_letter(len(groups)), settings)
             groups.append(same)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .. import distributed
+from ..data.cifar10 import USUAL_DIR
 from ..device import keep_freed_memory, memory_ran_out, pick_device, set_arithmetic
 from ..distributed import World
 from ..environment import describe
@@ -74,6 +75,9 @@ def train(
     if resume:
         # A new run's folder may lie in another run's, whose data are not meant.
         data_dir = data_dir or remembered_data_dir(out)
+    if data_dir is None and isinstance(recipe, Recipe) and recipe.data.dataset == "cifar10":
+        # What is noted is where it lies, wherever the run is resumed from.
+        data_dir = USUAL_DIR
     if folder.results_file.exists():
         if world.is_main:
             folder.sweep()  # it may have been killed just after
@@ -86,7 +90,10 @@ def train(
     if world.is_main and not resume and (few := _few_iterations(recipe, task.images, schedule.iterations)):
         print(few, file=sys.stderr)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
-    again = resume_command(task, out, data_dir)
+    options = {"--tensorboard": tensorboard, "--eager": eager, "--deterministic": deterministic}
+    more = [] if device == "auto" else ["--device", device]
+    more += [option for option, given in options.items() if given]
+    again = resume_command(task, out, data_dir, more)
     with working_in(folder, recipe, resume, where, world, again):
         set_arithmetic(where, recipe.precision, deterministic and task.deterministic, task.one_size)
         work = task.place(where, schedule, eager)
@@ -151,11 +158,15 @@ def with_own_code(recipe: R, asked: bool = False) -> R:
     return cast(R, recipe.model_copy(update={"model": model}))
 
 
-def resume_command(task: Task, out: Path, data_dir: Path | None) -> str:
-    """Return what to type to continue a run."""
+def resume_command(task: Task, out: Path, data_dir: Path | None, more: Sequence[str] = ()) -> str:
+    """Return what to type to continue a run.
+
+    Args:
+        more: options that the run folder does not know.
+    """
     where = ["--data-dir", str(data_dir)] if data_dir else []
     threads = ["--threads", str(count)] if (count := distributed.asked_threads()) else []
-    return shlex.join([*task.command, "--resume", "--out", str(out), *where, *threads])
+    return shlex.join([*task.command, "--resume", "--out", str(out), *where, *threads, *more])
 
 
 def _keep_best(task: Task, folder: RunFolder, name: str, line: dict[str, Any]) -> None:

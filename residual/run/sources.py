@@ -32,6 +32,8 @@ from ..models.preprocessing import Preprocessing
 from ..recipes import Recipe
 from ..terminal import progress, say
 
+#: A channel whose deviation is no larger never changes, but for rounding: it is not divided by it.
+CONSTANT = 1e-5
 #: Of this rank, by iteration.
 TrainingBatches = ResidentBatches | StreamBatches
 
@@ -66,7 +68,11 @@ class Source(ABC):
         if data.mean == "weights":
             assert stored is not None, "training refuses such a recipe without weights"
             return stored
-        return Preprocessing(self.mean(data.mean), self.std() if data.std else None)
+        std = None
+        if data.std:
+            measured = self.std()
+            std = measured.where(measured > CONSTANT, 1.0)
+        return Preprocessing(self.mean(data.mean), std)
 
     @abstractmethod
     def mean(self, kind: str) -> Tensor:
@@ -311,9 +317,12 @@ def _statistics(index: FolderIndex, size: int) -> Statistics:
         bar.update(task, completed=done)
 
     # One rank measures while the others wait: all cores are its own.
-    found = training_statistics(index, size, side_for(size), tell, distributed.cores(all_ranks=True))
-    if bar.tasks[0].completed:
+    try:
+        found = training_statistics(index, size, side_for(size), tell, distributed.cores(all_ranks=True))
+    finally:
+        # Which shows the terminal's cursor again.
         bar.stop()
+    if bar.tasks[0].completed:
         say(f"  {time.perf_counter() - started:.0f} s", stderr=True)
     if found.unreadable:
         print(f"  {len(found.unreadable):,} of them could not be read", file=sys.stderr)

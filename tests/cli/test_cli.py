@@ -1,5 +1,6 @@
 """The command: one sentence with exit code 2 for every wrong input."""
 
+import errno
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from conftest import Call, Command, Refused, Shown, command_line, environment, s
 
 from residual import __version__
 from residual.cli import app
+from residual.cli.output import in_order
+from residual.errors import InputError
 
 
 @pytest.fixture
@@ -168,3 +171,32 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_the_version(shown: Shown) -> None:
     assert shown("--version").out == f"residual {__version__}\n"
+
+
+def test_every_rank_finishes_a_run_that_was_stopped(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for each other: one that is left out would be waited for."""
+    finished = []
+
+    def finish(out: Path, **_: object) -> dict[str, object]:
+        finished.append(out)
+        return {"iterations": 1, "of_iterations": 2}
+
+    monkeypatch.setattr("residual.run.finish", finish)
+    monkeypatch.setenv("RANK", "1")
+    assert call("finish", tmp_path) == 0
+    assert finished == [tmp_path]
+
+
+def test_a_folder_that_nobody_may_look_into_is_named() -> None:
+    """Python's own tests of paths raise there; root, as which these tests may run, may look anywhere."""
+    denied = PermissionError(errno.EACCES, "Permission denied", "/root/flowers")
+    with pytest.raises(InputError, match=r"^/root/flowers: Permission denied$"), in_order():
+        raise denied
+
+
+@pytest.mark.parametrize("minutes", ["inf", "1e17", "-1"])
+def test_minutes_that_no_clock_counts(minutes: str, tmp_path: Path, call: Call) -> None:
+    assert call("train", "digits-resnet20", "--minutes", minutes, "--out", tmp_path / "run") == 2
+    assert not (tmp_path / "run").exists()

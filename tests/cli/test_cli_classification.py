@@ -6,8 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import SEVEN, TINY, Command, Refused, Shown, results_of, save_network, set_options, write_images
+from conftest import (
+    SEVEN,
+    TINY,
+    Call,
+    Command,
+    Refused,
+    Shown,
+    results_of,
+    save_network,
+    set_options,
+    write_images,
+)
 
+from residual.errors import InputError
 from residual.evaluation.scores import load_scores
 from residual.inference.ensemble import evaluate_ensemble
 from residual.inference.evaluation import EvaluationOptions, evaluate
@@ -189,3 +201,24 @@ def test_short_forms_of_settings(tmp_path: Path, shown: Shown, refused: Refused)
         "train", "--resume", "--epochs", "3", "--out", tmp_path / "short"
     )
     assert "batch.size" in refused("train", *TINY, "--batch", "1")
+
+
+def test_scores_that_cannot_be_saved_cost_nobody_the_numbers(
+    tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = save_network(tmp_path / "w", classes="0123456789", mean=torch.zeros(1, 8, 8))
+    scores = tmp_path / "kept.safetensors"
+    tested = ("evaluate", weights, "--dataset", "digits", "--save-scores")
+    assert call(*tested, scores) == 0
+
+    def full(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr("residual.evaluation.scores.save_scores", full)
+    for words in ((*tested, tmp_path / "new.safetensors"), ("ensemble", scores, scores)):
+        capsys.readouterr()
+        saving = () if words[0] == "evaluate" else ("--save-scores", tmp_path / "new.safetensors")
+        assert call(*words, *saving) == 2
+        told = capsys.readouterr()
+        assert "top-1 error" in told.out
+        assert "the disk is full" in told.err

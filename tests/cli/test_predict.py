@@ -141,6 +141,9 @@ def test_features_become_one_array_file(
         assert stored["features"].shape == (3, 64)
         assert stored["features"].dtype == np.float32
         assert [Path(name).name for name in stored["files"]] == ["a.png", "b [1].JPG", "c.png"]
+    shown("embed", weights, deep_folder, "--out", tmp_path / "LOUD.NPZ")
+    with np.load(tmp_path / "LOUD.NPZ") as stored:
+        assert stored["features"].shape == (3, 64)
     assert "exists already" in refused("embed", weights, deep_folder, "--out", out)
     assert "ends in .npz" in refused("embed", weights, deep_folder, "--out", tmp_path / "features.csv")
     assert "damaged.png could not be read, and there is no other image" in refused(

@@ -361,6 +361,19 @@ def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
     assert "has a class '3' that the training part has not" in said
 
 
+def test_numbers_of_a_flat_training_part_are_names(tmp_path: Path) -> None:
+    for part, numbers in (("train", "07"), ("val", "70")):
+        for place in range(len(numbers)):
+            touch(tmp_path / part / f"{place}.jpg")
+        rows = [f"{place}.jpg,{number}\n" for place, number in enumerate(numbers)]
+        (tmp_path / f"{part}.csv").write_text("".join(rows))
+    train = index_folder(tmp_path, "train")
+    assert (train.classes, train.targets.tolist()) == (("0", "7"), [0, 1])
+    val = index_folder(tmp_path, "val", train.classes)
+    assert dict(zip(val.files, val.targets.tolist(), strict=True)) == {"0.jpg": 1, "1.jpg": 0}
+    assert index_folder(tmp_path, "val").classes == ("0", "7")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [

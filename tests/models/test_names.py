@@ -316,6 +316,7 @@ def test_the_list(server: FileServer, tmp_path: Path, shown: Shown, monkeypatch:
     fetched = shown("weights", "cifar:resnet20").out
     folder = tmp_path / "cache" / "weights" / "cifar-resnet20"
     assert fetched == f"cifar:resnet20 is in {folder}\n"
+    assert json.loads(shown("weights", "cifar:resnet20", "--json").out) == {"cifar:resnet20": str(folder)}
     listed = shown("weights").out
     (row,) = (line for line in listed.splitlines() if "cifar:resnet20 " in line)
     assert [cell.strip() for cell in row.strip("│ ").split("│")] == [

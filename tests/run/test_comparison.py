@@ -49,6 +49,16 @@ def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
     assert "0.5" in text
 
 
+def test_runs_on_other_images_are_no_seeds_of_each_other(three: list[Path]) -> None:
+    file = three[1] / "environment.json"
+    sessions = json.loads(file.read_text())
+    sessions[0]["data"]["content"] = "of tulips"
+    file.write_text(json.dumps(sessions))
+    found = compare(three)
+    assert [[member.path.name for member in group.members] for group in found.groups] == [["a"], ["b"], ["c"]]
+    assert any("on different images" in note for note in found.notes)
+
+
 def test_a_precision_that_one_of_two_seeds_has_not_is_no_deviation(
     begun_detector: Path, tmp_path: Path
 ) -> None:

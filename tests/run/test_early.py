@@ -74,10 +74,10 @@ def test_a_detector_that_was_stopped_can_be_used(
     shutil.rmtree(out / "weights")
     (out / "results.json").unlink()
     (out / "checkpoint-0000012.safetensors").unlink()
-    begun = shutil.copytree(out, tmp_path / "begun")
+    begun = shutil.copytree(out, tmp_path / "be gun")
     for file in begun.glob("checkpoint-*"):
         file.unlink()
-    assert f"let it go on: residual detect train --resume --out {begun}" in refused("finish", begun)
+    assert f"let it go on: residual detect train --resume --out '{begun}'" in refused("finish", begun)
     assert "iteration 10 of 12" in shown("finish", out).out
     assert residual.load_detector(out, device="cpu").classes == residual.load_detector(begun_detector).classes
 

@@ -150,7 +150,7 @@ def test_a_closed_terminal_writes_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_signal_between_two_bn_groups_leaves_the_iteration(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = [*TINY, *set_options(["batch.size=32", "batch.bn_group=8", "schedule.iterations=30"])]
     assert call("train", *groups, "--out", tmp_path / "whole") == 0
@@ -162,7 +162,11 @@ def test_a_signal_between_two_bn_groups_leaves_the_iteration(
 
     with monkeypatch.context() as patch:
         patch.setattr("residual.signals.check", check)
-        assert call("train", *groups, "--out", tmp_path / "stopped") == 128 + signal.SIGTERM
+        stopped = ("--out", tmp_path / "stopped", "--device", "cpu", "--deterministic")
+        assert call("train", *groups, *stopped) == 128 + signal.SIGTERM
+    # What the run folder does not know is said again.
+    again = f"continue with: residual train --resume --out {stopped[1]} --device cpu --deterministic"
+    assert again in capsys.readouterr().err
     # 16 iterations of four groups, and three groups of another.
     newest = list_checkpoints(tmp_path / "stopped")[-1]
     assert load_checkpoint(newest)[1].iteration == 16

@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from conftest import (
@@ -24,17 +25,22 @@ from conftest import (
     write_images,
 )
 from PIL import Image
+from rich.progress import Progress
 
 from residual import InputError, run
 from residual.cli.options import find_images
+from residual.data.dataset import Dataset
+from residual.data.digits import load_digits
 from residual.data.images import decode_centre
 from residual.data.stream import StreamBatches
 from residual.distributed import World
+from residual.errors import Interrupted
 from residual.models.weights import load_weights
 from residual.recipes import find, override
 from residual.run.classification import ClassificationTask
 from residual.run.run import task_of
 from residual.run.sources import Resident, open_source
+from residual.training.folder import remembered_data_dir
 
 
 def test_a_run_on_a_folder(trained_on_images: Path, images: Path) -> None:
@@ -267,6 +273,64 @@ def test_other_images_under_the_same_names_are_another_run(
     (out / "results.json").unlink()
     first.write_bytes(other.read_bytes())
     assert "was begun on other images" in refused("train", "--resume", "--out", out)
+
+
+def test_where_cifar10_lies_is_noted_though_nobody_said_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that is resumed in another folder would look for it there, and download it again."""
+    asked: list[Path | None] = []
+
+    def load(name: str, split: Literal["train", "test"], data_dir: Path | None) -> Dataset:
+        asked.append(data_dir)
+        return load_digits(split)
+
+    monkeypatch.setattr("residual.run.sources.load_dataset", load)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    tiny = [word for word in TINY[1:] if word != "--set"]
+    settings = [*tiny, "data.dataset=cifar10", "schedule.iterations=2"]
+    recipe = override(find("digits-resnet20"), settings)
+    run.train(recipe, tmp_path / "run", device="cpu")
+    assert remembered_data_dir(tmp_path / "run") == tmp_path / "data"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "run" / "results.json").unlink()
+    run.train(None, tmp_path / "run", device="cpu", resume=True)
+    assert set(asked) == {Path("data"), tmp_path / "data"}
+
+
+def test_a_channel_that_never_changes_is_not_divided(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for number, name in enumerate(("ant", "bee")):
+            (tmp_path / part / name).mkdir(parents=True)
+            # As fluorescence is kept: in blue alone.
+            blue = Image.new("RGB", (40, 40), (0, 0, 100 + 90 * number))
+            blue.save(tmp_path / part / name / "1.png")
+    recipe = small_recipe("imagenet-resnet18", "data.std=true", "data.mean=per-channel")
+    red, green, deviation = open_source(recipe, tmp_path).preprocessing(None).std.flatten().tolist()
+    assert (red, green) == (1, 1)
+    assert deviation == pytest.approx(45 / 255, abs=1e-3)
+
+
+def test_progress_ends_with_the_measurement(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which hides the terminal's cursor as long as it lasts."""
+    bars = []
+
+    def remembered() -> Progress:
+        bars.append(Progress())
+        return bars[-1]
+
+    def stopped(*given: Any) -> None:
+        given[3](1)
+        assert bars[0].live.is_started
+        raise Interrupted("stop", signal.SIGINT)
+
+    monkeypatch.setattr("residual.run.sources.progress", remembered)
+    monkeypatch.setattr("residual.run.sources.training_statistics", stopped)
+    with pytest.raises(Interrupted):
+        run.folder_statistics(images, 32)
+    assert not bars[0].live.is_started
 
 
 def test_a_dataset_in_memory_is_known_by_every_pixel_and_class() -> None:
