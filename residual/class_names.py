@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 #: CIFAR-10's ten, in the order of its labels.
@@ -43,6 +43,16 @@ def readable(classes: Sequence[str]) -> list[str]:
         found.append((match[2] or known.get(match[1], name)) if match else name)
     times = Counter(found)
     return [short if times[short] == 1 else name for short, name in zip(found, classes, strict=True)]
+
+
+def first_twice(names: Iterable[str]) -> str | None:
+    """Return the first name that was there before."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _listed(file: str) -> tuple[tuple[str, str], ...]:

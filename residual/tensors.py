@@ -18,8 +18,22 @@ CHECKSUM = "checksum"
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Return the content of a file of tensors; ``unpack`` reads it, and sees a single changed bit."""
     metadata = dict(metadata or {})
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = apart(tensors)
     return save(plain, metadata | {CHECKSUM: f"{_checksum(plain, metadata):08x}"})
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as files take them: on the CPU, contiguous, none sharing memory with one before it.
+
+    A network with one layer under two names has one tensor under two names; either is read back.
+    """
+    found, seen = {}, set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        where = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if where in seen else plain
+        seen.add(where)
+    return found
 
 
 def unpack(

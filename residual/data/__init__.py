@@ -13,7 +13,9 @@ from .dataset import Dataset
 from .digits import load_digits
 from .folder import FolderIndex
 
-DATASETS = ("digits", "cifar10")
+#: The side of the images of each dataset in memory.
+SIDES = {"digits": 8, "cifar10": 32}
+DATASETS = tuple(SIDES)
 SPLITS = ("train", "test")
 
 D = TypeVar("D", Dataset, FolderIndex)

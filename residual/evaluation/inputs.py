@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
+from ..data import SIDES
 from ..errors import InputError
+from ..files import first_line
 from ..models.classifier import Classifier
+from ..models.own import OwnNetwork
 from ..models.weights import Weights
 from .views import side_for
 
@@ -12,15 +15,18 @@ from .views import side_for
 def usual_size(weights: Weights) -> tuple[int, int]:
     """Return the side of a network's input, and the shorter side of the images that it is cut from.
 
-    Published weights say both. Else the side is that of the recipe for images in folders, or of the mean
-    image where there is one, or 224, or 32 for the networks of Section 4.2. Those are trained on whole
+    Published weights say both. Else the side is that of the recipe: its crops' for images in folders, the
+    images' own for a dataset in memory, which is looked at whole. Where there is no recipe it is that of the
+    mean image, if there is one, or 224, or 32 for the networks of Section 4.2. Those are trained on whole
     images, so theirs is the shorter side too; crops of 224 are cut from 256.
     """
     if view := weights.config.get("view"):
         return view["crop"], view["side"]
-    folder = ((weights.config.get("recipe") or {}).get("data") or {}).get("folder")
-    if folder:
+    data = (weights.config.get("recipe") or {}).get("data") or {}
+    if folder := data.get("folder"):
         return folder["size"], side_for(folder["size"])
+    if side := SIDES.get(str(data.get("dataset"))):
+        return side, side
     small = weights.model.small_images
     crop = 32 if small else 224
     if weights.preprocessing.per_pixel:
@@ -50,18 +56,30 @@ def with_channels(image: Tensor, channels: int) -> Tensor:
 
 
 @torch.inference_mode()
-def check_input(model: Classifier, name: str, shape: tuple[int, ...]) -> None:
-    """Raise an InputError when a network's last map would be empty: VGG halves images five times.
+def check_input(model: Classifier, name: str, shape: tuple[int, ...], *, whole: bool = False) -> None:
+    """Raise an InputError when a network cannot take images: VGG halves them five times.
 
     Args:
-        model: on the CPU; it is left in its mode.
+        model: on the CPU, or of shapes alone (the meta device); it is left in its mode.
         name: of it, for the message.
-        shape: of the images, (C, H, W).
+        shape: of the smallest images, (C, H, W).
+        whole: whether it is to give scores at every position.
     """
     training = model.training
+    device = next((p.device for p in model.parameters()), None)
+    look = model.score_map if whole else model
+    model.eval()
     try:
-        model.eval()(torch.zeros(1, *shape))
-    except RuntimeError:
+        look(torch.zeros(1, *shape, device=device))
+    except InputError:
+        raise
+    # What a user's own network may raise is anything.
+    except Exception as error:
+        own = isinstance(model, OwnNetwork)
+        if not own and not isinstance(error, RuntimeError):
+            raise
         size = " x ".join(map(str, shape[1:]))
-        raise InputError(f"{name} cannot take images of {size} pixels; they are too small for it") from None
-    model.train(training)
+        reason = f" ({type(error).__name__}: {first_line(error)})" if own else "; they are too small for it"
+        raise InputError(f"{name} cannot take images of {size} pixels{reason}") from (error if own else None)
+    finally:
+        model.train(training)

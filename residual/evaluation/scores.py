@@ -1,6 +1,5 @@
 """Softmax scores of a set of images: their errors, and a file that keeps them for an ensemble."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..class_names import first_twice
 from ..errors import InputError
 from ..files import check_new, damaged, first_line, parse_json, strict_json, written_whole
 from ..tensors import pack, unpack
@@ -129,13 +129,3 @@ def _check(scores: Scores, file: Path) -> None:
             raise damaged(file, f"the {what} {twice!r} is there twice", ANEW, "scores")
     if len(scores) and not 0 <= int(scores.targets.min()) <= int(scores.targets.max()) < shape[1]:
         raise damaged(file, "a target that is no class", ANEW, "scores")
-
-
-def first_twice(names: Iterable[str]) -> str | None:
-    """Return the first name that was there before."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

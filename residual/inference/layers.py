@@ -90,7 +90,7 @@ def layer_signals(
     model = weights.config["model"]
     torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
     fresh = build_model(model["name"], classes=model["classes"], **model["options"])
-    fresh = fresh.to(where).to(memory_format=torch.channels_last)
+    fresh = fresh.to(where).to(memory_format=fresh.memory_format)
     try:
         with full_float32(where):
             return {
@@ -120,7 +120,7 @@ def _open(
         data = _folder(path, weights, data_dir)
     else:
         data = in_memory(path, weights, name, "train", data_dir).to(where)
-    weights.model.to(where).to(memory_format=torch.channels_last)
+    weights.model.to(where).to(memory_format=weights.model.memory_format)
     weights.preprocessing.to(where)
     return weights, data, where
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ class Classifier(nn.Module):
         small_images: whether it is made for images of 32 x 32, as those of Section 4.2.
         whole_side: side of the images from which on fully connected layers see a map as they were trained to;
             None where there are none that see a whole map.
+        memory_format: in which it is used: its tensors, and the images that it is given.
 
     Shapes: x is a float tensor (N, in_channels, H, W), already preprocessed.
     """
@@ -29,6 +31,7 @@ class Classifier(nn.Module):
     plain: bool
     small_images = False
     whole_side: int | None = None
+    memory_format = torch.channels_last
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage by its name in Table 1, each (N, C, h, w), first stage first."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from ..errors import InputError, needs
 from ..files import cache_folder, first_line, read_json
-from .layout import CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
+from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
+from .own import is_own
 from .published import IMAGENET_NETWORKS, imagenet_names, variant_of
 
 HUB = "https://huggingface.co"
@@ -91,6 +92,9 @@ def look_up(where: Repository) -> Path | ForeignWeights:
         preprocessing = content.get("preprocessing")
         if isinstance(preprocessing, dict) and preprocessing.get("mean") == "per-pixel":
             _fetch(where, PREPROCESSING_FILE)
+        model = content.get("model")
+        if isinstance(model, dict) and is_own(str(model.get("name"))):
+            _fetch(where, CODE_FILE)  # which runs only where its user has asked for that
         return config.parent
     network = content.get("architecture")
     if network not in IMAGENET_NETWORKS:

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import InputError, nearest
+from .classifier import Classifier
 from .frozen import FrozenBatchNorm2d
 from .own import OwnNetwork
 from .packed import pack
 
 M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C", bound=Classifier)
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -91,14 +93,14 @@ def check_precision(precision: str) -> None:
         raise InputError(f"there is no precision {precision!r}{nearest(precision, DTYPES)}")
 
 
-def for_inference(model: M, device: torch.device | None = None, precision: Precision = "float32") -> M:
+def for_inference(model: C, device: torch.device | None = None, precision: Precision = "float32") -> C:
     """Return a copy on a device that is fast at ``forward`` and ``score_map``: BN folded, weights packed.
 
     Its input is to have the precision of its parameters.
     """
     check_precision(precision)
     device, dtype = device or torch.device("cpu"), DTYPES[precision]
-    folded = fold_batchnorm(model).to(device, dtype).to(memory_format=torch.channels_last)
+    folded = fold_batchnorm(model).to(device, dtype).to(memory_format=model.memory_format)
     if device.type == "cpu" and not isinstance(folded, OwnNetwork):
         pack(folded, dtype)
     return folded

@@ -10,12 +10,15 @@ What is trusted is the hash of the file and of the function's name, kept in the 
 
 import hashlib
 import inspect
+import itertools
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -82,6 +85,8 @@ class OwnNetwork(Classifier):
     plain = False
     #: What it is trained on is whole images, unless a recipe crops them.
     small_images = True
+    #: In another one a map cannot be seen as rows, as x.view(len(x), -1) does.
+    memory_format = torch.contiguous_format
 
     def __init__(self, network: nn.Module, name: str, classes: int, in_channels: int) -> None:
         super().__init__()
@@ -91,20 +96,33 @@ class OwnNetwork(Classifier):
         self.depth = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules())
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        return self._theirs("features")(x)
+        maps = self._theirs("features")(_usual(x))
+        if not isinstance(maps, Mapping) or not maps or not all(map(_is_map, maps.values())):
+            raise self._other("features", maps, "a dictionary of maps (N, C, h, w) by their stages' names")
+        return dict(maps)
 
     def stage_layers(self) -> list[list[nn.Module]]:
-        return self._theirs("stage_layers")()
+        stages = self._theirs("stage_layers")()
+        try:
+            layers = [list(stage) for stage in stages]
+        except TypeError:
+            layers = [[]]
+        if not all(stage and all(isinstance(layer, nn.Module) for layer in stage) for stage in layers):
+            raise self._other("stage_layers", stages, "a list of modules for each stage")
+        return layers
 
     def score_map(self, x: Tensor) -> Tensor:
-        return self._theirs("score_map")(x)
+        scores = self._theirs("score_map")(_usual(x))
+        # Not len(x), which would fix the number of images in ONNX.
+        if not _is_map(scores) or scores.shape[0] != x.shape[0] or scores.shape[1] != self.classes:
+            raise self._other("score_map", scores, f"scores ({len(x)}, {self.classes}, h, w)")
+        return scores
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = self.network(x)
+        scores = self.network(_usual(x))
         if not isinstance(scores, Tensor) or scores.shape != (len(x), self.classes):
-            given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise InputError(
-                f"{self.name}: the network gives {given} for {len(x)} images, and scores "
+                f"{self.name}: the network gives {_told(scores)} for {len(x)} images, and scores "
                 f"({len(x)}, {self.classes}) are expected"
             )
         return scores
@@ -115,6 +133,25 @@ class OwnNetwork(Classifier):
             raise InputError(f"{self.name}: the network has no {method}, which this needs (docs/training.md)")
         return found
 
+    def _other(self, method: str, given: object, expected: str) -> InputError:
+        return InputError(
+            f"{self.name}: the network's {method} gives {_told(given)}, and {expected} is expected "
+            "(docs/api.md, Networks)"
+        )
+
+
+def _usual(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) in the usual memory format, which the strides show of a single channel, too."""
+    return x.contiguous().flatten(1).view(x.shape)
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4
+
+
+def _told(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
 
 def build_own(name: str, classes: int = 1000, in_channels: int = 3) -> OwnNetwork:
     """Run a file and return the network that its function builds.
@@ -123,8 +160,10 @@ def build_own(name: str, classes: int = 1000, in_channels: int = 3) -> OwnNetwor
         InputError: for a file that does not run, or a function that builds no module.
     """
     file, function = split_name(name)
-    module = ModuleType(file.stem)
+    # Dataclasses and type hints look a module up by its name: each time it runs, it is another one.
+    module = ModuleType(f"_residual_own_{next(_COUNT)}_{file.stem}")
     module.__file__ = str(file)
+    sys.modules[module.__name__] = module
     try:
         exec(compile(_code(file), str(file), "exec"), module.__dict__)
         build = getattr(module, function, None)
@@ -136,12 +175,13 @@ def build_own(name: str, classes: int = 1000, in_channels: int = 3) -> OwnNetwor
         if not given and in_channels != 3:
             raise InputError(f"{name} has no argument in_channels, and the images have {in_channels}")
         network = build(classes=classes, **given)
-    except InputError:
-        raise
-    except Exception as error:
+        if not isinstance(network, nn.Module):
+            raise InputError(f"{name} gives a {type(network).__name__}, not a torch.nn.Module")
+    except BaseException as error:
+        del sys.modules[module.__name__]
+        if isinstance(error, InputError) or not isinstance(error, Exception):
+            raise
         raise InputError(f"{name} cannot be built: {type(error).__name__}: {first_line(error)}") from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{name} gives a {type(network).__name__}, not a torch.nn.Module")
     return OwnNetwork(network, name, classes, in_channels)
 
 
@@ -154,6 +194,8 @@ def _code(file: Path) -> bytes:
         ) from None
 
 
+#: Tells the modules apart that files have run as.
+_COUNT = itertools.count(1)
 #: Hashes that are trusted in this process, also where the cache folder cannot be written.
 _HERE: set[str] = set()
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import check_file, damaged, first_line
+from ..tensors import apart
 
 #: Keys under which training scripts keep the state dict among other things; one may lie in another.
 WRAPPING_KEYS = (
@@ -155,8 +156,8 @@ def write_state(model: nn.Module, file: Path) -> None:
     Raises:
         OSError, SafetensorError: when the file cannot be written.
     """
-    # safetensors wants contiguous tensors, and plain ones load anywhere.
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Plain tensors load anywhere.
+    state = apart(model.state_dict())
     if file.suffix.lower() == ".safetensors":
         # save_file would make the file readable to its owner alone.
         file.write_bytes(save(state))

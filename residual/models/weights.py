@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
+from ..class_names import first_twice
 from ..errors import InputError
 from ..files import (
     as_json,
@@ -342,6 +343,8 @@ def check_state_file(file: Path) -> None:
 def export_weights(weights: Weights, file: Path) -> None:
     """Write the network's state dict under torchvision's names, which for CIFAR networks are the public ones.
 
+    That of a user's own network has the names of the user's module.
+
     Args:
         file: .safetensors; .pth or .pt for ``torch.save``.
 
@@ -349,8 +352,9 @@ def export_weights(weights: Weights, file: Path) -> None:
         InputError: when ``file`` exists, has another suffix or cannot be written.
     """
     check_state_file(file)
+    model = weights.model
     with written_whole(file) as temporary:
-        write_state(weights.model, temporary)
+        write_state(model.network if isinstance(model, OwnNetwork) else model, temporary)
 
 
 def _describe(
@@ -364,6 +368,8 @@ def _describe(
     """Return the content of config.json; ``source`` says whose numbers the preprocessing has."""
     if len(classes) != model.classes:
         raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
+    if twice := first_twice(classes):
+        raise InputError(f"two of the classes are called {twice!r}; give each class a name of its own")
     per_pixel = preprocessing.per_pixel
     if isinstance(model, OwnNetwork):
         name = f"{CODE_FILE}:{split_name(model.name)[1]}"

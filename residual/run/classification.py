@@ -94,7 +94,7 @@ class ClassificationTask(Task):
         self.world.barrier()
         self.device = device
         self.preprocessing = self.source.preprocessing(self._stored).to(device)
-        self.model = self.model.to(device).to(memory_format=torch.channels_last)
+        self.model = self.model.to(device).to(memory_format=self.network.memory_format)
         batches = self.source.batches(self.preprocessing, device, self.world)
         self.batches = batches
         recordable = self.world.size == 1 and isinstance(self.source, Resident)

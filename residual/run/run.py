@@ -145,7 +145,8 @@ def with_own_code(recipe: R, asked: bool = False) -> R:
     if not isinstance(recipe, Recipe) or not own.is_own(recipe.model.name):
         return recipe
     file, function = own.split_name(recipe.model.name)
-    name = f"{file.expanduser().resolve()}:{function}"
+    # Not the file that a link leads to, which may have another suffix: the Hub's cache has such links.
+    name = f"{file.expanduser().parent.resolve() / file.name}:{function}"
     code = own.fingerprint(name)
     if recipe.model.code not in (None, code):
         raise InputError(f"{file} is not what the run began with (its SHA-256 is another); put that back")

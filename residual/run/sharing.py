@@ -19,8 +19,9 @@ from ..detection.weights import is_detector, read_detector
 from ..errors import InputError, needs
 from ..files import first_line, written_whole
 from ..models.hub import endpoint_of_hub, repository
-from ..models.layout import CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
+from ..models.layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from ..models.names import is_name
+from ..models.own import is_own
 from ..models.weights import load_weights, weights_in
 from ..recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, differences
 from ..recipes.schema import Model, parse
@@ -46,7 +47,7 @@ def write_shared(run: Path, name: str, folder: Path, licence: str | None = None)
     weights = weights_in(run)
     with written_whole(folder) as temporary:
         temporary.mkdir()
-        for file in (MODEL_FILE, PREPROCESSING_FILE):
+        for file in (MODEL_FILE, PREPROCESSING_FILE, CODE_FILE):
             if (weights / file).exists():
                 shutil.copyfile(weights / file, temporary / file)
         config = (weights / CONFIG_FILE).read_text(encoding="utf-8")
@@ -103,6 +104,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     sessions = _sessions(run)
     departures = [change for session in sessions for change in session.get("departures") or []]
     backbone = recipe.detector.backbone.name if isinstance(recipe, DetectionRecipe) else None
+    network = backbone or config["model"]["name"]
     environment = Environment(
         loader=PackageLoader("residual.analysis", "pages"),
         undefined=StrictUndefined,
@@ -113,7 +115,8 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         name=name,
         licence=licence,
         detector=detector,
-        network=backbone or config["model"]["name"],
+        network=network,
+        code=CODE_FILE if is_own(network) else None,
         recipe=recipe,
         described=yaml.safe_dump(
             {key: value for key, value in config["recipe"].items() if key != "description"}, sort_keys=False

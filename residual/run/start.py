@@ -16,6 +16,7 @@ from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
 from ..models.frozen import freeze_stages
 from ..models.names import is_name
+from ..models.own import OwnNetwork
 from ..models.preprocessing import Preprocessing
 from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
@@ -120,13 +121,31 @@ def start_classifier(
     if stored.classes == classes:
         model.load_state_dict(stored.model.state_dict())
         return Start(model, options, stored.preprocessing, f"all of {recipe.model.weights}")
-    last = last_layer(model)
-    kept = {k: v for k, v in stored.model.state_dict().items() if not k.startswith(f"{last}.")}
-    missing, unexpected = model.load_state_dict(kept, strict=False)
-    if unexpected or any(not name.startswith(f"{last}.") for name in missing):
+    anew = _of_classifier(model, recipe.model.name, options)
+    own = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in anew}
+    kept = {name: tensor for name, tensor in stored.model.state_dict().items() if name not in anew}
+    if not anew or {name: tensor.shape for name, tensor in kept.items()} != own:
         raise InputError(f"{recipe.model.weights} does not fit {recipe.model.name} as the recipe has it")
+    model.load_state_dict(kept, strict=False)
     note = f"all of {recipe.model.weights} but its classifier, which starts anew for {len(classes)} classes"
     return Start(model, options, stored.preprocessing, note)
+
+
+def _of_classifier(model: Classifier, name: str, options: dict[str, Any]) -> set[str]:
+    """Return the names of a network's tensors that give the scores, and start anew for other classes.
+
+    Args:
+        name, options: it was built by.
+    """
+    own = model.state_dict()
+    if not isinstance(model, OwnNetwork):
+        last = last_layer(model)
+        return {tensor for tensor in own if tensor.startswith(f"{last}.")}
+    # Which they are of a user's own, one with another number of classes shows.
+    other = build_model(name, classes=model.classes + 1, **options).state_dict()
+    return {
+        tensor for tensor, value in own.items() if tensor not in other or other[tensor].shape != value.shape
+    }
 
 
 def teacher_of(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..device import full_float32
 from ..distributed import World
+from ..models.own import OwnNetwork
 from ..recipes import Recipe
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
 from .groups import has_dropout, one_thread_helps
@@ -69,15 +70,16 @@ def classification_work(
     """Return what a run learns, for the training loop.
 
     Args:
-        model: a network or an objective, on its device, in channels-last format; on a GPU its BN layers are
-            replaced and its blocks compiled, in place.
+        model: a network or an objective, on its device, in its memory format; on a GPU its BN layers are
+            replaced and its blocks compiled, in place, unless it is a user's own.
         batches: this rank's inputs and targets by iteration.
         recipe: its schedule in iterations.
         eager: on a GPU, run PyTorch's kernels one by one, without compiling and recording them.
     """
     meter = ErrorMeter(device)
     group = min(recipe.batch.bn_group, recipe.batch.size // world.size)
-    fast = device.type in COMPILED and not eager
+    # What a user's own network keeps, draws and changes, nobody knows: it is neither compiled nor recorded.
+    fast = device.type in COMPILED and not eager and not isinstance(model, OwnNetwork)
     if fast:
         tell_groups_apart(model, group, recipe.batch.size // world.size // group)
         compile_regions(model)

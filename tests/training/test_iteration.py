@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from residual.data.dataset import Dataset
 from residual.data.resident import ResidentBatches
 from residual.device import full_float32
 from residual.distributed import World
+from residual.models.own import build_own
 from residual.models.preprocessing import Preprocessing
 from residual.recipes import Recipe, find, override
 from residual.recipes.schema import Schedule
@@ -167,6 +169,25 @@ SHORT = override(
 )
 #: Its learning rate follows the validation error, so that nothing can be recorded.
 NOT_RECORDED = override(SHORT, ["schedule.plateau.patience=5", "data.validation=100"])
+
+
+@pytest.mark.usefixtures("fast_on_a_cpu")
+def test_a_users_own_network_is_left_as_it_is(tmp_path: Path) -> None:
+    """Numbers that it draws in Python would be drawn once for all; and its BN may have no weights."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def build(classes, in_channels):\n"
+        "    layers = [nn.Conv2d(in_channels, 6, 3), nn.BatchNorm2d(6, affine=False)]\n"
+        "    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes))\n"
+    )
+    model = build_own(f"{file}:build", 4, 1)
+    work = classification_work(model, batches_of(), SHORT, World(), CPU)
+    iterate = work.begin(SGD(model, 0.9, 1e-4, "paper"), partial(learning_rate, SHORT.schedule))
+    iterate(0)
+    assert isinstance(iterate, EagerIterations)
+    assert iterate.step.group == GROUP
+    assert [type(layer) for layer in batch_norms(model)] == [nn.BatchNorm2d]
 
 
 @pytest.mark.usefixtures("fast_on_a_cpu")
