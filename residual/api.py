@@ -69,10 +69,19 @@ class FinishedRun:
     def load(
         self, device: str = "auto", precision: Precision = "float32"
     ) -> Network | LoadedDetector | LoadedLocalizer:
-        """Return the trained network, ready to ``predict``: a classifier, a detector or a localizer."""
+        """Return the trained network, ready to ``predict``: a classifier, a detector or a localizer.
+
+        Args:
+            device: as of ``train``.
+            precision: "bfloat16" is faster and a little less exact; of a classifier or a detector.
+
+        Raises:
+            InputError: for another precision of a localizer, and as ``residual.load``.
+        """
         if is_detector(self.path):
-            return load_detector(self.path, device=device)
+            return load_detector(self.path, device=device, precision=precision)
         if is_localizer(self.path):
+            _only_float32(self.path, precision)
             return load_localizer(self.path, device=device)
         return load(self.path, device, precision)
 
@@ -168,8 +177,9 @@ def evaluate(
     Args:
         weights: a weights folder, a run folder, or a name as "torchvision:resnet18".
         data: where the data lie; None for where they lay in a run's last session.
-        dataset, split, views, size, crop, scales, precision: of a classifier, as of ``EvaluationOptions``.
-            What has no dataset of its own is tested on a folder.
+        dataset, split, views, size, crop, scales: of a classifier, as of ``EvaluationOptions``. What has no
+            dataset of its own is tested on a folder.
+        precision: "bfloat16" is faster and a little less exact; of a classifier or a detector.
         tell: is given a sentence about each image that is skipped, and what else should be known.
 
     Returns:
@@ -187,9 +197,19 @@ def evaluate(
         others = {"dataset": dataset, "views": views, "size": size, "crop": crop, "scales": scales}
         if named := [name for name, value in others.items() if value is not None]:
             raise InputError(f"{path} is a {what}, and {named[0]} is for classifiers; leave it out")
+        if split != "test":
+            raise InputError(f"{path} is a {what}, which is tested on its test images alone; leave split out")
+        found: DetectorEvaluation | LocalizerEvaluation
         if detector:
-            return evaluate_detector(load_detector(path, device=device), path, data_dir)
-        return evaluate_localizer(load_localizer(path, device=device), path, data_dir)
+            loaded = load_detector(path, device=device, precision=precision)
+            found = evaluate_detector(loaded, path, data_dir)
+        else:
+            _only_float32(path, precision)
+            found = evaluate_localizer(load_localizer(path, device=device), path, data_dir)
+        for sentence in (*found.dataset.notes, *found.unusable.values()):
+            if tell:
+                tell(sentence)
+        return found
     if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
         dataset = "folder"
     sides = None if scales is None else tuple(scales)
@@ -244,6 +264,11 @@ def reproduce(
     return asked.folder
 
 
+def _only_float32(path: Path, precision: str) -> None:
+    if precision != "float32":
+        raise InputError(f"{path} is a localizer, which computes in float32; leave precision out")
+
+
 def _find(name: PathLike) -> Any:
     """Return a built-in recipe of any kind, or that in a file."""
     name = os.fspath(name)
@@ -261,7 +286,19 @@ def _settings(settings: Mapping[str, Any] | None, short: Mapping[str, Any]) -> l
             if SHORT_FORMS[name] in given:
                 raise InputError(f"{name} and {SHORT_FORMS[name]!r} say the same; leave one of them out")
             given[SHORT_FORMS[name]] = value
-    return [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    return [f"{key}={_json(key, value)}" for key, value in given.items()]
+
+
+def _json(key: str, value: Any) -> str:
+    try:
+        # Letters as they are: YAML takes JSON's escapes of an emoji for two halves of letters. Halves, which
+        # names that are no UTF-8 have, it takes as escapes alone.
+        text = json.dumps(value, default=os.fspath, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{key!r} has a {type(value).__name__}, which no recipe can hold: {value!r}"
+        ) from None
 
 
 def _path(given: PathLike) -> Path:

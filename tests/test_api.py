@@ -1,5 +1,6 @@
 """From Python as from the command line."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from conftest import (
 )
 
 import residual
-from residual.recipes import DetectionRecipe, find, override
+from residual.recipes import DetectionRecipe, Recipe, find, override
 
 
 def values(settings: list[str]) -> dict[str, str]:
@@ -74,6 +75,17 @@ def test_recipes_with_values_changed() -> None:
     assert "no recipe 'finetun'" in sentence_of(lambda: residual.recipe("finetun"))
 
 
+def test_values_that_recipes_can_hold() -> None:
+    for name in ("weights/\N{ROCKET}", "weights/na\u00efve", "weights/\udce9"):
+        for given in (name, Path(name)):
+            changed = residual.recipe("finetune", {"model.weights": given})
+            assert isinstance(changed, Recipe)
+            assert changed.model.weights == name
+    for value, kind in ((object(), "object"), (b"weights", "bytes"), (torch.ones(2), "Tensor")):
+        said = sentence_of(lambda: residual.recipe("finetune", {"model.weights": value}))  # noqa: B023
+        assert said.startswith(f"'model.weights' has a {kind}, which no recipe can hold: ")
+
+
 def test_a_recipe_in_a_file_of_either_kind(tmp_path: Path) -> None:
     for name in ("digits-plain20", "voc-finetune"):
         file = tmp_path / f"{name}.yaml"
@@ -121,7 +133,28 @@ def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
     assert "views is for classifiers" in sentence_of(
         lambda: residual.evaluate(begun_detector, few_shapes, views="center")
     )
+    assert "is a detector, which is tested on its test images alone; leave split out" in sentence_of(
+        lambda: residual.evaluate(begun_detector, few_shapes, split="train")
+    )
     assert residual.recipe("voc-finetune", values(BEGUN)).name == "shapes"
+    run = residual.FinishedRun(begun_detector, {})
+    assert run.load("cpu", "bfloat16").precision == "bfloat16"
+    assert "no precision 'half'" in sentence_of(
+        lambda: residual.evaluate(begun_detector, few_shapes, precision="half")
+    )
+
+
+def test_what_is_left_out_of_a_detectors_test_is_told(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(few_shapes, tmp_path / "data")
+    first, second, *_ = sorted((data / "JPEGImages").glob("test*.png"))
+    first.write_bytes(first.read_bytes()[:100])
+    (data / "Annotations" / second.with_suffix(".xml").name).write_text("<annotation>")
+    said: list[str] = []
+    found = residual.evaluate(begun_detector, data, device="cpu", tell=said.append)
+    assert list(found.unusable.values()) == [sentence for sentence in said if first.name in sentence] != []
+    assert said == [*found.dataset.notes, *found.unusable.values()]
 
 
 def test_an_experiment(

@@ -180,7 +180,7 @@ def import_(
 
     check_file(file)
     out = out or Path("weights") / file.stem
-    from ..evaluation.inputs import usual_size, view_of
+    from ..evaluation.inputs import check_input, usual_size, view_of
     from ..models.foreign import outline
     from ..models.weights import import_caffe, import_weights
 
@@ -208,11 +208,16 @@ def import_(
 
             known = [name for name in model_names() if name in file.stem] or ["resnet50", "cifar_resnet20"]
             raise InputError(f"say which network {file} is of, with --model (as {max(known, key=len)})")
+        view = None
+        if size:
+            network = outline(model)
+            check_input(network, model, (network.in_channels, size, size))
+            view = view_of(size, network.small_images)
         weights = import_weights(
             file,
             model,
             out,
-            view=view_of(size, outline(model).small_images) if size else None,
+            view=view,
             variant=variant,
             shortcut=shortcut,
             classes=names,

@@ -95,7 +95,7 @@ def _close(name: str, network: Sequence[str]) -> bool:
 
 def _meaning(name: str) -> str:
     """Return the WordNet id of a class where its name tells it, or else the name in one spelling."""
-    if match := re.match(r"n\d{8}\b", name):
+    if match := re.match(r"n\d{8}(?![0-9A-Za-z])", name):
         return match[0]
     plain = name.replace("_", " ").strip().casefold()
     return _wordnet_ids().get(plain, plain)

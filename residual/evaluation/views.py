@@ -15,14 +15,14 @@ positions move over the map.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..data.images import centre, decoded_side, middle, resize_shorter, square
 from ..device import full_float32
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..models import Classifier
 
 ViewsName = Literal["center", "ten-crop", "multi-scale"]
@@ -53,6 +53,8 @@ class Views:
     flips: bool = False
 
     def __post_init__(self) -> None:
+        if self.name not in (known := get_args(ViewsName)):
+            raise InputError(f"there are no views {self.name!r}{nearest(self.name, known)}")
         if not self.sides or min(self.sides) < 1 or (self.crop is not None and self.crop < 1):
             raise InputError("scales and crops are whole numbers of pixels, of at least 1")
         if self.crop is not None and self.crop > min(self.sides):
@@ -87,7 +89,7 @@ def make_views(
         sides: other shorter sides than ``side``, or than ``SCALES`` for multi-scale testing.
 
     Raises:
-        InputError: for a crop that does not fit.
+        InputError: for a protocol that there is not, and a crop that does not fit.
     """
     if name == "multi-scale":
         return Views(name, tuple(sides or SCALES), flips=True)

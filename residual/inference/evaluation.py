@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from .. import distributed
-from ..data import DATASETS, load_dataset
+from ..data import DATASETS, SPLITS, load_dataset
 from ..data.boxes import BoxDataset
 from ..data.dataset import Dataset
 from ..data.folder import index_folder
@@ -64,6 +64,13 @@ class EvaluationOptions:
     scales: tuple[int, ...] | None = None
     precision: Precision = "float32"
     size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise InputError(
+                f"there is no split {self.split!r} to test on{nearest(self.split, SPLITS)} "
+                "(of a folder, test is its val)"
+            )
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,9 @@ def _open(
                 "--dataset folder needs --data-dir: the folder with train/ and val/, or with the classes"
             )
         views = views_for(weights, options)
+        least = views.crop or min(views.sides)
+        shape = (weights.model.in_channels, least, least)
+        check_input(weights.model, str(path), shape, whole=views.crop is None)
         # What the run held out of a folder itself is what it is tested on.
         index = recorded_split(path, data_dir, "validation" if options.split == "test" else "train")
         index = index or index_folder(data_dir, "val" if options.split == "test" else "train")

@@ -77,6 +77,12 @@ def test_the_size_that_weights_were_trained_at(
     assert "images of 64 x 64 pixels, cut from a shorter side of 64" in told
 
 
+def test_a_size_that_is_too_small_for_the_network(refused: Refused, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "a.pth")
+    start = ("import", tmp_path / "a.pth", "--model", "vgg16", "--out", tmp_path / "w", "--size", "16")
+    assert "vgg16 cannot take images of 16 x 16 pixels; they are too small for it" in refused(*start)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -85,6 +91,10 @@ def test_the_size_that_weights_were_trained_at(
         ("\n".join([*TEN, "eleven"]), "11 names are given for 10 classes"),
         ("\n" * 10, "line 1 is empty"),
         ("\n".join([*TEN[:4], " ", *TEN[5:]]), "line 5 is empty"),
+        (
+            "\n".join([*TEN[:9], "cat"]),
+            "two of the classes are called 'cat'; give each class a name of its own",
+        ),
     ],
 )
 def test_files_of_class_names(

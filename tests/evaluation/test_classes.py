@@ -26,6 +26,14 @@ def test_imagenet_classes_by_wordnet_id_or_name() -> None:
         assert match_classes(("golf ball", "tench"), network, "here").tolist() == [574, 0]
 
 
+def test_wordnet_ids_before_anything_that_is_no_letter_or_digit() -> None:
+    network = ("n01440764 tench", "n02102040 English springer", "n01440764x")
+    images = ("n02102040_English_springer", "n01440764-tench")
+    assert match_classes(images, network, "here").tolist() == [1, 0]
+    with pytest.raises(InputError, match="'n014407640' is none of"):
+        match_classes(("n014407640",), network, "here")
+
+
 def test_classes_that_the_network_has_not() -> None:
     with pytest.raises(
         InputError, match="here: the class 'zebra' is none of the network's 2 classes; known are"

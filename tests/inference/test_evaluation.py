@@ -7,10 +7,23 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from conftest import ROOT, SEVEN, Call, Shown, pixels_of, randomise, results_of, save_network, write_images
+from conftest import (
+    ROOT,
+    SEVEN,
+    Call,
+    Refused,
+    Shown,
+    pixels_of,
+    randomise,
+    results_of,
+    save_network,
+    sentence_of,
+    write_images,
+)
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
+import residual
 from residual import InputError, build_model
 from residual.class_names import imagenet_classes
 from residual.evaluation.scores import load_scores
@@ -127,6 +140,23 @@ def test_classes_without_names_say_how_to_name_them(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", ("ant", "bee", "cat"), train=3, val=3)
     with pytest.raises(InputError, match=r"have no names but 0 to 2.*--classes"):
         evaluate(tmp_path / "w", EvaluationOptions("folder", "test", data))
+
+
+def test_a_split_and_a_protocol_that_there_are_not(trained_on_images: Path, images: Path) -> None:
+    def said(**asked: Any) -> str:
+        return sentence_of(lambda: residual.evaluate(trained_on_images, images, device="cpu", **asked))
+
+    assert said(split="val") == (
+        "there is no split 'val' to test on; known are train, test (of a folder, test is its val)"
+    )
+    assert said(views="ten_crop") == "there are no views 'ten_crop'; did you mean ten-crop?"
+
+
+def test_images_that_are_too_small_for_the_network(images: Path, tmp_path: Path, refused: Refused) -> None:
+    weights = save_network(tmp_path / "w", "cifar_nin", classes=("ant", "bee", "cow"), mean=torch.zeros(3))
+    words = ("evaluate", weights, "--dataset", "folder", "--data-dir", images)
+    for asked in (("--size", "3"), ("--crop", "3"), ("--views", "multi-scale", "--scales", "32,3")):
+        assert f"{weights} cannot take images of 3 x 3 pixels; they are too small" in refused(*words, *asked)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Call, Refused, Shown, assert_same_run, metrics_of, results_of, set_options
+from conftest import Call, Refused, Shown, assert_same_run, metrics_of, results_of, sentence_of, set_options
 from located import SQUARES, WNIDS, write_classifier, write_tiny
 from PIL import Image
 
@@ -102,6 +102,9 @@ def test_a_trained_localizer_is_tested_and_used(
     assert [guess.name for guess in found] == [guess["class"] for guess in guesses]
     assert {guess.name for guess in found} <= set(WNIDS)
     assert list(found[0].box) == pytest.approx(guesses[0]["box"], abs=1e-3)
+    for asked, words in (({"split": "train"}, "leave split out"), ({"precision": "bfloat16"}, "in float32")):
+        assert words in sentence_of(lambda: package.evaluate(learned, squares, device="cpu", **asked))  # noqa: B023
+    assert "in float32" in sentence_of(lambda: package.FinishedRun(learned, {}).load("cpu", "bfloat16"))
     # The same from Python, of either kind.
     from_python = package.evaluate(learned, squares, device="cpu")
     assert [each.errors.localization for each in from_python.protocols] == pytest.approx(
