@@ -154,6 +154,7 @@ def test_what_is_left_out_of_a_detectors_test_is_told(
     said: list[str] = []
     found = residual.evaluate(begun_detector, data, device="cpu", tell=said.append)
     assert list(found.unusable.values()) == [sentence for sentence in said if first.name in sentence] != []
+    assert second.stem in "".join(found.dataset.notes)
     assert said == [*found.dataset.notes, *found.unusable.values()]
 
 
