@@ -336,6 +336,15 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def without_pages_of_runs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In tests of studies: none reads its runs' pages, which take as long as a run of a few iterations."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name == "reproduce":
+            patch.setattr("residual.run.run._try_page", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three classes; thirteen training and eight validation images."""
