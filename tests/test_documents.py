@@ -28,6 +28,7 @@ from residual.recipes import DETECTION, LOCALIZATION, RECIPES, override
 #: What is told and not run here, and why.
 NOT_RUN = {
     "make install && source .venv/bin/activate": "installs PyTorch",
+    "git clone https://github.com/residual-learning/residual && cd residual": "downloads",
     "source .venv/bin/activate": "changes the shell that it is typed into",
     "make demo": "is residual reproduce degradation, which is run",
     "make docs": "makes the website; CI does",

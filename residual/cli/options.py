@@ -47,7 +47,7 @@ Threads = Annotated[
         min=1,
         max=1024,
         metavar="N",
-        help="Threads on a CPU (default: one a core); fewer leave cores to others and wait less for them.",
+        help="Threads on a CPU (default: one a core); take fewer where other programs run.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -81,10 +81,15 @@ class EvaluationAsked:
     """What a classifier is to be tested on, and how, as it was asked for."""
 
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset, or folder (default: what the network was trained on).")
+        str | None,
+        typer.Option(
+            help="cifar10, digits, or the word folder, whose images are in --data-dir (default: what the "
+            "network was trained on)."
+        ),
     ] = None
     split: Annotated[
-        Literal["test", "train"], typer.Option(help="Split of the dataset; test is a folder's val.")
+        Literal["test", "train"],
+        typer.Option(help="Split of the dataset; test is a folder's val, or what was held out."),
     ] = "test"
     data_dir: DataDir = None
     views: Annotated[

@@ -48,6 +48,8 @@ INCIDENTAL = (
     "rcnn.localizer",
     "model.teacher",
 )
+#: The paper's own arithmetic, where recipes leave a GPU its TF32 (docs/departures.md).
+PAPERS = "precision: tf32 -> float32"
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
 OWN = ("schedule.warmup", "detector.backbone")
 
@@ -76,7 +78,9 @@ class TrainedRun:
     def departures(self) -> list[str]:
         """In what the run differs from the paper's."""
         changes = differences(self.paper, self.recipe)
-        found = [change for change in changes if change.partition(":")[0] not in INCIDENTAL]
+        found = [
+            change for change in changes if change.partition(":")[0] not in INCIDENTAL and change != PAPERS
+        ]
         # In what a session did not do as its recipe says.
         told = [departure for session in self.sessions for departure in session.get("departures") or ()]
         return [*found, *dict.fromkeys(told)]

@@ -18,9 +18,9 @@ from residual import InputError, run
 from residual.errors import Interrupted
 from residual.inference import layers
 from residual.models import highway
-from residual.recipes import find
+from residual.recipes import find, override
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
-from residual.reproduce.study import CIFAR10, Study
+from residual.reproduce.study import CIFAR10, ClassifierRun, Study
 from residual.reproduce.table6 import CifarRow, duration
 
 SETTINGS = [
@@ -354,3 +354,12 @@ def test_runs_made_on_several_machines_are_copied_together(study: Path, tmp_path
         shutil.copytree(study / run, tmp_path / run)
     assert call("reproduce", "table6", "--depths", "20", "--seeds", "2", "--no-train", "--out", tmp_path) == 0
     assert (tmp_path / "table6.json").read_text() == (study / "table6.json").read_text()
+
+
+@pytest.mark.parametrize(("precision", "departs"), [("float32", False), ("tf32", False), ("bfloat16", True)])
+def test_the_papers_own_arithmetic_is_no_departure(precision: str, departs: bool) -> None:
+    paper = find("cifar10-resnet20")
+    run = ClassifierRun(
+        *("resnet20", Path(), paper, override(paper, [f"precision={precision}", "seed=3"])), {}, [{}], []
+    )
+    assert bool(run.departures) == departs
