@@ -7,7 +7,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -89,7 +88,7 @@ def errors_against_costs(points: Sequence[CostPoint], costs: Sequence[str], erro
         # Where names lie is known when everything else has its place.
         figure.draw_without_rendering()
         for number, ax in enumerate(axes):
-            _place_names(ax, points, number)
+            _name(ax, points, number)
     return figure
 
 
@@ -117,24 +116,10 @@ def _draw(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
                 markerfacecolor=colour if filled else "white",
                 zorder=3,
             )
-    # A network is named once, at what was measured.
-    # The lowest first, so that where marks touch the name above is the upper one's.
-    for point in sorted(points, key=_height):
-        place, ha, va = PLACES[0]
-        ax.annotate(
-            point.label,
-            (point.costs[number], _height(point)),
-            place,
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            size=8,
-            color=INK,
-        )
 
 
-def _place_names(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
-    """Move every name that lies on a mark, another name or the edge to the first place where it does not."""
+def _name(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
+    """Name every network once, at what was measured: where the name lies on no mark, other name or edge."""
     half = MARK / 72 * ax.figure.dpi
     taken = []
     for point in points:
@@ -142,19 +127,17 @@ def _place_names(ax: Axes, points: Sequence[CostPoint], number: int) -> None:
             if value is not None:
                 x, y = ax.transData.transform((point.costs[number], value))
                 taken.append(Bbox.from_extents(x - half, y - half, x + half, y + half))
-    for name in (child for child in ax.texts if isinstance(child, Annotation)):
-        for place, ha, va in PLACES:
+    # The lowest first, so that where marks touch the name above is the upper one's.
+    for point in sorted(points, key=_height):
+        where, offset = (point.costs[number], _height(point)), PLACES[0][0]
+        name = ax.annotate(point.label, where, offset, textcoords="offset points", size=8, color=INK)
+        # Where nowhere is free it stands as readers expect it.
+        for place, ha, va in (*PLACES, PLACES[0]):
             name.xyann = place
             name.set(ha=ha, va=va)
             box = name.get_window_extent()
-            inside = ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1
-            if inside and not box.count_overlaps(taken):
+            if ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 and not box.count_overlaps(taken):
                 break
-        else:
-            # Nowhere is free: as readers expect it.
-            name.xyann, ha, va = PLACES[0]
-            name.set(ha=ha, va=va)
-            box = name.get_window_extent()
         taken.append(box)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from ..data.images import pil_image
 from ..data.masks import Mask, masks_as_pixels
@@ -85,10 +87,6 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
     """
     if not boxes:
         return image
-    # torchvision takes a second and a half to import, which those need not pay who draw no boxes.
-    from torchvision.transforms.v2.functional import pil_to_tensor
-    from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
-
     width = max(2, round(min(image.size) / 250))
     corners = torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
     # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.

@@ -57,16 +57,16 @@ def responses(
 
     with progress_bar() as progress:
         measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
-    headings = ["layer", "std"]
-    rows = [[response.layer, f"{response.std:.3f}"] for response in measured]
-    if any(response.gate is not None for response in measured):
-        headings.append("gate open")
-        for row, response in zip(rows, measured, strict=True):
-            row.append("" if response.gate is None else f"{100 * response.gate:.1f} %")
     if as_json:
         plain = [asdict(response) for response in measured]
         print_json({"weights": str(weights), "images": count, "layers": plain})
     else:
+        headings = ["layer", "std"]
+        rows = [[response.layer, f"{response.std:.3f}"] for response in measured]
+        if any(response.gate is not None for response in measured):
+            headings.append("gate open")
+            for row, response in zip(rows, measured, strict=True):
+                row.append("" if response.gate is None else f"{100 * response.gate:.1f} %")
         title = f"Responses of {weights} on {count:,} training images"
         Table(title, headings, list(map(TableRow, rows))).print()
     if out:

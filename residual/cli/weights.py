@@ -84,12 +84,12 @@ def weights(
 
     for name in names or []:
         check(name)
-    folders = {name: str(weights_in(Path(name))) for name in names or []}
+    if names and as_json:
+        print_json({name: str(weights_in(Path(name))) for name in names})
+        return
+    for name in names or []:
+        typer.echo(f"{name} is in {weights_in(Path(name))}")
     if names:
-        if as_json:
-            print_json(folders)
-        for name, folder in {} if as_json else folders.items():
-            typer.echo(f"{name} is in {folder}")
         return
     known, here = catalogue(), cached()
     if as_json:

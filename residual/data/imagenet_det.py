@@ -109,8 +109,12 @@ def halves(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
 
 def has_own_halves(folder: Path, splits: Sequence[str]) -> bool:
     """Whether any of the splits is a half of ours, R-CNN's list not being there."""
-    lists = _lists(_locate(folder))
-    return any(split in HALVES and not (lists / f"{split}.txt").is_file() for split in splits)
+    root = _locate(folder)
+    return any(_is_own_half(root, split) for split in splits)
+
+
+def _is_own_half(root: Path, split: str) -> bool:
+    return split in HALVES and not (_lists(root) / f"{split}.txt").is_file()
 
 
 def _locate(folder: Path) -> Path:
@@ -140,7 +144,7 @@ def _records(root: Path, split: str, boxes: bool, notes: list[str]) -> list[Reco
     if by_class and (split == TRAIN or not file.is_file()):
         place = f"{_lists(root)}/train_*.txt"
         return list(_read(root, split, _by_class(by_class, split), place, boxes, notes))
-    if split in HALVES and not file.is_file():
+    if _is_own_half(root, split):
         whole = _lists(root) / "val.txt"
         both = list(_read(root, split, _listed(whole), str(whole), True, notes))
         half = halves(both)[HALVES.index(split)]

@@ -20,9 +20,10 @@ from ..training.groups import one_thread_helps
 from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
 from ..training.step import distributed, left_as_it_was
-from .alternating import AlternatingRCNN, position
-from .alternating import rate as alternating_rate
+from .alternating import AlternatingRCNN
 from .faster_rcnn import FasterRCNN
+from .steps import position
+from .steps import rate as alternating_rate
 
 AP50 = Curve("ap50", "AP50")
 

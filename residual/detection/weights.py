@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import as_json, checked, damaged, first_line, read_json, written_whole
-from ..models.layout import CONFIG_FILE, MODEL_FILE
+from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
@@ -189,11 +189,7 @@ def _layer(name: str) -> str:
 
 def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
     if not file.is_file():
-        if (folder / "recipe.yaml").is_file():
-            raise InputError(
-                f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual detect train --resume --out {shlex.quote(str(folder))}"
-            )
+        refuse_unfinished(folder, "residual detect train")
         raise InputError(f"{folder} holds no detector (it has no {CONFIG_FILE})")
     content = read_json(file, dict, ANEW)
     form = content.get("format")

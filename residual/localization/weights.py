@@ -6,7 +6,6 @@ config.json         network, anchors, classes, and the recipe and results that t
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..files import as_json, checked, damaged, first_line, read_json, written_wh
 from ..models import build_model
 from ..models.classifier import Classifier
 from ..models.frozen import freeze_batch_norm
-from ..models.layout import CONFIG_FILE, MODEL_FILE
+from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, write_state
@@ -202,11 +201,7 @@ def read_localizer(folder: Path) -> StoredLocalizer:
 
 def _config(folder: Path, file: Path) -> LocalizerWeightsConfig:
     if not file.is_file():
-        if (folder / "recipe.yaml").is_file():
-            raise InputError(
-                f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual locate train --resume --out {shlex.quote(str(folder))}"
-            )
+        refuse_unfinished(folder, "residual locate train")
         raise InputError(f"{folder} holds no localizer (it has no {CONFIG_FILE})")
     content = read_json(file, dict, ANEW)
     if content.get("format") != LOCALIZER_FORMAT:

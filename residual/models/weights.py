@@ -35,7 +35,7 @@ from . import build_model
 from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
-from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
+from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE, refuse_unfinished
 from .names import check, folder_of, is_name
 from .own import OwnNetwork, check_trusted, is_own, split_name, trust
 from .preprocessing import Preprocessing
@@ -419,13 +419,8 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
     """Return config.json, checked and as it stands."""
     file = folder / CONFIG_FILE
     if not file.is_file():
-        if (folder / "recipe.yaml").is_file():
-            place = shlex.quote(str(folder))
-            raise InputError(
-                f"{folder} holds a run that is not complete, so it has no weights yet; finish it with: "
-                f"residual train --resume --out {place}, or take those of its newest checkpoint with: "
-                f"residual finish {place}"
-            )
+        early = f", or take those of its newest checkpoint with: residual finish {shlex.quote(str(folder))}"
+        refuse_unfinished(folder, "residual train", early)
         raise InputError(
             f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"
         )

@@ -13,7 +13,7 @@ from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..training.folder import remembered_data_dir
 from .paper import LOCALIZATION, PublishedLocalization
-from .study import IMAGENET_CLASSES, AnyRecipe, Family, Study, TrainedRun, departures_of
+from .study import IMAGENET_CLASSES, Family, Study, TrainedRun, departures_of
 
 #: The recipes of each dataset: per-class regression's, and the R-CNN's.
 RECIPES = {
@@ -108,7 +108,7 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
         after = replace(study, data_dir=study.data_dir or remembered_data_dir(run.path))
         lacking_second = after.lacks(second, 0, run.path, "--weights")
         if not lacking_second:
-            after.train_missing({(second, 0): _with_localizer(study, second, run.path)})
+            after.train_missing({(second, 0): start_from(study.recipe(second), run.path)})
             rcnn = study.complete(second)
     rows = [_row(row, rcnn, lacking_second) if row.rcnn else _row(row, run, lacking) for row in LOCALIZATION]
     middle = run.results["middle_box"] if run else {"localization_error": None, "images": None}
@@ -127,17 +127,6 @@ def _with_classifier(
         return recipe.model_copy(update={"localizer": localizer})
     assert weights is not None
     return start_from(recipe, weights)
-
-
-def _with_localizer(study: Study[LocalizerRun], network: str, first: Path) -> AnyRecipe:
-    """Return the second stage's recipe with the localizer that it starts from, or was begun with."""
-    recipe, begun = start_from(study.recipe(network), first), study.recipe_begun(network, 0)
-    if isinstance(begun, LocalizationRecipe) and begun.rcnn and begun.rcnn.localizer:
-        assert isinstance(recipe, LocalizationRecipe)
-        assert recipe.rcnn
-        rcnn = recipe.rcnn.model_copy(update={"localizer": begun.rcnn.localizer})
-        return recipe.model_copy(update={"rcnn": rcnn})
-    return recipe
 
 
 def _row(row: PublishedLocalization, run: LocalizerRun | None, lacking: str) -> LocalizationRow:

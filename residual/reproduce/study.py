@@ -48,6 +48,8 @@ INCIDENTAL = (
     "rcnn.localizer",
     "model.teacher",
 )
+#: Parts of recipes, and the keys there that name a run of the study which the run starts from.
+OTHER_RUNS = (("model", "teacher"), ("rcnn", "localizer"))
 #: The paper's own arithmetic, where recipes leave a GPU its TF32 (docs/departures.md).
 PAPERS = "precision: tf32 -> float32"
 #: Keys in which runs may depart from it each in its own way, and still be compared with each other.
@@ -249,10 +251,7 @@ class Study(Generic[T]):
         return begun if same else None
 
     def recipe_begun(self, network: str, seed: int) -> AnyRecipe | None:
-        """Return the recipe that a run was begun with, None where there is no run.
-
-        What it names on this disk may lie elsewhere since: a run goes on from its checkpoints without.
-        """
+        """Return the recipe that a run was begun with, None where there is no run."""
         file = RunFolder(self.path(network, seed)).recipe_file
         return read(file, self.family.kind, of_run=True) if file.exists() else None
 
@@ -262,7 +261,7 @@ class Study(Generic[T]):
         Raises:
             InputError: for settings that are wrong or make it another experiment.
         """
-        original = override(self._taught_here(self.family.recipe(network), network, seed), [f"seed={seed}"])
+        original = override(self._taught_here(self.family.recipe(network), seed), [f"seed={seed}"])
         recipe = override(original, self.settings)
         for change in differences(original, recipe):
             key = change.partition(":")[0]
@@ -270,20 +269,25 @@ class Study(Generic[T]):
                 raise InputError(self.family.refusal)
         return recipe
 
-    def _taught_here(self, recipe: AnyRecipe, network: str, seed: int) -> AnyRecipe:
-        """Return a recipe whose teacher, if it has one, is the study's own run of that seed.
-
-        Of a run that was begun it is the one that it was begun with.
-        """
+    def _taught_here(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
+        """Return a recipe whose teacher, if it has one, is the study's own run of that seed."""
         if not isinstance(recipe, Recipe) or recipe.model.teacher is None:
             return recipe
-        own = Path(recipe.model.teacher).name.removeprefix(self.family.prefix)
-        teacher = str(self.path(own, seed).resolve())
-        begun = self.recipe_begun(network, seed)
-        if isinstance(begun, Recipe) and begun.model.teacher:
-            teacher = begun.model.teacher
-        model = recipe.model.model_copy(update={"teacher": teacher})
+        teacher = Path(recipe.model.teacher).name.removeprefix(self.family.prefix)
+        model = recipe.model.model_copy(update={"teacher": str(self.path(teacher, seed).resolve())})
         return recipe.model_copy(update={"model": model})
+
+    def _as_begun(self, recipe: AnyRecipe, network: str, seed: int) -> AnyRecipe:
+        """Return a recipe that names other runs where they lay when the run was begun.
+
+        They may lie elsewhere since: a run goes on from its checkpoints without them.
+        """
+        begun = self.recipe_begun(network, seed)
+        for part, key in OTHER_RUNS:
+            own, theirs = (getattr(one, part, None) for one in (recipe, begun))
+            if own and getattr(own, key) and (place := getattr(theirs, key, None)):
+                recipe = recipe.model_copy(update={part: own.model_copy(update={key: place})})
+        return recipe
 
     def runs(
         self, networks: Sequence[str], seeds: Sequence[int] = (0,), only: Sequence[str] | None = None
@@ -327,7 +331,7 @@ class Study(Generic[T]):
             InputError: when a folder holds another run; nothing is trained then.
             Interrupted: after SIGINT or SIGTERM; the same command goes on.
         """
-        runs = [(self.path(*which), recipe) for which, recipe in recipes.items()]
+        runs = [(self.path(*which), self._as_begun(recipe, *which)) for which, recipe in recipes.items()]
         # All folders before any training: what does not fit is said at once, not after an hour.
         begun = {path for path, recipe in runs if is_begun(path, recipe)}
         missing = [one for one in runs if not RunFolder(one[0]).results_file.exists()]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves
 from ..analysis.page import part, render
+from ..detection.steps import drops_of_steps
 from ..files import write_derived
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Model
@@ -109,9 +110,6 @@ def network_of(recipe: TrainingRecipe) -> Model:
 def _drops(recipe: TrainingRecipe, length: int, lines: Sequence[dict[str, Any]]) -> list[int]:
     """Return the iterations after which the rate was divided, or will be."""
     if isinstance(recipe, DetectionRecipe) and recipe.steps:
-        # As in task_of, for those who detect nothing.
-        from ..detection.alternating import drops_of_steps
-
         return drops_of_steps(recipe, length)
     return drops_of(recipe.schedule, length, lines)
 

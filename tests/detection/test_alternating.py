@@ -7,8 +7,9 @@ import torch
 import yaml
 from detectors import small_detector, training_image
 
-from residual.detection.alternating import AlternatingRCNN, drops_of_steps, position
-from residual.detection.alternating import rate as alternating_rate
+from residual.detection.alternating import AlternatingRCNN
+from residual.detection.steps import drops_of_steps, position
+from residual.detection.steps import rate as alternating_rate
 from residual.errors import InputError
 from residual.recipes import DETECTION, DetectionRecipe, override, read
 from residual.training.sgd import SGD
