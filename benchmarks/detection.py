@@ -229,15 +229,26 @@ def measure(
     side: str, task: str, variant: str, device_name: str, count: int, passes: int
 ) -> dict[str, float]:
     """Return images/s of a side, and its peak of memory."""
-    from residual.device import keep_freed_memory, set_arithmetic
+    from residual.device import arithmetic, full_float32, keep_freed_memory
 
-    device = torch.device(device_name)
+    device, short = torch.device(device_name), side.endswith("bfloat16")
+    with contextlib.ExitStack() as stack:
+        if side.startswith("ours"):
+            keep_freed_memory()  # as the commands do
+            precision = "bfloat16" if short else "tf32"
+            stack.enter_context(arithmetic(device, precision, deterministic=False, one_size=False))
+        if task == "inference" and not short:
+            # Ours tests in float32; PyTorch's convolutions would shorten factors on a GPU.
+            stack.enter_context(full_float32(device))
+        return timed(side, task, variant, device, count, passes)
+
+
+def timed(
+    side: str, task: str, variant: str, device: torch.device, count: int, passes: int
+) -> dict[str, float]:
+    """Return what ``measure`` does, in the arithmetic that it has set."""
     ours = side.startswith("ours")
     torch.manual_seed(0)
-    if ours:
-        keep_freed_memory()  # as the commands do
-        precision = "bfloat16" if side.endswith("bfloat16") else "tf32"
-        set_arithmetic(device, precision, deterministic=False, one_size=False)
     if task == "inference":
         images, _, _ = random_images(count, 1)
         function = (our_inference if ours else their_inference)(side, variant, device)

@@ -107,12 +107,14 @@ def usual(
 
 def measure(side: str, protocol: ViewsName, weights: Path, data: Path, device: str) -> dict[str, Any]:
     """Return the images/s of a side, its probabilities in the files' order, and its peak of memory."""
-    from residual.device import pick_device
+    from residual.device import full_float32, pick_device
     from residual.inference.evaluation import EvaluationOptions, evaluate
 
     where = pick_device(device)
     if side == "usual":
-        rows, speed = usual(protocol, weights, sorted(data.rglob("*.jpg")), where)
+        # As ours: PyTorch's convolutions would shorten factors on a GPU.
+        with full_float32(where):
+            rows, speed = usual(protocol, weights, sorted(data.rglob("*.jpg")), where)
     else:
         precision: Any = "bfloat16" if side == "bfloat16" else "float32"
         options = EvaluationOptions("folder", "test", data, protocol, precision=precision)

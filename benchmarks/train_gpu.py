@@ -54,7 +54,7 @@ def ours(depth: int, precision: str, eager: bool, settings: Settings, device: to
     """Iterate as ``residual train`` does, and give the number of images of each iteration."""
     from residual import recipes
     from residual.data.resident import ResidentBatches
-    from residual.device import set_arithmetic
+    from residual.device import arithmetic
     from residual.distributed import World
     from residual.models import build_model
     from residual.models.preprocessing import Preprocessing
@@ -63,7 +63,6 @@ def ours(depth: int, precision: str, eager: bool, settings: Settings, device: to
     from residual.training.sgd import SGD
 
     recipe = recipes.override(recipes.find(f"cifar10-resnet{depth}"), [f"precision={precision}"])
-    set_arithmetic(device, recipe.precision, deterministic=False, one_size=True)
     dataset = dataset_of(settings.data_dir).to(device)
     model = (
         build_model(recipe.model.name, classes=10).to(device).to(memory_format=torch.channels_last).train()
@@ -75,9 +74,14 @@ def ours(depth: int, precision: str, eager: bool, settings: Settings, device: to
     work = classification_work(model, batches, recipe, World(), device, eager)
     optimizer = SGD(model, recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.optimizer.form)
     iterate = work.begin(optimizer, lambda iteration: learning_rate(recipe.schedule, iteration))
-    for iteration in range(recipe.schedule.iterations):
-        iterate(iteration)
-        yield recipe.batch.size
+    with arithmetic(device, recipe.precision, deterministic=False, one_size=True):
+        for iteration in range(recipe.schedule.iterations):
+            iterate(iteration)
+            if getattr(iterate, "fell_back", False):
+                raise RuntimeError(
+                    "compiling and recording failed: what is measured would be kernel by kernel"
+                )
+            yield recipe.batch.size
 
 
 def usual(depth: int, settings: Settings, device: torch.device) -> Iterator[int]:

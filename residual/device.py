@@ -65,8 +65,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def set_arithmetic(device: torch.device, precision: str, deterministic: bool, one_size: bool) -> None:
-    """Choose how a GPU computes float32 products in training, and whether it may choose among kernels.
+@contextmanager
+def arithmetic(device: torch.device, precision: str, deterministic: bool, one_size: bool) -> Iterator[None]:
+    """Choose how a GPU computes float32 products in this context, and whether it may choose among kernels.
+
+    Afterwards all is as others have set it, but for cuBLAS's workspace, which it reads once.
 
     Args:
         device: a CPU needs and gets no setting: its results repeat as they are.
@@ -75,34 +78,44 @@ def set_arithmetic(device: torch.device, precision: str, deterministic: bool, on
         one_size: whether all inputs are of one size; timing kernels anew for each size would not pay.
     """
     if device.type != "cuda":
+        yield
         return
-    short = precision != "float32"
-    torch.backends.cudnn.allow_tf32 = short
+    short, cudnn = precision != "float32", torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+    exact = torch.are_deterministic_algorithms_enabled()
+    cudnn.allow_tf32, cudnn.benchmark = short, one_size and not deterministic
     torch.set_float32_matmul_precision("high" if short else "highest")
-    torch.backends.cudnn.benchmark = one_size and not deterministic
     if deterministic:
         # cuBLAS reads it when it is first used; without it, it refuses in deterministic mode.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark = before[:2]
+        torch.set_float32_matmul_precision(before[2])
+        torch.use_deterministic_algorithms(exact)
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Compute float32 products as such in this context, on a GPU too, where training may shorten factors.
 
-    So testing gives one number, within a run and after it, and leaves what others have set.
+    And by kernels that nobody has chosen by timing, which chooses others another time. So testing gives one
+    number, within a run and after it, and leaves what others have set.
     """
     if device.type != "cuda":
         yield
         return
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+    cudnn.allow_tf32 = cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+        cudnn.allow_tf32, cudnn.benchmark = before[:2]
+        torch.set_float32_matmul_precision(before[2])
 
 
 def sums_dtype(device: torch.device) -> torch.dtype:

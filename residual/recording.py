@@ -34,7 +34,8 @@ def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    # Twice on that stream: where ending the recording fails, its own context leaves it the current one.
+    with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
         work()
     return graph.replay
 
@@ -43,6 +44,10 @@ def why(error: Exception, helps: str) -> str:
     """Return in a line what went wrong, and what helps: ``helps``, where it was not the memory."""
     # What a compiler raised comes wrapped.
     error = getattr(error, "inner_exception", error)
+    # An error while a recording is ended comes of the one that ended it.
+    before = error.__context__
+    if isinstance(error, RuntimeError) and isinstance(before, Exception) and not error.__suppress_context__:
+        error = before
     if isinstance(error, torch.OutOfMemoryError):
         return "the GPU's memory ran out; free some, or take a smaller batch.size, to be fast again"
     return f"{type(error).__name__}: {first_line(error)}; {helps} fast again"

@@ -120,5 +120,5 @@ def load_detector(
             )
     if stored[0].model.mask_head is not None:
         check_pycocotools("masks")
-    members = [fold_batchnorm(one.model).to(where).to(memory_format=torch.channels_last) for one in stored]
+    members = [fold_batchnorm(one.model.to(where)).to(memory_format=torch.channels_last) for one in stored]
     return LoadedDetector(members, stored[0].config, Improvements(refine, tuple(scales)), precision)

@@ -142,7 +142,7 @@ def load_localizer(
     """
     where = open_device(device)
     stored = read_localizer(Path(folder))
-    model = fold_batchnorm(stored.model).to(where).to(memory_format=torch.channels_last)
+    model = fold_batchnorm(stored.model.to(where)).to(memory_format=torch.channels_last)
     named = classifier or stored.config.localizer["backbone"].get("weights")
     return LoadedLocalizer(model, stored.config, None if named is None else str(named), device)
 

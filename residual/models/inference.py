@@ -100,7 +100,9 @@ def for_inference(model: C, device: torch.device | None = None, precision: Preci
     """
     check_precision(precision)
     device, dtype = device or torch.device("cpu"), DTYPES[precision]
-    folded = fold_batchnorm(model).to(device, dtype).to(memory_format=model.memory_format)
+    # There, as the tests of a run do: a GPU's rsqrt is not a CPU's to the last bit, and one network gives
+    # one number.
+    folded = fold_batchnorm(copy.deepcopy(model).to(device)).to(dtype).to(memory_format=model.memory_format)
     if device.type == "cpu" and not isinstance(folded, OwnNetwork):
         pack(folded, dtype)
     return folded

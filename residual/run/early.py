@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import distributed
-from ..device import pick_device, set_arithmetic
+from ..device import arithmetic, pick_device
 from ..errors import InputError
 from ..recipes import KINDS
 from ..training.folder import RunFolder, remembered_data_dir
@@ -48,8 +48,10 @@ def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> 
     task.start(folder)
     schedule = in_iterations(recipe, task.images)
     again = resume_command(task, out, data_dir)
-    with working_in(folder, recipe, True, where, world, again):
-        set_arithmetic(where, recipe.precision, deterministic=False, one_size=task.one_size)
+    with (
+        working_in(folder, recipe, True, where, world, again),
+        arithmetic(where, recipe.precision, deterministic=False, one_size=task.one_size),
+    ):
         work = task.place(where, schedule, eager=True)
         lasting = recipe.model_copy(update={"schedule": schedule})
         run = Run(lasting, task.model, task.batches, work, task.evaluate, task.split, folder, world, again)

@@ -18,7 +18,7 @@ import torch
 
 from .. import distributed
 from ..data.cifar10 import USUAL_DIR
-from ..device import keep_freed_memory, memory_ran_out, pick_device, set_arithmetic
+from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device
 from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, needs
@@ -94,8 +94,11 @@ def train(
     more = [] if device == "auto" else ["--device", device]
     more += [option for option, given in options.items() if given]
     again = resume_command(task, out, data_dir, more)
-    with working_in(folder, recipe, resume, where, world, again):
-        set_arithmetic(where, recipe.precision, deterministic and task.deterministic, task.one_size)
+    exact = deterministic and task.deterministic
+    with (
+        working_in(folder, recipe, resume, where, world, again),
+        arithmetic(where, recipe.precision, exact, task.one_size),
+    ):
         work = task.place(where, schedule, eager)
         lasting = recipe.model_copy(update={"schedule": schedule})
         evaluate, best = task.evaluate, functools.partial(_keep_best, task, folder, recipe.name)
@@ -350,6 +353,14 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
         raise Interrupted(stopped, signal.SIGINT) from None
     except torch.OutOfMemoryError:
         raise InputError(f"{name}: {memory_ran_out(device)}") from None
+    except RuntimeError as error:
+        # What has no kernel that repeats bit for bit, and what cuBLAS reads before its first product.
+        if "deterministic" not in str(error) or not torch.are_deterministic_algorithms_enabled():
+            raise
+        raise InputError(
+            f"{name}: --deterministic: {first_line(error)}; leave it out, or start with "
+            f"CUBLAS_WORKSPACE_CONFIG=:4096:8 where it is cuBLAS that refuses: {again}"
+        ) from None
     except OSError as error:
         raise InputError(f"{_what_happened(error, folder.path)}; continue with: {again}") from None
     finally:

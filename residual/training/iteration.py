@@ -175,6 +175,11 @@ class FastOrEager:
         self.agree = agree
         self._iterate: Callable[[int], None] | None = None
 
+    @property
+    def fell_back(self) -> bool:
+        """Whether preparing failed, and iterations go on kernel by kernel."""
+        return self._iterate is self.eager
+
     def __call__(self, iteration: int) -> None:
         """Do an iteration."""
         if self._iterate is None:

@@ -19,6 +19,7 @@ from residual.evaluation.views import score, whole_images
 from residual.models import Classifier
 from residual.models.inference import fold_batchnorm
 from residual.models.preprocessing import Preprocessing
+from residual.recording import why
 
 IMAGES, BATCH = 25, 10
 PREPARE = Preprocessing(torch.full((1,), 0.5))
@@ -155,3 +156,17 @@ def test_recorded_tests_are_the_eager_ones_on_a_gpu() -> None:
     for seed in (1, 2):
         learn(network, seed)
         assert_as_eager(tests, device)
+
+
+def test_a_recording_that_cannot_be_ended_is_told_by_what_ended_it() -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("an operation that is not to be recorded")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    assert why(caught.value, "a driver makes it") == (
+        "ValueError: an operation that is not to be recorded; a driver makes it fast again"
+    )

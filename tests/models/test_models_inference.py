@@ -1,11 +1,14 @@
 """Networks made ready for use compute what they computed before."""
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import randomise
-from torch import nn
+from torch import Tensor, nn
 
 from residual import build_model
+from residual.models import inference
 from residual.models.inference import fold_again, fold_batchnorm, for_inference
 
 
@@ -30,6 +33,22 @@ def test_folding_keeps_the_function(name: str, options: dict[str, object]) -> No
     for ours, theirs in ((folded(x), model(x)), (folded.score_map(x), model.score_map(x))):
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_bn_is_folded_where_the_network_is_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's rsqrt is not a CPU's to the last bit, and the tests of a run fold on the GPU."""
+    seen, fuse = [], inference.fuse_conv_bn_weights
+
+    def watched(weight: Tensor, *more: Any) -> Any:
+        seen.append(weight.device.type)
+        return fuse(weight, *more)
+
+    monkeypatch.setattr(inference, "fuse_conv_bn_weights", watched)
+    model = build_model("cifar_resnet8")
+    for_inference(model, torch.device("meta"))
+    assert set(seen) == {"meta"}
+    # What is given stays where it is.
+    assert all(parameter.device.type == "cpu" for parameter in model.parameters())
 
 
 def test_folding_a_network_without_bn() -> None:

@@ -330,3 +330,21 @@ def test_what_the_system_refused_is_said_of_the_file_that_it_was(tmp_path: Path)
     assert said(full).startswith(
         f"{tmp_path / 'run'} cannot be written: No space left on device; what was there"
     )
+
+
+def test_what_has_no_kernel_that_repeats_is_said_of_the_option(tmp_path: Path) -> None:
+    def fail() -> None:
+        with troubles("mine", RunFolder(tmp_path / "run"), CPU, "residual train --resume"):
+            raise RuntimeError(
+                "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but"
+            )
+
+    with pytest.raises(RuntimeError, match=r"^adaptive"):
+        fail()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert sentence_of(fail).startswith(
+            "mine: --deterministic: adaptive_avg_pool2d_backward_cuda does not"
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)

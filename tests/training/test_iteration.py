@@ -254,7 +254,9 @@ def test_ranks_go_on_together_where_one_of_them_cannot_compile() -> None:
         done.append(f"slow {iteration}")
 
     iterate = FastOrEager(Fast(), slow, done.append, agree=lambda failed: True)
+    assert not iterate.fell_back
     iterate(7)
+    assert iterate.fell_back
     iterate(8)
     assert done == ["prepared", "on another rank", "slow 7", "slow 8"]
 
