@@ -7,8 +7,9 @@ pixel column i is the stretch from i to i + 1.
 import hashlib
 import math
 import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
@@ -21,12 +22,15 @@ from ..errors import InputError
 from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
 from .masks import Mask, Outline, as_mask, fits, turned_mask
+from .threads import in_threads
 
 #: A class with at most this part of another's objects, and a name this like its name, may be misspelt.
 FEW, ALIKE = 0.05, 0.8
 #: A box may reach so many pixels over the image's edge before it is worth telling: programs that annotate
 #: count pixels from 0 or from 1.
 TOLERANCE = 2.0
+#: Pixels that a box has at least each way: float32 loses what is less, and its logarithm is none.
+LEAST_SIDE = 1 / 64
 #: Pixels that no side of an image has.
 NO_SIDE = 2**31
 #: Classes that a sentence names at most.
@@ -48,7 +52,8 @@ class AnnotatedImage:
         difficult: bool (M,), objects that VOC neither asks for nor counts against a detector.
         crowd: bool (M,), regions of many objects that COCO does not tell apart.
         areas: float32 (M,), the objects' areas, by which COCO calls them small, medium or large.
-        number: of the image in the annotations' own counting, for submissions; 0 where it has none.
+        number: of the image in the annotations' own counting, for submissions; 0 where it has none. Of COCO
+            its id as the JSON has it, a number or a text.
         unjudged: classes that are nothing here, neither object nor mistake: ImageNet DET's blacklist.
         masks: of the M objects, None for one that has none; empty where none has one, or none was asked for.
     """
@@ -61,7 +66,7 @@ class AnnotatedImage:
     difficult: Tensor
     crowd: Tensor
     areas: Tensor
-    number: int = 0
+    number: int | str = 0
     unjudged: tuple[int, ...] = ()
     masks: tuple[Mask | None, ...] = ()
 
@@ -85,7 +90,8 @@ class BoxDataset:
         classes: names of the K classes, in the order of the labels.
         images: each a valid example, those without boxes too.
         notes: one sentence for everything that was left out or cut.
-        categories: the number of each class in the annotations' own counting, for submissions.
+        categories: the number of each class in the annotations' own counting, for submissions; of COCO its
+            id as the JSON has it, a number or a text. None where they do not know the class.
     """
 
     layout: Layout
@@ -93,7 +99,7 @@ class BoxDataset:
     classes: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     notes: tuple[str, ...]
-    categories: tuple[int, ...]
+    categories: tuple[int | str | None, ...]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -188,7 +194,7 @@ class Record:
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
     where: str
-    number: int = 0
+    number: int | str = 0
     unjudged: frozenset[str] = frozenset()
 
 
@@ -205,7 +211,7 @@ def make_box_dataset(
     splits: Sequence[str],
     records: Sequence[Record],
     classes: Sequence[str] | None,
-    known: dict[str, int] | None,
+    known: Mapping[str, int | str] | None,
     notes: list[str],
     place: str,
     boxes: bool,
@@ -249,14 +255,15 @@ def make_box_dataset(
     _check_some(images, place, notes)
     if counts and boxes and not any(len(annotated.boxes) for annotated in images):
         raise InputError(f"{place}: no object of the annotations can be used{_first(notes)}")
-    numbers = dict(zip(classes, range(1, len(classes) + 1), strict=True)) if known is None else known
+    if known is None:
+        known = {name: number for number, name in enumerate(classes, start=1)}
     return BoxDataset(
         layout,
         tuple(splits),
         tuple(classes),
         tuple(images),
         tuple(notes),
-        tuple(numbers.get(name, 0) for name in classes),
+        tuple(known.get(name) for name in classes),
     )
 
 
@@ -301,16 +308,16 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
     """
     kept: list[tuple[Record, tuple[int, int], int]] = []
     frames: dict[str, list[int]] = defaultdict(list)
-    for record in records:
-        try:
-            stored, orientation = stored_size(record.path)
-        except DamagedImage as error:
+    # In threads: a PNG's orientation may stand at its end, and is known once it is decoded.
+    for record, found in zip(records, in_threads(_looked_at, records), strict=True):
+        if isinstance(found, DamagedImage):
             # Where the annotation has a size, what decodes it says what is wrong, and goes on without it.
             if record.size is None:
-                notes.append(f"{error}; it is left out")
+                notes.append(f"{found}; it is left out")
             else:
                 kept.append((record, record.size, 1))
             continue
+        stored, orientation = found
         shown = upright_size(stored, orientation)
         size = record.size or shown
         if size not in (stored, shown):
@@ -351,6 +358,14 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
     return upright
 
 
+def _looked_at(record: Record) -> tuple[tuple[int, int], int] | DamagedImage:
+    """Return the size and the orientation of a record's image, or what is wrong with it."""
+    try:
+        return stored_size(record.path)
+    except DamagedImage as error:
+        return error
+
+
 def _annotated(
     record: Record, objects: Iterable[Annotation], label: dict[str, int], notes: list[str]
 ) -> AnnotatedImage:
@@ -373,6 +388,7 @@ def _annotated(
             notes.append(f"{what} has its corners swapped; it was left out")
             continue
         inside = [min(max(x, 0), side) for x, side in zip(item.corners, (width, height) * 2, strict=True)]
+        stored = array("f", inside)  # as they will be: float32
         if x2 == x1 or y2 == y1:
             notes.append(f"{what} has no area; it was left out")
         elif inside[2] <= inside[0] or inside[3] <= inside[1]:
@@ -382,11 +398,16 @@ def _annotated(
                 f"{what} lies in the image's first pixel: its coordinates look like fractions of the image's "
                 "sides; write pixels; it was left out"
             )
+        elif min(stored[2] - stored[0], stored[3] - stored[1]) < LEAST_SIDE:
+            notes.append(
+                f"{what} is less than 1/64 of a pixel wide or high on the image of {width} x {height}; it "
+                "was left out"
+            )
         else:
             over = max(abs(a - b) for a, b in zip(inside, item.corners, strict=True))
             if over > TOLERANCE:
                 notes.append(f"{what} reaches over the edge of the image of {width} x {height}; it was cut")
-            kept.append((inside, item))
+            kept.append((stored.tolist(), item))
     boxes = torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
     masks = [_mask(item, record.size, record.where, notes) for _, item in kept]

@@ -192,9 +192,12 @@ def _read_lists(
     index: FolderIndex, files: Sequence[Path], notes: list[str]
 ) -> Iterator[tuple[int, _Found | None]]:
     """Yield each image's position and its boxes in Tiny ImageNet's lists, None where there are none."""
-    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
-    source: dict[str, str] = {}
+    # By folder and name where each class has a list: images of two classes may have one name.
+    boxes: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
+    source: dict[tuple[str, str], str] = {}
+    by_class = [file.name for file in files] != [VAL_ANNOTATIONS]
     for file in files:
+        folder = file.parent.name if by_class else ""
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
@@ -208,16 +211,17 @@ def _read_lists(
                 )
                 continue
             # The last pixel belongs to the box.
-            boxes.setdefault(name, []).append((x1, y1, x2 + 1, y2 + 1))
-            source.setdefault(name, f"{file}, line {number}")
+            boxes.setdefault((folder, name), []).append((x1, y1, x2 + 1, y2 + 1))
+            source.setdefault((folder, name), f"{file}, line {number}")
     for position in range(len(index)):
-        name = index.path(position).name
-        if name not in boxes:
+        folder = index.files[position].partition("/")[0] if by_class else ""
+        image = folder, index.path(position).name
+        if image not in boxes:
             yield position, None
             continue
         own = index.classes[int(index.targets[position])]
-        objects = tuple(Annotation(own, corners) for corners in boxes[name])
-        yield position, _Found(source[name], None, objects)
+        objects = tuple(Annotation(own, corners) for corners in boxes[image])
+        yield position, _Found(source[image], None, objects)
 
 
 def _of_class(found: _Found, name: str, known: dict[str, str], notes: list[str]) -> tuple[Annotation, ...]:

@@ -62,6 +62,17 @@ def test_tiny_imagenets_boxes(tiny: Path) -> None:
     assert val.boxes.name == "tiny-imagenet val"
 
 
+def test_images_of_two_classes_may_have_one_name(tiny: Path) -> None:
+    boxes = {FISH: [1, 2, 30, 40], CAT: [5, 6, 50, 60]}
+    for wnid, box in boxes.items():
+        folder = tiny / "train" / wnid
+        (folder / "images" / f"{wnid}_0.JPEG").rename(folder / "images" / "1.JPEG")
+        (folder / f"{wnid}_boxes.txt").write_text("\t".join(map(str, ("1.JPEG", *box))) + "\n")
+    data = load_located(tiny, "train")
+    found = {name: one.boxes.tolist() for one in data.boxes.images[:2] for name in [one.path.parts[-3]]}
+    assert found == {wnid: [[x1, y1, x2 + 1, y2 + 1]] for wnid, (x1, y1, x2, y2) in boxes.items()}
+
+
 def test_wrong_lines_of_tiny_imagenet_have_their_sentence(tiny: Path) -> None:
     file = tiny / "train" / CAT / f"{CAT}_boxes.txt"
     file.write_text(f"{CAT}_0.JPEG\t1\t2\t3\n{CAT}_1.JPEG\t70\t2\t80\t9\n")

@@ -1,5 +1,6 @@
 """Annotations in VOC's layout, and a sentence for each thing that can be wrong with them."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 from shapes import write_shapes
 
 from residual.data.boxes import BoxDataset, misspelt
-from residual.data.images import upright_box, upright_size
+from residual.data.images import stored_size, upright_box, upright_size
 from residual.data.masks import box_around
 from residual.data.voc import load_voc
 from residual.errors import InputError
@@ -395,6 +396,20 @@ def test_fractions_all_over_are_a_sentence(tmp_path: Path) -> None:
     folder = six(tmp_path, item("dog", 0.1, 0.1, 0.4, 0.5), item("cat", 0.5, 0.5, 0.9, 1))
     with pytest.raises(InputError, match="look like fractions of the image's sides; write pixels"):
         load_voc(folder, ["train"])
+
+
+def test_images_are_looked_at_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG is decoded for its orientation: here each waits until another one is under way."""
+    six(tmp_path)
+    two = threading.Barrier(2, timeout=20)
+
+    def waiting(path: Path) -> tuple[tuple[int, int], int]:
+        two.wait()
+        return stored_size(path)
+
+    monkeypatch.setattr("residual.data.threads.cores", lambda: 2)
+    monkeypatch.setattr("residual.data.boxes.stored_size", waiting)
+    assert_six(tmp_path)
 
 
 def turn(folder: Path, orientation: int, size: tuple[int, int] = (96, 72)) -> None:
