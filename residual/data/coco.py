@@ -53,6 +53,7 @@ def load_coco(
     notes: list[str] = []
     records: list[Record] = []
     numbers: dict[str, int] = {}
+    ids: dict[str, int | str] = {}
     for split in splits:
         file = _annotations(folder, split)
         content = _read(file)
@@ -65,10 +66,14 @@ def load_coco(
                     f"{file}: the category {name!r} has the id {number}, and in {splits[0]} "
                     f"{numbers[name]}; give all splits the same"
                 )
+        listed = _by_id(content, "categories", file)
+        for text, item in listed.items():
+            if called := names.get(int(text)):
+                ids.setdefault(called, _as_stored(item))
         records += _records(file, content, names, _Images(folder, split, file), notes, masks)
     if not numbers:
         raise InputError(f"{folder}: no category is listed; a JSON lists the classes under 'categories'")
-    known = dict(sorted(numbers.items(), key=lambda item: item[1]))
+    known = {name: ids[name] for name in sorted(numbers, key=numbers.__getitem__)}
     place = f"{folder}: {' and '.join(splits)}"
     return make_box_dataset("coco", splits, records, classes, known, notes, place, boxes)
 
@@ -139,7 +144,8 @@ def _records(
         except (KeyError, TypeError, ValueError, OverflowError):
             width = height = 0
         size = stated_size(width, height)
-        yield Record(number, path, size, tuple(objects[number]), f"{file}: image {number}")
+        where = f"{file}: image {number}"
+        yield Record(number, path, size, tuple(objects[number]), where, _as_stored(image))
     if images.all and (unlisted := [n for n, path in images.beside.files.items() if path not in taken]):
         notes.append(
             f"{file}: {len(unlisted):,} images beside it are not listed and are left out, the first is "
@@ -305,6 +311,12 @@ def _by_id(content: dict[str, Any], key: str, file: Path) -> dict[str, dict[str,
         if number in found:
             raise InputError(f"{file}: two of its {key} have the id {number}; ids are unique")
         found[number] = item
+    return found
+
+
+def _as_stored(item: dict[str, Any]) -> int | str:
+    """Return the id of an image or a category as others read it from the JSON: a number, or a text."""
+    found: int | str = int(item["id"]) if isinstance(item["id"], float) else item["id"]
     return found
 
 

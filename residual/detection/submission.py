@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ..data.boxes import BoxDataset
 from ..files import file_names
 from .average_precision import Detections, as_coco
@@ -50,7 +52,7 @@ def coco_file(dataset: BoxDataset, found: Sequence[Detections], masks: bool = Fa
     """
     results = [
         {
-            "image_id": int(annotated.id) if annotated.id.isdecimal() else annotated.id,
+            "image_id": annotated.number,
             "category_id": dataset.categories[label],
             "score": score,
         }
@@ -75,9 +77,19 @@ def imagenet_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
     )
 
 
+def without_category(dataset: BoxDataset) -> list[str]:
+    """Return the classes that the annotations do not know, of which no server knows either."""
+    return [name for name, number in zip(dataset.classes, dataset.categories, strict=True) if number is None]
+
+
 def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, str]:
-    """Return the result files that the server of a dataset's layout takes, by their names."""
+    """Return the result files that the server of a dataset's layout takes, by their names.
+
+    What is found of classes that the annotations do not know (``without_category``) is left out.
+    """
     splits = "+".join(dataset.splits)
+    known = torch.tensor([category is not None for category in dataset.categories])
+    found = [detections[known[detections.labels]] for detections in found]
     if dataset.layout == "coco":
         name = file_names([f"{splits}_residual_results"]).popitem()[1]
         files = {f"detections_{name}.json": coco_file(dataset, found)}

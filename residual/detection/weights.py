@@ -40,7 +40,7 @@ class DetectorWeightsConfig(Checked):
     detector: dict[str, Any]
     classes: list[str]
     #: The classes' numbers in the annotations' own counting, for submissions.
-    categories: list[int]
+    categories: list[int | str | None]
     shorter_side: int
     longer_side: int
     recipe: dict[str, Any] | None = None
@@ -101,7 +101,7 @@ def save_detector(
     detector: Detector,
     options: dict[str, Any],
     classes: Sequence[str],
-    categories: Sequence[int],
+    categories: Sequence[int | str | None],
     sides: tuple[int, int],
     recipe: dict[str, Any] | None = None,
     results: dict[str, Any] | None = None,

@@ -94,6 +94,12 @@ def test_a_json_that_cannot_be_used(change: Any, words: list[str], tmp_path: Pat
         (lambda c: c["images"].pop(), ["1 images beside it are not listed", "b.jpg"]),
         (lambda c: c["annotations"][0].update(image_id=8), ["annotation 1 is of image 8"]),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 5]), ["box of a dog", "has no area"]),
+        # What has an area in double precision, and in float32 none, as it is or once it is cut.
+        (lambda c: c["annotations"][0].update(bbox=[30, 5, 1e-6, 20]), ["box of a dog", "1/64 of a pixel"]),
+        (
+            lambda c: c["annotations"][0].update(bbox=[39.999999, 5, 9, 9]),
+            ["box of a dog", "1/64 of a pixel"],
+        ),
         (lambda c: c["annotations"][0].update(bbox=[9, 2, -3, 5]), ["box of a dog", "corners swapped"]),
         (
             lambda c: c["annotations"][0].update(category_id=5),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from residual.data.boxes import AnnotatedImage, BoxDataset
+from residual.data.coco import load_coco
 from residual.detection.average_precision import Detections, coco_ap
-from residual.detection.submission import submission_files
+from residual.detection.submission import submission_files, without_category
 
 
 def dataset(layout: str, classes: tuple[str, ...] = ("car/truck", "car:truck")) -> BoxDataset:
@@ -22,7 +24,9 @@ def dataset(layout: str, classes: tuple[str, ...] = ("car/truck", "car:truck")) 
         labels = torch.randint(0, 2, (4,), generator=random)
         sides = boxes[:, 2:] - boxes[:, :2]
         images.append(
-            AnnotatedImage(str(number), Path("x"), (100, 100), boxes, labels, no, no, sides.prod(dim=1))
+            AnnotatedImage(
+                str(number), Path("x"), (100, 100), boxes, labels, no, no, sides.prod(dim=1), number
+            )
         )
     return BoxDataset(layout, ("2012/val",), classes, tuple(images), (), (7, 9))  # type: ignore[arg-type]
 
@@ -90,6 +94,34 @@ def test_imagenets_file_has_the_kits_numbers_and_counts_pixels_from_0() -> None:
     # The last pixel is inside.
     boxes = torch.cat([each.boxes for each in found])
     assert torch.tensor([row[3:] for row in rows]).allclose(boxes - torch.tensor([0.0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_cocos_file_is_of_the_jsons_own_ids_and_categories(as_text: bool, tmp_path: Path) -> None:
+    """Ids are numbers or text, as in the JSON; what it has no category for is left out, which is told."""
+    from pycocotools.coco import COCO
+
+    kind = str if as_text else int
+    content = {
+        "images": [{"id": kind(17), "file_name": "a.png", "width": 40, "height": 30}],
+        "annotations": [
+            {"id": 1, "image_id": kind(17), "category_id": kind(0), "bbox": [1, 2, 10, 20], "area": 200}
+        ],
+        "categories": [{"id": kind(0), "name": "cat"}],
+    }
+    file = tmp_path / "val.json"
+    file.write_text(json.dumps(content))
+    (tmp_path / "val").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "val" / "a.png")
+    data = load_coco(tmp_path, ["val"], ("ant", "cat"))
+    assert without_category(data) == ["ant"]
+    boxes = torch.tensor([[1.0, 2, 11, 22], [0, 0, 5, 5]])
+    found = Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 0]))
+    ((name, written),) = submission_files(data, [found]).items()
+    (tmp_path / name).write_text(written)
+    (item,) = json.loads(written)
+    assert (item["image_id"], item["category_id"]) == (kind(17), kind(0))
+    assert len(COCO(str(file)).loadRes(str(tmp_path / name)).anns) == 1
 
 
 @pytest.mark.parametrize("name", ["cat", "cat.dog", "größe", "a b"])
