@@ -33,6 +33,7 @@ class DetectionOptions:
         refine: box refinement and voting.
         scales: shorter sides for multi-scale testing; empty for none.
         precision: "bfloat16" autocasts convolutions and products.
+        sides: the shorter and the longer side of each of several members; empty where all have the above.
     """
 
     shorter_side: int = 600
@@ -43,6 +44,12 @@ class DetectionOptions:
     refine: bool = False
     scales: tuple[int, ...] = ()
     precision: str = "float32"
+    sides: tuple[tuple[int, int], ...] = ()
+
+    def of_members(self, count: int) -> "list[DetectionOptions]":
+        """Return how each of so many members is used: a detector sees images as it was trained to."""
+        sides = self.sides or ((self.shorter_side, self.longer_side),) * count
+        return [replace(self, shorter_side=shorter, longer_side=longer) for shorter, longer in sides]
 
 
 class _View:
@@ -101,7 +108,8 @@ def detect(
     sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
     autocast = torch.autocast(device.type, torch.bfloat16, how.precision == "bfloat16")
     with full_float32(device), autocast:
-        views, offers = zip(*(_look(member, images, how) for member in members), strict=True)
+        each = zip(members, how.of_members(len(members)), strict=True)
+        views, offers = zip(*(_look(member, images, own) for member, own in each), strict=True)
         regions = [torch.cat(parts) for parts in zip(*offers, strict=True)]
         scores, boxes = _outputs(members, views, regions, sizes)
         if how.refine:

@@ -30,19 +30,21 @@ class LoadedDetector:
 
     Args:
         members: in evaluation mode.
-        config: of the first.
+        configs: of each.
         improvements: the appendix's switches.
     """
 
     def __init__(
         self,
         members: Sequence[FasterRCNN],
-        config: DetectorWeightsConfig,
+        configs: Sequence[DetectorWeightsConfig],
         improvements: Improvements,
         precision: str,
     ) -> None:
         self.members = members
-        self.config = config
+        #: The first one's: the classes and the data are those of all.
+        self.config = configs[0]
+        self._configs = configs
         self.improvements = improvements
         self.precision = precision
 
@@ -57,16 +59,23 @@ class LoadedDetector:
         return self.members[0].mask_head is not None
 
     def options(self, score_threshold: float = DetectionOptions.score_threshold) -> DetectionOptions:
-        """Return how the detector is used."""
+        """Return how the detector is used: each member at its own sides, for the most detections of any."""
+        usual = DetectionOptions.max_detections
         return DetectionOptions(
-            self.config.shorter_side,
-            self.config.longer_side,
+            *self.least_sides,
             score_threshold,
-            max_detections=self.config.detector.get("max_detections", DetectionOptions.max_detections),
+            max_detections=max(each.detector.get("max_detections", usual) for each in self._configs),
             refine=self.improvements.refine,
             scales=self.improvements.scales,
             precision=self.precision,
+            sides=tuple((each.shorter_side, each.longer_side) for each in self._configs),
         )
+
+    @property
+    def least_sides(self) -> tuple[int, int]:
+        """The shorter and the longer side of the member for which an image is too long first."""
+        least = min(self._configs, key=lambda each: each.longer_side)
+        return least.shorter_side, least.longer_side
 
     def predict(
         self, image: ImageLike, score_threshold: float = DetectionOptions.score_threshold
@@ -121,4 +130,5 @@ def load_detector(
     if stored[0].model.mask_head is not None:
         check_pycocotools("masks")
     members = [fold_batchnorm(one.model.to(where)).to(memory_format=torch.channels_last) for one in stored]
-    return LoadedDetector(members, stored[0].config, Improvements(refine, tuple(scales)), precision)
+    configs = [one.config for one in stored]
+    return LoadedDetector(members, configs, Improvements(refine, tuple(scales)), precision)

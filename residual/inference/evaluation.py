@@ -315,12 +315,13 @@ def evaluate_detector(
     data_dir = data_dir or remembered_data_dir(path)
     if data_dir is None:
         raise InputError("name the folder of the annotated images with --data-dir")
+    shorter, longer = detector.least_sides
     data = Boxes(
         layout=layout or recipe.get("layout") or "voc",  # type: ignore[arg-type]
         train=splits,
         ap_rule=ap_rule or recipe.get("ap_rule") or "area",  # type: ignore[arg-type]
-        shorter_side=detector.config.shorter_side,
-        longer_side=detector.config.longer_side,
+        shorter_side=shorter,
+        longer_side=longer,
         use_difficult=recipe.get("use_difficult", False) if use_difficult is None else use_difficult,
     )
     asked = tuple(dict.fromkeys(classes)) or detector.classes

@@ -1,6 +1,7 @@
 """Tables 7 to 9 and 12: Faster R-CNN on VOC, COCO and ImageNet DET, or on any annotated images.
 
-What a detector measures with the appendix's improvements is kept in its run folder.
+What a detector measures with the appendix's improvements is kept in its run folder, what several measure
+together beside their run folders.
 """
 
 import math
@@ -14,7 +15,7 @@ from ..detection.boxes import load_boxes
 from ..detection.improvements import SCALES
 from ..detection.weights import is_detector
 from ..errors import InputError
-from ..files import as_json, read_json, write_derived
+from ..files import as_json, checksum, read_json, read_text, write_derived
 from ..inference.detector import load_detector
 from ..inference.evaluation import evaluate_detector
 from ..recipes import DetectionRecipe, find
@@ -46,9 +47,13 @@ UNWRITTEN = "submission to be written"
 
 
 class KeptPrecision(Kept):
-    """What is read of the precisions of a detector or several, in percent; ``ap`` is COCO's."""
+    """What is read of the precisions of a detector or several, in percent; ``ap`` is COCO's.
+
+    ``results``: checksums of the members' results.json; earlier versions noted the members' names alone.
+    """
 
     detectors: list[str]
+    results: list[str] | None = None
     ap50: float | None
     ap: float | None
     images: int
@@ -266,12 +271,16 @@ def _tested(
     sides = tuple(scales) if row.multi_scale else ()
     kind = ["ensemble"] if len(runs) > 1 else ["precision"]
     file = folder / ("-".join(kind + ["refine"] * row.refine + [str(side) for side in sides]) + ".json")
-    names = [run.name for run in runs]
+    # A member that was trained again has the name that it had, and other results.
+    members: dict[str, Any] = {
+        "detectors": [run.name for run in runs],
+        "results": [checksum(read_text(RunFolder(run.path).results_file)) for run in runs],
+    }
     kept = read_json(file, KeptPrecision, AGAIN) if file.exists() else None
-    if kept is None or kept["detectors"] != names:
+    if kept is None or any(kept.get(key, now) != now for key, now in members.items()):
         if not study.data_dir and not remembered_data_dir(runs[0].path):
             return DetectionRow(row, note="no --data-dir")
-        kept = {"detectors": names, "refine": row.refine, "scales": sides}
+        kept = members | {"refine": row.refine, "scales": sides}
         kept |= _measure(study, runs, row.refine, sides, coco=row.ap is not None)
         write_derived(file, as_json(kept))
     departs = bool(departures_of(runs)) or (row.multi_scale and sides != SCALES)
@@ -285,7 +294,7 @@ def _of_ensemble(
         return DetectionRow(row, note="needs several detectors with context, as by --ensemble 3")
     if row.tested == "DET test":
         return DetectionRow(row, instead="not public", note=SECRET[row.tested])
-    ours = _tested(study, row, runs, study.out, scales)
+    ours = _tested(study, row, runs, runs[0].path.parent, scales)
     if ours.ap50 is None:
         return ours
     # COCO's in the paper is trained on trainval and tested on test-dev: no difference is to be taken.

@@ -33,7 +33,7 @@ def start_from(recipe: R, weights: Path) -> R:
 
     A localizer starts from a classifier, its second stage from the localizer, a detector from a classifier or
     a detector. A detector and a localizer bring what their layers and their images are made for: anchors,
-    pooling, proposals at test time. How it is to learn stays the recipe's.
+    the images' sides, pooling, proposals at test time. How it is to learn stays the recipe's.
 
     Raises:
         InputError: when there are no such weights, or they cannot be what the recipe starts from.
@@ -62,7 +62,8 @@ def start_from(recipe: R, weights: Path) -> R:
     if not is_detector(weights):
         detector = wanted.model_copy(update={"backbone": _network(weights)})
         return cast(R, recipe.model_copy(update={"detector": detector}))
-    stored = Detector.model_validate(read_detector(weights).config.detector)
+    trained = read_detector(weights).config
+    stored = Detector.model_validate(trained.detector)
     if wanted.global_context and not stored.global_context:
         raise InputError(
             f"{recipe.name} has global context and {weights} was trained without; start it from a classifier"
@@ -74,7 +75,10 @@ def start_from(recipe: R, weights: Path) -> R:
             "masks": wanted.masks or (stored.masks and recipe.may_have_masks),
         }
     )
-    return cast(R, recipe.model_copy(update={"detector": kept}))
+    # Anchors are of objects as large as they are at these sides.
+    sides = {"shorter_side": trained.shorter_side, "longer_side": trained.longer_side}
+    data = recipe.data.model_copy(update=sides)
+    return cast(R, recipe.model_copy(update={"detector": kept, "data": data}))
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,8 @@ def test_tables_8_and_9_share_their_runs(coco_study: Path) -> None:
     assert all(row["ap"] is not None and row["images"] == 4 for row in ninth[:5])
     kept = sorted(path.name for path in (coco_study / "coco-resnet101-context" / "seed0").glob("pre*.json"))
     assert kept == ["precision-refine-32-48-64.json", "precision-refine.json"]
-    ensemble = json.loads((coco_study / "ensemble-refine-32-48-64.json").read_text())
+    below = coco_study / "coco-resnet101-context"
+    ensemble = json.loads((below / "ensemble-refine-32-48-64.json").read_text())
     assert ensemble["detectors"] == ["coco-resnet101-context/seed0", "coco-resnet101-context/seed1"]
     assert ninth[7]["ap"] == ensemble["ap"]
     assert "2 detectors, COCO val" in ninth[7]["note"]
@@ -227,7 +228,7 @@ def test_each_row_is_tested_with_its_own_improvements(
 ) -> None:
     """What the detectors are loaded with for each row, where no result is kept."""
     out = shutil.copytree(coco_study, tmp_path / "study")
-    for path in [*out.rglob("precision*.json"), *out.glob("ensemble*.json")]:
+    for path in [*out.rglob("precision*.json"), *out.rglob("ensemble*.json")]:
         path.unlink()
     asked: list[tuple[list[str], bool, tuple[int, ...]]] = []
     original = detection.load_detector
@@ -247,6 +248,31 @@ def test_each_row_is_tested_with_its_own_improvements(
         ([f"{context}/seed0"], True, (16, 32)),
         ([f"{context}/seed0", f"{context}/seed1"], True, (16, 32)),
     ]
+
+
+def test_an_ensemble_is_tested_again_where_a_member_was_trained_again(
+    coco_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(coco_study, tmp_path / "study")
+    context = out / "coco-resnet101-context"
+    file = context / "seed1" / "results.json"
+    file.write_text(file.read_text().replace('"seconds": ', '"seconds": 1', 1))
+    tested: list[int] = []
+
+    def measured(study: object, runs: Sequence[object], *_: object, **__: object) -> dict[str, Any]:
+        tested.append(len(runs))
+        return {"ap50": 12.5, "ap": 6.25, "images": 4}
+
+    monkeypatch.setattr(detection, "_measure", measured)
+    for _ in range(2):
+        detection.table(Study(out, FAMILY, train=False), 9, scales=(32, 48, 64))
+        assert tested == [2]
+    assert (rows_of(out, 9)[7]["ap50"], rows_of(out, 9)[7]["ap"]) == (12.5, 6.25)
+    # What was kept before results were noted counts by the members' names.
+    single = context / "seed0" / "precision-refine.json"
+    single.write_text(json.dumps({k: v for k, v in json.loads(single.read_text()).items() if k != "results"}))
+    detection.table(Study(out, FAMILY, train=False), 9, scales=(32, 48, 64))
+    assert tested == [2]
 
 
 def test_a_second_call_trains_and_tests_nothing(

@@ -263,3 +263,12 @@ def test_masks_are_what_the_recipe_or_the_weights_have(begun_detector: Path, tmp
     for name in ("voc07+12-resnet101-4step", "imagenet-det-resnet101"):
         recipe = override(find(name, DetectionRecipe), ["detector.global_context=false"])
         assert not start_from(recipe, masked).detector.masks
+
+
+def test_a_detector_brings_its_images_sides_with_its_anchors(begun_detector: Path) -> None:
+    own = find("voc-finetune", DetectionRecipe)
+    started = start_from(own, begun_detector)
+    assert started.detector.anchor_sizes == (14, 20)
+    assert (started.data.shorter_side, started.data.longer_side) == (48, 48)
+    assert (own.data.shorter_side, own.data.longer_side) == (600, 1000)
+    assert started.data.train == own.data.train
