@@ -24,6 +24,10 @@ class InputError(Exception):
         super().__init__(_shortened(printable(sentence)))
 
 
+class OtherData(InputError):
+    """The data are not those any more that a result is about."""
+
+
 class Interrupted(BaseException):
     """A signal stopped the work; in training a checkpoint was written.
 

@@ -20,6 +20,7 @@ from ..data.boxes import AnnotatedImage, BoxDataset
 from ..data.masks import Mask, area, box_mask, check_pycocotools, masks_as_pixels
 from ..errors import InputError
 from ..recipes.detection import APRule
+from .targets import parts_inside
 
 #: Intersection over union from which on a detection is of an object.
 OVERLAP = 0.5
@@ -170,16 +171,32 @@ def owners_of(
     (``eval_detection`` in the development kit): one after the other, the best score first, each is of the
     object that it overlaps most among those of its class that nothing is of yet, and that it overlaps
     enough; for an object of w x h pixels that is min(0.5, w h / ((w + 10) (h + 10))).
+
+    By either, what is of no object is of the crowd of its class in which most of it lies, if that is enough,
+    as COCO has it: a crowd is larger than what is found in it.
     """
     owner = torch.full((len(detections),), -1)
     if not len(annotated.boxes) or not len(detections):
         return owner
     boxes = annotated.boxes.double()
-    iou = box_iou(detections.boxes.double(), boxes)
-    iou = iou.masked_fill(detections.labels[:, None] != annotated.labels, -1.0)
+    found = detections.boxes.double()
+    others = detections.labels[:, None] != annotated.labels
+    iou = box_iou(found, boxes).masked_fill(others | annotated.crowd, -1.0)
     if ap_rule != "imagenet":
         best, index = iou.max(dim=1)
-        return torch.where(best >= overlap, index, owner)
+        owner = torch.where(best >= overlap, index, owner)
+    else:
+        owner = _one_after_the_other(annotated, detections, iou, overlap)
+    best, index = parts_inside(found, boxes).masked_fill(others | ~annotated.crowd, -1.0).max(dim=1)
+    return torch.where((owner < 0) & (best >= overlap), index, owner)
+
+
+def _one_after_the_other(
+    annotated: AnnotatedImage, detections: Detections, iou: Tensor, overlap: float
+) -> Tensor:
+    """Return which object each detection is of by ImageNet's rules (``owners_of``); ``iou`` is (D, M)."""
+    owner = torch.full((len(detections),), -1)
+    boxes = annotated.boxes.double()
     sides = boxes[:, 2:] - boxes[:, :2]
     least = (sides.prod(dim=1) / (sides + TOLERANCE).prod(dim=1)).clamp(max=overlap)
     iou = iou.masked_fill(iou < least, -1.0)

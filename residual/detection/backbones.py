@@ -216,6 +216,9 @@ def measure_batch_norm(network: Classifier, batches: Iterable[Tensor]) -> None:
 
     Args:
         batches: float (N, 3, H, W), preprocessed.
+
+    Raises:
+        InputError: for an image so small that its last map is a single position, which has no variance.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
@@ -223,4 +226,11 @@ def measure_batch_norm(network: Classifier, batches: Iterable[Tensor]) -> None:
         layer.momentum = None  # PyTorch's sign for a plain average over all updates
     network.train()
     for batch in batches:
-        network.features(batch)
+        try:
+            network.features(batch)
+        except ValueError:  # PyTorch's "Expected more than 1 value per channel when training"
+            size = f"{batch.shape[3]} x {batch.shape[2]}"
+            raise InputError(
+                f"an image of {size} is too small for a network from scratch: its last map is a single "
+                "position, of which BN measures no variance"
+            ) from None

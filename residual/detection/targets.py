@@ -101,14 +101,19 @@ def _highest(keys: Tensor, count: int, length: int) -> Tensor:
     return F.pad(positions, (0, length - len(positions)))
 
 
-def _crowded(boxes: Tensor, crowds: Tensor) -> Tensor:
-    """Return which boxes lie in a crowd to the most part, bool (B,)."""
-    if not len(crowds):
-        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+def parts_inside(boxes: Tensor, crowds: Tensor) -> Tensor:
+    """Return which part of each box's area lies in each of C crowds, in [0, 1]: (B, C)."""
     corners = (
         torch.maximum(boxes[:, None, :2], crowds[:, :2]),
         torch.minimum(boxes[:, None, 2:], crowds[:, 2:]),
     )
     inside = (corners[1] - corners[0]).clamp(min=0).prod(dim=2)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return (inside.max(dim=1).values / area.clamp(min=1e-6)) >= CROWD_OVERLAP
+    return inside / area.clamp(min=1e-6)[:, None]
+
+
+def _crowded(boxes: Tensor, crowds: Tensor) -> Tensor:
+    """Return which boxes lie in a crowd to the most part, bool (B,)."""
+    if not len(crowds):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    return parts_inside(boxes, crowds).max(dim=1).values >= CROWD_OVERLAP

@@ -12,7 +12,7 @@ from ..data.box_batches import in_order
 from ..data.boxes import BoxDataset
 from ..data.images import fatal
 from ..distributed import World
-from ..errors import InputError
+from ..errors import InputError, OtherData
 from ..files import damaged as damaged_file
 from ..files import first_line, parse_json, replace_file, strict_json
 from ..tensors import pack, unpack
@@ -88,7 +88,7 @@ def detect_dataset(
 
 
 def save_detections(file: Path, dataset: BoxDataset, found: Sequence[Detections]) -> None:
-    """Keep what was found on each image of a dataset, as tensors and the images' names; masks are not kept.
+    """Keep what was found on each image of a dataset, and what tells these from others; masks are not kept.
 
     Raises:
         OSError: when the file cannot be written.
@@ -100,14 +100,15 @@ def save_detections(file: Path, dataset: BoxDataset, found: Sequence[Detections]
         "counts": torch.tensor([len(one) for one in found], dtype=torch.int64),
     }
     ids = [annotated.id for annotated in dataset.images]
-    replace_file(file, pack(tensors, {"ids": strict_json(ids)}))
+    replace_file(file, pack(tensors, {"ids": strict_json(ids), "content": dataset.content()}))
 
 
 def load_detections(file: Path, dataset: BoxDataset) -> list[Detections]:
     """Return what ``save_detections`` kept.
 
     Raises:
-        InputError: when the file is damaged, or of other images than the dataset's.
+        InputError: when the file is damaged.
+        OtherData: when it is of other images than the dataset's, or these have other classes or boxes now.
     """
     remedy = "remove it to test anew"
     tensors, metadata = unpack(file, remedy)
@@ -117,6 +118,8 @@ def load_detections(file: Path, dataset: BoxDataset) -> list[Detections]:
         split = [tensors[name].split(counts) for name in ("boxes", "scores", "labels")]
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise damaged_file(file, first_line(error), remedy) from None
-    if ids != [annotated.id for annotated in dataset.images]:
-        raise InputError(f"{file} is of other images than {dataset.name} now has; {remedy}")
+    # Earlier versions noted the names alone.
+    content = metadata.get("content")
+    if ids != [annotated.id for annotated in dataset.images] or content not in (None, dataset.content()):
+        raise OtherData(f"{file} is of other images, classes or boxes than {dataset.name} now has; {remedy}")
     return [Detections(*one) for one in zip(*split, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..data.box_batches import BoxBatches
-from ..data.boxes import misspelt
+from ..data.boxes import BoxDataset, misspelt
 from ..data.imagenet_det import has_own_halves
 from ..data.masks import check_pycocotools
 from ..detection.alternating import AlternatingRCNN
@@ -23,7 +23,7 @@ from ..detection.training import detection_work
 from ..detection.weights import build_detector, is_detector, read_detector, save_detector, take_over
 from ..device import open_device
 from ..distributed import World
-from ..errors import InputError
+from ..errors import InputError, OtherData
 from ..models import build_model
 from ..models.classifier import Classifier
 from ..models.foreign import IMAGENET_MEAN
@@ -62,15 +62,14 @@ class DetectionTask(Task):
             raise InputError("name the folder of the annotated images with --data-dir")
         self.recipe = recipe
         self.world = world
+        self.data_dir = data_dir
         data = recipe.data
         masks = recipe.detector.masks
         if masks:
             check_pycocotools("masks")
         self.train = load_boxes(data_dir, data, data.train, data.classes or None, masks=masks)
         self._check_classes()
-        self.test = None
-        if data.test:
-            self.test = load_boxes(data_dir, data, data.test, self.train.classes, masks=masks)
+        self.test = self._load_test(self.train.classes) if data.test else None
         self.images = len(self.train)
         self.mends = data.damaged == "fatal"
         self.notes = [*self.train.notes, *(self.test.notes if self.test else ())]
@@ -78,6 +77,10 @@ class DetectionTask(Task):
         if data.layout == "imagenet-det" and has_own_halves(data_dir, (*data.train, *data.test)):
             self.departures.append(OWN_HALVES)
         self._skipped: dict[str, str] = {}
+
+    def _load_test(self, classes: tuple[str, ...]) -> BoxDataset:
+        data, masks = self.recipe.data, self.recipe.detector.masks
+        return load_boxes(self.data_dir, data, data.test, classes, masks=masks)
 
     def _check_classes(self) -> None:
         """Raise an InputError where there is nothing to learn, of a class that is asked for or at all."""
@@ -224,21 +227,33 @@ class DetectionTask(Task):
             save_detections(folder.detections_file, self.test, self._found)
 
     def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
-        data = self.recipe.data
+        rule = self.recipe.data.ap_rule
         if self.test is None:
             return None
         complete = folder.results_file.exists()
         if complete and folder.detections_file.exists():
-            kept = load_detections(folder.detections_file, self.test)
-            return detector_findings(self.test, kept, data.ap_rule)
+            self.test = self._test_by(tuple(folder.results(self.recipe)["classes"]), self.test)
+            return detector_findings(self.test, load_detections(folder.detections_file, self.test), rule)
         if not is_detector(folder.weights) or not (folder.weights / MODEL_FILE).exists():
             return None
-        stored = read_detector(folder.weights).model.to(open_device(device))
-        self.detector = stored.to(memory_format=torch.channels_last)
+        stored = read_detector(folder.weights)
+        self.test = self._test_by(stored.classes, self.test)
+        self.detector = stored.model.to(open_device(device)).to(memory_format=torch.channels_last)
         self.evaluate()
         if complete:
             self.keep(folder)
-        return detector_findings(self.test, self._found, data.ap_rule)
+        return detector_findings(self.test, self._found, rule)
+
+    def _test_by(self, classes: tuple[str, ...], today: BoxDataset) -> BoxDataset:
+        """Return the images to test on by the classes of trained weights; the training split may have others.
+
+        Args:
+            today: the same by the training split's classes.
+        """
+        try:
+            return today if today.classes == classes else self._load_test(classes)
+        except InputError as error:
+            raise OtherData(str(error)) from None
 
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         data = self.recipe.data
@@ -270,8 +285,15 @@ class DetectionTask(Task):
         batches = self._batches(stride=1, world=World())
         count = -(-min(MEASURED, len(self.train)) // self.recipe.batch.size)
         images = (image.image for number in range(count) for image in batches(number))
-        measure_batch_norm(network, (preprocessing(image[None]) for image in images))
-        batches.close()
+        try:
+            measure_batch_norm(network, (preprocessing(image[None]) for image in images))
+        except InputError as error:
+            shorter = self.recipe.data.shorter_side
+            raise InputError(
+                f"{error}; set data.shorter_side to more than {shorter}, or start from --weights"
+            ) from None
+        finally:
+            batches.close()
         return network, preprocessing, None
 
     def _batches(self, stride: int, world: World) -> BoxBatches:

@@ -21,7 +21,7 @@ from ..data.cifar10 import USUAL_DIR
 from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device
 from ..distributed import World
 from ..environment import describe
-from ..errors import InputError, Interrupted, needs
+from ..errors import InputError, Interrupted, OtherData, needs
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
@@ -199,15 +199,22 @@ def report(path: Path, *, data_dir: Path | None = None, device: str = "auto") ->
         task = task_of(recipe, data_dir, World())
     except InputError as error:
         length = None if recipe.schedule.epochs else recipe.schedule.iterations
-        return write_page(folder, recipe, length, None, f"Images and classes are not shown: {error}.")
+        return write_page(folder, recipe, length, None, _not_shown(error))
     return _page(folder, recipe, task, device)
 
 
 def _page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> Path:
     length = in_iterations(recipe, task.images).iterations
-    findings = task.findings(folder, device)
-    missing = "" if findings else "Single images and classes are looked at when there are final weights."
-    return write_page(folder, recipe, length, findings, missing)
+    missing = "Single images and classes are looked at when there are final weights."
+    try:
+        findings = task.findings(folder, device)
+    except OtherData as error:
+        findings, missing = None, _not_shown(error)
+    return write_page(folder, recipe, length, findings, "" if findings else missing)
+
+
+def _not_shown(error: InputError) -> str:
+    return f"Images and classes are not shown: {error}."
 
 
 def _try_page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> None:

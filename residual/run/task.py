@@ -103,6 +103,9 @@ class Task(ABC):
         """Return what the run's page says of single images and classes, None before there are weights.
 
         It is made of what was kept. A run that has not kept it is tested once more, and then keeps it.
+
+        Raises:
+            OtherData: when the images, classes or boxes are not those any more that it was kept of.
         """
 
     @abstractmethod

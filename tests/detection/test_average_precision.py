@@ -234,6 +234,32 @@ def test_what_is_not_judged_on_an_image_is_nothing_there() -> None:
     assert (len(judged.shown), judged.missed.tolist()) == (0, [False, True])
 
 
+@pytest.mark.parametrize("rule", ["area", "11 points", "imagenet"])
+def test_what_lies_in_a_crowd_is_no_mistake(rule: APRule) -> None:
+    """As pycocotools counts: each detection that is of no object and lies in the crowd by a half or more."""
+    truth = annotated([[0, 0, 40, 40], [0, 0, 100, 100], [0, 0, 100, 100]], [0, 0, 1])
+    truth = replace(truth, crowd=torch.tensor([False, True, False]))
+    boxes = [
+        *([50, 50, 60, 60], [70, 70, 80, 80]),  # in the crowd
+        [95, 0, 105, 10],  # a half of it
+        [0, 0, 40, 40],  # the object, which lies in the crowd too
+        [96, 0, 106, 10],  # less than a half
+    ]
+    ours = found(boxes, [0.9, 0.8, 0.7, 0.6, 0.5], [0] * 5)
+    (first, second, _) = voc_ap(dataset(truth), [ours], rule)
+    assert (first.objects, second.objects) == (1, 1)
+    assert first.scores.tolist() == pytest.approx([0.6, 0.5])
+    assert first.precision.tolist() == [1, 0.5]
+    assert first.average_precision == 1
+    assert coco_ap(dataset(truth), [ours])["classes"]["a"]["AP50"] == pytest.approx(1)
+    judged = judge(truth, ours, 0.5, rule)
+    assert judged.false.tolist() == [False, False, False, False, True]
+    assert judged.missed.tolist() == [False, False, True]
+    # A crowd of another class hides nothing.
+    other = voc_ap(dataset(truth), [replace(ours, labels=torch.ones(5, dtype=torch.int64))], rule)[1]
+    assert len(other.scores) == 5
+
+
 def test_a_tenth_of_the_recall_is_reached_exactly() -> None:
     """3 of 10 objects is a recall of 0.3, however 0.3 is rounded."""
     boxes = [[10.0 * i, 0.0, 10.0 * i + 8, 8.0] for i in range(10)]

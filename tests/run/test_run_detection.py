@@ -336,6 +336,13 @@ def test_the_classes_are_told_before_training(few_shapes: Path, tmp_path: Path, 
             ["data.classes=[disc, sqare]"],
             ["no object of train is a 'sqare'", "left out, which is none of disc, sqare"],
         ),
+        (
+            [
+                *(f"detector.backbone.{key}" for key in ("name=resnet18", "shortcut=null", "variant=null")),
+                *("data.shorter_side=32", "data.longer_side=32"),
+            ],
+            ["32 x 32 is too small for a network from scratch", "set data.shorter_side to more than 32"],
+        ),
         (["data.classes=[bird]"], ["no object is of the classes bird", "disc, square, triangle"]),
     ],
 )

@@ -166,8 +166,34 @@ def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
         assert re.search(rf"{name} {count} ", said), name
     assert page.read_text().count('<img src="data:image/jpeg') % 2 == 0
     few = dataset.images[:-1]
-    with pytest.raises(InputError, match="is of other images than"):
+    with pytest.raises(InputError, match="is of other images, classes or boxes than"):
         load_detections(copied / "detections.safetensors", type(dataset)(**{**vars(dataset), "images": few}))
+
+
+def test_a_detectors_page_is_about_the_classes_that_it_learned(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class that sorts first has come in since; and then a box to be found was moved."""
+    copied = Path(shutil.copytree(begun_detector, tmp_path / "detector"))
+    data = Path(shutil.copytree(few_shapes, tmp_path / "data"))
+    before = text_of(run.report(copied, data_dir=data, device="cpu"))
+    for file in (data / "Annotations").glob("train*.xml"):
+        file.write_text(file.read_text().replace("<name>triangle<", "<name>apple<", 1))
+    monkeypatch.setattr("residual.run.detection.detect_dataset", never)
+    page = run.report(copied, data_dir=data, device="cpu")
+    assert text_of(page) == before
+    assert "<img" in page.read_text()
+    first = next(f for f in sorted((data / "Annotations").glob("test*.xml")) if "<xmin>" in f.read_text())
+    first.write_text(re.sub(r"<xmin>\d+", "<xmin>1", first.read_text(), count=1))
+    said = text_of(run.report(copied, data_dir=data, device="cpu"))
+    assert "Images and classes are not shown" in said
+    assert "is of other images, classes or boxes than voc test now has" in said
+    assert "<img" not in page.read_text()
+    # By today's annotations, once that is asked for: the file was removed.
+    monkeypatch.undo()
+    (copied / "detections.safetensors").unlink()
+    assert "Misses and false alarms" in text_of(run.report(copied, data_dir=data, device="cpu"))
+    assert "apple" not in text_of(page)
 
 
 def test_an_image_as_thin_as_a_line_is_shown(tmp_path: Path) -> None:
