@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from ..data.images import decode
 from ..files import check_new, written_whole
@@ -70,7 +70,7 @@ def draw_boxed_sheet(images: Sequence[tuple[Image.Image, str]], file: Path) -> N
 
 def boxed_thumbnail(image: Image.Image) -> Image.Image:
     """Return an image as large as a sheet of images with boxes shows it."""
-    return ImageOps.contain(image, (BOXED_SIDE, BOXED_SIDE))
+    return _contained(image, BOXED_SIDE)
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,19 @@ class _Tile:
 
 def _seen(seen: Seen) -> _Tile:
     pixels = decode(seen.path, SIDE).movedim(0, -1).numpy()
-    image = ImageOps.contain(Image.fromarray(pixels), (SIDE, SIDE))
+    image = _contained(Image.fromarray(pixels), SIDE)
     lines, frame = _short(f"{100 * seen.probability:.0f} % {seen.name}", 2), None
     if seen.truth is not None:
         right = seen.truth == seen.name
         frame = RIGHT if right else WRONG
         lines += ["right"] if right else _short(f"wrong, is {seen.truth}", 1)
     return _Tile(image, lines, frame)
+
+
+def _contained(image: Image.Image, side: int) -> Image.Image:
+    """Return an image as large as a square shows it, with a pixel at least each way."""
+    scale = side / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int) -> None:

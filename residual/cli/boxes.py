@@ -59,6 +59,7 @@ class Drawings:
         self.out, self.sheet = out, sheet
         self._targets = drawn_files(images, out, "--out") if out else {}
         self._thumbnails: list[tuple[Image.Image, str]] = []
+        self._count = 0
 
     @property
     def wanted(self) -> bool:
@@ -73,6 +74,7 @@ class Drawings:
         if self.out:
             with written_whole(self._targets[image]) as temporary:
                 drawn.save(temporary, "PNG")
+        self._count += 1
         if self.sheet and len(self._thumbnails) < BOXED_MOST:
             self._thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {told}"))
 
@@ -82,4 +84,6 @@ class Drawings:
 
         if self.sheet and self._thumbnails:
             draw_boxed_sheet(self._thumbnails, self.sheet)
-            typer.echo(f"drawn: {self.sheet}", err=True)
+            shown = len(self._thumbnails)
+            less = f", the first {shown:,} of {self._count:,} images" if shown < self._count else ""
+            typer.echo(f"drawn: {self.sheet}{less}", err=True)

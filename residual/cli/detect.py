@@ -167,7 +167,7 @@ def evaluate(
     from ..inference.evaluation import evaluate_detector
 
     check_figure_file("--figure", figure)
-    if submission and submission.is_dir() and any(submission.iterdir()):
+    if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     detector = asked.load(weights)
     with progress_bar(asked.as_json) as progress:
@@ -190,8 +190,15 @@ def evaluate(
         most = detector.options().max_detections
         _print_table(measured, weights, boxes, most)
     if submission:
-        from ..detection.submission import submission_files
+        from ..detection.submission import submission_files, without_category
+        from ..terminal import say
 
+        if unknown := without_category(measured.dataset):
+            say(
+                f"note: what is found of {', '.join(unknown)} is not in {submission}: "
+                f"{measured.dataset.name} has no category of that name",
+                stderr=True,
+            )
         for name, content in submission_files(measured.dataset, measured.detections).items():
             write_new(submission / name, content)
     if figure:

@@ -19,6 +19,8 @@ from .output import print_json
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..inference.localizer import LocalizerEvaluation
 
 #: Pixels: a smaller image is enlarged, by a whole number, before boxes are drawn on it.
@@ -156,7 +158,13 @@ def predict(
     drawings = Drawings(images, out, sheet)
     localizer = load_localizer(weights, classifier=classifier, device=device)
     results: list[dict[str, Any]] = []
-    for image, pixels in each_usable(images, decode, results):
+
+    def look(image: Path) -> "Tensor":
+        pixels = decode(image)
+        localizer.view(dense=True).check(pixels)
+        return pixels
+
+    for image, pixels in each_usable(images, look, results):
         found = localizer.predict(pixels, top)
         names = readable([guess.name for guess in found])
         results.append(

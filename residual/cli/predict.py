@@ -144,7 +144,7 @@ def embed(
 
 
 def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:
-    from ..analysis.sheet import Seen, draw_sheet
+    from ..analysis.sheet import MOST, Seen, draw_sheet
     from ..evaluation.classes import class_among, unnamed
 
     names = _names(classes)
@@ -156,6 +156,8 @@ def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str,
         own = None if truth is None else names[classes[truth]]
         images.append(Seen(Path(file), names[best.name], best.probability, own))
     draw_sheet(images, sheet)
+    if len(images) > MOST:
+        warn(f"{sheet} shows the first {MOST:,} of {len(images):,} images")
 
 
 def _names(classes: tuple[str, ...]) -> dict[str, str]:

@@ -107,7 +107,8 @@ class LoadedLocalizer:
             count: of classes.
 
         Raises:
-            InputError: when the image cannot be read, or the classifier is missing or of other classes.
+            InputError: when the image cannot be read or is too long, or the classifier is missing or of other
+                classes.
         """
         if self._network is None:
             stored = self.stored_classifier()
@@ -116,9 +117,9 @@ class LoadedLocalizer:
             assert self.classifier is not None
             self._network = load(self.classifier, self.device)
         pixels = as_pixels(image)
+        seen, place = self.view(dense=True).of(pixels)
         [guesses] = self._network.predict(pixels, top=count)
         labels = torch.tensor([[self._numbers[guess.name] for guess in guesses]])
-        seen, place = self.view(dense=True).of(pixels)
         with full_float32(self.model.device):
             boxes, scores = locate(self.model, seen[None], [place], labels, [pixels])
         return [

@@ -35,6 +35,9 @@ from .regions import Proposals
 
 #: Images of one shape that go through the network together.
 BATCH = 32
+#: An image longer than this many shorter sides is not looked at: seen whole, it takes as much memory as so
+#: many others.
+TOO_LONG = 32
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,26 @@ class View:
         side = side_for(self.size)
         return f"dense (shorter side {side})" if self.dense else f"centre crop ({self.size} of {side})"
 
+    def check(self, image: Tensor) -> None:
+        """Raise a DamagedImage for an image (3, H, W) that is too long."""
+        height, width = image.shape[1:]
+        if max(height, width) > TOO_LONG * min(height, width):
+            raise DamagedImage(
+                f"an image of {width} x {height} is too long: it has more than {TOO_LONG} times its shorter "
+                "side; cut it into parts"
+            )
+
     def of(self, image: Tensor) -> tuple[Tensor, tuple[float, float, float, float]]:
         """Return what is seen of an image uint8 (3, H, W), and how its boxes become the image's own.
 
         Returns:
             The view, uint8 (3, h, w); and left, top, x and y: what is at (u, v) in it is at
             ((u + left) / x, (v + top) / y) in the image.
+
+        Raises:
+            DamagedImage: as ``check``.
         """
+        self.check(image)
         resized = resize_shorter(image, side_for(self.size))
         x, y = resized.shape[2] / image.shape[2], resized.shape[1] / image.shape[1]
         if self.dense:
@@ -153,12 +169,15 @@ def _batches(
 
     def views() -> Iterator[tuple[Sequence[Tensor], tuple[int, tuple[float, float, float, float]]]]:
         for number, annotated, image in in_order(dataset, world.rank, world.size):
-            if isinstance(image, DamagedImage):
+            try:
+                if isinstance(image, DamagedImage):
+                    raise image
+                seen, place = view.of(image)
+            except DamagedImage as error:
                 if damaged == "fatal":
-                    raise InputError(fatal(image, "data.damaged"))
-                unusable[annotated.id] = f"{annotated.id}: {image}"
+                    raise InputError(fatal(error, "data.damaged")) from None
+                unusable[annotated.id] = f"{annotated.id}: {error}"
                 continue
-            seen, place = view.of(image)
             yield [seen, image if whole else torch.empty(0)], (number, place)
 
     for (seen, images), items in by_shape(views(), BATCH):

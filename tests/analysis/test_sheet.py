@@ -5,7 +5,17 @@ from pathlib import Path
 from conftest import smooth_image
 from PIL import Image
 
-from residual.analysis.sheet import FRAME, RIGHT, SIDE, SPACE, WRONG, Seen, draw_sheet
+from residual.analysis.sheet import (
+    BOXED_SIDE,
+    FRAME,
+    RIGHT,
+    SIDE,
+    SPACE,
+    WRONG,
+    Seen,
+    boxed_thumbnail,
+    draw_sheet,
+)
 
 
 def test_the_frame_says_right_or_wrong_where_the_class_is_known(tmp_path: Path) -> None:
@@ -21,3 +31,13 @@ def test_the_frame_says_right_or_wrong_where_the_class_is_known(tmp_path: Path) 
 
 def bytes_of(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour[1:]))
+
+
+def test_an_image_as_thin_as_a_line_is_on_the_sheet(tmp_path: Path) -> None:
+    image = tmp_path / "line.png"
+    Image.new("RGB", (4000, 3), "red").save(image)
+    draw_sheet([Seen(image, "cat", 0.9)], tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.getpixel((SPACE + 5, SPACE + (SIDE - 1) // 2)) == (255, 0, 0)
+    with Image.open(image) as opened:
+        assert boxed_thumbnail(opened).size == (BOXED_SIDE, 1)

@@ -5,14 +5,18 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from conftest import BEGUN, Call, Refused, Shown, set_options
 from PIL import Image
+from torch import Tensor
 
 import residual as package
 from residual.analysis.sheet import BOXED_SIDE, SPACE, TEXT
+from residual.cli.boxes import Drawings
+from residual.detection.faster_rcnn import FasterRCNN
 
 START = ["train", "voc-finetune", *set_options(BEGUN)]
 
@@ -36,6 +40,7 @@ START = ["train", "voc-finetune", *set_options(BEGUN)]
         ([*START, "--set", "data.longer_side=20"], ["longer_side 20 is less than shorter_side 48"]),
         (["evaluate", "nowhere"], ["there is no folder nowhere"]),
         (["evaluate", "{begun_detector}", "--figure", "x.pdf"], [".svg or .png"]),
+        (["evaluate", "{begun_detector}", "--submission", "long.png"], ["long.png is not an empty folder"]),
         (["evaluate", "{begun_detector}", "--scales", "a"], ["--scales a", "400,600,800"]),
         (["predict", "{begun_detector}", "gone.jpg"], ["there is no file gone.jpg"]),
         (["predict", "{begun_detector}", "x" * 5000], ["xxx ... is too long a name for a file"]),
@@ -95,6 +100,20 @@ def test_predict_draws_images_with_their_boxes_on_one_sheet(
     assert "exists already" in refused(*arguments)
 
 
+def test_a_sheet_says_how_many_images_it_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residual.analysis.sheet.BOXED_MOST", 2)
+    for count, told in ((2, ""), (3, ", the first 2 of 3 images")):
+        sheet = tmp_path / f"{count}.png"
+        images = [Path(f"{number}.png") for number in range(count)]
+        drawings = Drawings(images, None, sheet)
+        for image in images:
+            drawings.add(image, Image.new("RGB", (8, 8)), "nothing")
+        drawings.write_sheet()
+        assert capsys.readouterr().err == f"drawn: {sheet}{told}\n"
+
+
 def test_predict_prints_csv(begun_detector: Path, few_shapes: Path, shown: Shown, refused: Refused) -> None:
     images = sorted((few_shapes / "JPEGImages").glob("test*.png"))
     arguments = ("detect", "predict", begun_detector, *images, "--score-threshold", "0.05")
@@ -145,6 +164,25 @@ def test_what_was_measured_is_shown_before_files_are_written(
     assert "cannot be written" in printed.err
 
 
+def test_a_submission_leaves_out_what_the_json_has_no_category_for(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    (tmp_path / "val").mkdir()
+    shutil.copy(few_shapes / "JPEGImages/test000.png", tmp_path / "val")
+    content = {
+        "images": [{"id": "7", "file_name": "test000.png", "width": 48, "height": 48}],
+        "annotations": [{"id": 1, "image_id": "7", "category_id": 4, "bbox": [5, 5, 20, 20]}],
+        "categories": [{"id": 4, "name": "square"}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = ("--layout", "coco", "--data-dir", tmp_path, "--split", "val")
+    written = tmp_path / "out" / "detections_val_residual_results.json"
+    told = shown("detect", "evaluate", begun_detector, *data, "--submission", written.parent)
+    assert f"what is found of disc, triangle is not in {written.parent}" in told.err
+    found = json.loads(written.read_text())
+    assert {(item["image_id"], item["category_id"]) for item in found} == {("7", 4)}
+
+
 def test_a_detector_may_find_more_than_a_hundred_objects(
     begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:
@@ -164,3 +202,30 @@ def test_a_detector_may_find_more_than_a_hundred_objects(
         "up to 150 detections an image: VOC AP counts all of them, COCO AP the best 100"
         in shown(*arguments).out
     )
+
+
+def test_an_ensembles_members_see_images_at_their_own_sides(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(begun_detector / "weights", tmp_path / "other")
+    stored = json.loads((other / "config.json").read_text())
+    stored |= {"shorter_side": 96, "longer_side": 112}
+    stored["detector"]["max_detections"] = 150
+    (other / "config.json").write_text(json.dumps(stored))
+    seen: list[tuple[int, ...]] = []
+    original = FasterRCNN.maps
+
+    def watched(self: FasterRCNN, images: Sequence[Tensor]) -> list[Tensor]:
+        seen.extend(tuple(image.shape[1:]) for image in images)
+        return original(self, images)
+
+    monkeypatch.setattr(FasterRCNN, "maps", watched)
+    image = few_shapes / "JPEGImages/test000.png"
+    for members, sides in (((begun_detector, other), [48, 96]), ((other, begun_detector), [96, 48])):
+        ensemble = package.load_detector(*members, device="cpu")
+        ensemble.predict(image)
+        assert seen == [(side, side) for side in sides]
+        # What is too long for one of them is left out.
+        assert ensemble.least_sides == (48, 48)
+        assert ensemble.options().max_detections == 150
+        seen.clear()

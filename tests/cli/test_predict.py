@@ -17,7 +17,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_the_command_prints_json_and_draws_a_sheet(
-    weights: Path, deep_folder: Path, shown: Shown, tmp_path: Path
+    weights: Path, deep_folder: Path, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "new" / "sheet.png"
     found = json.loads(shown("predict", weights, deep_folder, "--json", "--sheet", file).out)
@@ -26,6 +26,11 @@ def test_the_command_prints_json_and_draws_a_sheet(
     with Image.open(file) as sheet:
         assert sheet.width > 3 * 192
         assert len(sheet.getcolors(2**24) or []) > 100
+    monkeypatch.setattr("residual.analysis.sheet.MOST", 2)
+    less = tmp_path / "less.png"
+    assert (
+        f"{less} shows the first 2 of 3 images" in shown("predict", weights, deep_folder, "--sheet", less).err
+    )
 
 
 def test_csv_and_table(

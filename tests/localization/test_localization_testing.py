@@ -1,11 +1,12 @@
 """What is seen of an image, and how boxes come back from there; guessed classes by name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import randomise
+from conftest import randomise, sentence_of
 from located import WNIDS, write_tiny
 from PIL import Image
 from torch import Tensor
@@ -61,6 +62,25 @@ def dataset(tmp_path: Path) -> BoxDataset:
         found.append(AnnotatedImage(f"i{number}", path, size, corners, label, none, none, area))
     found[2].path.write_bytes(b"nothing")
     return BoxDataset("imagenet", ("val",), ("a", "b"), tuple(found), (), (1, 2))
+
+
+def test_an_image_that_is_too_long_is_left_out(dataset: BoxDataset, tmp_path: Path) -> None:
+    """Whole, at a shorter side of 64, it would be 64 x 64,000."""
+    Image.new("RGB", (10, 10_000)).save(tmp_path / "long.png")
+    first, *others = dataset.images
+    long = replace(first, path=tmp_path / "long.png", size=(10, 10_000))
+    model: Any = Bright()
+    images = replace(dataset, images=(long, *others))
+    found = locate_images(model, images, true_classes(images), View(56, True))
+    assert found.usable.tolist() == [False, True, False]
+    assert "an image of 10 x 10000 is too long" in found.unusable["i0"]
+    said = sentence_of(
+        lambda: locate_images(model, images, true_classes(images), View(56, True), damaged="fatal")
+    )
+    assert "10 x 10000 is too long" in said
+    assert "with data.damaged=skip" in said
+    # 32 shorter sides are enough.
+    assert View(56, True).of(torch.zeros(3, 4, 128, dtype=torch.uint8))[0].shape == (3, 64, 2048)
 
 
 @pytest.mark.parametrize("dense", [False, True])

@@ -79,7 +79,7 @@ def test_squares_are_located(learned: Path) -> None:
 
 
 def test_a_trained_localizer_is_tested_and_used(
-    learned: Path, squares: Path, classifier: Path, tmp_path: Path, shown: Shown
+    learned: Path, squares: Path, classifier: Path, tmp_path: Path, shown: Shown, refused: Refused
 ) -> None:
     results = results_of(learned)
     measured = json.loads(shown("locate", "evaluate", learned, "--json").out)["protocols"]
@@ -102,6 +102,9 @@ def test_a_trained_localizer_is_tested_and_used(
     assert [guess.name for guess in found] == [guess["class"] for guess in guesses]
     assert {guess.name for guess in found} <= set(WNIDS)
     assert list(found[0].box) == pytest.approx(guesses[0]["box"], abs=1e-3)
+    Image.new("RGB", (10, 10_000)).save(tmp_path / "long.png")
+    assert "10 x 10000 is too long" in refused("locate", "predict", learned, tmp_path / "long.png")
+    assert "10 x 10000 is too long" in sentence_of(lambda: localizer.predict(tmp_path / "long.png"))
     for asked, words in (({"split": "train"}, "leave split out"), ({"precision": "bfloat16"}, "in float32")):
         assert words in sentence_of(lambda: package.evaluate(learned, squares, device="cpu", **asked))  # noqa: B023
     assert "in float32" in sentence_of(lambda: package.FinishedRun(learned, {}).load("cpu", "bfloat16"))
