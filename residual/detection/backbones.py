@@ -232,5 +232,6 @@ def measure_batch_norm(network: Classifier, batches: Iterable[Tensor]) -> None:
             size = f"{batch.shape[3]} x {batch.shape[2]}"
             raise InputError(
                 f"an image of {size} is too small for a network from scratch: its last map is a single "
-                "position, of which BN measures no variance"
+                "position, of which BN measures no variance; set data.shorter_side to more, or start from "
+                "--weights"
             ) from None

@@ -285,15 +285,8 @@ class DetectionTask(Task):
         batches = self._batches(stride=1, world=World())
         count = -(-min(MEASURED, len(self.train)) // self.recipe.batch.size)
         images = (image.image for number in range(count) for image in batches(number))
-        try:
-            measure_batch_norm(network, (preprocessing(image[None]) for image in images))
-        except InputError as error:
-            shorter = self.recipe.data.shorter_side
-            raise InputError(
-                f"{error}; set data.shorter_side to more than {shorter}, or start from --weights"
-            ) from None
-        finally:
-            batches.close()
+        measure_batch_norm(network, (preprocessing(image[None]) for image in images))
+        batches.close()
         return network, preprocessing, None
 
     def _batches(self, stride: int, world: World) -> BoxBatches:
