@@ -237,7 +237,7 @@ def reproduce(
         out: folder of its runs, tables, figures and page; None for the command's own.
         settings: changes to all recipes, by key.
         depths, networks: only these.
-        options: others of the command, as ``seeds``, ``device`` or ``no_train``.
+        options: others of the command, as ``seeds``, ``weights``, ``scales``, ``device`` or ``no_train``.
 
     Raises:
         InputError: for an experiment or an option that there is not, and as the command.
@@ -256,6 +256,7 @@ def reproduce(
         "networks": networks if networks is None else list(networks),
     }
     given = {name: value for name, value in given.items() if value is not None}
+    given |= {name: written(given[name]) for name, written in WRITTEN.items() if name in given}
     allowed = {*chosen.options, *chosen.group.options} & {field.name for field in fields(ExperimentOptions)}
     if strange := sorted(given.keys() - allowed):
         raise InputError(f"{experiment} has no option {strange[0]!r}{nearest(strange[0], sorted(allowed))}")
@@ -303,6 +304,18 @@ def _json(key: str, value: Any) -> str:
 
 def _path(given: PathLike) -> Path:
     return Path(given).expanduser()
+
+
+def _sides(given: str | Sequence[int]) -> str:
+    return given if isinstance(given, str) else ",".join(map(str, given))
+
+
+#: Options of experiments that Python has in other forms than the command: how they become the command's.
+WRITTEN: dict[str, Callable[[Any], Any]] = {
+    "seeds": str,
+    "scales": _sides,
+    **dict.fromkeys(("weights", "weights_vgg16", "weights_resnet101", "imagenet", "detection"), _path),
+}
 
 
 __all__ = ["FinishedRun", "PathLike", "evaluate", "recipe", "reproduce", "train"]

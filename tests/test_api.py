@@ -172,3 +172,12 @@ def test_an_experiment(
     assert used == [3]
     assert out == tmp_path
     assert "Table 6" in capsys.readouterr().out
+    # What is a text on the command line is what it is in Python: numbers, lists of them, paths.
+    residual.reproduce("table6", depths=[20], seeds=2, out=tmp_path, no_train=True)
+    assert "cifar10-resnet20/seed1" in capsys.readouterr().err
+    residual.reproduce("table9", scales=[200, 400], out=tmp_path, no_train=True)
+    residual.reproduce("report", imagenet=str(tmp_path), detection=str(tmp_path), out=str(tmp_path))
+    nowhere = {"data": tmp_path, "out": tmp_path / "new"}
+    for experiment, option in (("table8", "weights_resnet101"), ("localization", "weights")):
+        said = sentence_of(lambda: residual.reproduce(experiment, **nowhere, **{option: "nowhere"}))  # noqa: B023
+        assert "there is no folder nowhere" in said

@@ -27,7 +27,8 @@ def draw_heat(image: Tensor, scores: Tensor) -> Image.Image:
     size = (below.height, below.width)
     fine = interpolate(scores[None, None], size, mode="bicubic", align_corners=False)[0, 0]
     low, high = float(scores.min()), float(scores.max())
-    part = ((fine - low) / max(high - low, 1e-12)).clamp(0, 1).numpy()
+    # Of scores that are all alike the interpolated ones differ in their rounding alone.
+    part = ((fine - low) / (high - low) if high > low else 0 * fine).clamp(0, 1).numpy()
     colours = mpl.colormaps[COLOURS](part)[..., :3]
     opacity = (LEAST + (MOST - LEAST) * part)[..., None]
     mixed = (1 - opacity) * np.asarray(below) / 255 + opacity * colours

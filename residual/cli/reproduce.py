@@ -65,10 +65,10 @@ class ExperimentOptions:
         typer.Option(help="The classifier to start from: a run, a weights folder, or a name."),
     ] = None
     weights_vgg16: Annotated[
-        Path | None, typer.Option(help="ImageNet's VGG-16: a weights folder or run folder to start from.")
+        Path | None, typer.Option(help="ImageNet's VGG-16 to start from: a run, a weights folder, or a name.")
     ] = None
     weights_resnet101: Annotated[
-        Path | None, typer.Option(help="ImageNet's ResNet-101: a weights folder or run folder to start from.")
+        Path | None, typer.Option(help="ImageNet's ResNet-101 to start from, as well.")
     ] = None
     ensemble: Annotated[
         int, typer.Option(min=1, help="Detectors with context to train for the ensemble (the paper: 3).")

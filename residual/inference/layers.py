@@ -161,7 +161,8 @@ def _groups(
     weights: Weights, data: Dataset | FolderIndex, recipe: Recipe | None, where: torch.device
 ) -> ResidentBatches | StreamBatches:
     """Return BN groups as training saw them, but for the colour noise of images in files."""
-    size = min(recipe.batch.bn_group if recipe else Batch().bn_group, len(data))
+    batch = recipe.batch if recipe else Batch()
+    size = min(batch.bn_group, batch.size, len(data))
     seed, flip = (recipe.seed, recipe.data.flip) if recipe else (0, False)
     if isinstance(data, Dataset):
         pad = recipe.data.pad if recipe else 0

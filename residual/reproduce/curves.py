@@ -117,7 +117,7 @@ def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
             verdict = "falls with depth"
         else:
             verdict = "does not change with depth"
-        said.append(f"{name}: the training error of the final weights {verdict} ({numbers})")
+        said.append(f"{name}: the final training error {verdict} ({numbers})")
     return said
 
 

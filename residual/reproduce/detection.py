@@ -74,7 +74,7 @@ class DetectorRun(TrainedRun):
     @property
     def start(self) -> str | None:
         """What it started from, as "the classifier weights/resnet101"; None for scratch."""
-        started: str | None = self.sessions[0]["started_from"]
+        started: str | None = self.sessions[0].get("started_from")
         return started
 
     @property
@@ -146,7 +146,7 @@ def table(
     Args:
         number: 7, 8, 9 or 12.
         networks: train only these recipes, and show what is there of the others; None for all of the table's.
-        weights: the folders of the classifiers that runs start from, by their networks, as "vgg16".
+        weights: the classifiers that runs start from, folders or names, by their networks, as "vgg16".
         members: of the ensemble of Table 9 or 12, to be trained; more that are there belong to it as well.
         scales: shorter sides in pixels for multi-scale testing.
 
@@ -159,7 +159,7 @@ def table(
     asked = among(known, networks)
     if study.train:
         wanted = [(name, seed) for name in asked for seed in range(members if name == together else 1)]
-        _train_missing(study, wanted, weights)
+        _train_missing(study, wanted, weights, [(name, 0) for name in known])
     found = {name: run for name in known if (run := study.complete(name))}
     ensemble = study.all_complete(together) if together else []
     runs = list({run.path: run for run in [*found.values(), *ensemble]}.values())
@@ -179,9 +179,15 @@ def table(
 
 
 def _train_missing(
-    study: Study[DetectorRun], wanted: Sequence[tuple[str, int]], weights: Mapping[str, Path]
+    study: Study[DetectorRun],
+    wanted: Sequence[tuple[str, int]],
+    weights: Mapping[str, Path],
+    beside: Sequence[tuple[str, int]],
 ) -> None:
     """Train those of the wanted runs, each a recipe's name and a seed, that are missing and can be.
+
+    Args:
+        beside: as of ``Study.train_missing``.
 
     Raises:
         InputError: for wrong settings, weights and data, and for folders that hold other runs; nothing is
@@ -206,7 +212,7 @@ def _train_missing(
         train = load_boxes(folder, data, data.train, data.classes or None)
         if data.test:
             load_boxes(folder, data, data.test, train.classes)
-    study.train_missing(recipes)
+    study.train_missing(recipes, beside)
 
 
 def _lacking(study: Study[DetectorRun], name: str, seed: int, weights: Mapping[str, Path]) -> str:
@@ -221,14 +227,14 @@ def _with_classifier(
     """Return a run's recipe with the classifier that it starts from, or was begun with."""
     assert isinstance(recipe, DetectionRecipe)
     network = _network_of(name)
-    folder = weights.get(network)
-    if backbone := study.begun_from(name, seed, folder):
+    named = weights.get(network)
+    if backbone := study.begun_from(name, seed, named):
         detector = recipe.detector.model_copy(update={"backbone": backbone})
         return recipe.model_copy(update={"detector": detector})
-    assert folder is not None
-    if is_detector(folder):
-        raise InputError(f"--weights-{network} {folder} holds a detector, and a classifier is expected")
-    return start_from(recipe, folder.resolve())
+    assert named is not None
+    if is_detector(named):
+        raise InputError(f"--weights-{network} {named} holds a detector, and a classifier is expected")
+    return start_from(recipe, named)
 
 
 def _network_of(name: str) -> str:

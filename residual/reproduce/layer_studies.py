@@ -87,9 +87,8 @@ def figure7(study: Study[ClassifierRun], depths: Sequence[int] = FIGURE7_DEPTHS)
     title = "Figure 7: standard deviations of layer responses"
     table = Table(title, ("network", "layers", "smallest", "mean", "largest"), rows)
     networks = {run.label: [asdict(response) for response in values] for run, values in measured}
-    about = {"images": IMAGES, "networks": networks}
     figure, said = draw_responses(measured), response_sentences(measured)
-    publish_figure(study.out, "figure7", runs, figure, said, about, table)
+    publish_figure(study.out, "figure7", runs, figure, said, {"networks": networks}, table)
 
 
 def signals(study: Study[ClassifierRun], networks: Sequence[str], only: Sequence[str] | None = None) -> None:

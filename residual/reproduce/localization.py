@@ -151,7 +151,7 @@ def _publish(
     caption = "Localization error in percent: the best of five guesses, an overlap of 0.5"
     started = None
     if runs:
-        started = runs[0].sessions[0]["started_from"]
+        started = runs[0].sessions[0].get("started_from")
         images = max(row.images for row in rows if row.images)
         network = runs[0].recipe.localizer.backbone.name
         caption += f"; ours with {network} on {images:,} images, from {started}"

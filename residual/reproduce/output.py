@@ -10,7 +10,7 @@ from ..analysis.figures import file_content
 from ..files import as_json, write_derived
 from ..table import Table
 from ..terminal import say
-from .study import TrainedRun
+from .study import TrainedRun, departures_of
 
 
 def write_figure(folder: Path, name: str, figure: Figure) -> None:
@@ -43,7 +43,7 @@ def publish_figure(
         say(f"{name}: not run (none of its runs is in {folder})")
         return
     write_figure(folder, name, figure)
-    departures = runs[0].departures
+    departures = departures_of(runs)
     content = {"statements": statements, "departures": departures, **about}
     write_derived(folder / f"{name}.json", as_json(content))
     if table:

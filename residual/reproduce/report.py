@@ -83,6 +83,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
         response_sentences=layer_studies.response_sentences(responses),
         signal_sentences=layer_studies.signal_sentences(signals),
         runs=runs,
+        held_out=runs[0].held_out if runs else "",
         departures=departures_of(runs),
         environments=environments(runs),
         unfinished=unfinished,

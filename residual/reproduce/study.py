@@ -40,20 +40,22 @@ ENVIRONMENT = (
 INCIDENTAL = (
     "name",
     "seed",
-    "evaluate_every",
-    "evaluate_epochs",
     "checkpoint_every",
     "detector.backbone.weights",
     "localizer.backbone.weights",
     "rcnn.localizer",
     "model.teacher",
 )
+#: ... but where the rate follows plateaus, which are so many evaluations long.
+EVALUATIONS = ("evaluate_every", "evaluate_epochs")
 #: Parts of recipes, and the keys there that name a run of the study which the run starts from.
 OTHER_RUNS = (("model", "teacher"), ("rcnn", "localizer"))
 #: The paper's own arithmetic, where recipes leave a GPU its TF32 (docs/departures.md).
 PAPERS = "precision: tf32 -> float32"
-#: Keys in which runs may depart from it each in its own way, and still be compared with each other.
+#: Keys in which networks may depart from it each in its own way, and still be compared with each other ...
 OWN = ("schedule.warmup", "detector.backbone")
+#: ... and runs of one network, as members of an ensemble.
+OWN_OF_RUNS = ("detector.backbone",)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class TrainedRun:
     def departures(self) -> list[str]:
         """In what the run differs from the paper's."""
         changes = differences(self.paper, self.recipe)
+        incidental = INCIDENTAL if self.recipe.schedule.plateau else INCIDENTAL + EVALUATIONS
         found = [
-            change for change in changes if change.partition(":")[0] not in INCIDENTAL and change != PAPERS
+            change for change in changes if change.partition(":")[0] not in incidental and change != PAPERS
         ]
         # In what a session did not do as its recipe says.
         told = [departure for session in self.sessions for departure in session.get("departures") or ()]
@@ -311,7 +314,7 @@ class Study(Generic[T]):
         """
         asked = among(list(dict.fromkeys(name for name, _ in members)), only)
         if self.train:
-            self.train_missing({one: self.recipe(*one) for one in members if one[0] in asked})
+            self.train_missing({one: self.recipe(*one) for one in members if one[0] in asked}, members)
         complete = {one: self.complete(*one) for one in members}
         if absent := [self.path(*one) for one, run in complete.items() if run is None]:
             begun = {path: " (begun)" if RunFolder(path).recipe_file.exists() else "" for path in absent}
@@ -321,20 +324,28 @@ class Study(Generic[T]):
         check_alike(found)
         return found
 
-    def train_missing(self, recipes: Mapping[tuple[str, int], AnyRecipe]) -> None:
+    def train_missing(
+        self, recipes: Mapping[tuple[str, int], AnyRecipe], beside: Iterable[tuple[str, int]] = ()
+    ) -> None:
         """Train those runs that are not complete, and go on with those that were begun.
 
         Args:
             recipes: of each network and seed.
+            beside: networks and seeds whose complete runs are shown with them.
 
         Raises:
-            InputError: when a folder holds another run; nothing is trained then.
+            InputError: when a folder holds another run, or one of other settings is beside; nothing is
+                trained then.
             Interrupted: after SIGINT or SIGTERM; the same command goes on.
         """
         runs = [(self.path(*which), self._as_begun(recipe, *which)) for which, recipe in recipes.items()]
         # All folders before any training: what does not fit is said at once, not after an hour.
         begun = {path for path, recipe in runs if is_begun(path, recipe)}
         missing = [one for one in runs if not RunFolder(one[0]).results_file.exists()]
+        if missing:
+            complete = {one: self.complete(*one) for one in beside if one not in recipes}
+            there = {one: found.recipe for one, found in complete.items() if found}
+            check_alike(self._outlined(*one, recipe) for one, recipe in (there | dict(recipes)).items())
         for number, (path, recipe) in enumerate(missing, start=1):
             of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
             state = "going on with" if path in begun else "training"
@@ -354,16 +365,28 @@ class Study(Generic[T]):
                 stopped = f"stopped in {path}; give the same command again to go on"
                 raise Interrupted(stopped, error.signal) from None
 
+    def _outlined(self, network: str, seed: int, recipe: AnyRecipe) -> TrainedRun:
+        """Return a run of which only the recipe is known."""
+        paper = self.family.papers_recipe(network)
+        return TrainedRun(network, self.path(network, seed), paper, recipe, {}, [], [])
+
     def complete(self, network: str, seed: int = 0) -> T | None:
         """Return a complete run, None where there is none.
 
         Raises:
-            InputError: when its files are damaged.
+            InputError: when its files are damaged, or it is of another seed.
         """
         folder = RunFolder(self.path(network, seed))
         if not folder.results_file.exists():
             return None
         recipe = read(folder.recipe_file, self.family.kind, of_run=True)
+        if self.family.seeds and recipe.seed != seed:
+            raise InputError(
+                f"{folder.path} holds a run of seed {recipe.seed}; move it to "
+                f"{self.path(network, recipe.seed)}"
+            )
+        if not (sessions := folder.sessions()):
+            raise InputError(f"{folder.path} lacks its {folder.environment_file.name}; copy that as well")
         return self.family.run(
             network,
             folder.path,
@@ -371,7 +394,7 @@ class Study(Generic[T]):
             recipe,
             folder.results(recipe),
             folder.metrics(),
-            folder.sessions(),
+            sessions,
         )
 
     def all_complete(self, network: str) -> list[T]:
@@ -423,18 +446,19 @@ def check_alike(runs: Iterable[TrainedRun]) -> None:
     """Raise an InputError when runs that are to be compared depart from the paper in different ways.
 
     What the paper trains on other data is not compared. Warm-ups are the networks' own, and so are the
-    classifiers that detectors start from.
+    classifiers that detectors start from; seeds of one network have one warm-up.
     """
     first: dict[Any, tuple[Path, str]] = {}
     for other in runs:
-        changes = "; ".join(change for change in other.departures if not change.startswith(OWN))
-        path, before = first.setdefault(other.paper.data, (other.path, changes))
-        if before != changes:
-            raise InputError(
-                f"{path} and {other.path} cannot be compared: against the paper's recipe the first changes "
-                f"{before or 'nothing'}, the second {changes or 'nothing'}; keep studies of different "
-                "settings in different folders (--out)"
-            )
+        for alike, own in ((other.paper.data, OWN), (other.network, OWN_OF_RUNS)):
+            changes = "; ".join(change for change in other.departures if not change.startswith(own))
+            path, before = first.setdefault(alike, (other.path, changes))
+            if before != changes:
+                raise InputError(
+                    f"{path} and {other.path} cannot be compared: against the paper's recipe the first "
+                    f"changes {before or 'nothing'}, the second {changes or 'nothing'}; keep studies of "
+                    "different settings in different folders (--out)"
+                )
 
 
 def departures_of(runs: Iterable[TrainedRun]) -> list[str]:

@@ -16,4 +16,5 @@ def test_it_is_brightest_where_the_score_is_highest() -> None:
     top, left = np.unravel_index(brightness.argmax(), brightness.shape)
     assert top < SIDE // 4 <= 3 * SIDE // 4 < left
     # The same everywhere is drawn, too.
-    assert len(np.unique(np.asarray(draw_heat(grey[:1], torch.ones(2, 2))).reshape(-1, 3), axis=0)) == 1
+    for same in (torch.ones(2, 2), torch.full((1, 1), 12.345)):
+        assert len(np.unique(np.asarray(draw_heat(grey[:1], same)).reshape(-1, 3), axis=0)) == 1

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Refused, Shown, save_network
+from conftest import TEN, Refused, Shown, save_network
 
 from residual.analysis.layers import responses
 from residual.data.folder import index_folder
 from residual.data.images import decode
 from residual.evaluation.views import crop_views, make_views
-from residual.models.weights import load_weights
+from residual.inference import layers as inside
+from residual.models import build_model
+from residual.models.preprocessing import Preprocessing
+from residual.models.weights import load_weights, save_weights
+from residual.recipes import find, override
 
 
 def test_responses_of_a_network_of_folders_are_those_of_the_centres(
@@ -59,3 +63,22 @@ def test_imported_weights_are_measured_on_a_folder_that_is_named(
     )
     grey = save_network(tmp_path / "grey", classes=classes, mean=torch.rand(1))
     assert "takes images of 1 channels and files have 3" in refused("analyze", "responses", grey, *folder)
+
+
+def test_signals_are_of_groups_no_larger_than_the_mini_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BN saw no more images than there were."""
+    recipe = override(find("digits-resnet20"), ["batch.size=8"])
+    assert recipe.batch.bn_group == 64
+    save_weights(
+        tmp_path / "weights",
+        build_model("cifar_resnet8", classes=10, in_channels=1),
+        name="cifar_resnet8",
+        options={"in_channels": 1},
+        preprocessing=Preprocessing(torch.rand(1, 8, 8)),
+        classes=TEN,
+        recipe=recipe.model_dump(mode="json"),
+    )
+    monkeypatch.setattr(inside, "signals", lambda network, batches: [len(y) for _, y in batches])
+    assert inside.layer_signals(tmp_path / "weights", None, None, 2)["after training"] == [8, 8]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BEGUN, Call, save_network, set_options
+from conftest import BEGUN, Call, Refused, save_network, set_options
 from shapes import write_coco, write_devkit, write_imagenet_det
 
 from residual import run
@@ -327,7 +327,7 @@ def test_a_table_of_ones_own_images_and_only_one_network(
     [
         (["table8", "--networks", "coco-resnet50"], "this experiment has coco-vgg16, coco-resnet101"),
         (["table8", "coco-vgg16"], "did you mean --networks?"),
-        (["table8", "--weights-vgg16", "nowhere"], "there is no folder {here}/nowhere"),
+        (["table8", "--weights-vgg16", "nowhere"], "there is no folder nowhere"),
         (["table8", "--weights-vgg16", "{detector}"], "holds a detector, and a classifier is expected"),
         (["table8", "{weights}", "--data-dir", "/nonexistent"], "there is no folder /nonexistent"),
         (["table7", "{weights}"], "VOC2007"),
@@ -355,9 +355,19 @@ def test_wrong_input_is_one_sentence(
     data = [] if "--data-dir" in filled else ["--data-dir", coco]
     assert call("reproduce", *filled, *data, "--out", tmp_path / "new") == 2
     error = capsys.readouterr().err
-    assert sentence.replace("{here}", str(Path.cwd())) in error
+    assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_a_classifier_may_be_named_that_is_fetched(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is no path, which would be made absolute."""
+    monkeypatch.setattr(detection, "is_detector", lambda named: False)
+    words = ("reproduce", "table8", "--weights-resnet101", "torchvision:resnet100")
+    said = refused(*words, "--data-dir", tmp_path, "--out", tmp_path / "study")
+    assert "there are no weights 'torchvision:resnet100'" in said
 
 
 def test_studies_of_different_settings_do_not_mix(

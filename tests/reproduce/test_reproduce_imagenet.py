@@ -4,11 +4,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import SMALL, Call, Shown, set_options, smooth_image
 
+from residual.evaluation.metrics import Metrics
 from residual.evaluation.scores import load_scores
 from residual.models import imagenet as networks
 from residual.models.blocks import BasicBlock, BottleneckBlock
@@ -106,6 +108,31 @@ def test_an_ensemble_may_have_a_network_twice(
     mean = sum(one.probabilities for one in scores) / 2
     error = 100 * float((mean.argmax(dim=1) != scores[0].targets).double().mean())
     assert table["rows"][-1]["top1"] == pytest.approx(error)
+
+
+def test_an_ensemble_is_not_compared_with_one_on_the_test_set(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of a single network with one of six."""
+    recipe = find("imagenet-resnet50")
+    alone = imagenet.ClassifierRun("resnet50", tmp_path, recipe, recipe, {}, [{}], [])
+    metrics = Metrics(1.0, 19.0, 4.0, 50_000, 1.0)
+    monkeypatch.setattr(imagenet.Study, "members", lambda *_: [alone])
+    monkeypatch.setattr(imagenet.ClassifierRun, "classes", 1000)
+    monkeypatch.setattr(imagenet, "errors_of", lambda *_: None)
+    found = ([("resnet50", metrics)], SimpleNamespace(metrics=lambda: metrics))
+    monkeypatch.setattr(imagenet, "evaluate_ensemble", lambda *_, **__: found)
+    shown("reproduce", "table5", "--no-train", "--out", tmp_path)
+    table = json.loads((tmp_path / "table5.json").read_text())
+    assert table["departures"] == []
+    assert (table["rows"][-1]["top5"], "diff." in table["headings"]) == (4.0, False)
+
+
+def test_a_table_with_both_errors_says_of_which_its_differences_are(tmp_path: Path, shown: Shown) -> None:
+    for number in (2, 3, 4, 5):
+        shown("reproduce", f"table{number}", "--no-train", "--out", tmp_path)
+        caption = json.loads((tmp_path / f"table{number}.json").read_text())["caption"]
+        assert ("differences are of top-5 errors" in caption) == (number in (3, 4))
 
 
 def test_figure4(study: Path) -> None:

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Call, Refused, Shown, set_options
 from PIL import Image
 
 from residual import InputError, run
+from residual.environment import describe
 from residual.errors import Interrupted
 from residual.inference import layers
 from residual.models import highway
 from residual.recipes import find, override
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
-from residual.reproduce.study import CIFAR10, ClassifierRun, Study
+from residual.reproduce.study import CIFAR10, ClassifierRun, Study, TrainedRun
 from residual.reproduce.table6 import CifarRow, duration
 
 SETTINGS = [
@@ -184,6 +186,7 @@ def test_responses_and_signals_are_kept_in_the_run_folders(study: Path) -> None:
     # BN's scale is 1 and its shift 0 at initialisation.
     assert [layer["variance"] for layer in first] == pytest.approx([1.0] * 19, rel=1e-3)
     assert any("ResNet-20 responds" in sentence for sentence in figure["statements"])
+    assert "images" not in figure  # of each network's the folder tells
 
 
 def test_the_report_shows_everything_and_what_is_missing(study: Path) -> None:
@@ -354,6 +357,87 @@ def test_runs_made_on_several_machines_are_copied_together(study: Path, tmp_path
         shutil.copytree(study / run, tmp_path / run)
     assert call("reproduce", "table6", "--depths", "20", "--seeds", "2", "--no-train", "--out", tmp_path) == 0
     assert (tmp_path / "table6.json").read_text() == (study / "table6.json").read_text()
+
+
+def stand_in(out: Path, network: str, seed: int = 0, *settings: str) -> Path:
+    """Write what a study reads of a complete run, without training it, and return its folder."""
+    folder = out / f"cifar10-{network}" / f"seed{seed}"
+    folder.mkdir(parents=True)
+    recipe = override(find(f"cifar10-{network}"), [f"seed={seed}", *settings])
+    errors = {"top1_error": 9.0, "top5_error": 1.0, "loss": 0.5, "images": 10_000}
+    splits = {"train": errors, "validation": errors if recipe.data.validation else None, "test": errors}
+    results = {"recipe": recipe.name, "iterations": 64_000, "seconds": 1.0, "parameters": 1, **splits}
+    line = {"iteration": 64_000, "learning_rate": 0.001} | {k: v for k, v in splits.items() if v}
+    session = describe(torch.device("cpu"), 1) | {"departures": []}
+    for name, content in (
+        ("recipe.yaml", recipe.to_yaml()),
+        ("results.json", json.dumps(results)),
+        ("metrics.jsonl", json.dumps(line) + "\n"),
+        ("environment.json", json.dumps([session])),
+    ):
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_a_run_counts_for_its_own_seed_alone(tmp_path: Path, refused: Refused) -> None:
+    """One of seed 0 in the folder of seed 1 would be twice in a mean or an ensemble."""
+    first = stand_in(tmp_path, "resnet20")
+    second = shutil.copytree(first, first.with_name("seed1"))
+    said = f"{second} holds a run of seed 0; move it to {first}"
+    for words in (("table6", "--depths", "20", "--seeds", "2", "--no-train"), ("report",)):
+        assert said in refused("reproduce", *words, "--out", tmp_path)
+    shutil.rmtree(second)
+    (first / "environment.json").unlink()
+    assert f"{first} lacks its environment.json" in refused("reproduce", "report", "--out", tmp_path)
+
+
+def test_what_one_network_of_a_figure_departs_in_is_said_of_it(tmp_path: Path, shown: Shown) -> None:
+    stand_in(tmp_path, "plain20")
+    stand_in(tmp_path, "resnet110", 0, "schedule.warmup=null")
+    told = shown("reproduce", "figure6", "--no-train", "--out", tmp_path).out
+    assert "not the paper's experiment: schedule.warmup" in told
+    departures = json.loads((tmp_path / "figure6.json").read_text())["departures"]
+    assert "schedule.warmup.iterations: 400 -> None" in departures
+
+
+def test_seeds_of_one_network_have_one_warm_up(tmp_path: Path, refused: Refused) -> None:
+    stand_in(tmp_path, "resnet110")
+    stand_in(tmp_path, "resnet110", 1, "schedule.warmup=null")
+    assert "cannot be compared" in refused("reproduce", "report", "--out", tmp_path)
+
+
+def test_what_cannot_stand_beside_the_runs_that_are_there_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, "resnet56", 0, "schedule.iterations=2000")
+    trained: list[Path] = []
+    monkeypatch.setattr(run, "train", lambda recipe, out, **options: trained.append(out))
+    networks = ["resnet20", "resnet56"]
+    for settings in ([], ["schedule.iterations=3000"]):
+        with pytest.raises(InputError, match="cannot be compared"):
+            Study(tmp_path, CIFAR10, settings).runs(networks, only=["resnet20"])
+    assert trained == []
+    Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=["resnet20"])
+    assert len(trained) == 1
+
+
+def test_the_report_calls_the_held_out_part_by_its_name(tmp_path: Path, shown: Shown) -> None:
+    stand_in(tmp_path, "plain20", 0, "data.validation=5000")
+    shown("reproduce", "report", "--out", tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Training error and validation error." in text
+    assert "bold lines denote validation error" in text
+
+
+def test_evaluations_are_a_departure_where_the_rate_follows_them() -> None:
+    settings = ["evaluate_every=100", "checkpoint_every=10"]
+    for name, changes in (
+        ("cifar10-resnet20", []),
+        ("imagenet-resnet18", ["evaluate_every: None -> 100"]),
+    ):
+        paper = find(name)
+        made = TrainedRun(name, Path(), paper, override(paper, settings), {}, [], [])
+        assert made.departures == changes
 
 
 @pytest.mark.parametrize(("precision", "departs"), [("float32", False), ("tf32", False), ("bfloat16", True)])
