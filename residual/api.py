@@ -9,7 +9,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +212,8 @@ def evaluate(
         return found
     if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
         dataset = "folder"
-    sides = None if scales is None else tuple(scales)
     options = EvaluationOptions(
-        dataset, split, data_dir, views, size=size, crop=crop, scales=sides, precision=precision
+        dataset, split, data_dir, views, size=size, crop=crop, scales=scales, precision=precision
     )
     return evaluate_classifier(path, options, device=device, tell=tell)
 
@@ -237,32 +236,19 @@ def reproduce(
         out: folder of its runs, tables, figures and page; None for the command's own.
         settings: changes to all recipes, by key.
         depths, networks: only these.
-        options: others of the command, as ``seeds``, ``weights``, ``scales``, ``device`` or ``no_train``.
+        options: others of the command, as ``seeds=5``, ``device="cpu"`` or ``no_train=True``.
 
     Raises:
-        InputError: for an experiment or an option that there is not, and as the command.
+        InputError: for an experiment, an option or a value that there is not, and as the command.
     """
-    from .cli.reproduce import EXPERIMENTS, ExperimentOptions
+    from .cli.reproduce import EXPERIMENTS
 
-    known = {each.call.__name__: each for each in EXPERIMENTS}
-    if experiment not in known:
-        raise InputError(f"there is no experiment {experiment!r}{nearest(experiment, known)}")
-    chosen = known[experiment]
-    given = options | {
-        "data_dir": data if data is None else _path(data),
-        "out": out if out is None else _path(out),
-        "settings": _settings(settings, {}) or None,
-        "depths": depths if depths is None else [str(depth) for depth in depths],
-        "networks": networks if networks is None else list(networks),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    given |= {name: written(given[name]) for name, written in WRITTEN.items() if name in given}
-    allowed = {*chosen.options, *chosen.group.options} & {field.name for field in fields(ExperimentOptions)}
-    if strange := sorted(given.keys() - allowed):
-        raise InputError(f"{experiment} has no option {strange[0]!r}{nearest(strange[0], sorted(allowed))}")
-    asked = ExperimentOptions(**{"out": chosen.group.out} | given)
-    chosen.do(asked)
-    return asked.folder
+    known = {each.name: each for each in EXPERIMENTS}
+    name = str(experiment).replace("_", "-")
+    if name not in known:
+        raise InputError(f"there is no experiment {experiment!r}{nearest(name, known)}")
+    asked = {"data_dir": data, "out": out, "settings": _settings(settings, {}) or None}
+    return known[name].from_python({**asked, "depths": depths, "networks": networks, **options})
 
 
 def _only_float32(path: Path, precision: str) -> None:
@@ -281,6 +267,8 @@ def _find(name: PathLike) -> Any:
 
 def _settings(settings: Mapping[str, Any] | None, short: Mapping[str, Any]) -> list[str]:
     """Return values by key as --set has them: YAML reads JSON."""
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InputError(f'settings are values by key, as {{"batch.size": 32}}, not {settings!r}')
     given = dict(settings or {})
     for name, value in short.items():
         if value is not None:
@@ -304,18 +292,6 @@ def _json(key: str, value: Any) -> str:
 
 def _path(given: PathLike) -> Path:
     return Path(given).expanduser()
-
-
-def _sides(given: str | Sequence[int]) -> str:
-    return given if isinstance(given, str) else ",".join(map(str, given))
-
-
-#: Options of experiments that Python has in other forms than the command: how they become the command's.
-WRITTEN: dict[str, Callable[[Any], Any]] = {
-    "seeds": str,
-    "scales": _sides,
-    **dict.fromkeys(("weights", "weights_vgg16", "weights_resnet101", "imagenet", "detection"), _path),
-}
 
 
 __all__ = ["FinishedRun", "PathLike", "evaluate", "recipe", "reproduce", "train"]

@@ -172,6 +172,7 @@ def memory_ran_out(device: torch.device) -> str:
     others = max(0, total - free - torch.cuda.memory_reserved(device))
     return (
         f"the GPU's memory ran out: this run had taken {mine / GIB:.1f} GiB and needed more, other programs "
-        f"hold {others / GIB:.1f} of the GPU's {total / GIB:.1f} GiB; free them, or use --eager (one BN "
-        "group at a time takes less), or a smaller batch.size with schedule.learning_rate in proportion"
+        f"hold {others / GIB:.1f} of the GPU's {total / GIB:.1f} GiB; free them, or take fewer images "
+        "at a time: of a classifier with --eager (one BN group), of a detector or a localizer with a smaller "
+        "batch.at_once, of any with a smaller batch.size and schedule.learning_rate in proportion"
     )

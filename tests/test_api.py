@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from conftest import (
 )
 
 import residual
+from residual.inference.evaluation import EvaluationOptions
 from residual.recipes import DetectionRecipe, Recipe, find, override
 
 
@@ -70,6 +72,8 @@ def test_recipes_with_values_changed() -> None:
     assert "did you mean schedule.learning_rate?" in sentence_of(
         lambda: residual.recipe("finetune", {"lr": 1})
     )
+    said = sentence_of(lambda: residual.recipe("finetune", ["batch.size=8"]))  # type: ignore[arg-type]
+    assert said == """settings are values by key, as {"batch.size": 32}, not ['batch.size=8']"""
     both = sentence_of(lambda: residual.recipe("finetune", {"batch.size": 8}, batch=8))
     assert both == "batch and 'batch.size' say the same; leave one of them out"
     assert "no recipe 'finetun'" in sentence_of(lambda: residual.recipe("finetun"))
@@ -164,8 +168,6 @@ def test_an_experiment(
     assert "no experiment 'table11'" in sentence_of(lambda: residual.reproduce("table11"))
     strange = sentence_of(lambda: residual.reproduce("report", out=tmp_path, networks=["resnet18"]))
     assert "report has no option 'networks'" in strange
-    strange = sentence_of(lambda: residual.reproduce("table2", dataset="tiny", out=tmp_path, no_train=True))
-    assert strange.startswith("there is no dataset 'tiny'; ")
     used: list[int] = []
     monkeypatch.setattr("residual.distributed.use_threads", used.append)
     out = residual.reproduce("table6", depths=[20], out=tmp_path, no_train=True, threads=3)
@@ -181,3 +183,65 @@ def test_an_experiment(
     for experiment, option in (("table8", "weights_resnet101"), ("localization", "weights")):
         said = sentence_of(lambda: residual.reproduce(experiment, **nowhere, **{option: "nowhere"}))  # noqa: B023
         assert "there is no folder nowhere" in said
+
+
+def test_options_of_experiments_are_python_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for name in ("detection.table", "layer_studies.signals"):
+        monkeypatch.setattr(f"residual.reproduce.{name}", lambda *a, **k: called.append((a, k)))
+    monkeypatch.setattr("residual.reproduce.table6.table6", lambda *a: called.append((a, {})))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {"scales": (400, 600), "weights_resnet101": "~/w", "ensemble": 3, "networks": "coco-vgg16"}
+    assert residual.reproduce("table9", data=tmp_path, settings={"seed": 1}, **options) == Path(
+        "runs/detection"
+    )
+    ((study, number, networks), chosen) = called.pop()
+    assert (study.data_dir, study.settings, number, networks) == (tmp_path, ["seed=1"], 9, ["coco-vgg16"])
+    weights = {"resnet101": tmp_path / "w"}
+    assert chosen == {"weights": weights, "members": 3, "scales": (400, 600)}
+    residual.reproduce("table6", seeds=5, depths=(56, 20), no_train=False, data_dir="~/data")
+    (study, depths, seeds, *_), _ = called.pop()
+    assert (study.data_dir, study.train, depths, seeds) == (tmp_path / "data", True, [20, 56], range(5))
+    for name in ("signals-imagenet", "signals_imagenet"):
+        assert residual.reproduce(name, dataset="tiny-imagenet") == Path("runs/tiny-imagenet")
+    assert len(called) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dataset": "tiny"}, "table2: Invalid value for '--dataset': "),
+        ({"minutes": -5}, "table2: Invalid value for '--minutes'"),
+        ({"threads": 0}, "table2: Invalid value for '--threads'"),
+        ({"network": "resnet18"}, "table2 has no option 'network'; did you mean networks?"),
+        ({"more": ["resnet18"]}, "table2 has no option 'more'"),
+        ({"settings": ["seed=1"]}, "settings are values by key, as "),
+        ({"networks": [18]}, "--networks 18: this experiment has plain18"),
+    ],
+)
+def test_wrong_options_of_an_experiment(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    said = sentence_of(lambda: residual.reproduce("table2", out=tmp_path, no_train=True, **options))
+    assert said.startswith(words)
+
+
+def test_paths_are_text_or_paths_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_network(tmp_path / "w")
+    assert len(residual.load("~/w", "cpu").classes) == 10
+    for expected in (residual.load_detector, residual.load_localizer):
+        assert f"{tmp_path}/w holds a classifier" in sentence_of(lambda: expected("~/w"))  # noqa: B023
+    assert f"{tmp_path}/w holds no run to resume" in sentence_of(lambda: residual.finish("~/w"))
+
+
+def test_sides_are_whole_numbers_of_which_each_is_read() -> None:
+    for options, words in (
+        ({"size": 0}, "size is a whole number of at least 1, not 0"),
+        ({"crop": 16.5}, "crop is a whole number"),
+        ({"scales": "36"}, "a scale is a whole number of at least 1, not '3'"),
+        ({"scales": [36.5]}, "a scale is a whole number"),
+        ({"size": 96, "crop": 32, "scales": [36]}, "leave it out"),
+        ({"size": 96, "views": "multi-scale", "scales": [36]}, "leave it out"),
+    ):
+        assert words in sentence_of(lambda: EvaluationOptions(**options))  # type: ignore[arg-type]  # noqa: B023
+    assert EvaluationOptions(scales=36).scales == (36,)  # type: ignore[arg-type]
+    assert EvaluationOptions(size=96, scales=[110]).scales == (110,)

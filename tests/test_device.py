@@ -384,4 +384,6 @@ def test_what_is_said_when_the_memory_runs_out(monkeypatch: pytest.MonkeyPatch) 
     said = memory_ran_out(CUDA)
     assert "this run had taken 60.0 GiB and needed more" in said
     assert "other programs hold 17.0 of the GPU's 80.0 GiB" in said
+    # Each kind of run is told of what it has: only residual train knows --eager.
+    assert "of a classifier with --eager (one BN group), of a detector or a localizer with" in said
     assert "batch.size" in said

@@ -34,6 +34,7 @@ NOT_RUN = {
     "make docs": "makes the website; CI does",
     "make test": "runs this",
     "make test-slow": "takes an hour",
+    "pip install '.[onnx]'": "installs",
     "pip install 'deep-residual[detection]'": "installs",
     "pip install 'deep-residual[heic]'": "installs",
     "pip install 'deep-residual[hub]'": "installs",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import (
-    DataDir,
     DatasetName,
     Device,
     Json,
+    TestDataDir,
     WeightsFolder,
     check_figure_file,
     progress_bar,
@@ -40,7 +40,7 @@ Examples:
 def responses(
     weights: WeightsFolder,
     dataset: DatasetName = None,
-    data_dir: DataDir = None,
+    data_dir: TestDataDir = None,
     images: Annotated[int, typer.Option(min=1, help="Training images to measure on.")] = 10_000,
     out: FigureFile = None,
     device: Device = "auto",
@@ -83,7 +83,7 @@ Examples:
 def signals(
     weights: WeightsFolder,
     dataset: DatasetName = None,
-    data_dir: DataDir = None,
+    data_dir: TestDataDir = None,
     groups: Annotated[int, typer.Option(min=1, help="BN groups of training images to measure on.")] = 4,
     out: FigureFile = None,
     device: Device = "auto",

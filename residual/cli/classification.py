@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from .options import (
-    DataDir,
     Deterministic,
     Device,
     Eager,
     EvaluationAsked,
     Settings,
+    TestDataDir,
     WeightsFolder,
     print_errors,
     takes,
@@ -21,6 +21,13 @@ from .output import print_json
 from .training import RunAsked, show_recipes, train_run
 
 app = typer.Typer()
+
+#: What says how good a run of each kind is.
+MEASURED = (
+    ("top1_error", "top-1 error"),
+    ("ap50", "mAP"),
+    ("localization_error", "localization error"),
+)
 
 
 @app.command(
@@ -50,8 +57,8 @@ def train(
     """Train a network by a recipe, into a run folder."""
     from ..recipes import Recipe
 
-    settings = [f"data.dataset={dataset}"] if dataset else []
-    train_run(asked, Recipe, _print_results, settings, eager=eager, deterministic=deterministic)
+    more = {"dataset": dataset}
+    train_run(asked, Recipe, _print_results, more, eager=eager, deterministic=deterministic)
 
 
 @app.command(
@@ -63,7 +70,7 @@ Examples:
 )
 def finish(
     run: Annotated[Path, typer.Argument(help="The folder of a run that is not complete.")],
-    data_dir: DataDir = None,
+    data_dir: TestDataDir = None,
     device: Device = "auto",
 ) -> None:
     """Write the weights of a run that was stopped early.
@@ -79,11 +86,10 @@ def finish(
         done, length = results["iterations"], results["of_iterations"]
         typer.echo(f"wrote {run / 'weights'}: iteration {done:,} of {length:,}, not the end of the run")
         for split in results.keys() & {"validation", "test"}:
-            error, ap = results[split].get("top1_error"), results[split].get("ap50")
-            if error is not None:
-                typer.echo(f"  {split:10} top-1 error {error:6.2f} %   {results[split]['images']:,} images")
-            elif ap is not None:
-                typer.echo(f"  {split:10} mAP {ap:6.2f} %   {results[split]['images']:,} images")
+            measured = results[split]
+            for key, name in MEASURED:
+                if measured.get(key) is not None:
+                    typer.echo(f"  {split:10} {name} {measured[key]:6.2f} %   {measured['images']:,} images")
 
 
 @app.command(

@@ -112,7 +112,7 @@ def train(
     """Train a detector by a recipe, into a run folder."""
     from ..recipes import DetectionRecipe
 
-    train_run(asked, DetectionRecipe, _print_results, ["detector.masks=true"] if masks else [])
+    train_run(asked, DetectionRecipe, _print_results, {"masks": masks or None})
 
 
 @app.command(
@@ -166,6 +166,10 @@ def evaluate(
     from ..files import write_new
     from ..inference.evaluation import evaluate_detector
 
+    if not boxes:
+        measures = {"--figure": figure, "--11-points and --area": points, "--difficult": difficult}
+        if asking := next((option for option, value in measures.items() if value is not None), None):
+            raise InputError(f"without annotations nothing is measured; leave {asking} out, or --no-boxes")
     check_figure_file("--figure", figure)
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..errors import InputError
 from .boxes import Drawings, check_all_used, each_usable
 from .options import (
     Device,
@@ -95,9 +96,9 @@ def evaluate(
         bool, typer.Option("--guesses/--no-guesses", help="Also test with the classifier's five classes.")
     ] = True,
     views: Annotated[
-        Literal["center", "ten-crop", "multi-scale"],
-        typer.Option(help="What of an image the classifier looks at."),
-    ] = "center",
+        Literal["center", "ten-crop", "multi-scale"] | None,
+        typer.Option(help="What of an image the classifier looks at (default: center)."),
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -106,12 +107,14 @@ def evaluate(
     With the true class on the centre crop and on the whole image, and with the classes that a classifier
     guesses; a trivial predictor stands beside it.
     """
+    if not guesses and (classifier or views):
+        raise InputError("--classifier and --views are about guessed classes; leave them or --no-guesses out")
     from ..inference.localizer import evaluate_localizer, load_localizer
 
     localizer = load_localizer(weights, classifier=classifier, device=device)
     with progress_bar(as_json) as progress:
         measured = evaluate_localizer(
-            localizer, weights, data_dir, guesses=guesses, views=views, progress=progress
+            localizer, weights, data_dir, guesses=guesses, views=views or "center", progress=progress
         )
     if as_json:
         print_json({"weights": str(weights), **measured.summary()})

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 #: Pixels of the largest side that is taken, as in a recipe (recipes/schema.py, which takes long to import).
 SIDE = 8192
 DataDir = Annotated[
-    Path | None, typer.Option(help="Where the dataset lies, or is downloaded to (default: data).")
+    Path | None,
+    typer.Option(
+        help="Folder or CSV file of the images; CIFAR-10 is downloaded to it where it is not (default: data)."
+    ),
+]
+TestDataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Where the images lie (default: where they lay in a run's last session; CIFAR-10 in data).",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Eager = Annotated[
@@ -91,7 +101,7 @@ class EvaluationAsked:
         Literal["test", "train"],
         typer.Option(help="Split of the dataset; test is a folder's val, or what was held out."),
     ] = "test"
-    data_dir: DataDir = None
+    data_dir: TestDataDir = None
     views: Annotated[
         Literal["center", "ten-crop", "multi-scale"] | None,
         typer.Option(help="What of a folder's images is looked at (default: center)."),
@@ -162,7 +172,7 @@ def only_first_rank(context: typer.Context, shared: Collection[str]) -> None:
 
 def takes(
     kind: type[Any], names: Collection[str] = (), **changed: Any
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options that a dataclass declares, gathered in its argument ``asked``.
 
     Args:
@@ -172,10 +182,10 @@ def takes(
     known = inspect.signature(kind).parameters.values()
     options = [_changed(p, changed) for p in known if not names or p.name in names]
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        def command(**given: Any) -> None:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def command(**given: Any) -> Any:
             asked = kind(**{p.name: given.pop(p.name) for p in options})
-            function(**given, asked=asked)
+            return function(**given, asked=asked)
 
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         shown: list[inspect.Parameter] = []

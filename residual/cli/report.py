@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from .options import DataDir, Device
+from .options import Device, TestDataDir
 
 app = typer.Typer()
 
-RunFolders = Annotated[Path, typer.Argument(help="A run folder, of a classifier or a detector.")]
+RunFolders = Annotated[Path, typer.Argument(help="A run folder, of any kind.")]
 
 
 @app.command(
@@ -19,7 +19,7 @@ Examples:
   residual report runs/cells --data-dir ~/cells
 """
 )
-def report(run: RunFolders, data_dir: DataDir = None, device: Device = "auto") -> None:
+def report(run: RunFolders, data_dir: TestDataDir = None, device: Device = "auto") -> None:
     """Write the page of a finished or running run.
 
     Curves, errors, what is confused, the worst mistakes, where it comes from: report.html in the run folder.

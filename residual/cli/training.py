@@ -1,7 +1,7 @@
 """What ``residual train`` and ``residual detect train`` have in common, and the lists of recipes."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,10 @@ from .options import DataDir, Device, Minutes, Settings, Threads, use_threads
 
 if TYPE_CHECKING:
     from ..recipes import TrainingRecipe
+
+
+#: Short forms that one kind has besides those of all, and in Python none.
+OWN_FORMS = {"dataset": "data.dataset", "masks": "detector.masks"}
 
 
 @dataclass(frozen=True)
@@ -54,21 +58,21 @@ def train_run(
     asked: RunAsked,
     kind: "type[TrainingRecipe]",
     show: Callable[[dict[str, Any], Path], None],
-    settings: Sequence[str] = (),
+    more: Mapping[str, object] | None = None,
     **options: bool,
 ) -> None:
     """Train by a recipe of a kind, into a run folder.
 
     Args:
         show: prints the results of a run in a folder.
-        settings: more than those asked for, before them.
+        more: values of short forms that this kind alone has; None for what is not asked for.
         options: more of ``run.train``.
     """
     from .. import distributed, recipes, run, signals
 
     use_threads(asked.threads)
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
-    settings = [*settings, *_short_forms(asked), *(asked.settings or [])]
+    settings = [*_short_forms(asked, more or {}), *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):
         again = ""
         if asked.resume and asked.out:
@@ -121,20 +125,22 @@ def _tell_of_bfloat16(recipe: "TrainingRecipe", asked: RunAsked) -> None:
         typer.echo(note, err=True)
 
 
-def _short_forms(asked: RunAsked) -> list[str]:
-    """Return what --epochs, --lr and --batch say, as settings.
+def _short_forms(asked: RunAsked, more: Mapping[str, object]) -> list[str]:
+    """Return what --epochs, --lr, --batch and ``more`` say, as settings.
 
     Raises:
         InputError: where --set says it too.
     """
     from ..recipes.schema import SHORT_FORMS
 
-    given = {short: value for short in SHORT_FORMS if (value := getattr(asked, short)) is not None}
+    forms = SHORT_FORMS | OWN_FORMS
+    named = {short: getattr(asked, short) for short in SHORT_FORMS} | more
+    given = {short: value for short, value in named.items() if value is not None}
     for setting in asked.settings or []:
         key = setting.partition("=")[0].strip()
-        if short := next((short for short in given if SHORT_FORMS[short] == key), None):
+        if short := next((short for short in given if forms[short] == key), None):
             raise InputError(f"--{short} and --set {setting} say the same; leave one of them out")
-    return [f"{SHORT_FORMS[short]}={value}" for short, value in given.items()]
+    return [f"{forms[short]}={value}" for short, value in given.items()]
 
 
 def _check_kind(out: Path, kind: "type[TrainingRecipe]") -> None:

@@ -42,6 +42,15 @@ def load_dataset(name: str, split: Literal["train", "test"], data_dir: Path | No
     raise InputError(f"there is no dataset {name!r}{nearest(name, DATASETS)}")
 
 
+def check_data_dir(name: str, data_dir: Path | None) -> None:
+    """Raise an InputError where images are looked for in a folder and the dataset is the digits."""
+    if name == "digits" and data_dir is not None:
+        raise InputError(
+            "the digits come with scikit-learn, so nothing would be read from --data-dir; leave it out, or "
+            "name another dataset"
+        )
+
+
 def split_validation(dataset: D, held_out: int | float, seed: int) -> tuple[D, D]:
     """Return what remains for training, and random images for validation (45k/5k in Section 4.2).
 

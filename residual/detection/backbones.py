@@ -196,7 +196,10 @@ def make_backbone(network: Classifier) -> Backbone:
         return VGGBackbone(network)
     if isinstance(network, CifarNetwork | ImageNetNetwork):
         return ResidualBackbone(network)
-    raise InputError(f"{type(network).__name__} cannot be the backbone of a detector or a localizer")
+    raise InputError(
+        f"{type(network).__name__} cannot be the backbone of a detector or a localizer; take a residual or a "
+        "plain network, or VGG"
+    )
 
 
 def outline_backbone(name: str, options: dict[str, Any]) -> Backbone:

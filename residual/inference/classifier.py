@@ -240,7 +240,7 @@ def load(folder: str | Path, device: str = "auto", precision: Precision = "float
         InputError: when there is none, it is damaged, or there is no such device.
     """
     where = open_device(device)
-    weights = load_weights(Path(folder))
+    weights = load_weights(Path(folder).expanduser())
     crop, side = usual_size(weights)
     return Network(
         model=for_inference(weights.model, where, precision),

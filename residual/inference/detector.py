@@ -119,7 +119,7 @@ def load_detector(
     """
     check_precision(precision)
     where = open_device(device)
-    stored = [read_detector(Path(path)) for path in (folder, *others)]
+    stored = [read_detector(Path(path).expanduser()) for path in (folder, *others)]
     for path, other in zip(others, stored[1:], strict=True):
         if other.classes != stored[0].classes:
             raise InputError(f"{path} has other classes than {folder}; an ensemble's detectors have the same")

@@ -1,6 +1,7 @@
 """Several classifiers tested together: the mean of their softmax scores (Table 5)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from ..errors import InputError
@@ -32,7 +33,8 @@ def evaluate_ensemble(
         Each member's name and metrics, and the ensemble's scores.
 
     Raises:
-        InputError: when a member is wrong, or the members are not of the same images and classes.
+        InputError: when a member is wrong, the members are not of the same images and classes, or there are
+            options and all members are files.
     """
     found = []
     for path in members:
@@ -42,6 +44,13 @@ def evaluate_ensemble(
         else:
             scores = load_scores(path)
         found.append((str(path), scores))
+    if not any(is_name(path) or path.is_dir() for path in members):
+        for option in fields(options):
+            if getattr(options, option.name) != option.default:
+                raise InputError(
+                    "the members are files of saved scores, which are not tested again; leave "
+                    f"--{option.name.replace('_', '-')} out, or name a network"
+                )
     _check_data(found, tell)
     together = average(found)
     return [(name, scores.metrics()) for name, scores in found], together

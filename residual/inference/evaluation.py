@@ -1,6 +1,6 @@
 """Trained networks tested on any dataset by any protocol: classifiers (Section 3.4) and detectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from .. import distributed
-from ..data import DATASETS, SPLITS, load_dataset
+from ..data import DATASETS, SPLITS, check_data_dir, load_dataset
 from ..data.boxes import BoxDataset
 from ..data.dataset import Dataset
 from ..data.folder import index_folder
@@ -23,7 +23,7 @@ from ..detection.average_precision import (
 from ..detection.boxes import load_boxes
 from ..detection.testing import detect_dataset
 from ..device import open_device
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, whole_number
 from ..evaluation.classes import how_matched, match_classes, unnamed
 from ..evaluation.inputs import check_input, usual_size, view_of
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
@@ -61,7 +61,7 @@ class EvaluationOptions:
     data_dir: Path | None = None
     views: ViewsName | None = None
     crop: int | None = None
-    scales: tuple[int, ...] | None = None
+    scales: Sequence[int] | None = None
     precision: Precision = "float32"
     size: int | None = None
 
@@ -70,6 +70,16 @@ class EvaluationOptions:
             raise InputError(
                 f"there is no split {self.split!r} to test on{nearest(self.split, SPLITS)} "
                 "(of a folder, test is its val)"
+            )
+        if self.scales is not None:
+            scales = self.scales if isinstance(self.scales, Iterable) else [self.scales]
+            object.__setattr__(self, "scales", tuple(whole_number("a scale", side) for side in scales))
+        for name in ("size", "crop"):
+            if (side := getattr(self, name)) is not None:
+                whole_number(name, side)
+        if self.size and self.scales and (self.crop or self.views == "multi-scale"):
+            raise InputError(
+                "size says which crop and scales are looked at, and these are named as well; leave it out"
             )
 
 
@@ -210,8 +220,9 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
     """Return a dataset in memory that a network can be tested on.
 
     Raises:
-        InputError: when its classes, its channels or its size are not the network's.
+        InputError: when its classes, its channels or its size are not the network's, or it lies in no folder.
     """
+    check_data_dir(name, data_dir)
     dataset = load_dataset(name, split, data_dir or remembered_data_dir(path))
     if weights.model.classes != len(dataset.classes):
         raise InputError(

@@ -142,10 +142,11 @@ def load_localizer(
         InputError: when the folder holds no localizer.
     """
     where = open_device(device)
-    stored = read_localizer(Path(folder))
+    stored = read_localizer(Path(folder).expanduser())
     model = fold_batchnorm(stored.model.to(where)).to(memory_format=torch.channels_last)
     named = classifier or stored.config.localizer["backbone"].get("weights")
-    return LoadedLocalizer(model, stored.config, None if named is None else str(named), device)
+    path = None if named is None else str(Path(named).expanduser())
+    return LoadedLocalizer(model, stored.config, path, device)
 
 
 @dataclass(frozen=True)

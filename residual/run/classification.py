@@ -51,6 +51,8 @@ class ClassificationTask(Task):
         self.recipe = recipe
         self.world = world
         self.source = open_source(recipe, data_dir)
+        if recipe.data.mean == "weights" and recipe.data.std:
+            raise InputError("data.mean=weights brings the deviations of the weights; leave data.std out")
         if recipe.model.weights is None and "weights" in (recipe.model.name, recipe.data.mean):
             raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
         if recipe.schedule.plateau and "validation" not in self.source.images:

@@ -14,7 +14,7 @@ from ..training.loop import Run
 from .run import check_same_data, in_iterations, resume_command, task_of, with_own_code, working_in
 
 
-def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> dict[str, Any]:
+def finish(out: Path | str, *, data_dir: Path | str | None = None, device: str = "auto") -> dict[str, Any]:
     """Write the weights of a run's newest checkpoint, and return what they are marked with.
 
     The BN statistics are averaged as at a run's end. The run itself stays what it is: there is no
@@ -32,6 +32,8 @@ def finish(out: Path, *, data_dir: Path | None = None, device: str = "auto") -> 
     Raises:
         InputError: where there is no run, no checkpoint, or nothing to finish; for other data than the run's.
     """
+    out = Path(out).expanduser()
+    data_dir = None if data_dir is None else Path(data_dir).expanduser()
     where = pick_device(device)
     world = distributed.join(where)
     folder = RunFolder(out)

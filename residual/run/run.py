@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from .. import distributed
+from ..data import check_data_dir
 from ..data.cifar10 import USUAL_DIR
 from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device
 from ..distributed import World
@@ -72,6 +73,8 @@ def train(
     # What torchrun starts anew goes on with what its processes had begun before one of them died.
     resume = resume or (distributed.restarts() > 0 and folder.recipe_file.is_file())
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
+    if isinstance(recipe, Recipe) and not resume:
+        check_data_dir(recipe.data.dataset, data_dir)
     if resume:
         # A new run's folder may lie in another run's, whose data are not meant.
         data_dir = data_dir or remembered_data_dir(out)

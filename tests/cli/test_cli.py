@@ -76,6 +76,19 @@ def test_help_is_in_a_users_words(
         (["train", "digits-resnet20", "--out", "full"], ["full is not an empty folder"]),
         (["train", "cifar10-resnet20", "--data-dir", "nowhere"], ["nowhere"]),
         (["train", "cifar10-resnet20", "--data-dir", "truncated"], ["data_batch_2.bin", "30,730,000"]),
+        (["train", "digits-resnet20", "--data-dir", "full"], ["nothing would be read from --data-dir"]),
+        (
+            [*("train", "digits-resnet20", "--dataset", "digits"), *("--set", "data.dataset=cifar10")],
+            ["--dataset and --set data.dataset=cifar10 say the same"],
+        ),
+        (
+            ["evaluate", "weights-of-digits", "--dataset", "digits", "--data-dir", "full"],
+            ["nothing would be read from --data-dir"],
+        ),
+        (
+            ["locate", "evaluate", "nowhere", "--no-guesses", "--views", "center"],
+            ["--views are about guessed classes"],
+        ),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["evaluate", "full"], ["full"]),
         (["evaluate", "weights-of-digits"], ["--dataset"]),

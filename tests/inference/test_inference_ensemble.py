@@ -52,3 +52,7 @@ def test_scores_of_two_splits_are_refused_and_of_two_folders_said(tmp_path: Path
     assert "averaged as the same images" in told[0]
     evaluate_ensemble([a, a], EvaluationOptions(), tell=told.append)
     assert len(told) == 1
+    # They would not be read.
+    elsewhere, train = EvaluationOptions(data_dir=tmp_path), EvaluationOptions(split="train")
+    assert "leave --data-dir out" in sentence_of(lambda: evaluate_ensemble([a, c], elsewhere))
+    assert "not tested again; leave --split out" in sentence_of(lambda: evaluate_ensemble([a, c], train))

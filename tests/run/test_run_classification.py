@@ -136,6 +136,7 @@ def test_epochs_become_iterations(images: Path, tmp_path: Path) -> None:
     [
         (["finetune", "--data-dir", "{images}"], "starts from trained weights; name them with --weights"),
         (["finetune", "--weights", "{images}", "--data-dir", "{images}"], "is no weights folder"),
+        (["finetune", "--data-dir", "{images}", "--set", "data.std=true"], "leave data.std out"),
         (
             ["imagenet-resnet18"],
             "name the folder that holds train/ and val/, or the classes, with --data-dir",

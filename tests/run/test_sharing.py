@@ -78,7 +78,11 @@ def test_a_card_invents_nothing(run: Path, tmp_path: Path) -> None:
     ("marked", "expected"),
     [
         ({"complete": False, "of_iterations": 900}, "Of a run that was stopped after 8 of 900 iterations."),
-        ({"chosen_by": "validation"}, "lowest validation error, after 8 iterations: chosen by these images"),
+        (
+            # As a line of the log has it, which has no top-5 error of the training images.
+            {"chosen_by": "validation", "train": {"loss": 1.5, "top1_error": 50.0, "images": 640}},
+            "lowest validation error, after 8 iterations: chosen by these images",
+        ),
     ],
 )
 def test_weights_that_are_no_runs_result_say_so(
