@@ -72,5 +72,6 @@ def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
 def test_the_page_says_so() -> None:
     assert f"the first {IMAGES:,} training images" in PAGE
     numbers = ("6 % of ResNet-56", "255 times smaller", "5 evaluations", "0.1 to 0.5", "at one scale")
-    for told in ("TF32", "plain-110", "ten-crop", *numbers):
+    boxes = ("twice that of weights", "by 0.1, 0.1, 0.2 and 0.2", "16 pixels of the network's input")
+    for told in ("TF32", "plain-110", "ten-crop", *numbers, *boxes):
         assert told in PAGE, told

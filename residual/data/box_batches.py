@@ -158,7 +158,8 @@ class AnnotatedBatches(OrderedBatches):
 
     def _load(self, position: int, flipped: bool, read: ReadFunction, seed: int) -> TrainingImage:
         last = ""
-        for attempt in range(min(TRIES, len(self.dataset))):
+        tries = min(TRIES, len(self.dataset))
+        for attempt in range(tries):
             number = (position + attempt) % len(self.dataset)
             try:
                 return read(number, flipped, seed)
@@ -167,7 +168,7 @@ class AnnotatedBatches(OrderedBatches):
                     raise InputError(fatal(error, "data.damaged")) from None
                 self.unreadable[self.dataset.images[number].id] = last = str(error)
         raise InputError(
-            f"{self.dataset.name}: none of {TRIES} images in a row can be read; the last: {last}"
+            f"{self.dataset.name}: none of {tries} images in a row can be read; the last: {last}"
         )
 
 

@@ -35,6 +35,8 @@ LEAST_SIDE = 1 / 64
 NO_SIDE = 2**31
 #: Classes that a sentence names at most.
 SHOWN = 20
+#: What is to be done about a split that is not there.
+NAME_SPLITS = "name them with data.train and data.test, or --split"
 #: The layouts of annotations that are read: detection's, and localization's.
 Layout = Literal["voc", "coco", "imagenet-det", "imagenet", "tiny-imagenet"]
 
@@ -285,20 +287,33 @@ def turned(corners: tuple[float, float, float, float], degrees: float) -> tuple[
 
 
 def misspelt(dataset: BoxDataset) -> list[str]:
-    """Return a sentence for each class that looks like another one, misspelt: few objects, a name like it."""
+    """Return a sentence for each class that looks like another one, misspelt.
+
+    It has few objects and a name like it, or the same name but for case, spaces and hyphens.
+    """
     counts = dict(zip(dataset.classes, dataset.counts(), strict=True))
     found = []
     for name, few in counts.items():
         for other, many in counts.items():
+            # Single letters may be classes of both cases: OCR's.
+            same = len(name) > 1 and _plain(name) == _plain(other) and (few, name) < (many, other)
             # "disc 1" and "disc 2" differ on purpose.
             numbered = re.sub(r"\d+", "", name) == re.sub(r"\d+", "", other)
-            alike = SequenceMatcher(None, name.casefold(), other.casefold()).ratio() >= ALIKE
-            if name != other and alike and not numbered and few <= max(1, FEW * many) and few < many:
+            rare = few <= max(1, FEW * many) and few < many and not numbered
+            if name != other and (same or (rare and _alike(name.casefold(), other.casefold()))):
                 found.append(
                     f"the class {name!r} has {few:,} object{'' if few == 1 else 's'} and {other!r} has "
                     f"{many:,}; mend the annotations if it is misspelt"
                 )
     return found
+
+
+def _alike(name: str, other: str) -> bool:
+    return SequenceMatcher(None, name, other).ratio() >= ALIKE
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.casefold())
 
 
 def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
@@ -465,7 +480,9 @@ def _named(classes: Sequence[str]) -> str:
 
 
 def _close(name: str, classes: Sequence[str]) -> str:
-    return f"; did you mean {close[0]}?" if (close := get_close_matches(name, classes, n=1)) else ""
+    plain = {known.casefold(): known for known in classes}
+    close = get_close_matches(name.casefold(), plain, n=1)
+    return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
 def _first(notes: list[str]) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 
 from ..errors import InputError
 from ..files import read_json
-from .boxes import Annotation, BoxDataset, Record, make_box_dataset, stated_size, turned
+from .boxes import NAME_SPLITS, Annotation, BoxDataset, Record, make_box_dataset, stated_size, turned
 from .images import SUFFIXES
 from .masks import Outline
 from .named_files import NamedFiles, last_part
@@ -54,6 +54,7 @@ def load_coco(
     records: list[Record] = []
     numbers: dict[str, int] = {}
     ids: dict[str, int | str] = {}
+    taken: dict[Path, tuple[str, Path]] = {}
     for split in splits:
         file = _annotations(folder, split)
         content = _read(file)
@@ -70,7 +71,7 @@ def load_coco(
         for text, item in listed.items():
             if called := names.get(int(text)):
                 ids.setdefault(called, _as_stored(item))
-        records += _records(file, content, names, _Images(folder, split, file), notes, masks)
+        records += _records(file, content, names, _Images(folder, split, file), taken, notes, masks)
     if not numbers:
         raise InputError(f"{folder}: no category is listed; a JSON lists the classes under 'categories'")
     known = {name: ids[name] for name in sorted(numbers, key=numbers.__getitem__)}
@@ -118,14 +119,19 @@ def _records(
     content: dict[str, Any],
     names: dict[int, str],
     images: _Images,
+    taken: dict[Path, tuple[str, Path]],
     notes: list[str],
     masks: bool,
 ) -> Iterator[Record]:
+    """Yield a JSON's images with their objects; what is of no use is noted.
+
+    Args:
+        taken: files that are read already, each with its image's id and the JSON that lists it.
+    """
     listed = _by_id(content, "images", file)
     objects = _objects(file, content, names, listed, notes, masks)
     called = {n: images.called(str(image.get("file_name"))) for n, image in listed.items()}
     last = Counter(map(last_part, called.values()))
-    taken: dict[Path, str] = {}
     for number, image in listed.items():
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
@@ -136,9 +142,11 @@ def _records(
             notes.append(f"{file}: there is no file of image {number}, {name}; it is left out")
             continue
         if path in taken:
-            notes.append(f"{file}: image {number} is the file of image {taken[path]}, {name}; it is left out")
+            other, source = taken[path]
+            of = "" if source == file else f" of {source.name}"
+            notes.append(f"{file}: image {number} is the file of image {other}{of}, {name}; it is left out")
             continue
-        taken[path] = number
+        taken[path] = number, file
         try:
             width, height = int(image["width"]), int(image["height"])
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -168,7 +176,7 @@ def _objects(
         shown = item["id"] if isinstance(item, dict) and "id" in item else f"at place {place}"
         where = f"{file}: annotation {shown}"
         try:
-            image, category = _id(item["image_id"]), int(item["category_id"])
+            image, category = _id(item["image_id"]), int(_id(item["category_id"]))
             corners = _corners(item)
             if not image:
                 raise ValueError
@@ -286,7 +294,7 @@ def _annotations(folder: Path, split: str) -> Path:
             return file
     there = sorted(path.name for path in (folder / "annotations").glob("*.json"))
     there += sorted(str(path.relative_to(folder)) for path in folder.glob("*/_annotations.coco.json"))
-    have = f"; there are {', '.join(there)}" if there else ""
+    have = f"; there are {', '.join(there)}; {NAME_SPLITS}" if there else ""
     raise InputError(f"there is no file {candidates[0]}{have}")
 
 

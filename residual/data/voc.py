@@ -22,7 +22,16 @@ from xml.etree import ElementTree
 
 from ..errors import InputError
 from ..files import read_content, read_text
-from .boxes import Annotation, BoxDataset, Record, around, make_box_dataset, stated_size, turned
+from .boxes import (
+    NAME_SPLITS,
+    Annotation,
+    BoxDataset,
+    Record,
+    around,
+    make_box_dataset,
+    stated_size,
+    turned,
+)
 from .images import SUFFIXES, DamagedImage
 from .masks import read_instances
 from .named_files import NamedFiles, last_part
@@ -95,7 +104,12 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
         lists = sorted(path.stem for path in listing.parent.glob("*.txt"))
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
-        have = f"; there are {', '.join(there)}" if there else "; VOC's layout has one list a split there"
+        have = (
+            f"; there are {', '.join(there)}; {NAME_SPLITS}"
+            if there
+            else "; VOC's layout has one list a split there, COCO's (data.layout=coco) a JSON; of tables or "
+            "YOLO's files make one of these first"
+        )
         if any((folder / "annotations").glob("*.json")):
             have = (
                 "; it is laid out as COCO's: --set data.layout=coco, data.train and data.test are its splits"

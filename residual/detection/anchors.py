@@ -186,14 +186,23 @@ def fit_table(fits: Sequence[Fit], detector: Detector) -> Table:
 
 
 def advice(
-    fits: Sequence[Fit], dataset: BoxDataset, objects: Objects, detector: Detector, data: Boxes
+    fits: Sequence[Fit],
+    dataset: BoxDataset,
+    objects: Objects,
+    detector: Detector,
+    data: Boxes,
+    more_anchors: bool = True,
 ) -> str | None:
-    """Return a sentence on classes that will hardly be found and the settings that cure it; None for none."""
+    """Return a sentence on classes that will hardly be found and the settings that cure it; None for none.
+
+    Args:
+        more_anchors: whether there can be more than there are: not where a trained detector goes on.
+    """
     bad = [fit for fit in fits if fit.is_bad]
     if not bad:
         return None
     best, left = None, bad
-    for changed, resized in _cures(bad, detector, data):
+    for changed, resized in _cures(bad, detector, data, more_anchors):
         larger = objects if resized == data else objects_of(dataset, resized, objects.stride)
         now = [fit for fit in anchor_fits(larger, changed) if fit.is_bad]
         if len(now) < len(left):
@@ -205,16 +214,19 @@ def advice(
         f"every anchor by less than {LEAST}, or are smaller than detector.min_size"
     )
     if best is None:
-        return f"{said}; larger images or other detector.aspect_ratios may help"
+        how = "other detector.aspect_ratios" if more_anchors else "more anchors, from a classifier's weights,"
+        return f"{said}; larger images or {how} may help"
     settings = " ".join(f"--set '{key}={value}'" for key, value in _changes(best, detector, data))
     rest = f", all but {', '.join(fit.name for fit in left)}" if left else ""
     return f"{said}; cured{rest} by {settings}"
 
 
-def _cures(bad: Sequence[Fit], detector: Detector, data: Boxes) -> Iterator[tuple[Detector, Boxes]]:
+def _cures(
+    bad: Sequence[Fit], detector: Detector, data: Boxes, more_anchors: bool
+) -> Iterator[tuple[Detector, Boxes]]:
     """Yield changed settings, each with the changes of those before it."""
     sizes = list(detector.anchor_sizes)
-    for fit in bad:
+    for fit in bad if more_anchors else ():
         for part in torch.quantile(fit.sizes, torch.tensor([0.1, 0.5, 0.9]).double()).tolist():
             power = float(2 ** max(3, round(torch.tensor(part).log2().item())))
             if all(max(power / size, size / power) > STEP for size in sizes):
@@ -226,9 +238,10 @@ def _cures(bad: Sequence[Fit], detector: Detector, data: Boxes) -> Iterator[tupl
     yield changed, data
     changed = changed.model_copy(update={"ignore_cross_boundary_anchors": False})
     yield changed, data
-    ratios = tuple(sorted({*detector.aspect_ratios, 0.25, 0.5, 1.0, 2.0, 4.0}))
-    changed = changed.model_copy(update={"aspect_ratios": ratios})
-    yield changed, data
+    if more_anchors:
+        ratios = tuple(sorted({*detector.aspect_ratios, 0.25, 0.5, 1.0, 2.0, 4.0}))
+        changed = changed.model_copy(update={"aspect_ratios": ratios})
+        yield changed, data
     # Objects smaller than the distance of two anchors lie between them.
     for factor in (1.5, 2):
         sides = {key: round(factor * getattr(data, key)) for key in ("shorter_side", "longer_side")}

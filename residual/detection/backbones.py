@@ -69,9 +69,10 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def freeze(self, stages: int) -> None:
-        """Keep the layers of the first ``stages`` stages as they are in training."""
-        for layer in [layer for stage in self.network.stage_layers()[:stages] for layer in stage]:
-            layer.requires_grad_(False)
+        """Keep the layers of the first ``stages`` stages as they are in training; those of others learn."""
+        for number, stage in enumerate(self.network.stage_layers()):
+            for layer in stage:
+                layer.requires_grad_(number >= stages)
 
 
 class ResidualBackbone(Backbone):

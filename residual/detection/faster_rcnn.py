@@ -40,7 +40,8 @@ PRE_NMS_TOP_N = {True: 12_000, False: 6_000}
 RPN_SAMPLES, RPN_MAX_POSITIVES = 256, 128
 #: At most so much of the regions that the head learns from are objects.
 ROI_POSITIVE_FRACTION = 0.25
-#: Box outputs are in units of the deviations that the targets have in training (Fast R-CNN, Section 3.1).
+#: Box outputs are in units of the deviations that the targets have in training (Fast R-CNN, Section 2.3), by
+#: the numbers of the released code.
 RPN_CODER, ROI_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0)), BoxCoder((10.0, 10.0, 5.0, 5.0))
 #: Where the loss of a box output turns from quadratic to linear (sigma 3 and 1 in the released code).
 RPN_BETA, ROI_BETA = 1 / 9, 1.0

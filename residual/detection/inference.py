@@ -213,11 +213,15 @@ def _with_masks(
     for member, seen in zip(members, views, strict=True):
         pooled = [view.pool(each.boxes) for view, each in zip(seen, found, strict=True) if len(each)]
         logits = member.predict_masks(pooled)
-        own = logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
-        # Members may pool regions to different sides.
-        if squares and own.shape != squares[0].shape:
-            own = F.interpolate(own[None], squares[0].shape[1:], mode="bilinear", antialias=True)[0]
-        squares.append(own)
+        squares.append(logits[torch.arange(len(labels), device=labels.device), labels].sigmoid())
+    # Members may pool regions to different sides: the largest counts, whoever is named first.
+    side = max(square.shape[-1] for square in squares)
+    squares = [
+        square
+        if square.shape[-1] == side
+        else F.interpolate(square[None], (side, side), mode="bilinear", antialias=True)[0]
+        for square in squares
+    ]
     parts = torch.stack(squares).mean(dim=0).cpu().split([len(each) for each in found])
     return [
         replace(each, masks=tuple(paste(part, each.boxes.cpu(), size)))

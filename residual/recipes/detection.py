@@ -128,6 +128,8 @@ class Boxes(Lists):
     def _sides(self) -> "Boxes":
         if not self.train:
             raise ValueError("train names one split at least, as [trainval]")
+        if twice := next((name for name in self.classes if self.classes.count(name) > 1), None):
+            raise ValueError(f"classes has {twice!r} twice; name each class once")
         low, high = self.scale_range
         if not 0.1 <= low <= high <= 10:
             raise ValueError("scale_range is two rising numbers from 0.1 to 10")

@@ -38,7 +38,7 @@ from ..terminal import say
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import detector_findings
-from .start import trained_network
+from .start import check_network, trained_network
 from .task import Task, check_shared
 
 #: How a run on ImageNet DET may depart from the paper's.
@@ -113,6 +113,11 @@ class DetectionTask(Task):
         network = recipe.detector.backbone
         if network.name == "weights":
             raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
+        if recipe.detector.freeze and not network.weights and not begun:
+            raise InputError(
+                f"{recipe.name}: detector.freeze keeps what weights have learned; name some with --weights, "
+                "or train all layers from scratch with --set detector.freeze=0"
+            )
         # Those of the recipe, with which weights that are named agree: a resumed run has no others.
         self.options = network.options()
         if network.weights and begun:
@@ -122,6 +127,7 @@ class DetectionTask(Task):
             self.started_from = begun.started_from()
         elif network.weights and is_detector(Path(network.weights)):
             stored = read_detector(Path(network.weights))
+            check_network(network, stored.config.detector["backbone"]["name"], stored.config.options)
             same = stored.classes == self.train.classes
             self.detector = build_detector(
                 recipe.detector, stored.model.backbone, classes, stored.model.preprocessing
@@ -143,11 +149,27 @@ class DetectionTask(Task):
         if self.world.is_main:
             fit_table(fits, detector).print(stderr=True)
             told = [
+                self._tested_too(),
                 self._without_masks(),
                 *misspelt(self.train),
-                advice(fits, self.train, objects, detector, data),
+                advice(fits, self.train, objects, detector, data, not self._from_detector),
             ]
             say(*(f"note: {sentence}" for sentence in told if sentence), stderr=True)
+
+    @property
+    def _from_detector(self) -> bool:
+        return (self.started_from or "").startswith("the detector ")
+
+    def _tested_too(self) -> str:
+        """Say how many images are learned from and tested on, "" for none."""
+        tested = {annotated.path for annotated in self.test.images} if self.test else set()
+        both = sum(annotated.path in tested for annotated in self.train.images)
+        if not both:
+            return ""
+        return (
+            f"{both:,} of {len(tested):,} images to test on are learned from as well, so the precision says "
+            "little of other images"
+        )
 
     def _without_masks(self) -> str:
         """Say how many objects teach no mask, "" for none or where masks are not learned."""

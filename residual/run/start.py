@@ -196,23 +196,31 @@ def trained_network(wanted: Model, channels: int) -> Weights:
     assert wanted.weights is not None
     stored = load_weights(Path(wanted.weights))
     network = stored.config["model"]
-    if network["name"] != wanted.name:
-        raise InputError(
-            f"{wanted.weights} is a {network['name']} and the recipe is for a {wanted.name}; leave the "
-            "network to --weights"
-        )
-    for option in ("shortcut", "variant", "pool"):
-        theirs = _option(wanted.name, network["options"], option)
-        ours = _option(wanted.name, wanted.options(), option)
-        if theirs != ours:
-            raise InputError(
-                f"{wanted.weights} has {option} {theirs} and the recipe {ours}; leave {option} to --weights"
-            )
+    check_network(wanted, network["name"], network["options"])
     if stored.model.in_channels != channels:
         raise InputError(
             f"{wanted.weights} takes images of {stored.model.in_channels} channels, and these have {channels}"
         )
     return stored
+
+
+def check_network(wanted: Model, name: str, options: dict[str, Any]) -> None:
+    """Raise an InputError where weights are of another network than the recipe says.
+
+    Args:
+        name, options: ``build_model(name, **options)`` built it.
+    """
+    if name != wanted.name:
+        raise InputError(
+            f"{wanted.weights} is a {name} and the recipe is for a {wanted.name}; leave the network to "
+            "--weights"
+        )
+    for option in ("shortcut", "variant", "pool"):
+        theirs, ours = (_option(name, each, option) for each in (options, wanted.options()))
+        if theirs != ours:
+            raise InputError(
+                f"{wanted.weights} has {option} {theirs} and the recipe {ours}; leave {option} to --weights"
+            )
 
 
 def _network(weights: Path) -> Model:

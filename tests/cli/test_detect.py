@@ -41,6 +41,7 @@ START = ["train", "voc-finetune", *set_options(BEGUN)]
         ),
         (["train", "imagenet-det-resnet101", "--masks"], ["ImageNet DET has no masks"]),
         ([*START, "--set", "schedule.plateau={}"], ["schedule.plateau is for classification"]),
+        ([*START, "--set", "data.classes=[disc,disc]"], ["classes has 'disc' twice"]),
         ([*START, "--set", "data.longer_side=20"], ["longer_side 20 is less than shorter_side 48"]),
         (["evaluate", "nowhere"], ["there is no folder nowhere"]),
         (["evaluate", "{begun_detector}", "--figure", "x.pdf"], [".svg or .png"]),

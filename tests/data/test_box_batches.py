@@ -11,6 +11,7 @@ from residual.data.box_batches import BoxBatches, CropBatches, load, whole
 from residual.data.boxes import AnnotatedImage, BoxDataset
 from residual.data.crops import ScaleCrop
 from residual.data.masks import encode
+from residual.errors import InputError
 
 
 @pytest.fixture
@@ -99,6 +100,13 @@ def test_images_are_drawn_at_sides_of_a_range(annotated: AnnotatedImage) -> None
     assert [image.boxes[0, 0] < image.image.shape[2] / 2 for image in plain] == [
         image.boxes[0, 0] < image.image.shape[2] / 2 for image in again
     ]
+
+
+def test_where_no_image_can_be_read_all_were_tried(annotated: AnnotatedImage) -> None:
+    annotated.path.unlink()
+    data = BoxDataset("voc", ("made",), ("a", "b", "c"), (annotated,) * 6, (), (1, 2, 3))
+    with pytest.raises(InputError, match="none of 6 images in a row can be read"):
+        BoxBatches(data, lambda width, height, scale: (width, height), 2, True, 3)(0)
 
 
 def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(annotated: AnnotatedImage) -> None:

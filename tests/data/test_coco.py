@@ -109,6 +109,7 @@ def test_a_json_that_cannot_be_used(change: Any, words: list[str], tmp_path: Pat
         (lambda c: c["annotations"][0].update(bbox=[]), ["annotation 1 lacks", "left out"]),
         (lambda c: c["annotations"][0].update(area="much"), ["annotation 1 lacks"]),
         (lambda c: c["annotations"][0].update(category_id=[3]), ["annotation 1 lacks"]),
+        (lambda c: c["annotations"][0].update(category_id=18.5), ["annotation 1 lacks"]),
         (lambda c: c["annotations"][0].update(image_id=[7]), ["annotation 1 lacks"]),
         (lambda c: c["annotations"].insert(0, 5), ["annotation at place 0 lacks"]),
         (lambda c: c["annotations"][0].update(category_id=float("inf")), ["annotation 1 lacks"]),
@@ -248,6 +249,18 @@ def test_one_bad_annotation_is_listed_and_the_rest_is_used(tmp_path: Path) -> No
     assert (len(data), data.counts()) == (3, [2])
     (note,) = data.notes
     assert "annotation 2 lacks" in note
+
+
+def test_an_image_of_two_splits_counts_once(tmp_path: Path) -> None:
+    folder = three(tmp_path)
+    file = folder / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["images"] = [content["images"][2] | {"id": 1}]
+    (folder / "annotations/instances_val.json").write_text(json.dumps(content))
+    (folder / "train").rename(folder / "images")
+    data = load_coco(folder, ["train", "val"])
+    assert [annotated.path.name for annotated in data.images] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert any("image 1 is the file of image 3 of instances_train.json, c.jpg" in note for note in data.notes)
 
 
 def test_images_of_all_splits_in_one_folder_and_annotations_beside_their_images(tmp_path: Path) -> None:

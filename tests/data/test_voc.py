@@ -475,10 +475,13 @@ def test_classes_that_are_not_asked_for_are_left_out_and_told(tmp_path: Path) ->
 
 def test_a_misspelt_class_is_noticed(tmp_path: Path) -> None:
     names = ["platelet"] * 30 + ["platlet", "disc 1", "disc 2"] + ["disc 2"] * 30 + ["Cell"] + ["cell"] * 20
+    # As many of both, but one name: and two, of which OCR knows that they are two.
+    names += ["red-cell"] * 9 + ["Red cell"] * 9 + ["a", "A"]
     text = annotation(*(item(name, 1, 1, 9, 9) for name in names))
     data = load_voc(voc(tmp_path, {"a": text}), ["train"])
     assert misspelt(data) == [
         "the class 'Cell' has 1 object and 'cell' has 20; mend the annotations if it is misspelt",
+        "the class 'Red cell' has 9 objects and 'red-cell' has 9; mend the annotations if it is misspelt",
         "the class 'platlet' has 1 object and 'platelet' has 30; mend the annotations if it is misspelt",
     ]
 
@@ -486,7 +489,10 @@ def test_a_misspelt_class_is_noticed(tmp_path: Path) -> None:
 def test_lists_of_single_classes_are_named_where_there_are_no_others(tmp_path: Path) -> None:
     folder = six(tmp_path)
     (folder / "ImageSets/Main/train.txt").rename(folder / "ImageSets/Main/dog_train.txt")
-    with pytest.raises(InputError, match=r"there is no split .*; there are dog_train$"):
+    with pytest.raises(InputError, match=r"there is no split .*; there are dog_train; name them"):
+        load_voc(folder, ["train"])
+    (folder / "ImageSets/Main/dog_train.txt").unlink()
+    with pytest.raises(InputError, match="of tables or YOLO's files make one of these first"):
         load_voc(folder, ["train"])
 
 

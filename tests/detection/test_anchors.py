@@ -71,6 +71,10 @@ def test_a_class_of_small_objects_is_told_with_its_cure() -> None:
     assert told is not None
     assert told.startswith("tiny will hardly be found")
     assert told.endswith("cured by --set 'detector.anchor_sizes=[16,32]'")
+    # A detector that goes on has as many anchors as it had.
+    told = str(advice(fits, data, objects, numbers, DATA, more_anchors=False))
+    assert "anchor_sizes" not in told
+    assert told.endswith("larger images or more anchors, from a classifier's weights, may help")
     # The cure is one.
     cured = numbers.model_copy(update={"anchor_sizes": (16.0, 32.0)})
     again = anchor_fits(objects, cured)

@@ -5,6 +5,7 @@ import torch
 from detectors import small_detector
 
 from residual.detection.backbones import make_backbone
+from residual.detection.faster_rcnn import FasterRCNN
 from residual.models import build_model
 from residual.models.frozen import FrozenBatchNorm2d
 from residual.models.inference import fold_batchnorm
@@ -58,6 +59,15 @@ def test_where_networks_are_cut(name: str, channels: int, width: int, side: int)
     # VGG: conv1_1 to conv2_2. ResNet: conv1 and conv2_x.
     assert set(frozen) <= {64, 128, 256}
     assert len(frozen) == {"resnet18": 5, "resnet50": 11, "vgg16": 4, "plain18": 5}[name]
+
+
+def test_a_detector_that_goes_on_learns_what_its_own_recipe_says() -> None:
+    """Made of another one's backbone, of which more was frozen."""
+    first = small_detector()
+    again = FasterRCNN(first.backbone, 2, first.preprocessing, freeze=1)
+    assert {name for name, p in again.named_parameters() if not p.requires_grad} == {
+        "backbone.network.conv1.weight"
+    }
 
 
 def test_vggs_map_covers_the_whole_image() -> None:

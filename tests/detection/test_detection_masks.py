@@ -235,6 +235,11 @@ def test_several_members_and_looks_give_masks() -> None:
     for how in (replace(HOW, refine=True), replace(HOW, scales=(32, 48)), HOW):
         for found, image in zip(detect([one, other], images, how), images, strict=True):
             assert found.pixels((image.shape[1], image.shape[2])).shape == (len(found), *image.shape[1:])
+    for found, turned in zip(
+        detect([one, other], images, HOW), detect([other, one], images, HOW), strict=True
+    ):
+        assert len(found)
+        assert found.masks == turned.masks, "whoever is named first"
     nothing = detect([one], images, replace(HOW, score_threshold=0.999))
     assert [(len(each), each.masks) for each in nothing] == [(0, ())] * 2
 

@@ -92,6 +92,19 @@ def test_a_detector_starts_from_a_classifier_or_a_detector(
     assert tensors_of(first)["preprocessing.mean"].flatten().tolist() == [0.5] * 3
 
 
+def test_a_detector_that_goes_on_has_the_network_that_it_had(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, refused: Refused
+) -> None:
+    start = ["detect", "train", "voc-finetune", *set_options(DETECT), "--data-dir", few_shapes]
+    for setting, words in (
+        ("name=cifar_resnet14", "is a cifar_resnet8 and the recipe is for a cifar_resnet14"),
+        ("shortcut=C", "has shortcut A and the recipe C"),
+    ):
+        changed = ["--weights", begun_detector, "--set", f"detector.backbone.{setting}"]
+        assert words in refused(*start, *changed, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "option", "theirs", "asked"),
     [
