@@ -98,8 +98,8 @@ class DetectionTask(Task):
             told = (note for note in self.train.notes if note.endswith(ends))
             fault = next((f"; the first fault: {note}" for note in told), first)
             raise InputError(
-                f"no object of {splits} has a mask; add {where[self.recipe.data.layout]}, or leave "
-                f"detector.masks out{fault}"
+                f"no object of {splits} has a mask; add {where[self.recipe.data.layout]}, or learn boxes "
+                f"alone with --set detector.masks=false{fault}"
             )
 
     def fingerprint(self) -> dict[str, Any]:

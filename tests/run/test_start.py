@@ -15,6 +15,7 @@ from conftest import (
     Shown,
     assert_same_run,
     save_network,
+    sentence_of,
     set_options,
     tensors_of,
 )
@@ -22,10 +23,12 @@ from PIL import Image
 
 from residual.detection.masks import MaskHead
 from residual.detection.weights import read_detector
+from residual.distributed import World
 from residual.models.statedict import write_state
 from residual.models.weights import load_weights
 from residual.recipes import DetectionRecipe, find, override
 from residual.run import start_from
+from residual.run.detection import DetectionTask
 
 #: Two iterations of fine-tuning.
 TUNE = ["data.folder.size=32", "data.folder.shorter_side=[36,48]", "batch.size=4", "schedule.iterations=2"]
@@ -258,7 +261,9 @@ def test_another_recipe_goes_on_from_a_runs_weights(
     assert goes_on in refused(*start, "--set", "schedule.learning_rate=0.1")
 
 
-def test_masks_are_what_the_recipe_or_the_weights_have(begun_detector: Path, tmp_path: Path) -> None:
+def test_masks_are_what_the_recipe_or_the_weights_have(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path
+) -> None:
     """And never more than the recipe can have; the copy's config says that it has a mask head."""
     masked = shutil.copytree(begun_detector / "weights", tmp_path / "masked")
     config = json.loads((masked / "config.json").read_text())
@@ -272,7 +277,10 @@ def test_masks_are_what_the_recipe_or_the_weights_have(begun_detector: Path, tmp
     with_masks = override(own, ["detector.masks=true"])
     assert not start_from(own, begun_detector).detector.masks
     assert start_from(with_masks, begun_detector).detector.masks
-    assert start_from(own, masked).detector.masks
+    started = override(start_from(own, masked), ["data.train=[train]"])
+    assert started.detector.masks
+    said = sentence_of(lambda: DetectionTask(started, few_shapes, World()))
+    assert "or learn boxes alone with --set detector.masks=false" in said
     for name in ("voc07+12-resnet101-4step", "imagenet-det-resnet101"):
         recipe = override(find(name, DetectionRecipe), ["detector.global_context=false"])
         assert not start_from(recipe, masked).detector.masks
