@@ -94,6 +94,9 @@ class HighwayNetwork(StagedNetwork):
     def stages(self) -> dict[str, Callable[[Tensor], Tensor]]:
         return {"conv2_x": self.layer1, "conv3_x": self.layer2, "conv4_x": self.layer3, "conv5": self.layer4}
 
+    def stage_layers(self) -> list[list[nn.Module]]:
+        return [[layer] for name, layer in self.named_children() if name != self.head]
+
 
 def _stage(in_channels: int, channels: int, count: int, kernels: tuple[int, ...]) -> nn.Sequential:
     """Return a stage on maps of half the size: a gated shortcut joins maps of one size only."""

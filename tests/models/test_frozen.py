@@ -35,13 +35,15 @@ def test_first_stages_stay_and_the_others_learn(stages: int, kept: tuple[str, ..
     assert len(batch_norms(model)) == len([m for m in model.modules() if type(m) is nn.BatchNorm2d])
 
 
-@pytest.mark.parametrize(("name", "stages"), [("resnet18", 5), ("vgg16", 5), ("cifar_resnet8", 4)])
+@pytest.mark.parametrize(
+    ("name", "stages"), [("resnet18", 5), ("vgg16", 5), ("cifar_resnet8", 4), ("cifar_highway19", 5)]
+)
 def test_stages_of_each_family(name: str, stages: int) -> None:
     with torch.device("meta"):
         model = build_model(name)
     assert len(model.stage_layers()) == stages
     freeze_stages(model, stages)
     learning = {key.split(".")[0] for key, p in model.named_parameters() if p.requires_grad}
-    assert learning == {"resnet18": {"fc"}, "vgg16": {"classifier"}, "cifar_resnet8": {"linear"}}[name]
+    assert learning == {"resnet18": {"fc"}, "vgg16": {"classifier"}}.get(name, {"linear"})
     said = sentence_of(lambda: freeze_stages(model, stages + 1))
     assert said == f"model.freeze={stages + 1}: the network has {stages} stages, and no more can stay"
