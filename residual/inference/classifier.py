@@ -164,8 +164,8 @@ class Network:
             images: as of ``predict``.
 
         Returns:
-            float32 (N, C), C the channels of the last stage: what the classifier is a linear function of, but
-            for VGG, which has layers between.
+            float32 (N, C), C the channels of the last stage: what the classifier is a linear function of,
+            where there are no layers between, as VGG, Maxout, FitNet and PReLU-net have.
 
         Raises:
             InputError: for an image that cannot be read or is of another form.

@@ -173,7 +173,7 @@ def _resnet(depth: int, layers: Mapping[str, CaffeLayer]) -> dict[str, Tensor] |
         state[f"{our_norm}.running_mean"] = mean * factor - (bias[0] if bias else 0)
         state[f"{our_norm}.running_var"] = variance * factor + (layers[f"bn{norm}"].eps - BN_EPS)
         state[f"{our_norm}.weight"], state[f"{our_norm}.bias"] = scale, shift
-    state["conv1.weight"] = _of_pixels(state["conv1.weight"])
+    state["conv1.weight"] = of_pixels(state["conv1.weight"])
     state["fc.weight"], state["fc.bias"] = _connected(layers, "fc1000")
     return state
 
@@ -198,7 +198,7 @@ def _vgg(depth: int, layers: Mapping[str, CaffeLayer]) -> dict[str, Tensor] | No
             place += 1
         state[f"features.{place}.weight"], state[f"features.{place}.bias"] = weight, bias.flatten()
         place += 2
-    state["features.0.weight"] = _of_pixels(state["features.0.weight"])
+    state["features.0.weight"] = of_pixels(state["features.0.weight"])
     for name, ours in {"fc6": 0, "fc7": 3, "fc8": 6}.items():
         state[f"classifier.{ours}.weight"], state[f"classifier.{ours}.bias"] = _connected(layers, name)
     return state
@@ -214,7 +214,7 @@ def _connected(layers: Mapping[str, CaffeLayer], name: str) -> tuple[Tensor, Ten
     return weight.flatten(0, 2) if weight.ndim == 4 else weight, bias.flatten()
 
 
-def _of_pixels(weight: Tensor) -> Tensor:
+def of_pixels(weight: Tensor) -> Tensor:
     """Return the first layer's weight for pixels from 0 to 1, red first."""
     return _red_first(weight, 1) * 255
 

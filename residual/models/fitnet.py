@@ -10,7 +10,8 @@ teacher's second layer gives, through a convolutional regressor that is left beh
 distance). In the second, all of it learns from the classes and from the teacher's scores, both networks'
 softened by a temperature of 3, with a weight that falls from 4 to 1. The stages' lengths are ours: a quarter
 of the run and the rest, where the authors wait for a validation error that does not fall any more, and
-momentum SGD in both, where theirs is RMSprop.
+momentum SGD in both, where theirs is RMSprop. All weights decay all the time: by the recipe the later layers'
+lose a seventh in the first stage.
 """
 
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import build_model
 from .blocks import BottleneckBlock
+from .caffe import of_pixels
 from .cifar import CifarNetwork
 from .classifier import Classifier
 from .fitnet import FitNet
@@ -71,6 +72,8 @@ FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
 #: Channel means and deviations that torchvision's ImageNet weights are made for, in units of [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Channel means, red first, that the public BN-Inception is made for, of pixels from 0 to 255.
+BN_INCEPTION_MEAN = (128.0, 117.0, 104.0)
 
 
 def outline(name: str, **options: Any) -> Classifier:
@@ -102,7 +105,8 @@ def own_names(state: dict[str, Tensor], kind: type[Classifier]) -> dict[str, Ten
 def _public_bn_inception(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the public BN-Inception's tensors as they are here, where convolutions have no biases.
 
-    BN takes the mean off again: a bias before it is a mean that is less by as much.
+    BN takes the mean off again: a bias before it is a mean that is less by as much. As Caffe's networks it
+    takes blue first, and pixels from 0 to 255.
     """
     renamed: dict[str, Tensor] = {}
     biases: dict[str, Tensor] = {}
@@ -122,6 +126,8 @@ def _public_bn_inception(state: dict[str, Tensor]) -> dict[str, Tensor]:
             biases[f"{ours}.bn.running_mean"] = tensor
         else:
             renamed[f"{ours}.conv.{parameter}"] = tensor
+    if (first := "conv1.conv.weight") in renamed:
+        renamed[first] = of_pixels(renamed[first])
     for name, bias in biases.items():
         if name in renamed and renamed[name].shape == bias.shape:
             renamed[name] = renamed[name] - bias
@@ -167,7 +173,8 @@ def choose_preprocessing(
     """Return the preprocessing that foreign weights need, and whose numbers it has.
 
     Args:
-        mean, std: one number a channel, in units of [0, 1]; both None for torchvision's.
+        mean, std: one number a channel, in units of [0, 1]; both None for torchvision's, or for what the
+            public BN-Inception is made for.
 
     Raises:
         InputError: when there is no default, or a number is out of range or its count wrong.
@@ -198,6 +205,8 @@ def choose_preprocessing(
             f"the network takes {network.in_channels} channels, for which there is no default; give the mean "
             "and std that it was trained with"
         )
+    if isinstance(network, BNInception):
+        return Preprocessing(torch.tensor(BN_INCEPTION_MEAN) / 255), "default of the public BN-Inception"
     default = Preprocessing(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
     return default, "default of torchvision's weights"
 

@@ -10,6 +10,7 @@ from conftest import randomise
 from torch import Tensor, nn
 
 from residual import build_model
+from residual.models.foreign import IMAGENET_MEAN, IMAGENET_STD
 from residual.models.inception import GoogLeNet, HalvingMaxPool2d, LocalResponseNorm
 from residual.models.objective import DeepSupervision
 from residual.models.published import catalogue
@@ -90,11 +91,18 @@ def test_public_weights_give_public_scores(name: str, tmp_path: Path) -> None:
     )
     randomise(theirs).eval()
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    ours = import_weights(tmp_path / "theirs.pth", name, tmp_path / "weights").model
-    assert ours.classes == CLASSES
-    x = torch.randn(2, 3, 64, 64)
+    ours = import_weights(tmp_path / "theirs.pth", name, tmp_path / "weights")
+    assert ours.model.classes == CLASSES
+    pixels = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    if name == "bn_inception":
+        # Its settings: BGR, a range of 0 to 255, means of 104, 117, 128.
+        x = pixels.flip(1) - torch.tensor([104.0, 117, 128])[:, None, None]
+    else:
+        x = (pixels / 255 - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[
+            :, None, None
+        ]
     with torch.no_grad():
-        expected, given = theirs(x), ours(x)
+        expected, given = theirs(x), ours.model(ours.preprocessing(pixels))
     assert expected.std() > 1e-3
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
