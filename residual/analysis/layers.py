@@ -7,6 +7,8 @@ memory small, so no stored intermediate could tell it afterwards.
 """
 
 import copy
+import itertools
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,7 @@ class Layer:
     Attributes:
         name: of the convolution, as in the state dict.
         convolution: the 3x3 layer.
-        response: the BN that follows it, or the convolution itself.
+        response: the BN that takes its output, or the convolution itself.
         gate: in a highway network the convolution of the layer's gate, before its sigmoid.
     """
 
@@ -71,25 +73,55 @@ class Signal:
     gradient_norm: float
 
 
-def layers_of(model: nn.Module) -> list[Layer]:
-    """Return a network's 3x3 layers from input to output; of a highway network all that have a gate as well.
+@torch.no_grad()
+def layers_of(model: nn.Module, x: Tensor) -> list[Layer]:
+    """Return a network's 3x3 layers as they run; of a highway network all that have a gate as well.
+
+    Which BN takes a layer's output one pass shows: modules may have been made in any order.
+
+    Args:
+        model: is left in its mode.
+        x: prepared input, float (n, C, H, W).
 
     Raises:
         InputError: when it has none.
     """
-    layers = []
+    training = model.training
+    model.eval()
     gates = {m.conv: m.gate for m in model.modules() if isinstance(m, HighwayLayer)}
-    modules = [(name, m) for name, m in model.named_modules() if not list(m.children())]
-    following = [module for _, module in modules[1:]] + [None]
-    for (name, module), after in zip(modules, following, strict=True):
-        if not isinstance(module, nn.Conv2d) or module in gates.values():
-            continue
-        if module.kernel_size == (3, 3) or module in gates:
-            response = after if isinstance(after, _BatchNorm) else module
-            layers.append(Layer(name, module, response, gates.get(module)))
-    if not layers:
+    found: dict[nn.Module, nn.Module] = {}
+    outputs: list[tuple[nn.Module, weakref.ref[Tensor], int]] = []
+
+    def ran(convolution: nn.Module, _: Any, output: Tensor) -> None:
+        found[convolution] = convolution
+        outputs.append((convolution, weakref.ref(output), output._version))
+
+    def taken(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        for convolution, output, version in outputs:
+            # Not what a ReLU in place has made of it.
+            if inputs and output() is inputs[0] and inputs[0]._version == version:
+                found[convolution] = norm
+
+    names = {module: name for name, module in model.named_modules()}
+    handles = []
+    for module in names:
+        if isinstance(module, nn.Conv2d) and module not in gates.values():
+            if module.kernel_size == (3, 3) or module in gates:
+                handles.append(module.register_forward_hook(ran))
+        elif isinstance(module, _BatchNorm):
+            handles.append(module.register_forward_pre_hook(taken))
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+    if not found:
         raise InputError("the network has no 3x3 convolution, so there are no layer responses to measure")
-    return layers
+    return [
+        Layer(names[convolution], convolution, response, gates.get(convolution))  # type: ignore[arg-type]
+        for convolution, response in found.items()
+    ]
 
 
 class Moments:
@@ -111,7 +143,7 @@ class Moments:
         return max(0.0, self.squares / self.count - mean**2)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def responses(
     model: nn.Module, batches: Iterable[Tensor], progress: Callable[[int], None] | None = None
 ) -> list[Response]:
@@ -124,7 +156,9 @@ def responses(
         batches: prepared inputs, float (n, C, H, W), on the model's device.
         progress: called with the number of images done after each batch.
     """
-    layers = layers_of(model)
+    images = iter(batches)
+    first = next(images)
+    layers = layers_of(model, first[:1])
     moments, opened = [Moments() for _ in layers], [Moments() for _ in layers]
     training = model.training
     model.eval()
@@ -139,7 +173,7 @@ def responses(
     ]
     done = 0
     try:
-        for x in batches:
+        for x in itertools.chain([first], images):
             model(x)
             done += len(x)
             if progress:
@@ -165,7 +199,9 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
     """
     # BN's moving averages advance in training mode: those of a copy.
     model = copy.deepcopy(model).train()
-    layers = layers_of(model)
+    parts = iter(batches)
+    first = next(parts)
+    layers = layers_of(model, first[0][:1])
     before, after = [Moments() for _ in layers], [Moments() for _ in layers]
     squares = [0.0] * len(layers)
 
@@ -189,7 +225,7 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
         ]
     images = 0
     try:
-        for x, y in batches:
+        for x, y in itertools.chain([first], parts):
             F.cross_entropy(model(x), y).backward()
             model.zero_grad()
             images += len(y)

@@ -86,13 +86,40 @@ def test_batch_sizes_do_not_matter() -> None:
 
 def test_networks_with_other_convolutions() -> None:
     # A bottleneck's 3x3 layer is the middle one; projections and 1x1 layers are no 3x3 layers.
-    assert len(layers_of(build_model("resnet50"))) == 16
+    x = torch.zeros(1, 3, 32, 32)
+    assert len(layers_of(build_model("resnet50"), x)) == 16
     # VGG has no BN here: the convolution's own output is the response.
-    vgg = layers_of(build_model("vgg16"))
+    vgg = layers_of(build_model("vgg16"), x)
     assert len(vgg) == 13
     assert all(layer.response is layer.convolution for layer in vgg)
     with pytest.raises(InputError, match="no 3x3 convolution"):
-        layers_of(nn.Linear(2, 2))
+        layers_of(nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+class PreActivated(nn.Module):
+    """A network as somebody writes it: the head first, BN last, before a layer and after its ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 4)
+        self.second, self.first = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.third, self.fourth = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3)
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.first(x)))
+        x = x + self.second(x)
+        x = self.bn3(F.relu_(self.third(F.relu(self.bn2(x)))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def test_bn_is_a_layers_where_it_takes_its_output_in_whatever_order_they_were_made() -> None:
+    model = PreActivated().eval()
+    found = layers_of(model, torch.zeros(1, 1, 8, 8))
+    assert [layer.name for layer in found] == ["first", "second", "third"]
+    assert [layer.response for layer in found] == [model.bn1, model.second, model.third]
+    measured = responses(model, torch.randn(6, 1, 8, 8).split(3))
+    assert all(response.std > 0 for response in measured)
 
 
 @torch.no_grad()
