@@ -9,10 +9,10 @@ import hashlib
 import shutil
 import tarfile
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import HTTPError, URLError
@@ -182,19 +182,30 @@ def _receive(published: PublishedFile, file: Path, partial: Path) -> None:
         on = f", from {_mega(there)} on" if there else ""
         say(f"downloading {published.what}{size} from {published.url} to {file}{on}", stderr=True)
         done = there
-        # A connection that is closed early may as well read like the end of the file.
-        with (
-            partial.open("ab" if there else "wb") as output,
-            download_progress() as progress,
-            suppress(*_TROUBLES),
-        ):
+        with partial.open("ab" if there else "wb") as output, download_progress() as progress:
             task = progress.add_task("", total=total, completed=there)
-            while piece := answer.read(PIECE):
+            for piece in _pieces(answer):
                 output.write(piece)
                 done += len(piece)
                 progress.update(task, completed=done)
     if total and done < total:
         raise _BrokenOffError(f"the connection broke off after {done:,} of {total:,} bytes, which are kept")
+
+
+def _pieces(answer: HTTPResponse) -> Iterator[bytes]:
+    """Yield what a server sends, until it ends or the connection does.
+
+    A connection that is closed early may as well read like the end of the file. And it raises what a disk
+    does, as "no route to host".
+    """
+    while True:
+        try:
+            piece = answer.read(PIECE)
+        except (OSError, HTTPException):
+            return
+        if not piece:
+            return
+        yield piece
 
 
 def matches(published: PublishedFile, file: Path) -> bool:

@@ -27,6 +27,8 @@ from .errors import InputError, Interrupted
 #: Windows has no SIGHUP.
 HANGUP = getattr(signal, "SIGHUP", None)
 WATCHED = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+#: Ends the time of ``limited``; Windows has none.
+ALARM = getattr(signal, "SIGALRM", None)
 #: Seconds that the main thread has to end by itself where it has nothing to save.
 GRACE = 1.5
 #: torchrun passes on to its processes a signal that the terminal has sent them already: within so many
@@ -113,7 +115,7 @@ class Listener:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Act in the main thread, between two of its instructions."""
         if self.received is not None:
-            if not self._command:
+            if not self._command and number != ALARM:
                 raise KeyboardInterrupt
             return  # the other thread ends the process
         self.received = number
@@ -137,9 +139,10 @@ class Listener:
                 self._end(second or number)
         if number is not None:
             self._say_heard(number)
-            # What torchrun passes on is no second one.
             while (second := self._next(None)) is not None:
-                if "TORCHELASTIC_RUN_ID" not in os.environ or time.monotonic() - heard > TOGETHER:
+                # Neither the end of the time nor what torchrun passes on is somebody's second one.
+                passed_on = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - heard <= TOGETHER
+                if second != ALARM and not passed_on:
                     self._end(second)
         self._reading.close()
 
@@ -152,8 +155,8 @@ class Listener:
 
     def _say_heard(self, number: int) -> None:
         if self._saves and os.environ.get("RANK", "0") == "0":
-            over = number == getattr(signal, "SIGALRM", None)
-            heard = "the time of --minutes is over" if over else f"{signal.Signals(number).name} heard"
+            over = "the time of --minutes is over"
+            heard = over if number == ALARM else f"{signal.Signals(number).name} heard"
             _write(
                 f"residual: {heard}: a checkpoint is written when the images in work are done; a second "
                 "signal ends the run at once, without one\n"
@@ -194,7 +197,7 @@ def limited(minutes: float | None) -> Iterator[None]:
     if minutes is None:
         yield
         return
-    if not hasattr(signal, "SIGALRM"):
+    if ALARM is None:
         raise InputError("--minutes: this system has no alarm signal; leave it out")
     with listening() as listener:
         listener.limit(minutes)

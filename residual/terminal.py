@@ -49,30 +49,34 @@ def progress(*, silent: bool = False) -> Progress:
 
 
 @contextmanager
-def counted(what: str, total: int, *, silent: bool = False) -> Iterator[Callable[[int], None]]:
+def counted(what: str, *, silent: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Give what shows how much of some long work is done, and the time left, on stderr.
 
-    It is called with the number of those that are done: a bar on a terminal, elsewhere a line a minute.
+    It is called with how many there are and how many are done: a bar on a terminal from then on, elsewhere a
+    line a minute.
 
     Args:
         what: is done.
-        total: how many there are.
     """
     bar = progress(silent=silent)
-    task, began = bar.add_task(what, total=total), time.monotonic()
+    task, began = bar.add_task(what, total=None), time.monotonic()
     told = began
 
-    def show(done: int) -> None:
+    def show(total: int, done: int) -> None:
         nonlocal told
-        bar.update(task, completed=done)
+        bar.start()
+        bar.update(task, total=total, completed=done)
         now = time.monotonic()
         if not silent and not bar.console.is_terminal and now - told >= PLAIN_SECONDS:
             told = now
             left = timedelta(seconds=round((now - began) * (total - done) / max(done, 1)))
             say(f"{what}: {done:,} of {total:,}, {left} left", stderr=True)
 
-    with bar:
+    try:
         yield show
+    finally:
+        # Which shows the terminal's cursor again.
+        bar.stop()
 
 
 def download_progress() -> Progress:

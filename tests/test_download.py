@@ -1,9 +1,12 @@
 """Files from the net: whole or not there, checked, taken up where a connection broke off."""
 
+import errno
 import hashlib
+import itertools
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from conftest import sentence_of
 from servers import FileServer, serving
 
-from residual.download import TRIES, PublishedFile, fetch
+from residual.download import PIECE, TRIES, PublishedFile, fetch
 
 CONTENT = bytes(range(256)) * 4000
 ROOM = "name another folder"
@@ -53,6 +56,22 @@ def test_a_connection_that_breaks_off_is_made_anew(server: FileServer, tmp_path:
     fetch(published(server), tmp_path / "a.bin", ROOM)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert [part for _, part in server.asked] == [None, "bytes=300000-", "bytes=800000-"]
+
+
+def test_a_network_that_goes_away_is_no_trouble_of_the_disk(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = HTTPResponse.read, itertools.count()
+
+    def goes_away(answer: HTTPResponse, count: int | None = None) -> bytes:
+        if next(calls) == 1:
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+        return read(answer, count)
+
+    monkeypatch.setattr(HTTPResponse, "read", goes_away)
+    fetch(published(server), tmp_path / "a.bin", ROOM)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert [part for _, part in server.asked] == [None, f"bytes={PIECE}-"]
 
 
 def test_the_next_call_goes_on_where_a_connection_broke_off(server: FileServer, tmp_path: Path) -> None:

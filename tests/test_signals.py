@@ -12,7 +12,7 @@ import pytest
 from conftest import command_line, environment, save_network
 
 from residual.errors import Interrupted
-from residual.signals import WATCHED, Listener, check, listening, saying
+from residual.signals import WATCHED, Listener, check, limited, listening, saying
 
 #: What a busy machine may add to the seconds that are promised.
 SLACK = 4
@@ -150,6 +150,24 @@ def test_deferred_signals_are_remembered_granted_in_parts_and_raised_at_the_end(
 def test_a_second_signal_interrupts_a_users_own_process() -> None:
     with pytest.raises(KeyboardInterrupt):
         defer(lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+
+
+@pytest.mark.parametrize("command", [False, True])
+def test_the_end_of_the_time_is_no_second_signal(command: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint that a first one asked for may just be written."""
+    ended: list[int] = []
+    monkeypatch.setattr(Listener, "_end", lambda self, number: ended.append(number))
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGALRM)
+        time.sleep(0.2)
+
+    with pytest.raises(Interrupted) as stopped, listening(command), limited(60):
+        defer(work)
+    assert stopped.value.signal == signal.SIGTERM
+    assert not ended
 
 
 def test_ranks_that_stop_together_are_not_stopped_alone() -> None:

@@ -49,14 +49,14 @@ def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture
 def test_long_work_is_told_of_in_lines_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with terminal.counted("regions", 2000) as show:
-        show(1)
+    with terminal.counted("regions") as show:
+        show(2000, 1)
     assert capsys.readouterr().err == ""  # not even an empty line
     monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
-    with terminal.counted("regions", 2000) as show:
-        show(2000)
-    with terminal.counted("regions", 2000, silent=True) as show:
-        show(2000)
+    with terminal.counted("regions") as show:
+        show(2000, 2000)
+    with terminal.counted("regions", silent=True) as show:
+        show(2000, 2000)
     assert capsys.readouterr().err == "regions: 2,000 of 2,000, 0:00:00 left\n"
 
 

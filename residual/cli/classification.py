@@ -14,6 +14,7 @@ from .options import (
     TestDataDir,
     WeightsFolder,
     print_errors,
+    progress_bar,
     takes,
     warn,
 )
@@ -113,8 +114,10 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     from ..inference.evaluation import evaluate as evaluate_weights
 
     options, keep = asked.options(), asked.save_scores is not None
-    with distributed.left():
-        found = evaluate_weights(weights, options, device=asked.device, keep_scores=keep, tell=warn)
+    with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
+        found = evaluate_weights(
+            weights, options, device=asked.device, keep_scores=keep, tell=warn, progress=progress
+        )
     if distributed.rank() != 0:
         return
     if found.matched:
@@ -158,8 +161,10 @@ def ensemble(
     from ..inference.ensemble import evaluate_ensemble
 
     options = asked.options()
-    with distributed.left():
-        found, together = evaluate_ensemble(members, options, device=asked.device, tell=warn)
+    with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
+        found, together = evaluate_ensemble(
+            members, options, device=asked.device, tell=warn, progress=progress
+        )
     if distributed.rank() != 0:
         return
     metrics = together.metrics()

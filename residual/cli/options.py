@@ -3,8 +3,8 @@
 import glob
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
@@ -311,14 +311,11 @@ def nothing_read(files: Sequence[Path]) -> InputError:
     return InputError(f"none of the {len(files):,} images could be read")
 
 
-@contextmanager
-def progress_bar(silent: bool = False) -> "Iterator[Callable[[int, int], None]]":
+def progress_bar(silent: bool = False) -> "AbstractContextManager[Callable[[int, int], None]]":
     """Give what shows how many images are done, and the time left, on stderr."""
-    from ..terminal import progress
+    from ..terminal import counted
 
-    with progress(silent=silent) as bar:
-        task = bar.add_task("images", total=None)
-        yield lambda total, done: bar.update(task, total=total, completed=done)
+    return counted("images", silent=silent)
 
 
 def print_errors(metrics: "Metrics", classes: int) -> None:

@@ -142,8 +142,9 @@ def holds_classes(data_dir: Path) -> bool:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones."""
-    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    """Return the folders in a folder, without hidden ones and those of NO_DATA."""
+    paths = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_DATA)
+    return [path for path in paths if path.is_dir()]
 
 
 def _is_part(name: str) -> bool:
@@ -303,7 +304,7 @@ def _root(data_dir: Path, split: Split) -> Path:
     above = data_dir.absolute().parent
     inside = data_dir.name in ("train", "val") and (above / "train").is_dir()
     remedy = f"name {above}" if inside else f"put a folder for each class into {root}"
-    if below := sorted(path for path in data_dir.iterdir() if (path / part).is_dir()):
+    if below := sorted(path for path in _folders_in(data_dir) if (path / part).is_dir()):
         # Many archives have one folder more around everything.
         remedy = f"name {below[0]}"
     raise InputError(f"{data_dir} has no folder {part}; {remedy}")

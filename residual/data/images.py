@@ -70,8 +70,8 @@ STRIP = 1 << 22
 
 #: The EXIF tag of the orientation, and its values for which width and height change places.
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
-#: TIFF's tags of the bits of a sample, and of whether 0 is white (0) or black.
-BITS, INTERPRETATION = 258, 262
+#: TIFF's tags of its sides, of the bits of a sample, and of whether 0 is white (0) or black.
+WIDTH, HEIGHT, BITS, INTERPRETATION = 256, 257, 258, 262
 #: How a JPEG begins, and the bytes up to which a file of one is read whole.
 JPEG, WHOLE = b"\xff\xd8\xff", 1 << 26
 
@@ -211,9 +211,8 @@ def decode_part(
     """
 
     def part(image: Image.Image) -> np.ndarray:
-        full = image.size
-        orientation = image.getexif().get(ORIENTATION, 1)
-        width, height = image.size[::-1] if orientation in TURNED else image.size
+        full, orientation = _stored(image)
+        width, height = upright_size(full, orientation)
         box, size = crop(width, height)
         scale = max(size[0] / (box[2] - box[0]), size[1] / (box[3] - box[1]))
         reduced = 1.0
@@ -269,12 +268,20 @@ def stored_size(path: Path) -> tuple[tuple[int, int], int]:
 
     def look(image: Image.Image) -> Image.Image:
         nonlocal found
-        orientation = image.getexif().get(ORIENTATION, 1)
-        found = image.size, orientation if orientation in range(1, 9) else 1
+        found = _stored(image)
         return image
 
     _open(path, look)
     return found
+
+
+def _stored(image: Image.Image) -> tuple[tuple[int, int], int]:
+    """Return an opened image's width and height as they are stored, and its orientation, 1 to 8."""
+    tags = getattr(image, "tag_v2", {})
+    # Of a TIFF Pillow tells the size of the upright image, before it has turned it as well.
+    size = (tags[WIDTH], tags[HEIGHT]) if image.format == "TIFF" else image.size
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return size, orientation if orientation in range(1, 9) else 1
 
 
 def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -75,6 +75,7 @@ def evaluate(
     damaged: Callable[[DamagedImage], None] | None = None,
     keep_scores: bool = False,
     scoring: Scoring = score,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Test a network on every image once; all ranks get the same metrics.
 
@@ -85,6 +86,7 @@ def evaluate(
         damaged: told of each image that cannot be read; it may raise what ends the test.
         keep_scores: keep the scores of all images, N x K numbers.
         scoring: what scores a batch, ``score`` or that recorded (recorded.py).
+        progress: called with the number of this rank's images that are done.
 
     Raises:
         InputError: when no image is readable.
@@ -97,6 +99,7 @@ def evaluate(
     count = len(targets)
     kept = torch.zeros(count, model.classes, device=device) if keep_scores else None
     read = torch.zeros(count, device=device)
+    done = 0
 
     def skip(id: str, error: DamagedImage) -> None:
         if damaged:
@@ -110,6 +113,9 @@ def evaluate(
         if kept is not None:
             kept[positions] = rows
             read[positions] = 1
+        done += len(numbers)
+        if progress:
+            progress(done)
     found.metrics = tally.metrics(world, device)
     if kept is not None:
         # Every rank has zeros where the others have scores.

@@ -21,13 +21,14 @@ def evaluate_ensemble(
     *,
     device: str = "auto",
     tell: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[tuple[str, Metrics]], Scores]:
     """Test several networks and the mean of their softmax scores.
 
     Args:
         members: files of saved scores, and weights folders, run folders or names, which are tested by the
             options.
-        device, tell: as of ``evaluate``.
+        device, tell, progress: as of ``evaluate``, over all that are tested.
 
     Returns:
         Each member's name and metrics, and the ensemble's scores.
@@ -37,9 +38,17 @@ def evaluate_ensemble(
             options and all members are files.
     """
     found = []
+    tested = [path for path in members if is_name(path) or path.is_dir()]
+    before = 0
+
+    def show(images: int, done: int) -> None:
+        if progress:
+            progress(len(tested) * images, before * images + done)
+
     for path in members:
-        if is_name(path) or path.is_dir():
-            scores = evaluate(path, options, device=device, keep_scores=True, tell=tell).scores
+        if path in tested:
+            scores = evaluate(path, options, device=device, keep_scores=True, tell=tell, progress=show).scores
+            before += 1
             assert scores is not None
         else:
             scores = load_scores(path)

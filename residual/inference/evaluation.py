@@ -118,6 +118,7 @@ def evaluate(
     device: str = "auto",
     keep_scores: bool = False,
     tell: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ClassifierEvaluation:
     """Test a weights folder (or a run folder's) on images in folders, or on a dataset in memory.
 
@@ -127,6 +128,7 @@ def evaluate(
         keep_scores: keep the scores of all images, N x K numbers.
         tell: is given a sentence about each damaged image, which is skipped, about unfinished weights, and
             about what else of the data may not be as it was meant.
+        progress: called with the number of images and the number done, over all ranks.
 
     Raises:
         InputError: when the weights or the data are wrong or do not fit, or no image is readable.
@@ -147,6 +149,12 @@ def evaluate(
     matched = match_classes(images.classes, weights.classes, images.name)
     targets = matched[images.targets.cpu()]
     model = for_inference(weights.model, where, options.precision)
+
+    def show(done: int) -> None:
+        if progress:
+            # The other ranks are about as far.
+            progress(len(targets), min(done * world.size, len(targets)))
+
     try:
         found = evaluate_network(
             model,
@@ -157,6 +165,7 @@ def evaluate(
             targets=targets,
             damaged=(lambda error: tell(str(error))) if tell else None,
             keep_scores=keep_scores,
+            progress=show,
         )
     except torch.OutOfMemoryError:
         raise InputError(

@@ -21,7 +21,7 @@ from ..inference.evaluation import evaluate_detector
 from ..recipes import DetectionRecipe, find
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
-from ..terminal import progress
+from ..terminal import counted
 from ..training.folder import Kept, RunFolder, remembered_data_dir
 from .paper import TABLE7, TABLE8, TABLE9, TABLE12, DetectionAP
 from .study import AGAIN, AnyRecipe, Family, Study, TrainedRun, among, check_alike, departures_of
@@ -330,15 +330,8 @@ def _measure(
     """
     detector = load_detector(*(run.path for run in runs), device=study.device, refine=refine, scales=scales)
     how = [word for word, on in (("refinement", refine), (f"scales {_sides(scales)}", scales)) if on]
-    with progress() as bar:
-        task = bar.add_task(f"testing {', '.join([' + '.join(run.name for run in runs), *how])}")
-        measured = evaluate_detector(
-            detector,
-            runs[0].path,
-            study.data_dir,
-            coco=coco,
-            progress=lambda total, done: bar.update(task, total=total, completed=done),
-        )
+    with counted(f"testing {', '.join([' + '.join(run.name for run in runs), *how])}") as show:
+        measured = evaluate_detector(detector, runs[0].path, study.data_dir, coco=coco, progress=show)
     found = measured.coco or {"AP50": measured.mean_ap, "AP": math.nan}
     percent = {key: None if math.isnan(found[key]) else 100 * found[key] for key in ("AP", "AP50")}
     return {

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import distributed
 from ..analysis.figures import Panel
 from ..evaluation.scores import save_scores
 from ..evaluation.views import ViewsName
@@ -16,7 +17,7 @@ from ..inference.ensemble import evaluate_ensemble
 from ..inference.evaluation import EvaluationOptions, evaluate
 from ..recipes import Recipe
 from ..table import Table, TableRow, difference, not_comparable
-from ..terminal import say
+from ..terminal import counted, say
 from ..training.folder import Kept
 from .curves import curve, draw, publish_curves
 from .paper import TABLE2, TABLE3, TABLE4, TABLE5, ImageNetErrors
@@ -160,9 +161,11 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
     """Return a run's errors by a protocol, testing it if its folder does not have them."""
     file, scores = run.path / f"errors-{protocol}.json", _scores_file(run, protocol)
     if not file.exists() or not scores.exists():
-        say(f"testing {run.label}, {protocol}", stderr=True)
         options = EvaluationOptions("folder", "test", study.data_dir, protocol)
-        outcome = evaluate(run.path, options, device=study.device, keep_scores=True)
+        what = f"testing {run.label}, {protocol}"
+        say(what, stderr=True)
+        with counted(what, silent=distributed.rank() != 0) as show:
+            outcome = evaluate(run.path, options, device=study.device, keep_scores=True, progress=show)
         assert outcome.scores is not None
         scores.unlink(missing_ok=True)
         save_scores(outcome.scores, scores)

@@ -23,7 +23,7 @@ from ..analysis.page import part
 from ..files import as_json, read_json, write_derived
 from ..inference import layers
 from ..table import Table, TableRow
-from ..terminal import progress
+from ..terminal import counted
 from ..training.folder import Kept
 from .curves import networks_of
 from .output import publish_figure
@@ -112,16 +112,8 @@ def responses_of(study: Study[ClassifierRun], run: ClassifierRun) -> list[Respon
     """Return a run's layer responses, measuring them if its folder does not have them."""
     if (kept := responses_in(run)) is not None:
         return kept
-    with progress() as bar:
-        task = bar.add_task(f"responses of {run.label}", total=IMAGES)
-        values, images = layers.layer_responses(
-            run.path,
-            None,
-            study.data_dir,
-            IMAGES,
-            study.device,
-            lambda total, done: bar.update(task, total=total, completed=done),
-        )
+    with counted(f"responses of {run.label}") as show:
+        values, images = layers.layer_responses(run.path, None, study.data_dir, IMAGES, study.device, show)
     content = {"images": images, "layers": [asdict(value) for value in values]}
     write_derived(run.path / RESPONSES, as_json(content))
     return values

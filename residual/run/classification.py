@@ -82,7 +82,7 @@ class ClassificationTask(Task):
         self._stored = begin.preprocessing
 
     def record(self, folder: RunFolder) -> None:
-        if self._stored and not folder.start_file.exists():
+        if self._stored:
             folder.write_start(self._stored)
         if splits := self.source.divided():
             folder.write_split(splits)

@@ -183,9 +183,9 @@ class LocalizationTask(Task):
     def showing(self, what: str, dataset: BoxDataset) -> Iterator[Callable[[int], None]]:
         """Give what shows how many images of a dataset are done, called with the number of this rank's."""
         count = len(dataset)
-        with counted(f"{self.recipe.name}: {what}", count, silent=not self.world.is_main) as show:
+        with counted(f"{self.recipe.name}: {what}", silent=not self.world.is_main) as show:
             # The other ranks are about as far.
-            yield lambda done: show(min(done * self.world.size, count))
+            yield lambda done: show(count, min(done * self.world.size, count))
 
     def results(self, run: Run) -> dict[str, Any]:
         dataset = self.test.boxes

@@ -3,6 +3,7 @@
 The card (analysis/pages/card.md.jinja) says what the run's files say, and nothing that they do not.
 """
 
+import math
 import os
 import re
 import shutil
@@ -118,8 +119,12 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         network=network,
         code=CODE_FILE if is_own(network) else None,
         recipe=recipe,
+        # Paths as they are, which ``_without_home`` is to know.
         described=yaml.safe_dump(
-            {key: value for key, value in config["recipe"].items() if key != "description"}, sort_keys=False
+            {key: value for key, value in config["recipe"].items() if key != "description"},
+            sort_keys=False,
+            allow_unicode=True,
+            width=math.inf,
         ).strip(),
         changes=_changes(known, recipe) if known else None,
         departures=list(dict.fromkeys(departures)),
@@ -162,7 +167,10 @@ def _sessions(run: Path) -> list[dict[str, Any]]:
 def _without_home(text: str) -> str:
     """Return a text in which paths do not tell where a user's home is: that is nobody's affair."""
     home = os.path.expanduser("~")
-    return text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text
+    # A run notes where links lead to; that may be below a folder of the same name.
+    for place in (os.path.realpath(home), home):
+        text = text.replace(place + os.sep, "~" + os.sep) if len(place) > 1 else text
+    return text
 
 
 @contextmanager

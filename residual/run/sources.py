@@ -30,7 +30,7 @@ from ..evaluation.views import Views, make_views, score, side_for, whole_images
 from ..models import Classifier
 from ..models.preprocessing import Preprocessing
 from ..recipes import Recipe
-from ..terminal import progress, say
+from ..terminal import counted, say
 
 #: A channel whose deviation is no larger never changes, but for rounding: it is not divided by it.
 CONSTANT = 1e-5
@@ -228,7 +228,8 @@ class Folders(Source):
             raise InputError("name the folder that holds train/ and val/, or the classes, with --data-dir")
         train, validation = _divided(data_dir, recipe.data.validation, recipe.data.split_seed)
         self.splits = {"train": train, "validation": validation}
-        self.notes = tuple(note for index in self.splits.values() for note in index.notes)
+        # A folder that was divided here has the same ones for both parts.
+        self.notes = tuple(dict.fromkeys(note for index in self.splits.values() for note in index.notes))
         self.classes = train.classes
         self.shape = (3, self.folder.size, self.folder.size)
         self.images = {split: len(index) for split, index in self.splits.items()}
@@ -306,23 +307,20 @@ def folder_statistics(data_dir: Path, size: int) -> tuple[FolderIndex, Statistic
 def _statistics(index: FolderIndex, size: int) -> Statistics:
     """Return a training split's statistics, of what testing sees of its images."""
     started = time.perf_counter()
-    bar = progress()
-    task = bar.add_task("images", total=len(index))
+    measured = 0
+    with counted("images") as show:
 
-    def tell(done: int) -> None:
-        # Called only where the cache did not have them.
-        if done == 1:
-            say(f"reading {len(index):,} images once for their mean and colours", stderr=True)
-            bar.start()
-        bar.update(task, completed=done)
+        def tell(done: int) -> None:
+            # Called only where the cache did not have them.
+            nonlocal measured
+            if not measured:
+                say(f"reading {len(index):,} images once for their mean and colours", stderr=True)
+            measured = done
+            show(len(index), done)
 
-    # One rank measures while the others wait: all cores are its own.
-    try:
+        # One rank measures while the others wait: all cores are its own.
         found = training_statistics(index, size, side_for(size), tell, distributed.cores(all_ranks=True))
-    finally:
-        # Which shows the terminal's cursor again.
-        bar.stop()
-    if bar.tasks[0].completed:
+    if measured:
         say(f"  {time.perf_counter() - started:.0f} s", stderr=True)
     if found.unreadable:
         print(f"  {len(found.unreadable):,} of them could not be read", file=sys.stderr)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..device import full_float32
 from ..distributed import World
 from ..models.own import OwnNetwork
+from ..randomness import Stream, mix
 from ..recipes import Recipe
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
 from .groups import has_dropout, one_thread_helps
@@ -118,6 +119,8 @@ def classification_work(
         first = recipe.schedule.iterations
         iterations = range(first, first + min(AVERAGED_BATCHES, len(batches)))
         say(f"averaging BN statistics over {len(iterations)} mini-batches")
+        # Dropout draws here too, the same whatever this session has drawn before.
+        torch.manual_seed(mix(recipe.seed, Stream.DROPOUT, first, world.rank))
         # As in the tests that use them, whatever the iterations' precision.
         with full_float32(device), without_compilation() if fast else nullcontext():
             average_statistics(model, batches, iterations, group, world)

@@ -327,6 +327,9 @@ class RunFolder:
     def add_metrics(self, line: dict[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(as_json_line(line))
+            file.flush()
+            # A checkpoint that comes after it is not to outlive it where the power fails.
+            os.fsync(file.fileno())
 
     def remove_unfinished_weights(self) -> None:
         """Remove the weights of a session that was killed before it could finish the run."""

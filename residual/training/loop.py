@@ -322,7 +322,7 @@ class Run:
             display.evaluation(self.split, now)
         self.meter.reset()
         if display.due() or progress.iteration == self.recipe.schedule.iterations:
-            display.show(progress.iteration, loss, error)
+            display.show(progress.iteration, loss, error, self.batches.waited)
         if self.world.is_main:
             self.folder.add_metrics(line)
         if self.log:

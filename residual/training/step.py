@@ -15,6 +15,7 @@ from .. import signals
 from ..distributed import World
 from ..errors import Interrupted
 from ..models.objective import Objective
+from ..models.own import OwnNetwork
 from .batchnorm import advance, advance_by, batch_norms, set_momentum
 from .groups import SideBySide, at_once
 from .sgd import SGD
@@ -115,7 +116,7 @@ class Step:
 
     def _one_after_the_other(self, parts: Sequence[tuple[Tensor, Tensor]], iteration: int | Tensor) -> None:
         images = sum(len(y) for _, y in parts)
-        changed = [*self.meter.state(), *(buffer for layer in self.layers for buffer in layer.buffers())]
+        changed = [*self.meter.state(), *self.own.buffers()]
         # A GPU is done with all groups at once.
         long = len(parts) > 1 and parts[0][0].device.type == "cpu"
         with left_as_it_was(changed, self.optimizer) if long else contextlib.nullcontext():
@@ -125,7 +126,7 @@ class Step:
                 set_momentum(self.layers, number, len(parts))
                 with self._gradients_stay_here(number < len(parts)):
                     scores, loss = self._forward(self.model, x, y, iteration)
-                    (loss * (len(y) / images)).backward()
+                    self._weighted(loss, len(y) / images).backward()
                 advance(self.layers, len(x))
                 self._count(loss.detach(), scores.detach(), y, iteration)
 
@@ -156,6 +157,15 @@ class Step:
         if isinstance(self.own, Objective):
             return self.own.loss(outputs, targets, iteration / self.iterations)
         return F.cross_entropy(outputs[0], targets)
+
+    def _weighted(self, loss: Tensor, weight: float) -> Tensor:
+        """Return what a group's loss adds to that of the mini-batch."""
+        part = loss * weight
+        if self.own is not self.model and isinstance(self.own, OwnNetwork):
+            # Ranks wait for the gradient of each parameter, and a user's own network may have some that its
+            # scores do not depend on: nought hangs on all of them.
+            part = part + sum(p.flatten()[:0].sum() for p in self.own.parameters() if p.requires_grad)
+        return part
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
         """Only the last group's backward pass exchanges gradients between the ranks."""

@@ -158,6 +158,20 @@ def test_wrong_input_of_evaluate(
     assert Path("s.safetensors").read_text() == "precious"
 
 
+def test_tests_tell_how_far_they_are(tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("residual.terminal.PLAIN_SECONDS", 0.0)
+    members = [
+        save_network(tmp_path / f"{seed}", classes="0123456789", mean=torch.rand(1), seed=seed)
+        for seed in range(2)
+    ]
+    said = shown("evaluate", members[0], "--dataset", "digits").err
+    assert said.endswith("images: 359 of 359, 0:00:00 left\n")
+    said = shown("ensemble", *members, "--dataset", "digits").err
+    assert "images: 359 of 718, " in said
+    assert said.endswith("images: 718 of 718, 0:00:00 left\n")
+    assert shown("evaluate", members[0], "--dataset", "digits", "--json").err == ""
+
+
 def test_ensembles_of_runs_and_scores(tmp_path: Path, shown: Shown, refused: Refused) -> None:
     data = write_images(tmp_path / "data", SEVEN, val=14)
     a = save_network(tmp_path / "a", classes=SEVEN, seed=1)

@@ -90,18 +90,20 @@ def test_transparency_lies_on_white_and_16_bits_become_8(tmp_path: Path) -> None
     assert decode(tmp_path / "deep.png").unique().tolist() == [128]
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation(tmp_path: Path, orientation: int, name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    smooth_image(120, 90).save(tmp_path / "a.png", exif=exif)
-    expected = Image.open(tmp_path / "a.png")
+    smooth_image(120, 90).save(tmp_path / name, exif=exif)
+    expected = Image.open(tmp_path / name)
     from PIL import ImageOps
 
     upright = np.asarray(ImageOps.exif_transpose(expected), dtype=int)
-    assert (pixels(decode(tmp_path / "a.png")) == upright).all()
+    assert (pixels(decode(tmp_path / name)) == upright).all()
+    assert stored_size(tmp_path / name) == ((120, 90), orientation)
     # A part of it is a part of the upright image.
-    part = decode_part(tmp_path / "a.png", centre_crop(30, 40))
+    part = decode_part(tmp_path / name, centre_crop(30, 40))
     expected_part = Image.fromarray(upright.astype(np.uint8)).resize(
         scaled(*upright.shape[1::-1], 40), Image.Resampling.BILINEAR
     )

@@ -119,6 +119,25 @@ def test_paths_do_not_tell_who_somebody_is(
     assert str(run.parent) not in card
 
 
+def test_a_home_is_nobodys_affair_whatever_it_is_called(
+    run: Path, tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """YAML writes letters as numbers and folds lines, and runs note where links lead to."""
+    disk = tmp_path / "disk" / "Jörg Müller"
+    disk.mkdir(parents=True)
+    (tmp_path / "home").symlink_to(disk)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    weights = shutil.copytree(run / "weights", tmp_path / "weights")
+    config = json.loads((weights / "config.json").read_text())
+    config["recipe"]["model"]["weights"] = str(disk / "weights")
+    (weights / "config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    shown("push", weights, "somebody/digits", "--dry-run", tmp_path / "shared")
+    for file in ("README.md", "config.json"):
+        text = (tmp_path / "shared" / file).read_text(encoding="utf-8")
+        assert "~/weights" in text
+        assert "rg M" not in text
+
+
 def test_the_card_of_a_detector(begun_detector: Path, hub: HubServer, tmp_path: Path, shown: Shown) -> None:
     shown("push", begun_detector, "somebody/shapes", "--dry-run", tmp_path / "shared")
     card = (tmp_path / "shared" / "README.md").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 from conftest import (
     CPU,
     NARROW,
@@ -19,6 +20,7 @@ from conftest import (
     environment,
     metrics_of,
     results_of,
+    save_network,
     set_options,
     small_recipe,
     torchrun,
@@ -40,7 +42,7 @@ from residual.recipes import find, override
 from residual.run.classification import ClassificationTask
 from residual.run.run import task_of
 from residual.run.sources import Resident, open_source
-from residual.training.folder import remembered_data_dir
+from residual.training.folder import RunFolder, remembered_data_dir
 
 
 def test_a_run_on_a_folder(trained_on_images: Path, images: Path) -> None:
@@ -317,7 +319,7 @@ def test_progress_ends_with_the_measurement(images: Path, monkeypatch: pytest.Mo
     """Which hides the terminal's cursor as long as it lasts."""
     bars = []
 
-    def remembered() -> Progress:
+    def remembered(**_: bool) -> Progress:
         bars.append(Progress())
         return bars[-1]
 
@@ -326,7 +328,7 @@ def test_progress_ends_with_the_measurement(images: Path, monkeypatch: pytest.Mo
         assert bars[0].live.is_started
         raise Interrupted("stop", signal.SIGINT)
 
-    monkeypatch.setattr("residual.run.sources.progress", remembered)
+    monkeypatch.setattr("residual.terminal.progress", remembered)
     monkeypatch.setattr("residual.run.sources.training_statistics", stopped)
     with pytest.raises(Interrupted):
         run.folder_statistics(images, 32)
@@ -382,3 +384,25 @@ def test_a_folder_as_people_bring_it_trains_is_tested_and_predicted(tmp_path: Pa
     assert "8 images" in found.out
     assert "gone.png is a link to" in found.err
     assert len(find_images([str(strange)])) == 10
+
+
+def test_what_there_is_to_know_of_a_folder_is_said_once(undivided: Path) -> None:
+    (undivided / "ant" / "drawing.psd").touch()
+    (note,) = open_source(small_recipe("imagenet-resnet18", "data.validation=0.3"), undivided).notes
+    assert "1 .psd left out" in note
+
+
+def test_what_is_kept_of_the_weights_is_of_those_that_the_run_has_begun_with(
+    images: Path, tmp_path: Path
+) -> None:
+    """Killed before its first checkpoint a run begins anew, with the weights as they are now."""
+    weights, folder = tmp_path / "weights", RunFolder(tmp_path / "run")
+    for mean in (0.25, 0.75):
+        shutil.rmtree(weights, ignore_errors=True)
+        save_network(weights, mean=torch.full((3,), mean))
+        task = task_of(run.start_from(override(find("finetune"), NARROW[:-3]), weights), images, World())
+        task.start()
+        task.record(folder)
+    stored = folder.read_start()
+    assert stored
+    assert stored.mean.unique().item() == 0.75

@@ -1,12 +1,19 @@
 """A step against the paper's machine."""
 
 import copy
+import signal
+from pathlib import Path
 
+import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import CPU, small_batch, small_model, step_of
+from torch import Tensor, nn
 
 from residual.distributed import World
+from residual.errors import Interrupted
+from residual.models.own import OwnNetwork
 from residual.training.batchnorm import batch_norms
 from residual.training.classification import ErrorMeter
 from residual.training.sgd import SGD
@@ -53,3 +60,47 @@ def test_bfloat16_keeps_the_state_in_float32() -> None:
     # Close to the float32 step, but not the same: the products were in bfloat16.
     torch.testing.assert_close(moved, reference.state_dict()["conv1.weight"], rtol=0.1, atol=0.02)
     assert not torch.equal(moved, reference.state_dict()["conv1.weight"])
+
+
+def test_a_signal_between_two_groups_leaves_whatever_a_network_of_ones_own_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen += len(x)
+            return super().forward(x.flatten(1))
+
+    body = Counting(64, 4)
+    body.register_buffer("seen", torch.zeros(()))
+    (tmp_path / "mine.py").touch()
+    model = OwnNetwork(body, f"{tmp_path / 'mine.py'}:build", classes=4, in_channels=1)
+    heard = iter([False, True])
+
+    def check() -> None:
+        if next(heard):
+            raise Interrupted("stop", signal.SIGTERM)
+
+    monkeypatch.setattr("residual.signals.check", check)
+    with pytest.raises(Interrupted):
+        step_of(model, 4)(*small_batch(8), 0.1, 0)
+    assert body.seen == 0
+
+
+def test_ranks_train_a_network_of_ones_own_that_has_more_than_its_scores_depend_on(tmp_path: Path) -> None:
+    """They exchange the gradient of each parameter, and would wait for one that never comes."""
+    (tmp_path / "mine.py").touch()
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    body.register_parameter("unused", nn.Parameter(torch.tensor(3.0)))
+    alone = OwnNetwork(body, f"{tmp_path / 'mine.py'}:build", classes=4, in_channels=1)
+    shared = copy.deepcopy(alone)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        together = Step(shared, SGD(shared, 0.9, 1e-4, "paper"), 4, World(0, 2), ErrorMeter(CPU))
+        one = step_of(alone, 4)
+        for iteration in range(2):
+            for step in (together, one):
+                step(*small_batch(8, iteration), 0.1, iteration)
+    finally:
+        dist.destroy_process_group()
+    for mine, theirs in zip(shared.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(mine, theirs)

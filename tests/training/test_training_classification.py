@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, small_batch, small_model
+from torch import Tensor, nn
 
 from residual.distributed import World
-from residual.training.classification import ErrorMeter
+from residual.recipes import find
+from residual.training.classification import ErrorMeter, classification_work
 
 
 def test_the_meter_counts_and_remembers_the_first_broken_loss() -> None:
@@ -19,3 +21,25 @@ def test_the_meter_counts_and_remembers_the_first_broken_loss() -> None:
     for iteration in (9, 10):
         meter.add(torch.tensor(float("nan")), scores, torch.tensor([0, 0, 0, 0]), iteration)
     assert meter.broken_at == 9
+
+
+def test_dropout_in_averaging_is_drawn_alike_whatever_a_session_has_drawn_before() -> None:
+    """A run that was killed after its last iteration averages again, in another process."""
+
+    class Batches:
+        def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+            return small_batch(8, iteration)
+
+        def __len__(self) -> int:
+            return 2
+
+    found = []
+    for seed in (1, 2):
+        model = small_model()
+        model.conv1 = nn.Sequential(nn.Dropout(), model.conv1)
+        work = classification_work(model, Batches(), find("digits-resnet8"), World(), CPU)
+        torch.manual_seed(seed)
+        assert work.finish
+        work.finish(lambda sentence: None)
+        found.append(model.bn1.running_mean.clone())
+    assert torch.equal(*found)

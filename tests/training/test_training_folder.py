@@ -1,6 +1,7 @@
 """The run folder's files are checked as they are read."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,18 @@ def test_a_damaged_line_is_named_and_half_a_line_is_none(tmp_path: Path) -> None
     ):
         said = sentence_of(lambda: read_metrics(write_lines(file, line, bad, line)))  # noqa: B023
         assert said.startswith(f"{file} is damaged (line 2: {reason}")
+
+
+def test_a_line_is_on_the_disk_before_a_checkpoint_that_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the power fails a resumed run would lack a line, or find one of zeros."""
+    folder, flushed = RunFolder(tmp_path), []
+    monkeypatch.setattr("os.fsync", lambda file: flushed.append(os.fstat(file).st_size))
+    for _ in range(2):
+        folder.add_metrics(LINE)
+    line = len(json.dumps(LINE)) + 1
+    assert flushed == [line, 2 * line]
 
 
 @pytest.mark.parametrize(
