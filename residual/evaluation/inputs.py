@@ -1,5 +1,7 @@
 """The size and the channels of the images that a network was trained on."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -65,6 +67,9 @@ def check_input(model: Classifier, name: str, shape: tuple[int, ...], *, whole: 
         shape: of the smallest images, (C, H, W).
         whole: whether it is to give scores at every position.
     """
+    if isinstance(model, OwnNetwork):
+        # What it makes in its first pass and keeps is to be of its own device, and to take part in learning.
+        model = copy.deepcopy(model)
     training = model.training
     device = next((p.device for p in model.parameters()), None)
     look = model.score_map if whole else model

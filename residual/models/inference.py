@@ -7,7 +7,7 @@ instructions for it, and slower on others; scores change by some thousandths of 
 
 import copy
 from itertools import chain, pairwise
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def fold_batchnorm(model: M) -> M:
     Args:
         model: in which every BN, frozen or not, is the module after its convolution, as in all networks here.
     """
-    folded = copy.deepcopy(model).eval().requires_grad_(False)
+    folded = _copy(model).eval().requires_grad_(False)
     for conv, norm in _folded_pairs(model):
         layer = folded.get_submodule(conv)
         assert isinstance(layer, nn.Conv2d)
@@ -45,6 +45,18 @@ def fold_batchnorm(model: M) -> M:
         folded.set_submodule(norm, nn.Identity())
     fold_again(folded, model)
     return folded
+
+
+def _copy(model: M) -> M:
+    """Return a copy of a network; of what it keeps of a pass that learned, as users' own may, the numbers."""
+    kept: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            several = value.values() if isinstance(value, dict) else value
+            for part in several if isinstance(value, dict | list | tuple) else (value,):
+                if isinstance(part, Tensor) and not part.is_leaf:
+                    kept[id(part)] = part.detach().clone()
+    return copy.deepcopy(model, kept)
 
 
 @torch.no_grad()
@@ -102,7 +114,7 @@ def for_inference(model: C, device: torch.device | None = None, precision: Preci
     device, dtype = device or torch.device("cpu"), DTYPES[precision]
     # There, as the tests of a run do: a GPU's rsqrt is not a CPU's to the last bit, and one network gives
     # one number.
-    folded = fold_batchnorm(copy.deepcopy(model).to(device)).to(dtype).to(memory_format=model.memory_format)
+    folded = fold_batchnorm(_copy(model).to(device)).to(dtype).to(memory_format=model.memory_format)
     if device.type == "cpu" and not isinstance(folded, OwnNetwork):
         pack(folded, dtype)
     return folded

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import InputError
 from ..files import cache_folder, first_line, keep
@@ -177,6 +178,12 @@ def build_own(name: str, classes: int = 1000, in_channels: int = 3) -> OwnNetwor
         network = build(classes=classes, **given)
         if not isinstance(network, nn.Module):
             raise InputError(f"{name} gives a {type(network).__name__}, not a torch.nn.Module")
+        tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+        if lazy := next((tensor for tensor, value in tensors if is_lazy(value)), None):
+            raise InputError(
+                f"{name}: {lazy} has no size before the network has seen an image, and weights are loaded "
+                f"before; give its layer one (nn.Linear, not nn.LazyLinear), or show an image in {function}"
+            )
     except BaseException as error:
         del sys.modules[module.__name__]
         if isinstance(error, InputError) or not isinstance(error, Exception):

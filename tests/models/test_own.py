@@ -11,6 +11,7 @@ from conftest import TINY, Refused, Shown, noise, sentence_of, set_options, smoo
 from servers import HubServer
 
 import residual
+from residual.evaluation.inputs import check_input
 from residual.models import own
 from residual.models.inference import for_inference
 from residual.models.own import OwnNetwork, build_own
@@ -48,6 +49,10 @@ def breaks(classes, in_channels=3):
 
 def colours(classes):
     return nn.Flatten()
+
+
+def lazy(classes, in_channels=3):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
 """
 
 #: What people write: a head before the body, one layer under two names, rows of a map, a dataclass.
@@ -105,6 +110,20 @@ class Staged(nn.Module):
 
 def staged(classes, in_channels=3):
     return Staged(classes, in_channels)
+
+
+class Keeping(Rows):
+    grid = None
+
+    def forward(self, x):
+        if self.grid is None:
+            self.grid = torch.linspace(0, 1, x.shape[3])
+        self.seen, self.maps = x, [self.first(x * self.grid)]
+        return super().forward(x * self.grid)
+
+
+def keeping(classes, in_channels=3):
+    return Keeping(classes, in_channels, Widths())
 """
 
 
@@ -285,6 +304,22 @@ def test_maps_are_in_the_usual_format(usual: Path) -> None:
     network = for_inference(build_own(f"{usual}:build", 3))
     x = noise(3, 8).contiguous(memory_format=torch.channels_last)
     assert network(x).shape == (1, 3)
+
+
+def test_a_network_may_keep_what_it_has_computed(usual: Path) -> None:
+    """Nothing of the check of its input, which is no pass of its own; what a pass that learned has left."""
+    network = build_own(f"{usual}:keeping", 3)
+    check_input(network, "keeping", (3, 8, 8))
+    assert network.get_submodule("network").grid is None
+    x = noise(3, 8)
+    network(x).sum().backward()
+    with torch.no_grad():
+        assert torch.equal(for_inference(network)(x), network(x))
+
+
+def test_layers_that_take_their_size_from_images_have_their_sentence(mine: Path) -> None:
+    said = sentence_of(lambda: build_own(f"{mine}:lazy", 3))
+    assert "1.weight has no size before the network has seen an image" in said
 
 
 def test_methods_that_are_others_have_their_sentence(usual: Path, tmp_path: Path, refused: Refused) -> None:
