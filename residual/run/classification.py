@@ -88,12 +88,12 @@ class ClassificationTask(Task):
             folder.write_split(splits)
 
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
-        # One rank measures the training set; the others then find what it found.
+        # One rank measures the training set and tells the others, whose cache folder may be another one.
         if self.world.is_main:
             self.source.preprocessing(self._stored)
             # Colour noise is along the set's own colours where the mean is that of the weights, too.
             self.source.colours()
-        self.world.barrier()
+        self.source.measured = self.world.gather(self.source.measured)[0]
         self.device = device
         self.preprocessing = self.source.preprocessing(self._stored).to(device)
         self.model = self.model.to(device).to(memory_format=self.network.memory_format)

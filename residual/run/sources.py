@@ -1,6 +1,5 @@
 """What a classifier is trained and tested on: a dataset in memory, or images in folders."""
 
-import functools
 import hashlib
 import os
 import sys
@@ -47,12 +46,14 @@ class Source(ABC):
         images: how many there are in each split that there is: "train", "validation", "test".
         unreadable: what is wrong with each image that could not be tested on, by its split and id.
         notes: a sentence on whatever of the data may not be as it was meant.
+        measured: what was found in the training split, of images in files; None while nobody has asked.
     """
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     images: dict[str, int]
     notes: tuple[str, ...] = ()
+    measured: Statistics | None = None
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -240,10 +241,12 @@ class Folders(Source):
     def std(self) -> Tensor:
         return self.statistics.channel_std
 
-    @functools.cached_property
+    @property
     def statistics(self) -> Statistics:
         """The training split's statistics, measured once and then kept in the user's cache folder."""
-        return _statistics(self.splits["train"], self.folder.size)
+        if self.measured is None:
+            self.measured = _statistics(self.splits["train"], self.folder.size)
+        return self.measured
 
     def batches(self, preprocessing: Preprocessing, device: torch.device, world: World) -> TrainingBatches:
         recipe, folder = self.recipe, self.folder

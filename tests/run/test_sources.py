@@ -34,6 +34,7 @@ from residual.cli.options import find_images
 from residual.data.dataset import Dataset
 from residual.data.digits import load_digits
 from residual.data.images import decode_centre
+from residual.data.statistics import Statistics
 from residual.data.stream import StreamBatches
 from residual.distributed import World
 from residual.errors import Interrupted
@@ -148,19 +149,32 @@ def test_damaged_images_are_counted_and_listed(
     assert "note: not all images are what they were when the run was begun" in capsys.readouterr().err
 
 
-def test_colours_that_noise_goes_along_are_measured_by_one_rank(
+def test_one_rank_measures_and_tells_the_others(
     trained_on_images: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the mean is that of the weights: the others wait, and then find what it found."""
+    """The colours that noise goes along, too, and where there is no cache folder that all can reach."""
     recipe = override(find("finetune"), [*NARROW[:-3], "data.folder.colour_noise=0.1"])
-    task = task_of(run.start_from(recipe, trained_on_images), images, World())
-    assert isinstance(task, ClassificationTask)
-    task.start()
-    measured = []
-    monkeypatch.setattr(World, "barrier", lambda self: measured.append("statistics" in vars(task.source)))
-    task.place(CPU, task.recipe.schedule, eager=True)
-    assert measured[0]
-    task.batches.close()
+    recipe = run.start_from(recipe, trained_on_images)
+    told: list[Statistics] = []
+
+    def gather(world: World, value: Statistics | None) -> list[Statistics | None]:
+        assert (value is not None) == world.is_main
+        told.extend([value] if value else [])
+        return [told[0], None]
+
+    monkeypatch.setattr(World, "gather", gather)
+    for rank in range(2):
+        task = task_of(recipe, images, World(rank, 2))
+        assert isinstance(task, ClassificationTask)
+        task.start()
+        with monkeypatch.context() as patch:
+            # What exchanges gradients waits for the other rank.
+            patch.setattr("residual.run.classification.classification_work", lambda *_: None)
+            if rank:
+                patch.setattr("residual.run.sources.training_statistics", None)
+            task.place(CPU, task.recipe.schedule, eager=True)
+        assert task.source.measured is told[0]
+        task.batches.close()
 
 
 @pytest.fixture
