@@ -280,8 +280,18 @@ def _stored(image: Image.Image) -> tuple[tuple[int, int], int]:
     tags = getattr(image, "tag_v2", {})
     # Of a TIFF Pillow tells the size of the upright image, before it has turned it as well.
     size = (tags[WIDTH], tags[HEIGHT]) if image.format == "TIFF" else image.size
-    orientation = image.getexif().get(ORIENTATION, 1)
-    return size, orientation if orientation in range(1, 9) else 1
+    return size, _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return an image's EXIF orientation, 1 (upright) to 8; where the EXIF data are none, 1."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:
+        if "exif" not in image.info:
+            raise  # of the pixels: a PNG's orientation may stand behind them
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
@@ -435,7 +445,7 @@ def _memory_for(image: Image.Image, full: tuple[int, int], what: Path | str) -> 
     pixels, bands = math.prod(image.size), len(image.getbands())
     # A PNG without EXIF data at its beginning is asked once it is decoded.
     known = image.format != "PNG" or "exif" in image.info
-    copies = 2 if known and image.getexif().get(ORIENTATION, 1) != 1 else 1
+    copies = 2 if known and _orientation(image) != 1 else 1
     need = pixels * (copies * BYTES.get(image.mode, 4) + 3)
     need += pixels * bands * DECODER_BYTES.get(image.format or "", 0)
     if image.info.get("progressive"):
@@ -472,7 +482,7 @@ def _size(image: Upright) -> tuple[int, int]:
 def _seen(image: Image.Image) -> Upright:
     """Return an image that was just opened, as it is to be seen, with 8 bits a value."""
     pixels = _jpeg(image) if isinstance(image, JpegImageFile) else None
-    return _upright(image) if pixels is None else turned_pixels(pixels, image.getexif().get(ORIENTATION, 1))
+    return _upright(image) if pixels is None else turned_pixels(pixels, _orientation(image))
 
 
 def _jpeg(image: JpegImageFile) -> NDArray[np.uint8] | None:
@@ -501,7 +511,7 @@ def _upright(image: Image.Image) -> Image.Image:
     white = _white(image) if image.mode.startswith(("I", "F")) else None
     # Pillow turns the 8 bits of such a TIFF about, and leaves deeper ones to us.
     negative = white is not None and getattr(image, "tag_v2", {}).get(INTERPRETATION) == 0
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     image.load()
     return image if white is None else _eight_bits(image, white, negative)

@@ -112,6 +112,15 @@ def test_exif_orientation(tmp_path: Path, orientation: int, name: str) -> None:
     assert abs(part.astype(int) - reference).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_exif_data_that_are_none_cost_no_image(tmp_path: Path, name: str) -> None:
+    smooth_image(40, 30).save(tmp_path / name, exif=b"Exif\0\0garbage1234", lossless=True)
+    assert decode(tmp_path / name).shape == (3, 30, 40)
+    assert stored_size(tmp_path / name) == ((40, 30), 1)
+    assert decode_part(tmp_path / name, centre_crop(8, 12)).shape == (8, 8, 3)
+    assert as_pixels(Image.open(tmp_path / name)).shape == (3, 30, 40)
+
+
 @pytest.mark.parametrize("size", [(61, 61), (97, 60), (200, 333)])
 def test_parts_of_the_sharpest_images_are_in_their_place(tmp_path: Path, size: tuple[int, int]) -> None:
     # In noise, a part that is a fraction of a pixel off is another image.
