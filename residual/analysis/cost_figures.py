@@ -25,6 +25,8 @@ PLACES = (
     ((7, -9), "left", "top"),
     ((-7, -9), "right", "top"),
 )
+#: An axis reaches so many times below and above its middle at least: one that is shorter may have no number.
+LEAST = 2.5
 #: Half of a mark's width in points, its edge included.
 MARK = 4
 
@@ -68,6 +70,9 @@ def errors_against_costs(points: Sequence[CostPoint], costs: Sequence[str], erro
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.xaxis.set_major_formatter("{x:g}")
             ax.margins(0.18, 0.1)
+            low, high = ax.get_xlim()
+            middle = (low * high) ** 0.5
+            ax.set_xlim(min(low, middle / LEAST), max(high, middle * LEAST))
         axes[0].set_ylabel(error, color=INK)
         kinds = {
             "measured here": (INK, any(p.measured is not None for p in points)),

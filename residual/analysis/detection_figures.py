@@ -17,6 +17,8 @@ from .figures import INK, PALETTE, STYLE, add_legend, style_axes
 
 #: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+#: Inches of the figure of curves, of its axes, and of what is around the legend; the most lines in a column.
+SIZE, AXES, AROUND, LINES = (6.4, 4.2), 4.6, 0.3, 40
 #: How much a mask's colour covers of the image below it.
 COVER = 0.45
 
@@ -33,7 +35,7 @@ class PrecisionCurve:
 def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
     """Draw precision (%) against recall (%), a curve a class; precision made monotonous, as AP reads it."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = Figure(figsize=SIZE)
         ax = figure.subplots()
         ax.set_title(title, color=INK, loc="left")
         ax.set_xlabel("recall (%)", color=INK)
@@ -58,7 +60,13 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
             )
         if curves:
             labels = [curve.label for curve in curves]
-            add_legend(ax, ax.lines, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
+            beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "borderaxespad": 0}
+            legend = add_legend(ax, ax.lines, labels, ncols=-(-len(labels) // LINES), **beside)
+            # As large as the legend of COCO's 80 classes, or long names, make it.
+            figure.draw_without_rendering()
+            needed = legend.get_window_extent().size / figure.dpi + (AXES, AROUND)
+            figure.set_size_inches(max(SIZE[0], needed[0]), max(SIZE[1], needed[1]))
+        figure.set_layout_engine("constrained")
     return figure
 
 

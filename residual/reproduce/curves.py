@@ -145,7 +145,7 @@ def draw(
     """Return error curves on the paper's axes as one figure, None without any.
 
     Args:
-        runs: that the curves are of, all of one length.
+        runs: that the curves are of; where the rate of each follows its own plateaus, no drops are drawn.
         paper_top: as of ``on_axes``.
     """
     return _draw(on_axes(panels, paper_top), runs) if panels else None
@@ -177,8 +177,9 @@ def in_words(panel: Panel, held_out: str) -> str:
 
 def _draw(panels: Sequence[Panel], runs: Sequence[ClassifierRun]) -> Figure:
     first = runs[0]
-    length = first.results["iterations"]
-    return error_curves(panels, iterations=length, drops=first.drops, held_out=first.held_out)
+    length = max(run.results["iterations"] for run in runs)
+    drops = first.drops if all(run.drops == first.drops for run in runs) else []
+    return error_curves(panels, iterations=length, drops=drops, held_out=first.held_out)
 
 
 def publish_curves(

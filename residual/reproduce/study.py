@@ -50,6 +50,8 @@ INCIDENTAL = (
 EVALUATIONS = ("evaluate_every", "evaluate_epochs")
 #: Parts of recipes, and the keys there that name a run of the study which the run starts from.
 OTHER_RUNS = (("model", "teacher"), ("rcnn", "localizer"))
+#: What is said of runs that were trained, or are tested, on other images than each other.
+OTHER_IMAGES = "the runs are not all on the same images"
 #: The paper's own arithmetic, where recipes leave a GPU its TF32 (docs/departures.md).
 PAPERS = "precision: tf32 -> float32"
 #: Keys in which networks may depart from it each in its own way, and still be compared with each other ...
@@ -462,8 +464,17 @@ def check_alike(runs: Iterable[TrainedRun]) -> None:
 
 
 def departures_of(runs: Iterable[TrainedRun]) -> list[str]:
-    """Return in what runs differ from the paper's recipes, each change once."""
-    return list(dict.fromkeys(change for one in runs for change in one.departures))
+    """Return in what runs differ from the paper's recipes, each change once, and whether in their images."""
+    found: dict[str, None] = {}
+    images: dict[Any, dict[str, Any]] = {}
+    for one in runs:
+        found |= dict.fromkeys(one.departures)
+        # How many they are, and their names; a file may have been mended.
+        noted = {k: v for session in one.sessions for k, v in (session.get("data") or {}).items()}
+        before = images.setdefault(one.paper.data, noted)
+        if any(before[key] != noted[key] for key in before.keys() & noted.keys() - {"content"}):
+            found[OTHER_IMAGES] = None
+    return list(found)
 
 
 def environments(runs: Iterable[ClassifierRun]) -> list[tuple[str, dict[str, Any]]]:

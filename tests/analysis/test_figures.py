@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 from residual.analysis.cost_figures import CostPoint, errors_against_costs
+from residual.analysis.detection_figures import PrecisionCurve, precision_recall
 from residual.analysis.figures import ErrorCurve, Panel, error_curves, file_content, page_svg
 
 
@@ -69,3 +70,26 @@ def test_names_of_networks_that_cost_the_same_lie_on_nothing() -> None:
             for point in points:
                 mark = ax.transData.transform((point.costs[number], point.measured))
                 assert not name.contains(*mark)
+
+
+def test_networks_that_cost_about_the_same_have_numbers_at_their_axis() -> None:
+    points = [
+        CostPoint(name, (cost,), error, None, False)
+        for name, cost, error in (("plain-20", 0.2694, 9.05), ("ResNet-20", 0.2697, 8.11))
+    ]
+    (ax,) = errors_against_costs(points, ["parameters (million)"], "test error (%)").axes
+    low, high = ax.get_xlim()
+    shown = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    assert [label.get_text() for place, label in shown if low <= place <= high] == ["0.2", "0.5"]
+
+
+def test_a_legend_of_many_classes_lies_in_the_figure_beside_the_axes() -> None:
+    for count, name in ((3, "cat"), (80, "hair drier"), (200, "snowmobile"), (4, "a long name " * 8)):
+        curves = [PrecisionCurve(f"{name} {number}", [0.1, 0.9], [1, 0.5]) for number in range(count)]
+        figure = precision_recall(curves, "VOC")
+        figure.draw_without_rendering()
+        (ax,) = figure.axes
+        legend, axes = ax.get_legend().get_window_extent(), ax.get_window_extent()
+        assert 0 <= legend.y0 < legend.y1 <= figure.bbox.y1
+        assert axes.x1 < legend.x0 < legend.x1 <= figure.bbox.x1
+        assert axes.width > 3 * figure.dpi

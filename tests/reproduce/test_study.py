@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from conftest import Call, Refused, Shown, set_options
 from PIL import Image
 
 from residual import InputError, run
+from residual.analysis.figures import Panel
 from residual.environment import describe
 from residual.errors import Interrupted
 from residual.inference import layers
 from residual.models import highway
 from residual.recipes import find, override
+from residual.reproduce import curves
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
 from residual.reproduce.study import CIFAR10, ClassifierRun, Study, TrainedRun
 from residual.reproduce.table6 import CifarRow, duration
@@ -419,6 +422,35 @@ def test_what_cannot_stand_beside_the_runs_that_are_there_is_not_trained(
     assert trained == []
     Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=["resnet20"])
     assert len(trained) == 1
+
+
+def test_drops_are_drawn_where_all_curves_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On ImageNet the rate of each network follows its own plateaus."""
+    drawn: list[tuple[int, list[int]]] = []
+    monkeypatch.setattr(
+        curves, "error_curves", lambda panels, iterations, drops, held_out: drawn.append((iterations, drops))
+    )
+    runs: list[Any] = [
+        SimpleNamespace(results={"iterations": length}, drops=drops, held_out="validation")
+        for length, drops in ((600, [100, 400]), (600, [100, 400]), (800, [200, 300]))
+    ]
+    curves.draw([Panel("", ())], runs[:2])
+    curves.draw([Panel("", ())], runs)
+    assert drawn == [(600, [100, 400]), (800, [])]
+
+
+def test_seeds_on_other_images_are_said_to_be(tmp_path: Path, shown: Shown) -> None:
+    words = ("reproduce", "table6", "--depths", "20", "--seeds", "3", "--no-train", "--out", tmp_path)
+    for seed, train in enumerate((50_000, 50_000, 40_000)):
+        file = stand_in(tmp_path, "resnet20", seed) / "environment.json"
+        (session,) = json.loads(file.read_text())
+        images = {"images": {"train": train, "test": 10_000}, "content": f"copy {seed}"}
+        file.write_text(json.dumps([session | {"data": images}]))
+        shown(*words)
+        departures = json.loads((tmp_path / "table6.json").read_text())["departures"]
+        assert departures == (["the runs are not all on the same images"] if seed == 2 else [])
+    (row,) = (row for row in table_rows(tmp_path) if row["errors"])
+    assert (row["mean"], row["difference"]) == (9.0, None)
 
 
 def test_the_report_calls_the_held_out_part_by_its_name(tmp_path: Path, shown: Shown) -> None:
