@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..analysis.layer_figures import Named
 from ..analysis.layers import Response, Signal, responses, signals
+from ..data import split_validation
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex, index_folder
@@ -84,8 +85,7 @@ def layer_signals(
         InputError: as ``layer_responses``.
     """
     weights, data, where = _open(path, dataset, data_dir, device)
-    stored = weights.config.get("recipe")
-    recipe = parse(stored, str(path), Recipe) if stored else None
+    recipe = _recipe(path, weights)
     batches = _groups(weights, data, recipe, where)
     model = weights.config["model"]
     torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
@@ -119,10 +119,20 @@ def _open(
     if name == "folder":
         data = _folder(path, weights, data_dir)
     else:
-        data = in_memory(path, weights, name, "train", data_dir).to(where)
+        data = in_memory(path, weights, name, "train", data_dir)
+        # What was held out for validation was not trained on.
+        if (recipe := _recipe(path, weights)) and recipe.data.dataset == name and recipe.data.validation:
+            data, _ = split_validation(data, recipe.data.validation, recipe.data.split_seed)
+        data = data.to(where)
     weights.model.to(where).to(memory_format=weights.model.memory_format)
     weights.preprocessing.to(where)
     return weights, data, where
+
+
+def _recipe(path: Path, weights: Weights) -> Recipe | None:
+    """Return the recipe that a network was trained by, None where nobody knows."""
+    stored = weights.config.get("recipe")
+    return parse(stored, str(path), Recipe) if stored else None
 
 
 def _folder(path: Path, weights: Weights, data_dir: Path | None) -> FolderIndex:
@@ -164,11 +174,12 @@ def _groups(
     batch = recipe.batch if recipe else Batch()
     size = min(batch.bn_group, batch.size, len(data))
     seed, flip = (recipe.seed, recipe.data.flip) if recipe else (0, False)
+    balanced = bool(recipe and recipe.data.balanced)
     if isinstance(data, Dataset):
         pad = recipe.data.pad if recipe else 0
-        return ResidentBatches(data, weights.preprocessing, size, pad, flip, seed, where)
+        return ResidentBatches(data, weights.preprocessing, size, pad, flip, seed, where, balanced=balanced)
     folder = recipe.data.folder if recipe else None
     crop: Crop = ResizedCrop(folder.size if folder else usual_size(weights)[0])
     if folder and folder.crop == "scale":
         crop = ScaleCrop(folder.size, *folder.shorter_side)
-    return StreamBatches(data, crop, weights.preprocessing, size, flip, None, seed, where)
+    return StreamBatches(data, crop, weights.preprocessing, size, flip, None, seed, where, balanced=balanced)

@@ -10,12 +10,14 @@ from conftest import TEN, Refused, Shown, save_network
 from residual.analysis.layers import responses
 from residual.data.folder import index_folder
 from residual.data.images import decode
+from residual.distributed import World
 from residual.evaluation.views import crop_views, make_views
 from residual.inference import layers as inside
 from residual.models import build_model
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import load_weights, save_weights
 from residual.recipes import find, override
+from residual.run.sources import Resident
 
 
 def test_responses_of_a_network_of_folders_are_those_of_the_centres(
@@ -65,11 +67,10 @@ def test_imported_weights_are_measured_on_a_folder_that_is_named(
     assert "takes images of 1 channels and files have 3" in refused("analyze", "responses", grey, *folder)
 
 
-def test_signals_are_of_groups_no_larger_than_the_mini_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """BN saw no more images than there were."""
-    recipe = override(find("digits-resnet20"), ["batch.size=8"])
+def test_what_is_measured_is_what_was_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups no larger than the mini-batch, in its order, and nothing that was held out."""
+    settings = ["batch.size=8", "data.validation=1400", "data.split_seed=3", "data.balanced=true"]
+    recipe = override(find("digits-resnet20"), settings)
     assert recipe.batch.bn_group == 64
     save_weights(
         tmp_path / "weights",
@@ -80,5 +81,11 @@ def test_signals_are_of_groups_no_larger_than_the_mini_batch(
         classes=TEN,
         recipe=recipe.model_dump(mode="json"),
     )
-    monkeypatch.setattr(inside, "signals", lambda network, batches: [len(y) for _, y in batches])
-    assert inside.layer_signals(tmp_path / "weights", None, None, 2)["after training"] == [8, 8]
+    monkeypatch.setattr(inside, "signals", lambda network, batches: [y.tolist() for _, y in batches])
+    monkeypatch.setattr(inside, "responses", lambda network, batches, tell: [tell(len(x)) for x in batches])
+    source = Resident(recipe, None)
+    batches = source.batches(Preprocessing(torch.zeros(1, 8, 8)), torch.device("cpu"), World())
+    expected = [batches(iteration)[1].tolist() for iteration in range(2)]
+    assert inside.layer_signals(tmp_path / "weights", None, None, 2)["after training"] == expected
+    assert [len(group) for group in expected] == [8, 8]
+    assert inside.layer_responses(tmp_path / "weights", None, None, 10_000)[1] == 38
