@@ -67,7 +67,9 @@ Settings = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a value of the recipe, as schedule.iterations=2000."
     ),
 ]
-Classes = Annotated[int | None, typer.Option(min=1, help="Number of classes.")]
+#: The largest number of classes or channels: of more, layers take more memory than there is.
+NUMBER = 100_000
+Classes = Annotated[int | None, typer.Option(min=1, max=NUMBER, help="Number of classes.")]
 Shortcut = Annotated[Literal["A", "B", "C"] | None, typer.Option(help="Shortcut option (Section 3.3).")]
 Variant = Annotated[
     Literal["v1", "v1.5"] | None,

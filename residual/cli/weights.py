@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import SIDE, Classes, Json, Shortcut, Variant, class_names, numbers
+from .options import NUMBER, SIDE, Classes, Json, Shortcut, Variant, class_names, numbers
 from .output import print_json
 
 app = typer.Typer()
@@ -29,7 +29,7 @@ def complexity(
         int | None,
         typer.Option(min=1, max=SIDE, help="Side of the images (default: 224; 32 for CIFAR networks)."),
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of the images.")] = 3,
+    channels: Annotated[int, typer.Option(min=1, max=NUMBER, help="Channels of the images.")] = 3,
     classes: Classes = None,
     shortcut: Shortcut = None,
     variant: Variant = None,

@@ -1,6 +1,6 @@
 """A trained network made ready to be used: BN folded, weights packed (on a CPU), channels-last, no gradients.
 
-float32 gives the scores that training saw. bfloat16 is about twice as fast on processors and GPUs with
+float32 gives the scores that training saw. bfloat16 is about twice as fast on processors with
 instructions for it, and slower on others; scores change by some thousandths of the largest
 (docs/performance.md).
 """

@@ -24,6 +24,7 @@ from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecip
 from ..recipes.detection import Detector
 from ..recipes.localization import Localizer
 from ..recipes.schema import Model
+from .page import network_of
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -38,6 +39,15 @@ def start_from(recipe: R, weights: Path) -> R:
     Raises:
         InputError: when there are no such weights, or they cannot be what the recipe starts from.
     """
+    started = _started_from(recipe, weights)
+    own, theirs = network_of(recipe).name, network_of(started).name
+    if own in ("weights", theirs):
+        return started
+    # What a recipe says of itself is of the network that it had.
+    return started.model_copy(update={"description": f"{recipe.name} with {theirs} in place of {own}"})
+
+
+def _started_from(recipe: R, weights: Path) -> R:
     if isinstance(recipe, Recipe):
         model = recipe.model.model_copy(update=_network(weights).model_dump())
         return cast(R, recipe.model_copy(update={"model": model}))

@@ -102,6 +102,8 @@ def test_help_is_in_a_users_words(
         (["complexity", "vgg16", "--shortcut", "A"], ["vgg16 has no option 'shortcut'"]),
         (["complexity", "resnet50", "--variant", "v2"], ["v2", "v1.5"]),
         (["complexity", "resnet50", "--clases", "3"], ["--clases"]),
+        (["complexity", "resnet50", "--classes", "1000000000000000"], ["'--classes'"]),
+        (["complexity", "resnet50", "--channels", "1000000000000"], ["'--channels'"]),
         (["import", "nowhere.pth"], ["there is no file nowhere.pth"]),
         (["import", "nowhere.pth", "--model", "resnet50", "--out", "full"], ["no file nowhere.pth"]),
         (["import", "resnet18.pth"], ["say which network resnet18.pth is of", "--model (as resnet18)"]),

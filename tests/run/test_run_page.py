@@ -54,6 +54,7 @@ def test_a_run_ends_with_its_page_and_the_page_can_be_made_again_without_testing
     assert f"{wrong} of {results['images']} images" in said
     assert f"{results['top1_error']:.2f} %" in said
     assert "top-5 error" not in said  # of three classes
+    assert "; the learning rate followed it." in said  # as ImageNet's recipes have it
     images = json.loads((copied / "environment.json").read_text())[0]["data"]["images"]
     for split, name in (("train", "training"), ("validation", "validation")):
         assert re.search(rf"\b{name} {images[split]} \d", said)

@@ -261,6 +261,15 @@ def test_another_recipe_goes_on_from_a_runs_weights(
     assert goes_on in refused(*start, "--set", "schedule.learning_rate=0.1")
 
 
+def test_a_recipe_does_not_speak_of_the_network_that_the_weights_replace(tmp_path: Path) -> None:
+    weights = save_network(tmp_path / "w", classes="ab")
+    for recipe in (find("imagenet-resnet18"), find("voc07+12-resnet101", DetectionRecipe)):
+        own = recipe.name.rpartition("-")[2]
+        said = start_from(recipe, weights).description
+        assert said == f"{recipe.name} with cifar_resnet8 in place of {own}"
+    assert start_from(find("finetune"), weights).description == find("finetune").description
+
+
 def test_masks_are_what_the_recipe_or_the_weights_have(
     begun_detector: Path, few_shapes: Path, tmp_path: Path
 ) -> None:
