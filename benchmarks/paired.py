@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -83,7 +82,7 @@ def environment(device: str) -> dict[str, Any]:
 
     from residual.environment import describe
 
-    return describe(torch.device(device), ranks=1) | {"command": shlex.join(["python", *sys.argv])}
+    return describe(torch.device(device), ranks=1)
 
 
 def in_rounds(rounds: int, turn: Callable[[int], T]) -> list[T]:

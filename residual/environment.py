@@ -22,7 +22,7 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
     """Return what stands beside every result."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["residual", *sys.argv[1:]]),
+        "command": _command(),
         "commit": commit(),
         "device": _name(device),
         "ranks": ranks,
@@ -36,6 +36,13 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
             "numpy": version("numpy"),
         },
     }
+
+
+def _command() -> str:
+    """Return what was typed: what calls us from Python is a program of somebody else's, or an interpreter."""
+    program = Path(sys.argv[0])
+    ours = program.stem == "residual" or program.parts[-2:] == ("residual", "__main__.py")
+    return shlex.join(["residual", *sys.argv[1:]] if ours else ["python", *filter(None, sys.argv)])
 
 
 def _name(device: torch.device) -> str:

@@ -78,6 +78,12 @@ def whole_number(what: str, value: object, least: int = 1) -> int:
     return number
 
 
+def whole_numbers(what: str, values: object, least: int = 1) -> tuple[int, ...]:
+    """Return several whole numbers, or one that stands alone; errors as of ``whole_number``."""
+    several = values if isinstance(values, Iterable) else [values]
+    return tuple(whole_number(what, value, least) for value in several)
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean a or b?"`` for a misspelt ``name``, or a list of what there is.
 

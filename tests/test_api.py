@@ -243,5 +243,7 @@ def test_sides_are_whole_numbers_of_which_each_is_read() -> None:
         ({"size": 96, "views": "multi-scale", "scales": [36]}, "leave it out"),
     ):
         assert words in sentence_of(lambda: EvaluationOptions(**options))  # type: ignore[arg-type]  # noqa: B023
+    said = sentence_of(lambda: residual.load_detector("nothing", scales="400"))
+    assert said == "a scale is a whole number of at least 16, not '4'"
     assert EvaluationOptions(scales=36).scales == (36,)  # type: ignore[arg-type]
     assert EvaluationOptions(size=96, scales=[110]).scales == (110,)

@@ -12,6 +12,21 @@ from conftest import GPU_ONLY, ROOT, environment
 from residual import environment as about
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/usr/bin/residual", "train", "a b"], "residual train 'a b'"),
+        (["/lib/residual/__main__.py", "train"], "residual train"),
+        (["train.py", "--fast"], "python train.py --fast"),
+        (["/lib/ipykernel_launcher.py", "-f", "k.json"], "python /lib/ipykernel_launcher.py -f k.json"),
+        ([""], "python"),
+    ],
+)
+def test_what_was_typed_is_noted(argv: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert about.describe(torch.device("cpu"), 1)["command"] == said
+
+
 def test_a_copy_without_history_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUAL_COMMIT", "0123456789ab")
     in_a_checkout = about.commit()

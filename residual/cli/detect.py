@@ -347,12 +347,14 @@ def recipes(
 
 def shorter_sides(text: str) -> tuple[int, ...]:
     """Return the shorter sides of ``--scales 400,600,800``, in pixels, rising."""
+    from ..inference.detector import LEAST_SCALE
+
     try:
         sides = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         sides = ()
-    if not sides or min(sides) < 16 or max(sides) > SIDE:
-        raise InputError(f"--scales {text}: write whole numbers from 16 to {SIDE}, as 400,600,800")
+    if not sides or min(sides) < LEAST_SCALE or max(sides) > SIDE:
+        raise InputError(f"--scales {text}: write whole numbers from {LEAST_SCALE} to {SIDE}, as 400,600,800")
     return sides
 
 

@@ -13,8 +13,11 @@ from ..detection.faster_rcnn import FasterRCNN
 from ..detection.inference import DetectionOptions, detect
 from ..detection.weights import DetectorWeightsConfig, read_detector
 from ..device import open_device
-from ..errors import InputError
+from ..errors import InputError, whole_numbers
 from ..models.inference import check_precision, fold_batchnorm
+
+#: The least shorter side of multi-scale testing: the stride of the map.
+LEAST_SCALE = 16
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,11 @@ def load_detector(
         precision: "bfloat16" autocasts.
 
     Raises:
-        InputError: when a folder holds no detector, or an ensemble's members differ in their classes or in
-            whether they give masks.
+        InputError: when a folder holds no detector, a scale is no whole number of at least 16 pixels, or an
+            ensemble's members differ in their classes or in whether they give masks.
     """
     check_precision(precision)
+    sides = whole_numbers("a scale", scales, LEAST_SCALE)
     where = open_device(device)
     stored = [read_detector(Path(path).expanduser()) for path in (folder, *others)]
     for path, other in zip(others, stored[1:], strict=True):
@@ -131,4 +135,4 @@ def load_detector(
         check_pycocotools("masks")
     members = [fold_batchnorm(one.model.to(where)).to(memory_format=torch.channels_last) for one in stored]
     configs = [one.config for one in stored]
-    return LoadedDetector(members, configs, Improvements(refine, tuple(scales)), precision)
+    return LoadedDetector(members, configs, Improvements(refine, sides), precision)

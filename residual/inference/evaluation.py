@@ -1,6 +1,6 @@
 """Trained networks tested on any dataset by any protocol: classifiers (Section 3.4) and detectors."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from ..detection.average_precision import (
 from ..detection.boxes import load_boxes
 from ..detection.testing import detect_dataset
 from ..device import open_device
-from ..errors import InputError, nearest, whole_number
+from ..errors import InputError, nearest, whole_number, whole_numbers
 from ..evaluation.classes import how_matched, match_classes, unnamed
 from ..evaluation.inputs import check_input, usual_size, view_of
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
@@ -72,8 +72,7 @@ class EvaluationOptions:
                 "(of a folder, test is its val)"
             )
         if self.scales is not None:
-            scales = self.scales if isinstance(self.scales, Iterable) else [self.scales]
-            object.__setattr__(self, "scales", tuple(whole_number("a scale", side) for side in scales))
+            object.__setattr__(self, "scales", whole_numbers("a scale", self.scales))
         for name in ("size", "crop"):
             if (side := getattr(self, name)) is not None:
                 whole_number(name, side)
