@@ -72,8 +72,14 @@ FIRST_AND_LAST: dict[type[Classifier], tuple[str, str]] = {
 #: Channel means and deviations that torchvision's ImageNet weights are made for, in units of [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-#: Channel means, red first, that the public BN-Inception is made for, of pixels from 0 to 255.
-BN_INCEPTION_MEAN = (128.0, 117.0, 104.0)
+#: torchvision's GoogLeNet is for pixels from -1 to 1, whatever is said of it: the network there takes
+#: ImageNet's mean and deviation off again.
+MIDDLE = (0.5, 0.5, 0.5)
+#: Of networks that are public in one form alone what they are made for, and whose they are.
+PUBLIC: dict[type[Classifier], tuple[tuple[float, ...], tuple[float, ...], str]] = {
+    GoogLeNet: (MIDDLE, MIDDLE, "torchvision's GoogLeNet"),
+    BNInception: ((128 / 255, 117 / 255, 104 / 255), (1.0, 1.0, 1.0), "the public BN-Inception"),
+}
 
 
 def outline(name: str, **options: Any) -> Classifier:
@@ -173,8 +179,8 @@ def choose_preprocessing(
     """Return the preprocessing that foreign weights need, and whose numbers it has.
 
     Args:
-        mean, std: one number a channel, in units of [0, 1]; both None for torchvision's, or for what the
-            public BN-Inception is made for.
+        mean, std: one number a channel, in units of [0, 1]; both None for torchvision's, or what is public
+            of the network.
 
     Raises:
         InputError: when there is no default, or a number is out of range or its count wrong.
@@ -205,10 +211,9 @@ def choose_preprocessing(
             f"the network takes {network.in_channels} channels, for which there is no default; give the mean "
             "and std that it was trained with"
         )
-    if isinstance(network, BNInception):
-        return Preprocessing(torch.tensor(BN_INCEPTION_MEAN) / 255), "default of the public BN-Inception"
-    default = Preprocessing(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
-    return default, "default of torchvision's weights"
+    usual = IMAGENET_MEAN, IMAGENET_STD, "torchvision's weights"
+    theirs, deviations, whose = PUBLIC.get(type(network), usual)
+    return Preprocessing(torch.tensor(theirs), torch.tensor(deviations)), f"default of {whose}"
 
 
 def _projections(state: dict[str, Tensor]) -> set[str]:

@@ -10,16 +10,15 @@ from typing import Any
 from ..class_names import CIFAR10_CLASSES
 from ..download import PublishedFile
 from .blocks import BottleneckBlock
-from .foreign import IMAGENET_MEAN, IMAGENET_STD, outline
+from .foreign import IMAGENET_MEAN, IMAGENET_STD, MIDDLE, outline
 from .imagenet import TABLE_1
 from .vgg import LAYERS
 
 #: Networks of Table 1 and Simonyan and Zisserman's, by the names that torchvision and timm have for them too.
 IMAGENET_NETWORKS = (*(f"resnet{depth}" for depth in TABLE_1), *(f"vgg{depth}" for depth in LAYERS))
 
-#: torchvision's GoogLeNet is not the description's. Its weights are for pixels from -1 to 1, whatever is said
-#: of them: torchvision's network takes ImageNet's mean and deviation off again.
-GOOGLENET, MIDDLE = {"googlenet": "googlenet_bn"}, (0.5, 0.5, 0.5)
+#: torchvision's GoogLeNet is not the description's.
+GOOGLENET = {"googlenet": "googlenet_bn"}
 
 #: github.com/akamaster/pytorch_resnet_cifar10: by depth the first digits of the file's SHA-256, which are in
 #: its name as well, and the test error in % that the README there states.

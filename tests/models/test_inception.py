@@ -87,7 +87,8 @@ def test_public_weights_give_public_scores(name: str, tmp_path: Path) -> None:
     theirs = (
         Public()
         if name == "bn_inception"
-        else torchvision.models.googlenet(num_classes=CLASSES, init_weights=False)
+        # As with public weights: it takes off what its preprocessing has done.
+        else torchvision.models.googlenet(num_classes=CLASSES, init_weights=False, transform_input=True)
     )
     randomise(theirs).eval()
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
