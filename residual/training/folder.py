@@ -225,13 +225,18 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            # Reading the data takes a while, in which another process may have begun a run here.
+            # Reading the data takes a while, in which another process may have begun or ended a run here.
             self.check(self.path, recipe, resume)
+            if self.results_file.exists():
+                raise InputError(f"{self.path}: another process has completed this run meanwhile")
             self._remove_half_written()
             if not self.recipe_file.exists():
                 replace_file(self.recipe_file, recipe.to_yaml())
         except Timeout:
             raise InputError(f"{self.path}: another process is working on this run") from None
+        except InputError:
+            self.close()
+            raise
         except OSError as error:
             raise InputError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
 

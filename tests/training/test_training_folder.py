@@ -176,6 +176,17 @@ def test_whatever_a_killed_process_was_writing_is_swept_by_the_next(tmp_path: Pa
     assert left == set(kept)
 
 
+def test_a_run_that_another_process_has_completed_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """Reading the data has taken a while since it was looked whether there is anything to do."""
+    recipe, first, second = find("digits-resnet20"), RunFolder(tmp_path), RunFolder(tmp_path)
+    first.open(recipe, resume=False)
+    first.finish({})
+    first.close()
+    assert "has completed this run meanwhile" in sentence_of(lambda: second.open(recipe, resume=True))
+    with first._lock:
+        pass  # which the second one does not hold any more
+
+
 def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
     """One character of the seed, and the rest of the run would be another one's; comments decide nothing."""
     recipe, folder = find("digits-resnet20"), RunFolder(tmp_path)
