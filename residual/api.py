@@ -36,7 +36,7 @@ from .localization.weights import is_localizer
 from .models.inference import Precision
 from .models.weights import load_weights
 from .recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, find, override, read
-from .recipes.schema import SHORT_FORMS
+from .recipes.schema import OTHERWISE, SHORT_FORMS
 from .run import report as write_report
 from .run import start_from
 from .run import train as train_run
@@ -272,8 +272,8 @@ def _settings(settings: Mapping[str, Any] | None, short: Mapping[str, Any]) -> l
     given = dict(settings or {})
     for name, value in short.items():
         if value is not None:
-            if SHORT_FORMS[name] in given:
-                raise InputError(f"{name} and {SHORT_FORMS[name]!r} say the same; leave one of them out")
+            if same := next((key for key in (SHORT_FORMS[name], OTHERWISE.get(name)) if key in given), None):
+                raise InputError(f"{name} and {same!r} say the same; leave one of them out")
             given[SHORT_FORMS[name]] = value
     return [f"{key}={_json(key, value)}" for key, value in given.items()]
 

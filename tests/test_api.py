@@ -76,6 +76,8 @@ def test_recipes_with_values_changed() -> None:
     assert said == """settings are values by key, as {"batch.size": 32}, not ['batch.size=8']"""
     both = sentence_of(lambda: residual.recipe("finetune", {"batch.size": 8}, batch=8))
     assert both == "batch and 'batch.size' say the same; leave one of them out"
+    both = sentence_of(lambda: residual.recipe("finetune", {"schedule.iterations": 8}, epochs=1))
+    assert both == "epochs and 'schedule.iterations' say the same; leave one of them out"
     assert "no recipe 'finetun'" in sentence_of(lambda: residual.recipe("finetun"))
 
 

@@ -131,7 +131,8 @@ def evaluate(
     weights: Weights,
     data_dir: BoxesDir = None,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Part of the data (default: the recipe's test).")
+        list[str] | None,
+        typer.Option("--split", help="Part of the data; again for several (default: the recipe's test)."),
     ] = None,
     layout: Annotated[
         Literal["voc", "coco", "imagenet-det"] | None,
@@ -139,7 +140,10 @@ def evaluate(
     ] = None,
     points: Annotated[
         bool | None,
-        typer.Option("--11-points/--area", help="VOC's precision of 2007, or of 2010 and later."),
+        typer.Option(
+            "--11-points/--area",
+            help="VOC's precision of 2007, or of 2010 and later (default: the recipe's).",
+        ),
     ] = None,
     classes: Annotated[
         str | None,

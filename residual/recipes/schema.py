@@ -317,6 +317,8 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 #: Keys that have a short form, as an option of ``train`` and in Python.
 SHORT_FORMS = {"epochs": "schedule.epochs", "lr": "schedule.learning_rate", "batch": "batch.size"}
+#: ... and keys that say the same in another way, of which one would not be read.
+OTHERWISE = {"epochs": "schedule.iterations"}
 #: What keys are called elsewhere.
 ELSEWHERE = SHORT_FORMS | {
     "batch_size": "batch.size",

@@ -205,12 +205,14 @@ def test_short_forms_of_settings(tmp_path: Path, shown: Shown, refused: Refused)
         ("short", short),
         ("long", set_options(["schedule.epochs=1", "schedule.learning_rate=0.02", "batch.size=719"])),
     ):
-        words = ["train", *TINY, "--set", "batch.bn_group=719", *said, "--out", tmp_path / name]
+        small = set_options(["model.name=cifar_resnet8", "evaluate_every=10", "batch.bn_group=719"])
+        words = ["train", "digits-resnet20", *small, *said, "--out", tmp_path / name]
         shown(*words)
     assert (tmp_path / "short" / "recipe.yaml").read_text() == (tmp_path / "long" / "recipe.yaml").read_text()
     assert results_of(tmp_path / "short")["iterations"] == 2
     both = refused("train", *TINY, "--lr", "0.1", "--set", "schedule.learning_rate=0.2")
     assert "--lr and --set schedule.learning_rate=0.2 say the same; leave one of them out" in both
+    assert "--epochs and --set schedule.iterations=240 say the same" in refused("train", *TINY, "--epochs", 3)
     assert "name the recipe as well" in refused(
         "train", "--resume", "--epochs", "3", "--out", tmp_path / "short"
     )
