@@ -469,11 +469,12 @@ def departures_of(runs: Iterable[TrainedRun]) -> list[str]:
     images: dict[Any, dict[str, Any]] = {}
     for one in runs:
         found |= dict.fromkeys(one.departures)
-        # How many they are, and their names; a file may have been mended.
-        noted = {k: v for session in one.sessions for k, v in (session.get("data") or {}).items()}
-        before = images.setdefault(one.paper.data, noted)
-        if any(before[key] != noted[key] for key in before.keys() & noted.keys() - {"content"}):
-            found[OTHER_IMAGES] = None
+        known = images.setdefault(one.paper.data, {})
+        for session in one.sessions:
+            for what, noted in (session.get("data") or {}).items():
+                # How many they are, and their names; a file may have been mended.
+                if what != "content" and known.setdefault(what, noted) != noted:
+                    found[OTHER_IMAGES] = None
     return list(found)
 
 
