@@ -2,6 +2,7 @@
 
 import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,6 +44,11 @@ def readable(classes: Sequence[str]) -> list[str]:
         found.append((match[2] or known.get(match[1], name)) if match else name)
     times = Counter(found)
     return [short if times[short] == 1 else name for short, name in zip(found, classes, strict=True)]
+
+
+def composed(name: str) -> str:
+    """Return a name with one letter where macOS writes two: a letter and its accent."""
+    return unicodedata.normalize("NFC", name)
 
 
 def first_twice(names: Iterable[str]) -> str | None:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..class_names import composed
 from ..errors import DISTRIBUTION, InputError, nearest, printable
 from ..files import cache_folder, checksum, damaged, first_line, keep, parse_json, read_content, read_text
 from .images import FORMATS, READABLE, SUFFIXES
@@ -348,9 +349,10 @@ def _sorted(root: Path, folders: dict[str, list[str]], listing: Listing) -> dict
         )
     found: dict[str, list[str]] = {}
     for name, files in folders.items():
-        if printable(name) in found:
-            raise InputError(f"{root} has two folders that are both shown as {printable(name)}; rename one")
-        found[printable(name)] = [f"{name}/{file}" for file in files]
+        shown = composed(printable(name))
+        if shown in found:
+            raise InputError(f"{root} has two folders that are both shown as {shown}; rename one")
+        found[shown] = [f"{name}/{file}" for file in files]
     return found
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
+from ..class_names import composed
 from ..errors import InputError
 from ..files import read_text
 
@@ -67,9 +69,8 @@ def read_labels(path: Path) -> list[LabelledFile]:
     found: dict[str, tuple[int, LabelledFile]] = {}
     for number, cells in read_rows(path):
         where = f"{path}, line {number}"
-        listed = LabelledFile(
-            _there(path.parent, cells["path"], where), cells["label"], _split(cells.get("split"), where)
-        )
+        file, label = _there(path.parent, cells["path"], where), composed(cells["label"])
+        listed = LabelledFile(file, label, _split(cells.get("split"), where))
         line, before = found.setdefault(listed.file, (number, listed))
         if before != listed:
             raise InputError(f"{where}: {listed.file} stands in line {line} otherwise; leave one of them out")
@@ -126,8 +127,12 @@ def _columns(header: list[str], path: Path) -> dict[str, int] | None:
 
 
 def _there(folder: Path, file: str, where: str) -> str:
-    """Return the path of an image that is there; Windows writes it with backslashes."""
-    for name in dict.fromkeys((file, file.replace("\\", "/"))):
+    """Return the path of an image that is there.
+
+    Windows writes it with backslashes, and macOS letters and their accents apart.
+    """
+    names = [file, file.replace("\\", "/")]
+    for name in dict.fromkeys(names + [normalize(form, name) for form in ("NFC", "NFD") for name in names]):
         if (folder / name).is_file():
             return Path(name).as_posix()
     raise InputError(f"{where}: there is no file {folder / file}; paths are relative to the list's folder")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..class_names import composed
 from ..errors import InputError, printable
 from ..files import read_content
 from .images import SUFFIXES
@@ -44,7 +45,7 @@ class ClassList:
         Raises:
             InputError: when the list does not name it, or several classes of it.
         """
-        name = PurePosixPath(file).name
+        name = composed(PurePosixPath(file).name)
         if name in self.classes:
             return self.classes[name]
         found = self._by_stem.get(_stem(name), set())
@@ -97,10 +98,10 @@ def read_list(path: Path) -> ClassList:
         if not file or not name:
             raise InputError(f"{path}, line {number}: write the image's file and its class")
         # Paths of Windows as well.
-        file = PurePosixPath(file.replace("\\", "/")).name
-        if classes.setdefault(file, printable(name)) != printable(name):
+        file, name = composed(PurePosixPath(file.replace("\\", "/")).name), composed(printable(name))
+        if classes.setdefault(file, name) != name:
             raise InputError(
-                f"{path}, line {number}: {file} is {printable(name)!r} here and {classes[file]!r} before; "
+                f"{path}, line {number}: {file} is {name!r} here and {classes[file]!r} before; "
                 "one of them is wrong"
             )
     return ClassList(path, classes)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..class_names import imagenet_classes
+from ..class_names import composed, imagenet_classes
 from ..errors import InputError, nearest
 
 
@@ -97,7 +97,7 @@ def _meaning(name: str) -> str:
     """Return the WordNet id of a class where its name tells it, or else the name in one spelling."""
     if match := re.match(r"n\d{8}(?![0-9A-Za-z])", name):
         return match[0]
-    plain = name.replace("_", " ").strip().casefold()
+    plain = composed(name).replace("_", " ").strip().casefold()
     return _wordnet_ids().get(plain, plain)
 
 

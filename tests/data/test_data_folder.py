@@ -1,6 +1,7 @@
 """Folders of images: which there are, of what class, and what is wrong with a folder."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -276,6 +277,21 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         assert index.ids == ("caf\\xe9/b.png", "caf\\xe9/\\xfc.png", "tea/b.png", "tea/\\xfc.png")
         assert all(index.path(position).is_file() for position in range(4))
     assert index_folder(tmp_path, "train", index.classes).targets.tolist() == [0, 0, 1, 1]
+
+
+def test_classes_and_lists_that_macos_has_written(tmp_path: Path) -> None:
+    apart, one = "a\u0308", "\u00e4"
+    touch(tmp_path / "train" / apart / "1.png")
+    touch(tmp_path / "train" / "b" / "1.png")
+    touch(tmp_path / "val" / one / "1.png")
+    train = index_folder(tmp_path, "train")
+    assert train.classes == ("b", one)
+    assert train.path(1).is_file()
+    assert index_folder(tmp_path, "val", train.classes).targets.tolist() == [1]
+    shutil.rmtree(tmp_path / "val")
+    touch(tmp_path / "val" / f"{apart}.png")
+    (tmp_path / "val.txt").write_text(f"{one}.png {apart}", encoding="utf-8")
+    assert index_folder(tmp_path, "val", train.classes).targets.tolist() == [1]
 
 
 def tiny_imagenet(root: Path) -> Path:

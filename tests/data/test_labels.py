@@ -36,6 +36,14 @@ def test_lists_as_they_are_written(text: str, listing: Path) -> None:
     assert read_labels(listing) == PLAIN
 
 
+def test_names_that_macos_has_written(listing: Path) -> None:
+    """It takes letters and their accents apart in the names of files; spreadsheets do not."""
+    apart, one = "a\u0308", "\u00e4"
+    listing.with_name(f"{apart}.jpg").touch()
+    listing.write_text(f"{one}.jpg,{one}\na.jpg,{apart}\n", encoding="utf-8")
+    assert read_labels(listing) == [LabelledFile(f"{apart}.jpg", one, None), LabelledFile("a.jpg", one, None)]
+
+
 def test_absolute_paths_and_splits(listing: Path) -> None:
     a = listing.with_name("a.jpg")
     listing.write_text(f"image,class,split\n{a},cat,training\ne.png,cat,Valid\nb/c d.png,ant,train\n")
