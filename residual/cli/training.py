@@ -134,7 +134,7 @@ def _short_forms(asked: RunAsked, more: Mapping[str, object]) -> list[str]:
     from ..recipes.schema import OTHERWISE, SHORT_FORMS
 
     forms = SHORT_FORMS | OWN_FORMS
-    named = {short: getattr(asked, short) for short in SHORT_FORMS} | more
+    named = {short: getattr(asked, short) for short in SHORT_FORMS} | dict(more)
     given = {short: value for short, value in named.items() if value is not None}
     for setting in asked.settings or []:
         key = setting.partition("=")[0].strip()
