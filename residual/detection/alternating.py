@@ -48,7 +48,7 @@ class AlternatingRCNN(nn.Module):
             for velocity in optimizer.velocities.values():
                 velocity.zero_()
             if step in (1, 2):
-                # What step 3 begins with is there in step 2 already: tested then, the detector proposes by it.
+                # What step 3 begins with is there in step 2 already: a detector tested then proposes by it.
                 self.detector.rpn_head.load_state_dict(self.proposer.rpn_head.state_dict())
         proposing = _ids(self.detector.rpn_head)
         learning = (
