@@ -204,6 +204,24 @@ def test_every_rank_finishes_a_run_that_was_stopped(
     assert finished == [tmp_path]
 
 
+def test_finish_tells_what_a_run_of_each_kind_measures(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, told in (("top1_error", "top-1"), ("ap50", "mAP"), ("localization_error", "localization")):
+        results = {"iterations": 1, "of_iterations": 2, "test": {key: 41.5, "images": 8}}
+        monkeypatch.setattr("residual.run.finish", lambda _, found=results, **__: found)
+        *_, last = shown("finish", tmp_path).out.splitlines()
+        assert last.split() == [
+            "test",
+            *told.split(),
+            *(["error"] * (key != "ap50")),
+            "41.50",
+            "%",
+            "8",
+            "images",
+        ]
+
+
 def test_a_folder_that_nobody_may_look_into_is_named() -> None:
     """Python's own tests of paths raise there; root, as which these tests may run, may look anywhere."""
     denied = PermissionError(errno.EACCES, "Permission denied", "/root/flowers")
