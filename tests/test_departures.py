@@ -63,9 +63,12 @@ def test_detectors_train_no_shorter_than_the_authors(name: str) -> None:
         assert recipe.detector.regions == (64 if name.endswith("4step") else 128)
     assert (recipe.schedule.learning_rate, recipe.schedule.drops) == (0.001, (0.75,))
     assert recipe.schedule.warmup is None
+    optimizer = recipe.optimizer
+    assert (optimizer.momentum, optimizer.weight_decay, optimizer.form) == (0.9, 5e-4, "paper")
     # What is better for boxes of one's own is not theirs.
     detector, data = recipe.detector, recipe.data
     assert (detector.pooling, detector.min_size, detector.ignore_cross_boundary_anchors) == ("pool", 16, True)
+    assert (detector.train_proposals, detector.proposals, detector.freeze) == (2000, 300, 2)
     assert (data.shorter_side, data.longer_side, data.scale_range) == (600, 1000, (1, 1))
 
 

@@ -13,6 +13,9 @@ LAYERS: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 FILTERS = (64, 128, 256, 512, 512)
 
+#: Units of the first two fully connected layers.
+UNITS = 4096
+
 #: Side of the map that the first fully connected layer takes (224 x 224 images give just this).
 SIDE = 7
 
@@ -49,13 +52,13 @@ class VGG(Classifier):
             layers.append(CaffeMaxPool2d(2) if pool == "caffe" else nn.MaxPool2d(2))
         self.convolutions = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(channels * SIDE * SIDE, 4096),
+            nn.Linear(channels * SIDE * SIDE, UNITS),
             nn.ReLU(inplace=True),
             nn.Dropout(),
-            nn.Linear(4096, 4096),
+            nn.Linear(UNITS, UNITS),
             nn.ReLU(inplace=True),
             nn.Dropout(),
-            nn.Linear(4096, classes),
+            nn.Linear(UNITS, classes),
         )
         initialize(self)
         # ``features`` is the contract's method here, and the convolutions' name in torchvision's weights.

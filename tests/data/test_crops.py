@@ -62,6 +62,14 @@ def test_resized_crops_keep_to_their_area_and_ratio() -> None:
         assert 0 <= top <= bottom <= 400
         assert 0.078 <= wide * high / 200_000 <= 1
         assert 3 / 4 - 0.02 <= wide / high <= 4 / 3 + 0.02
+    # By hand: the first try's area and ratio, both uniform (the ratio in its logarithm), then the place.
+    numbers = torch.full((crop.numbers,), 0.5)
+    numbers[0], numbers[-2:] = (0.25 - 0.08) / 0.92, torch.tensor([0.25, 0.999])
+    # A quarter of 400 x 400 is 200 x 200, at one of 201 places each way.
+    assert crop.at(numbers)(400, 400)[0] == (50, 200, 250, 400)
+    numbers[crop.tries] = 0
+    # 3 to 4: sqrt(30,000) by sqrt(53,333); the ratio is width to height.
+    assert crop.at(numbers)(400, 400)[0] == (57, 169, 57 + 173, 169 + 231)
     # An image in which no such rectangle fits gives the largest that does.
     (left, top, right, bottom), _ = crop.at(torch.full((crop.numbers,), 0.999))(1000, 10)
     assert (bottom - top, right - left) == (10, 13)

@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from residual import InputError
 from residual.data.folder import FolderIndex, index_folder
+from residual.data.images import decode_centre
 from residual.data.statistics import load_statistics, mean_of, measure, std_of, training_statistics
 from residual.tensors import pack
 
@@ -58,6 +59,11 @@ def test_from_the_cache_they_are_the_same_bits(
     for mine, kept in zip(cold.components, warm.components, strict=True):
         assert torch.equal(mine, kept)
     assert (cold.images, cold.unreadable) == (warm.images, warm.unreadable) == (13, {})
+    # By a slow reference: over the images, and over all of their pixels.
+    seen = torch.stack([decode_centre(index.path(n), 32, 37) for n in range(13)]).double() / 255
+    torch.testing.assert_close(cold.mean, seen.mean(dim=0).float())
+    expected = torch.cov(seen.transpose(0, 1).flatten(1), correction=0)
+    torch.testing.assert_close(cold.covariance, expected.float(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_cache_is_of_one_size_and_of_these_files(

@@ -3,6 +3,7 @@
 import torch
 
 from residual.data.order import BalancedOrder, Order
+from residual.randomness import Stream, mix
 
 
 def test_balanced_classes_are_equally_frequent() -> None:
@@ -31,3 +32,19 @@ def test_the_order_is_that_of_resident_batches() -> None:
     assert sorted(row[10:].tolist()) == list(range(10))
     assert torch.equal(Order(10, 4, 7)(3), order(3))
     assert not torch.equal(Order(10, 4, 8)(0), order(0))
+
+
+def test_runs_of_earlier_versions_go_on_with_the_images_that_they_would_have_seen() -> None:
+    """As it was when results were first committed: all that is drawn in a run follows from these numbers."""
+    assert Order(10, 4, 7)(3).tolist() == [9, 4, 0, 6]
+    targets = torch.tensor([0] * 2 + [1] * 6 + [3] * 12)
+    assert BalancedOrder(targets, 8, 7)(0).tolist() == [5, 0, 17, 13, 1, 4, 0, 18]
+    assert {stream.name: mix(7, stream, 3) for stream in Stream} == {
+        "WEIGHTS": 5093101976529578930,
+        "ORDER": 7964965305340474863,
+        "CROPS": 1684239238610986860,
+        "DROPOUT": 1729168002221264068,
+        "SPLIT": 4064374570681395613,
+        "REGIONS": 4633231845053684815,
+        "CLASSES": 7940697480675812875,
+    }

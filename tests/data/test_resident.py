@@ -1,6 +1,8 @@
 """Batches of a dataset in memory: which images, in what order, shared by ranks."""
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from residual.data.dataset import Dataset
 from residual.data.resident import ResidentBatches
@@ -44,13 +46,25 @@ def test_ranks_share_the_batch_and_its_crops() -> None:
     images = torch.randint(0, 256, (20, 3, 6, 6), dtype=torch.uint8)
     data = Dataset("noise", ("a",), images, torch.arange(20), torch.arange(20))
 
+    def prepare(x: Tensor) -> Tensor:
+        return x.float() - 100
+
     def make(rank: int, ranks: int) -> ResidentBatches:
-        device = torch.device("cpu")
-        return ResidentBatches(data, lambda x: x.float(), 8, 2, True, 3, device, rank, ranks)
+        return ResidentBatches(data, prepare, 8, 2, True, 3, torch.device("cpu"), rank, ranks)
 
     whole = make(0, 1)
-    for iteration in range(4):
+    plans = [whole.plan(iteration) for iteration in range(4)]
+    for iteration, plan in enumerate(plans):
         inputs, targets = whole(iteration)
         parts = [make(rank, 2)(iteration) for rank in range(2)]
         assert torch.equal(inputs, torch.cat([x for x, _ in parts]))
         assert torch.equal(targets, torch.cat([y for _, y in parts]))
+        assert torch.equal(targets, plan[:, 0])
+        # Zeros are around what the network sees, not around pixels: the mean is subtracted before.
+        for x, (position, top, left, flipped) in zip(inputs, plan.tolist(), strict=True):
+            padded = F.pad(prepare(images[position]), (2, 2, 2, 2))
+            padded = padded.flip(-1) if flipped else padded
+            assert torch.equal(x, padded[:, top : top + 6, left : left + 6])
+    tops, lefts, flips = torch.cat(plans)[:, 1:].unbind(1)
+    assert sorted(set(tops.tolist())) == sorted(set(lefts.tolist())) == [0, 1, 2, 3, 4]
+    assert 8 <= int(flips.sum()) <= 24

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectors import small_detector
 
-from residual.detection.backbones import make_backbone
+from residual.detection.backbones import make_backbone, measure_batch_norm
 from residual.detection.faster_rcnn import FasterRCNN
 from residual.models import build_model
 from residual.models.frozen import FrozenBatchNorm2d
@@ -70,8 +70,20 @@ def test_a_detector_that_goes_on_learns_what_its_own_recipe_says() -> None:
     }
 
 
+def test_bn_of_a_network_from_scratch_is_measured_exactly() -> None:
+    network = build_model("cifar_resnet8")
+    batches = [n * torch.randn(2, 3, 16, 16) for n in (1, 2, 3)]
+    measure_batch_norm(network, batches)
+    with torch.no_grad():
+        maps = [network.conv1(batch).transpose(0, 1).flatten(1) for batch in batches]
+    mean = torch.stack([values.mean(dim=1) for values in maps]).mean(dim=0)
+    variance = torch.stack([values.var(dim=1) for values in maps]).mean(dim=0)
+    torch.testing.assert_close(network.bn1.running_mean, mean)
+    torch.testing.assert_close(network.bn1.running_var, variance)
+
+
 def test_vggs_map_covers_the_whole_image() -> None:
-    backbone = make_backbone(build_model("vgg16"))
     with torch.device("meta"):
+        backbone = make_backbone(build_model("vgg16"))
         images = torch.empty(1, 3, 600, 810)
-    assert backbone.to("meta").shared(images).shape == (1, 512, 38, 51)
+    assert backbone.shared(images).shape == (1, 512, 38, 51)

@@ -1,11 +1,15 @@
 """From images to detections: one detector or several, refined or not."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from detectors import Scripted, eye, small_detector
+from torch import Tensor
 
+from residual.detection import inference
 from residual.detection.faster_rcnn import FasterRCNN
 from residual.detection.inference import DetectionOptions, detect, input_size
 from residual.errors import InputError
@@ -30,6 +34,14 @@ def test_the_size_that_the_network_sees() -> None:
     assert input_size(1000, 300, 600, 1000, 16) == (1000, 300)
     with pytest.raises(InputError, match="an image of 10 x 4000 is too long"):
         input_size(10, 4000, 600, 1000, 16)
+
+
+def test_detections_are_chosen_as_by_the_authors() -> None:
+    """A score above 0.05, NMS at 0.3 within a class, 100 of an image at most: Fast R-CNN's released code."""
+    how = DetectionOptions()
+    assert (how.shorter_side, how.longer_side) == (600, 1000)
+    assert (how.score_threshold, how.nms_threshold, how.max_detections) == (0.05, 0.3, 100)
+    assert (how.refine, how.scales, how.precision) == (False, (), "float32")
 
 
 def test_an_ensemble_looks_at_the_union_of_the_proposals() -> None:
@@ -120,6 +132,29 @@ def test_what_regions_are_pooled_from_is_computed_once(
     image = torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8)
     detect([model], [image], DetectionOptions(40, 64, refine=refine, scales=scales))
     assert len(calls) == times
+
+
+def test_a_long_image_has_its_shape_at_every_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its longer side has a limit at the usual scale, where regions are proposed; it grows with others."""
+    sizes: list[tuple[int, ...]] = []
+    pooled: list[list[tuple[int, ...]]] = []
+    original, pool = FasterRCNN.maps, inference.pool_maxout
+
+    def maps(self: FasterRCNN, images: Sequence[Tensor]) -> list[Tensor]:
+        sizes.extend(tuple(image.shape[1:]) for image in images)
+        return original(self, images)
+
+    def pool_maxout(detector: FasterRCNN, maps: Sequence[Tensor], *more: Any) -> Tensor:
+        pooled.append([tuple(map.shape[2:]) for map in maps])
+        return pool(detector, maps, *more)
+
+    monkeypatch.setattr(FasterRCNN, "maps", maps)
+    monkeypatch.setattr(inference, "pool_maxout", pool_maxout)
+    how = DetectionOptions(shorter_side=20, longer_side=40, scales=(10, 40))
+    detect([eye(min_size=2.0)], [torch.zeros(3, 30, 120, dtype=torch.uint8)], how)
+    assert sizes == [(5, 20), (10, 40), (20, 80)]
+    # Regions are pooled at the scales that are asked for.
+    assert pooled == [[(5, 20), (20, 80)]]
 
 
 def test_an_image_too_long_for_every_scale_is_seen_at_the_usual_one() -> None:

@@ -1,13 +1,14 @@
 """Instance segmentation: masks of regions, learned, pasted, measured; and Mask R-CNN's own code beside it."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from detectors import small_detector, training_image
+from detectors import NO_BOXES, small_detector, training_image
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
@@ -101,6 +102,17 @@ def test_objects_without_a_mask_are_not_learned_as_empty_ones() -> None:
     of_both, of_first, of_second = (float(model([each])[4].detach()) for each in (both, first, second))
     # The mean over the regions of both objects lies between the means over those of each.
     assert min(of_first, of_second) < of_both < max(of_first, of_second)
+
+
+def test_a_place_of_a_mask_is_the_objects_where_half_of_it_is() -> None:
+    """Every logit is 1: the loss tells how many targets are ones, the left 7 columns of 14 pixels here."""
+    model = small_detector(masks=True).train()
+    assert model.mask_head is not None
+    nn.init.zeros_(model.mask_head.mask_fcn_logits.weight)
+    nn.init.ones_(model.mask_head.mask_fcn_logits.bias)  # type: ignore[arg-type]
+    image = with_masks(replace(training_image(1), boxes=torch.tensor([[4.0, 6, 18, 20]])))
+    losses = model.roi_losses([image], model.training_maps([image]), [NO_BOXES])
+    assert float(losses[2].detach()) == pytest.approx(math.log1p(math.e) - 0.5, rel=1e-5)
 
 
 def test_the_loss_is_of_the_own_classs_mask_alone() -> None:
@@ -244,8 +256,7 @@ def test_several_members_and_looks_give_masks() -> None:
     assert [(len(each), each.masks) for each in nothing] == [(0, ())] * 2
 
 
-def test_vgg_has_no_map_to_draw_masks_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("residual.models.vgg.WIDTHS", (8,) * 5, raising=False)
+def test_vgg_has_no_map_to_draw_masks_on() -> None:
     with pytest.raises(InputError, match="VGG's head has no map"), torch.device("meta"):
         small_detector("vgg16", masks=True)
 
@@ -302,6 +313,10 @@ def test_precision_of_masks_is_of_their_pixels() -> None:
     assert coco_ap(data, [half])["AP"] == pytest.approx(1)
     measured = coco_ap(data, [half], masks=True)
     assert (measured["AP50"], measured["AP75"]) == (pytest.approx(1), pytest.approx(0.5, abs=0.01))
+    # COCO says how large its objects are; of others' masks it is their pixels: 600 of 30 x 40 are small.
+    for layout, medium in (("coco", [1.0]), ("voc", [])):
+        sizes = coco_ap(replace(data, layout=layout), [perfect], masks=True)
+        assert [sizes[key] for key in ("APm", "APl") if not math.isnan(sizes[key])] == pytest.approx(medium)
     wrong = coco_ap(data, [found_with(pixels_of(11, 0, 20, 40), pixels_of(30, 31, 60, 50))], masks=True)
     assert wrong["AP50"] == 0
 

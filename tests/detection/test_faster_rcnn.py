@@ -1,13 +1,27 @@
 """The detector: images are independent, and regions are pooled where they lie."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
-from detectors import eye, small_detector, training_image
+from detectors import NO_BOXES, eye, small_detector, training_image
 from torch import Tensor
-from torchvision.ops import roi_pool
+from torchvision.ops import box_iou, roi_pool
 
 from residual.detection.backbones import make_backbone
-from residual.detection.faster_rcnn import FasterRCNN, decode
+from residual.detection.faster_rcnn import (
+    PRE_NMS_TOP_N,
+    RPN_CHANNELS,
+    RPN_MAX_POSITIVES,
+    RPN_NMS_THRESHOLD,
+    RPN_SAMPLES,
+    FasterRCNN,
+    SampledRegions,
+    anchor_losses,
+    best_regions,
+    decode,
+)
 from residual.models import build_model
 from residual.models.frozen import freeze_batch_norm
 from residual.models.preprocessing import Preprocessing
@@ -68,6 +82,101 @@ def test_regions_keep_their_place_in_bfloat16(pooling: str) -> None:
 def test_outputs_of_zero_leave_a_region_as_it_is() -> None:
     regions = torch.tensor([[3.0, 4, 13, 24]])
     assert decode(torch.zeros(1, 2, 4), regions).tolist() == [[[3, 4, 13, 24]] * 2]
+
+
+def test_losses_of_anchors_by_hand() -> None:
+    """Two anchors of the object, one that is neither and one of the background: means over the three."""
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 5], [20, 20, 30, 30]])
+    image = replace(training_image(1), boxes=torch.tensor([[0.0, 0, 10, 10]]))
+    scores, outputs = torch.tensor([0.5, -1.0, 9.0, 2.0]), torch.zeros(4, 4)
+    # From 10 x 8 to 10 x 10: an eighth of the height down, and taller by 10 to 8.
+    outputs[1] = torch.tensor([0, 1 / 8 + 0.05, 0.5, math.log(10 / 8)])
+    classified, placed = anchor_losses(image, (48, 40), scores, outputs, anchors, RPN_SAMPLES, 128)
+    expected = math.log1p(math.exp(-0.5)) + math.log1p(math.exp(1)) + math.log1p(math.exp(2))
+    assert float(classified) == pytest.approx(expected / 3, rel=1e-5)
+    # Quadratic below a ninth, linear above.
+    assert float(placed) == pytest.approx((0.05**2 / 2 * 9 + 0.5 - 1 / 18) / 3, rel=1e-5)
+
+
+def test_losses_of_regions_by_hand() -> None:
+    """Of two images: the mean over each one's regions, boxes in the outputs of their own class."""
+    model = small_detector(regions=4).train()
+    images = [training_image(1), training_image(2)]
+    generator = torch.Generator().manual_seed(0)
+    scores, outputs, targets = (
+        2 * torch.randn(shape, generator=generator) for shape in ((8, 4), (8, 3, 4), (8, 4))
+    )
+    labels = torch.tensor([[3, 1, 0, 0], [0, 0, 0, 0]])
+    used = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    regions = torch.tensor([[0.0, 0, 20, 20]]).expand(4, 4)
+    sampled = [
+        SampledRegions(regions, labels[n], targets[4 * n : 4 * n + 4], used[n], labels[n]) for n in range(2)
+    ]
+    parts = iter(sampled)
+    model.sample_regions = lambda *_: next(parts)  # type: ignore[method-assign]
+    model.predict_regions = lambda *_: (scores, outputs, torch.empty(0))  # type: ignore[method-assign]
+    maps = [torch.zeros(1, model.backbone.channels, 10, 12)] * 2
+    classified, placed = model.roi_losses(images, maps, [NO_BOXES] * 2).tolist()
+    wrong = [-float(row.log_softmax(0)[label]) for row, label in zip(scores, labels.flatten(), strict=True)]
+    assert classified == pytest.approx(sum(wrong[:3]) / 3 + wrong[4], rel=1e-5)
+    apart = [*(outputs[0, 2] - targets[0]).abs().tolist(), *(outputs[1, 0] - targets[1]).abs().tolist()]
+    assert min(apart) < 1 < max(apart)
+    assert placed == pytest.approx(sum(d * d / 2 if d < 1 else d - 0.5 for d in apart) / 3, rel=1e-5)
+
+
+def test_which_regions_are_learned() -> None:
+    """An image's objects are among them; a quarter are objects at most, whose boxes the targets lead to."""
+    image = training_image(1, objects=2)
+    near = image.boxes + torch.tensor([1.0, 0, 2, 1])
+    proposals = torch.cat([near, torch.tensor([[30.0, 0, 46, 8]])])
+    model = small_detector(regions=12)
+    alone = model.sample_regions(image, NO_BOXES)
+    assert sorted(alone.regions[alone.used].tolist()) == sorted(image.boxes.tolist())
+    found = model.sample_regions(image, proposals)
+    assert found.used.tolist() == [True] * 4 + [False] * 8
+    assert [label > 0 for label in found.labels.tolist()] == [True] * 3 + [False] * 9
+    assert found.regions[3].tolist() == [30, 0, 46, 8]
+    for region, label, target, number in zip(
+        found.regions[:3], found.labels, found.targets, found.objects, strict=False
+    ):
+        assert float(box_iou(region[None], image.boxes[number][None])) > 0.5
+        assert int(label) == int(image.labels[number]) + 1
+        (box,) = decode(target[None, None], region[None])[0].tolist()
+        assert box == pytest.approx(image.boxes[number].tolist(), abs=1e-4)
+
+
+def test_the_best_regions_are_large_enough_and_no_two_are_one() -> None:
+    """Overlaps of 10 x 7.5 with 10 x 10 and with 10 x 5: 0.75, so that one goes, and 0.67."""
+    anchors = torch.tensor(
+        [[0.0, 0, 10, 10], [0, 0, 10, 7.5], [0, 0, 10, 5], [20, 20, 30, 30], [35, 35, 45, 45]]
+    )
+    scores = [torch.tensor([1.0, 2, 0, 3, 9]), torch.tensor([5.0, 4, 3, 1, 2])]
+    given = (scores, [torch.zeros(5, 4)] * 2, [anchors] * 2, [(40, 40), (60, 60)])
+
+    numbers = {tuple(box): number for number, box in enumerate(anchors.tolist())}
+    # What the first image's edge leaves of the last one.
+    numbers[35, 35, 40, 40] = 4
+
+    def found(before: int = 9, most: int = 9, min_size: float = 5.5) -> list[list[int]]:
+        parts = best_regions(*given, before, most, min_size)
+        return [[numbers[tuple(box)] for box in part.tolist()] for part in parts]
+
+    # 5 x 5 and 10 x 5 are too small.
+    assert found() == [[3, 1], [0, 4, 3]]
+    assert found(min_size=5) == [[4, 3, 1, 2], [0, 2, 4, 3]]
+    assert found(before=3) == [[3, 1], [0]]
+    assert found(most=1) == [[3], [0]]
+
+
+def test_the_numbers_of_faster_r_cnn() -> None:
+    """Read a second time off Faster R-CNN's Section 3.1, Fast R-CNN's 2.3 and their released code."""
+    assert (RPN_SAMPLES, RPN_MAX_POSITIVES, RPN_NMS_THRESHOLD, RPN_CHANNELS) == (256, 128, 0.7, 512)
+    assert PRE_NMS_TOP_N == {True: 12_000, False: 6_000}
+    model = FasterRCNN(eye().backbone, 2, Preprocessing(torch.zeros(3)))
+    assert (model.proposals, model.regions, model.min_size) == ({True: 2000, False: 300}, 128, 16)
+    sides = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in model.grid_anchors(1, 1).tolist()]
+    assert [round(high / wide, 1) for wide, high in sides] == [0.5] * 3 + [1] * 3 + [2] * 3
+    assert [round((wide * high) ** 0.5, -1) for wide, high in sides] == [130, 260, 510] * 3
 
 
 def test_global_context_joins_the_whole_image_to_each_region() -> None:

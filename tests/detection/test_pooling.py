@@ -116,11 +116,12 @@ def test_only_cells_that_conv5_reads_are_pooled(
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3 * float(theirs.grad.abs().max()))
     # conv5's own layers learn the same.
     by_name = dict(network.named_parameters())
-    for key, parameter in backbone.network.named_parameters():
-        if parameter.grad is not None:
-            other = by_name[key].grad
-            assert other is not None
-            torch.testing.assert_close(parameter.grad, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+    learned = {key: p.grad for key, p in backbone.network.named_parameters() if p.grad is not None}
+    assert {key.split(".")[0] for key in learned} == {"layer4"}
+    for key, gradient in learned.items():
+        other = by_name[key].grad
+        assert other is not None
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
     folded: FasterRCNN = fold_batchnorm(detector)
     with torch.no_grad():
         quick = folded.head_maps(folded.pool(folded.region_maps(ours), places))

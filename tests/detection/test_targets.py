@@ -12,30 +12,35 @@ def test_which_anchors_are_objects() -> None:
     anchors = torch.tensor(
         [
             [0.0, 0, 10, 10],  # an overlap of 1
-            [0, 0, 10, 8],  # 0.8
+            [0, 0, 10, 7.1],  # 0.71
             [0, 0, 10, 5],  # 0.5: neither
             [20, 20, 30, 30],  # 0
             [-5, 0, 10, 10],  # over the edge
             [40, 40, 50, 60],  # the best of the second object, though only 0.5
+            [0, 0, 10, 6.9],  # 0.69: neither
+            [0, 0, 10, 3.1],  # 0.31: neither
+            [0, 0, 10, 2.9],  # 0.29
         ]
     )
     boxes = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]])
     objects, background, matched = match_anchors(anchors, boxes, NO_BOXES, (100, 100))
-    assert objects.tolist() == [True, True, False, False, False, True]
-    assert background.tolist() == [False, False, False, True, False, False]
+    assert objects.tolist() == [True, True, False, False, False, True, False, False, False]
+    assert background.tolist() == [False, False, False, True, False, False, False, False, True]
     assert matched[objects].tolist() == [0, 0, 1]
     # Over the edge, where that is allowed: 100 of 150.
     objects, background, _ = match_anchors(anchors, boxes, NO_BOXES, None)
     assert not objects[4]
     assert not background[4]
     # An image without objects is background, but for what lies in a crowd.
-    objects, background, _ = match_anchors(anchors, NO_BOXES, torch.tensor([[18.0, 18, 31, 31]]), (100, 100))
+    crowds = torch.tensor([[20.0, 20, 27.1, 30], [40, 40, 50, 53.8]])
+    objects, background, _ = match_anchors(anchors, NO_BOXES, crowds, (100, 100))
     assert not objects.any()
-    assert background.tolist() == [True, True, True, False, False, True]
+    # 0.71 of the fourth anchor is in the first crowd, 0.69 of the sixth in the second one.
+    assert background.tolist() == [True, True, True, False, False, True, True, True, True]
 
 
 def test_which_regions_are_objects() -> None:
-    regions = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4]])
+    regions = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4.9]])
     objects, background, matched = match_regions(regions, torch.tensor([[0.0, 0, 10, 10]]), NO_BOXES)
     assert objects.tolist() == [True, True, False]
     assert background.tolist() == [False, False, True]

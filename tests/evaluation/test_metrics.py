@@ -29,6 +29,14 @@ def test_batches_add_up() -> None:
     assert tally.metrics().loss == pytest.approx(given.metrics().loss)
 
 
+def test_of_equal_scores_the_first_class_is_the_likeliest() -> None:
+    """As by argmax: a network that tells nothing apart is right as often as chance."""
+    tally = Tally()
+    tally.add(torch.full((8, 8), 1 / 8), torch.arange(8))
+    assert tally.metrics().top1_error == 100 * 7 / 8
+    assert tally.metrics().top5_error == 100 * 3 / 8
+
+
 def test_scores_that_are_no_numbers_are_wrong_answers() -> None:
     tally = Tally()
     tally.add(torch.full((2, 8), torch.nan), torch.tensor([0, 1]))

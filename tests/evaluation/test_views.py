@@ -10,7 +10,6 @@ from residual import InputError, build_model
 from residual.data.images import LONGEST
 from residual.evaluation.views import Views, crop_views, make_views, score
 from residual.models import Classifier
-from residual.models.foreign import outline
 from residual.models.preprocessing import Preprocessing
 
 PREPARE = Preprocessing(torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.25]))
@@ -23,13 +22,7 @@ def probabilities(model: Classifier, prepare: Preprocessing, images: Tensor, vie
 
 def network(name: str = "cifar_resnet8", classes: int = 7) -> Classifier:
     torch.manual_seed(0)
-    if name != "vgg16":
-        return build_model(name, classes=classes).eval()
-    # He initialisation of 138 million weights takes seconds.
-    model = outline(name, classes=classes).to_empty(device="cpu").eval()
-    for parameter in model.parameters():
-        torch.nn.init.uniform_(parameter, -0.01, 0.01)
-    return model
+    return build_model(name, classes=classes).eval()
 
 
 @pytest.mark.parametrize("shape", [(40, 57), (57, 40), (32, 32), (33, 45)])
@@ -91,7 +84,26 @@ def test_multi_scale_is_the_mean_over_positions_scales_and_flips() -> None:
         torch.testing.assert_close(row, torch.stack(each).mean(dim=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("vgg16", 224), ("cifar_resnet8", 4)])
+def test_dense_testing_averages_scores_over_the_positions_of_the_score_map() -> None:
+    """Of VGG that is another number than its own forward pass gives."""
+
+    class Map(torch.nn.Module):
+        """Scores that depend on the brightness at each position, strongly."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(10.0))
+
+        def score_map(self, x: Tensor) -> Tensor:
+            return torch.stack([self.weight * x[:, 0], torch.zeros_like(x[:, 0])], dim=1)
+
+    image = torch.zeros(1, 3, 4, 5, dtype=torch.uint8)
+    image[..., 0, 0] = 255
+    got = probabilities(Map(), lambda x: x / 255, image, Views("multi-scale", (4,)))  # type: ignore[arg-type]
+    torch.testing.assert_close(got[0], torch.tensor([10.0 / 20, 0]).softmax(0))
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("cifar_resnet8", 4)])
 def test_dense_testing_where_the_map_is_1x1_is_the_one_crop_result(name: str, side: int) -> None:
     model, images = network(name), random_pixels(1, 3, side, side)
     dense = Views("multi-scale", (side,))

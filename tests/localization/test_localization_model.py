@@ -135,6 +135,7 @@ def test_a_part_without_its_object_teaches_nothing() -> None:
 
 def test_the_heads_memory_for_imagenet_is_said() -> None:
     recipe = LOCALIZATION["imagenet-localization-resnet101"]
+    assert (recipe.batch.size, recipe.localizer.samples) == (256, 8)
     with torch.device("meta"):
         network = build_model("resnet101", **recipe.localizer.backbone.options())
         model = build_localizer(recipe.localizer, network, 1000, Preprocessing(torch.zeros(3)))

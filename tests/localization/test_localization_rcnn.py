@@ -177,6 +177,19 @@ def test_each_image_keeps_its_proposals(model: RCNN, tmp_path: Path) -> None:
     torch.testing.assert_close(every.scores[1], score[0])
 
 
+def test_proposals_come_back_to_their_own_images(model: RCNN) -> None:
+    """Two images of one shape as they are seen, one of them twice as large, and two classes of each."""
+    images = [pixels_of(Image.fromarray(noise(*size))) for size in ((30, 20), (60, 40))]
+    seen, places = zip(*map(View(28, dense=True).of, images), strict=True)
+    labels = torch.tensor([[1, 3], [0, 2]])
+    with torch.no_grad():
+        boxes, scores = locate(model, torch.stack(seen), places, labels, images)
+        for n in range(2):
+            box, score = locate(model, seen[n][None], places[n : n + 1], labels[n : n + 1], images[n : n + 1])
+            torch.testing.assert_close(boxes[n], box[0])
+            torch.testing.assert_close(scores[n], score[0])
+
+
 class SecondOfTwo(World):
     """The second of two ranks, that hears nothing of the first."""
 

@@ -1,16 +1,18 @@
 """VGG over maps of any size."""
 
+import pytest
 import torch
 from torch import nn
 
-from residual.models import build_model
+from residual.models import build_model, vgg
 
 CLASSES = 7
 
 
 @torch.no_grad()
-def test_vgg_moves_its_classifier_over_a_larger_map() -> None:
+def test_vgg_moves_its_classifier_over_a_larger_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """On last maps of 7x7 (224 x 224 images) and more, without the cost of the convolutions before them."""
+    monkeypatch.setattr(vgg, "UNITS", 64)
     torch.manual_seed(0)
     model = build_model("vgg16", classes=CLASSES).eval()
     model.convolutions = nn.Identity()

@@ -129,11 +129,11 @@ def test_the_table_has_the_numbers_of_the_run_folders(short: Path) -> None:
 
 def test_a_length_in_epochs_is_told_in_iterations(tmp_path: Path) -> None:
     """A recipe of epochs has the usual number of iterations beside them, which nothing follows."""
-    # 1,438 images in batches of 384.
-    epoch = ["schedule.epochs=1", "batch.size=384", "evaluate_every=2"]
+    # Of 1,438 images 38 are trained on, in batches of 8.
+    epoch = ["schedule.epochs=1", "batch.size=8", "data.validation=1400", "evaluate_every=5"]
     text = " ".join(Page(reproduce(tmp_path / "out", seed=0, settings=epoch, device="cpu")).text.split())
-    assert "4 iterations of 384 images" in text
-    assert "schedule.iterations=12 " in text
+    assert "5 iterations of 8 images" in text
+    assert "schedule.iterations=15 " in text
 
 
 def test_a_plain_network_and_its_residual_twin_have_the_same_parameters(short: Path) -> None:

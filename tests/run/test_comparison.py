@@ -67,11 +67,18 @@ def test_a_precision_that_one_of_two_seeds_has_not_is_no_deviation(
     recipe = runs[1] / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("\nseed: 0\n", "\nseed: 1\n"))
     lines = [json.loads(line) for line in (runs[1] / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
+    for line in lines[1:]:
         line["test"]["ap50"] = None
     (runs[1] / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (group,) = compare(runs).groups
+    results = results_of(runs[1])
+    results["test"]["ap50"] = None
+    (runs[1] / "results.json").write_text(json.dumps(results))
+    found = compare(runs)
+    (group,), (row,) = found.groups, found.reached.rows
     assert len(group.members) == 2
+    assert [cell for cell in row.cells if cell == "" or "±" in cell] == [""]
+    found.write(tmp_path / "page.html")
+    assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_compared_is_said(

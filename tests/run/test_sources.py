@@ -31,9 +31,12 @@ from rich.progress import Progress
 
 from residual import InputError, run
 from residual.cli.options import find_images
+from residual.data.crops import ResizedCrop, ScaleCrop
 from residual.data.dataset import Dataset
 from residual.data.digits import load_digits
 from residual.data.images import decode_centre
+from residual.data.order import BalancedOrder, Order
+from residual.data.resident import ResidentBatches
 from residual.data.statistics import Statistics
 from residual.data.stream import StreamBatches
 from residual.distributed import World
@@ -175,6 +178,37 @@ def test_one_rank_measures_and_tells_the_others(
             task.place(CPU, task.recipe.schedule, eager=True)
         assert task.source.measured is told[0]
         task.batches.close()
+
+
+def test_images_are_seen_as_the_recipe_says(images: Path) -> None:
+    """Crops and colours of Section 3.4, or those of later years; 4 pixels around small images."""
+
+    def batches(*settings: str) -> StreamBatches:
+        source = open_source(small_recipe("imagenet-resnet18", *settings), images)
+        made = source.batches(source.preprocessing(None), CPU, World())
+        assert isinstance(made, StreamBatches)
+        return made
+
+    papers = batches()
+    assert (papers.crop, papers.flip, type(papers.indices)) == (ScaleCrop(32, 36, 48), True, Order)
+    values, vectors = run.folder_statistics(images, 32)[1].components
+    assert papers.noise is not None
+    assert papers.noise.std == 0.1
+    assert torch.equal(papers.noise.values, values)
+    assert torch.equal(papers.noise.vectors, vectors)
+    later = [
+        "data.folder.crop=resized",
+        "data.folder.colour_noise=0",
+        "data.flip=false",
+        "data.balanced=true",
+    ]
+    others = batches(*later)
+    assert (others.crop, others.flip, others.noise) == (ResizedCrop(32), False, None)
+    assert type(others.indices) is BalancedOrder
+    digits = Resident(override(find("digits-resnet20"), ["data.pad=4", "data.flip=true"]), None)
+    small = digits.batches(digits.preprocessing(None), CPU, World())
+    assert isinstance(small, ResidentBatches)
+    assert (small.pad, small.flip, type(small.indices)) == (4, True, Order)
 
 
 @pytest.fixture

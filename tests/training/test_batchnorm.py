@@ -51,7 +51,7 @@ BATCH, GROUP = 16, 4
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_plain8", "resnet18"])
 def test_groups_told_apart_train_as_groups_one_after_the_other(name: str) -> None:
-    x = torch.randn(BATCH, 1, 64, 64, generator=torch.Generator().manual_seed(2)).double()
+    x = torch.randn(BATCH, 1, 32, 32, generator=torch.Generator().manual_seed(2)).double()
     y = torch.arange(BATCH) % 4
     apart, together = small_model(name).double(), small_model(name).double()
     tell_groups_apart(together, GROUP, BATCH // GROUP)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,15 @@ def test_iterations_from_tables_are_the_eager_ones() -> None:
         # A rate in a tensor is rounded to float32 before it meets a gradient.
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(meters[1], meters[0])
+
+
+def test_dropout_draws_anew_in_every_iteration_and_on_every_rank() -> None:
+    drawn: list[float] = []
+    step: Any = lambda *_: drawn.append(torch.rand(()).item())  # noqa: E731
+    for seed, rank, number in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)):
+        EagerIterations(step, batches_of(), lambda _: 0.1, seed, rank)(number)
+    assert len(set(drawn)) == 4
+    assert drawn[0] == drawn[-1]
 
 
 @pytest.mark.usefixtures("few_rows")

@@ -6,7 +6,7 @@ import pytest
 
 from residual.recipes import find, override
 from residual.training.checkpoint import Progress
-from residual.training.schedule import follow_plateau, learning_rate
+from residual.training.schedule import drops_of, follow_plateau, learning_rate
 
 
 def test_the_rate_falls_when_the_error_stops_falling(tmp_path: Path) -> None:
@@ -19,6 +19,10 @@ def test_the_rate_falls_when_the_error_stops_falling(tmp_path: Path) -> None:
         rates.append(learning_rate(chosen.schedule, 0, progress.plateaus))
     # 79.95 is lower than 80 by less than 0.1, so 80.5 is the second evaluation without a lower error.
     assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 5)
+    # A line of the log has the rate of the iteration before it: it fell after the line before.
+    lines = [{"iteration": 10 * n, "learning_rate": rate} for n, rate in enumerate([0.1, *rates])]
+    assert drops_of(chosen.schedule, 110, lines) == [30, 60]
+    assert drops_of(find("cifar10-resnet20").schedule, 64_000, []) == [32_000, 48_000]
 
 
 def test_a_linear_warm_up_rises_to_the_rate_of_the_schedule() -> None:

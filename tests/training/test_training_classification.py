@@ -1,4 +1,6 @@
-"""The sums that a log line of a classifier needs."""
+"""The sums that a log line of a classifier needs, and what its BN statistics are averaged over."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +8,8 @@ from conftest import CPU, small_batch, small_model
 from torch import Tensor, nn
 
 from residual.distributed import World
-from residual.recipes import find
+from residual.recipes import find, override
+from residual.training import classification
 from residual.training.classification import ErrorMeter, classification_work
 
 
@@ -43,3 +46,18 @@ def test_dropout_in_averaging_is_drawn_alike_whatever_a_session_has_drawn_before
         work.finish(lambda sentence: None)
         found.append(model.bn1.running_mean.clone())
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("epoch", "last"), [(1000, 250), (7, 57)])
+def test_statistics_are_averaged_over_what_would_come_next(
+    epoch: int, last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 mini-batches, or an epoch where that is shorter."""
+    seen: list[Any] = []
+    monkeypatch.setattr(classification, "average_statistics", lambda *given: seen.extend(given))
+    settings = ["batch.size=16", "batch.bn_group=4", "schedule.iterations=50"]
+    recipe, model, batches = override(find("digits-resnet20"), settings), small_model(), range(epoch)
+    work = classification_work(model, batches, recipe, World(), CPU)  # type: ignore[arg-type]
+    assert work.finish is not None
+    work.finish(lambda sentence: None)
+    assert seen == [model, batches, range(50, last), 4, World()]

@@ -1,0 +1,34 @@
+"""An iteration of detection: a mini-batch at once or in parts, and the sums of its log."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import CPU
+from detectors import small_detector, training_image
+
+from residual.detection.training import DetectionIterations, LossMeter
+from residual.distributed import World
+from residual.recipes import DetectionRecipe, find, override
+from residual.training.sgd import SGD
+
+
+def test_an_iteration_learns_from_the_mean_over_its_images_in_whatever_parts() -> None:
+    images = [training_image(n, objects=n % 3) for n in range(3)]
+    recipe = override(find("voc-finetune", DetectionRecipe), ["batch.size=3", "batch.at_once=3"])
+    whole = small_detector().train()
+    losses = whole(images)
+    (losses.sum() / 3).backward()
+    SGD(whole, 0.9, 1e-4, "paper").step(0.02)
+    for at_once in (3, 2, 1):
+        model, meter = small_detector().train(), LossMeter(CPU, whole.losses)
+        batches: Any = {7: images}.__getitem__
+        how = override(recipe, [f"batch.at_once={at_once}"])
+        optimizer = SGD(model, 0.9, 1e-4, "paper")
+        DetectionIterations(model, batches, how, World(), meter, optimizer, lambda _: 0.02)(7)
+        for (name, one), other in zip(model.named_parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=f"{name}: {{}}".format)
+        line = meter.line(World())
+        assert line["images"] == 3
+        assert list(line["losses"].values()) == pytest.approx((losses / 3).tolist(), rel=1e-4)
+        assert line["loss"] == pytest.approx(float(losses.detach().sum() / 3), rel=1e-4)
