@@ -95,7 +95,7 @@ class DetectionIterations:
         device = self.meter.sums.device
         at_once = self.recipe.batch.at_once
         parts = [loaded[start : start + at_once] for start in range(0, len(loaded), at_once)]
-        with left_as_it_was(self.meter.state(), self.optimizer):
+        with left_as_it_was(self.meter.state, self.optimizer):
             for number, part in enumerate(parts, start=1):
                 signals.check()
                 with self._gradients_stay_here(number < len(parts)):

@@ -222,23 +222,23 @@ class RunFolder:
             InputError: when it cannot be written, another process works in it, or one has worked in it since
                 ``check``.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            # Reading the data takes a while, in which another process may have begun or ended a run here.
-            self.check(self.path, recipe, resume)
-            if self.results_file.exists():
-                raise InputError(f"{self.path}: another process has completed this run meanwhile")
-            self._remove_half_written()
-            if not self.recipe_file.exists():
-                replace_file(self.recipe_file, recipe.to_yaml())
-        except Timeout:
-            raise InputError(f"{self.path}: another process is working on this run") from None
-        except InputError:
-            self.close()
-            raise
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+        with contextlib.ExitStack() as undone:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+                undone.callback(self.close)
+                # Reading the data takes a while, in which another process may have begun or ended a run here.
+                self.check(self.path, recipe, resume)
+                if self.results_file.exists():
+                    raise InputError(f"{self.path}: another process has completed this run meanwhile")
+                self._remove_half_written()
+                if not self.recipe_file.exists():
+                    replace_file(self.recipe_file, recipe.to_yaml())
+            except Timeout:
+                raise InputError(f"{self.path}: another process is working on this run") from None
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+            undone.pop_all()
 
     def close(self) -> None:
         self._lock.release()

@@ -116,10 +116,9 @@ class Step:
 
     def _one_after_the_other(self, parts: Sequence[tuple[Tensor, Tensor]], iteration: int | Tensor) -> None:
         images = sum(len(y) for _, y in parts)
-        changed = [*self.meter.state(), *self.own.buffers()]
         # A GPU is done with all groups at once.
         long = len(parts) > 1 and parts[0][0].device.type == "cpu"
-        with left_as_it_was(changed, self.optimizer) if long else contextlib.nullcontext():
+        with left_as_it_was(self._changed, self.optimizer) if long else contextlib.nullcontext():
             for number, (x, y) in enumerate(parts, start=1):
                 if long:
                     signals.check()
@@ -129,6 +128,10 @@ class Step:
                     self._weighted(loss, len(y) / images).backward()
                 advance(self.layers, len(x))
                 self._count(loss.detach(), scores.detach(), y, iteration)
+
+    def _changed(self) -> list[Tensor]:
+        """Return what an iteration changes before the optimizer's step."""
+        return [*self.meter.state(), *self.own.buffers()]
 
     def rehearse(self, inputs: Tensor, targets: Tensor) -> None:
         """Run both passes without an update, and without the other ranks; BN statistics advance."""
@@ -175,17 +178,18 @@ class Step:
 
 
 @contextlib.contextmanager
-def left_as_it_was(changed: Sequence[Tensor], optimizer: SGD) -> Iterator[None]:
+def left_as_it_was(changed: Callable[[], Sequence[Tensor]], optimizer: SGD) -> Iterator[None]:
     """Put tensors back and drop the gradients where a signal ends this context: an iteration not begun.
 
     Args:
-        changed: all that an iteration changes before the optimizer's step.
+        changed: gives all that an iteration changes before the optimizer's step; a network may put another
+            tensor in the place of one.
     """
-    before = [tensor.clone() for tensor in changed]
+    before = [tensor.clone() for tensor in changed()]
     try:
         yield
     except Interrupted:
-        for tensor, value in zip(changed, before, strict=True):
+        for tensor, value in zip(changed(), before, strict=True):
             tensor.copy_(value)
         optimizer.drop_gradients()
         raise

@@ -183,8 +183,9 @@ def test_a_run_that_another_process_has_completed_meanwhile_is_left_alone(tmp_pa
     first.finish({})
     first.close()
     assert "has completed this run meanwhile" in sentence_of(lambda: second.open(recipe, resume=True))
+    # Whoever is refused keeps nobody out, also where an error is kept, as in a notebook.
     with first._lock:
-        pass  # which the second one does not hold any more
+        pass
 
 
 def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
