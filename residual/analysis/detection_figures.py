@@ -64,8 +64,9 @@ def precision_recall(curves: Sequence[PrecisionCurve], title: str) -> Figure:
             legend = add_legend(ax, ax.lines, labels, ncols=-(-len(labels) // LINES), **beside)
             # As large as the legend of COCO's 80 classes, or long names, make it.
             figure.draw_without_rendering()
-            needed = legend.get_window_extent().size / figure.dpi + (AXES, AROUND)
-            figure.set_size_inches(max(SIZE[0], needed[0]), max(SIZE[1], needed[1]))
+            box = legend.get_window_extent()
+            width, height = AXES + box.width / figure.dpi, AROUND + box.height / figure.dpi
+            figure.set_size_inches(max(SIZE[0], width), max(SIZE[1], height))
         figure.set_layout_engine("constrained")
     return figure
 

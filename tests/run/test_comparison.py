@@ -57,6 +57,9 @@ def test_runs_on_other_images_are_no_seeds_of_each_other(three: list[Path]) -> N
     found = compare(three)
     assert [[member.path.name for member in group.members] for group in found.groups] == [["a"], ["b"], ["c"]]
     assert any("on different images" in note for note in found.notes)
+    page = three[0].parent / "page.html"
+    compare(three[:2]).write(page)
+    assert "In nothing but the seed; the images are others." in page.read_text(encoding="utf-8")
 
 
 def test_a_precision_that_one_of_two_seeds_has_not_is_no_deviation(
