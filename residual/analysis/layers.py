@@ -89,10 +89,10 @@ def layers_of(model: nn.Module, x: Tensor) -> list[Layer]:
     training = model.training
     model.eval()
     gates = {m.conv: m.gate for m in model.modules() if isinstance(m, HighwayLayer)}
-    found: dict[nn.Module, nn.Module] = {}
-    outputs: list[tuple[nn.Module, weakref.ref[Tensor], int]] = []
+    found: dict[nn.Conv2d, nn.Module] = {}
+    outputs: list[tuple[nn.Conv2d, weakref.ref[Tensor], int]] = []
 
-    def ran(convolution: nn.Module, _: Any, output: Tensor) -> None:
+    def ran(convolution: Any, _: Any, output: Tensor) -> None:
         found[convolution] = convolution
         outputs.append((convolution, weakref.ref(output), output._version))
 
@@ -119,7 +119,7 @@ def layers_of(model: nn.Module, x: Tensor) -> list[Layer]:
     if not found:
         raise InputError("the network has no 3x3 convolution, so there are no layer responses to measure")
     return [
-        Layer(names[convolution], convolution, response, gates.get(convolution))  # type: ignore[arg-type]
+        Layer(names[convolution], convolution, response, gates.get(convolution))
         for convolution, response in found.items()
     ]
 
