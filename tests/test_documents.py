@@ -1,6 +1,8 @@
 """Every command and every line of Python in README.md and docs/ is run, small, and has to end well."""
 
+import inspect
 import json
+import pydoc
 import re
 import tomllib
 from pathlib import Path
@@ -31,7 +33,7 @@ NOT_RUN = {
     "git clone https://github.com/residual-learning/residual && cd residual": "downloads",
     "source .venv/bin/activate": "changes the shell that it is typed into",
     "make demo": "is residual reproduce degradation, which is run",
-    "make docs": "makes the website; CI does",
+    "make docs": "makes the website; what it checks is checked here too",
     "make test": "runs this",
     "make test-slow": "takes an hour",
     "pip install '.[onnx]'": "installs",
@@ -106,6 +108,20 @@ def test_every_option_that_a_page_names_is_there() -> None:
             for option in re.findall(r"(?:^| )(--[a-z0-9][a-z0-9-]*)", code):
                 if not code.startswith("python "):
                     assert option in known, f"{page.name}: {code}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    """Files, links and what the API's page describes: as docs/hooks.py, by which make docs fails."""
+    text = page.read_text(encoding="utf-8")
+    for file in re.findall(r"`([\w/]+\.py)`", text):
+        assert any((root / file).is_file() for root in (ROOT, ROOT / "residual")), file
+    for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+        assert (page.parent / link).exists(), link
+    for link in re.findall(r"residual-learning/residual/(?:(?:blob|tree)/)?main/([^)#\s]+)", text):
+        assert (ROOT / link).exists(), link
+    for name in re.findall(r"^::: (\S+)", text, re.MULTILINE):
+        assert inspect.getdoc(pydoc.locate(name)), name
 
 
 def settings() -> list[str]:
