@@ -428,7 +428,8 @@ class Stage:
 
     def _runs(self) -> None:
         home, runs = self.home, self.place / "runs"
-        small = ("--data-dir", home / "data", *set_options(IN_MEMORY))
+        memory = set_options(IN_MEMORY)
+        small = ("--data-dir", home / "data", *memory)
         for name in (
             "cifar10-resnet20",
             "cifar10-plain56",
@@ -437,7 +438,8 @@ class Stage:
             "digits-plain56",
             "digits-highway19",
         ):
-            self.run("train", name, *small, "--out", runs / name)
+            options = small if name.startswith("cifar10") else memory
+            self.run("train", name, *options, "--out", runs / name)
         large = ("--data-dir", home / "flowers", *set_options(IN_FOLDERS))
         self.run("train", "imagenet-resnet101", *large, "--out", runs / "imagenet-resnet101")
         for name in ("flowers", "scratch"):
