@@ -199,12 +199,13 @@ def _publish(
 ) -> None:
     departures = departures_of(runs)
     images = next((f", {row.images:,} images" for row in rows if row.images), "")
+    cells = [row.cells() for row in rows]
     # Table 2 has top-1 errors alone.
-    compared = "; differences are of top-5 errors" if number in (3, 4) else ""
+    compared = "; differences are of top-5 errors" if number != 2 and any(row[-1] for row in cells) else ""
     Table(
         f"Table {number}",
         HEADINGS,
-        [TableRow(row.cells(), row.published.note, row.quoted) for row in rows],
+        [TableRow(text, row.published.note, row.quoted) for text, row in zip(cells, rows, strict=True)],
         f"Errors on the validation set ({protocol} testing{images}){compared}.{not_comparable(departures)}",
     ).publish(
         study.out,
