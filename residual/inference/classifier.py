@@ -47,7 +47,8 @@ class Heat:
         name: of the class.
         probability: of it, 0 to 1, as in ``predict``.
         scores: of the class at every position of the last map, float32 (h, w): global average pooling and a
-            linear layer can change places, so their mean is the class's score (logit) in the image.
+            linear layer can change places, so their mean is the class's score (logit) in the image (nearly,
+            of networks with layers between, as VGG).
         image: what the network looked at, uint8 (C, H, W).
     """
 
@@ -147,13 +148,14 @@ class Network:
         first = next(self.model.parameters())
         with full_float32(first.device):
             x = self.preprocessing(seen.to(first.device)).to(first.dtype)
-            maps = self.model.score_map(x)[0].float().cpu()
+            maps, scores = (each[0].float().cpu() for each in (self.model.score_map(x), self.model(x)))
         if maps.shape[1:] == (1, 1):
             raise InputError(
                 "this network has one position for the whole image, so it cannot say where it looks; take a "
                 "residual or a plain network, on images that are large enough for it"
             )
-        probabilities = maps.mean(dim=(1, 2)).softmax(dim=0)
+        # Of networks with layers between (VGG) they are not those of the maps' means.
+        probabilities = scores.softmax(dim=0)
         k = int(probabilities.argmax()) if wanted is None else wanted
         return Heat(self.classes[k], float(probabilities[k]), maps[k], seen[0])
 

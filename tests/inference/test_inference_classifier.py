@@ -3,19 +3,21 @@
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import TEN, pixels_of, save_network, sentence_of, smooth_image
+from conftest import TEN, pixels_of, save_network, sentence_of, shrink_rivals, smooth_image
 from PIL import Image, ImageSequence
 from torchvision.transforms.v2 import functional as transforms
 
 import residual as package
-from residual import InputError
+from residual import InputError, build_model
 from residual.data.images import DamagedImage
+from residual.evaluation.views import make_views
 from residual.models.weights import load_weights
 
 
@@ -148,6 +150,14 @@ def test_heat_averages_to_the_score_of_its_class(tmp_path: Path) -> None:
     assert together.tolist() == pytest.approx([p.probability for p in predictions], rel=1e-5)
     assert heat.draw_beside().height == heat.draw().height
     assert "did you mean" in sentence_of(lambda: network.heat(image, "caat"))
+    # Where layers move over the map the mean of its scores is another one.
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_rivals(patch)
+        model = build_model("cifar_maxout", classes=10).eval()
+    moving = replace(network, model=model, views=make_views("center", 60, 60))
+    found = moving.heat(image)
+    assert found.scores.shape == (4, 4)
+    assert (found.name, pytest.approx(found.probability, rel=1e-5)) == moving.predict(image)[0][0]
     tiny = package.load(save_network(tmp_path / "tiny", mean=torch.rand(3, 4, 4)), "cpu")
     assert "cannot say where it looks" in sentence_of(lambda: tiny.heat(image))
 
