@@ -257,3 +257,16 @@ def test_no_default_mean_for_other_images(tmp_path: Path) -> None:
     save_file(build_model("resnet18", in_channels=1, classes=2).state_dict(), tmp_path / "a.safetensors")
     message = sentence_of(lambda: import_weights(tmp_path / "a.safetensors", "resnet18", tmp_path / "out"))
     assert message.startswith("the network takes 1 channels, for which there is no default")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16"])
+def test_torchvisions_weights_give_torchvisions_outputs(name: str) -> None:
+    """The networks are torchvision's (bottlenecks in variant v1.5), by parameter names and in numbers."""
+    theirs = getattr(torchvision.models, name)(num_classes=7).eval()
+    with torch.device("meta"):
+        ours = build_model(name, classes=7, **({"variant": "v1.5"} if name == "resnet50" else {})).eval()
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    x = torch.randn(2, 3, 70, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
