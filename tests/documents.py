@@ -17,13 +17,14 @@ from conftest import BEGUN, ROOT, set_options, shrink_rivals, smooth_image, writ
 from located import xml
 from PIL import Image
 from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
+from torch import nn
 
 from residual import build_model
 from residual.class_names import CIFAR10_CLASSES, imagenet_classes
 from residual.cli import app
 from residual.data import cifar10
 from residual.models import cifar, imagenet
-from residual.models.blocks import BasicBlock, BottleneckBlock
+from residual.models.blocks import BasicBlock, Block, BottleneckBlock, stack
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import save_weights
 from residual.recipes import DetectionRecipe, find
@@ -307,6 +308,11 @@ OUTPUTS = (
 # --- the place ---
 
 
+def _one_block(block: type[Block], inputs: int, width: int, blocks: int, *more: Any) -> nn.Sequential:
+    """A stage of one block, however deep the network is by its name."""
+    return stack(block, inputs, width, 1, *more)
+
+
 class Stage:
     """A home and a working folder in which every file is that the documents name: small, and quickly made.
 
@@ -328,6 +334,7 @@ class Stage:
         patch.setenv("RESIDUAL_CACHE", str(self.home / "cache"))
         patch.setattr(cifar10, "RECORDS", RECORDS)
         patch.setattr(cifar, "FILTERS", (2, 4, 4))
+        patch.setattr(cifar, "stack", _one_block)
         patch.setattr(imagenet, "WIDTHS", (4, 4, 8, 8))
         shrink_rivals(patch)
         for depth in (18, 34, 50, 101, 152):

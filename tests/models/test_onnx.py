@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import randomise, save_network, shrink_rivals
-from torch import Tensor, nn
+from torch import Tensor
 
 from residual import InputError, build_model
-from residual.models import imagenet
+from residual.models import imagenet, vgg
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.cifar import CifarNetwork
 from residual.models.onnx import export_onnx
 from residual.models.preprocessing import Preprocessing
-from residual.models.vgg import VGG
 from residual.models.weights import Weights, load_weights
 
 runtime = pytest.importorskip("onnxruntime")
@@ -107,17 +106,10 @@ def test_every_family_is_exported(
 
 def test_vgg_is_exported_fully_convolutionally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its half a gigabyte of fully connected layers is left out: narrow ones are as good a test."""
-    monkeypatch.setattr("residual.models.vgg.FILTERS", (8, 8, 16, 16, 16))
+    monkeypatch.setattr(vgg, "FILTERS", (8, 8, 16, 16, 16))
+    monkeypatch.setattr(vgg, "UNITS", 16)
     torch.manual_seed(0)
-    with torch.device("meta"):
-        model = VGG(16, classes=5)
-    model.convolutions.to_empty(device="cpu")
-    narrow = [nn.Linear(16 * 49, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout()]
-    model.classifier = nn.Sequential(*narrow, nn.Linear(16, 5))
-    for layer in model.convolutions:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    model = vgg.VGG(16, classes=5)
     about = {"model": {"name": "vgg16"}, "preprocessing": {}}
     weights = Weights(model.eval(), Preprocessing(torch.rand(3, 224, 224)), tuple("abcde"), about)
     assert_exported(weights, tmp_path / "a.onnx", [(1, 224, 256)])
