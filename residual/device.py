@@ -80,21 +80,20 @@ def arithmetic(device: torch.device, precision: str, deterministic: bool, one_si
     if device.type != "cuda":
         yield
         return
-    short, cudnn = precision != "float32", torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
     exact = torch.are_deterministic_algorithms_enabled()
-    cudnn.allow_tf32, cudnn.benchmark = short, one_size and not deterministic
-    torch.set_float32_matmul_precision("high" if short else "highest")
-    if deterministic:
-        # cuBLAS reads it when it is first used; without it, it refuses in deterministic mode.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cudnn.benchmark = before[:2]
-        torch.set_float32_matmul_precision(before[2])
-        torch.use_deterministic_algorithms(exact)
+    with _float32_as_before():
+        short = precision != "float32"
+        torch.backends.cudnn.allow_tf32 = short
+        torch.backends.cudnn.benchmark = one_size and not deterministic
+        torch.set_float32_matmul_precision("high" if short else "highest")
+        if deterministic:
+            # cuBLAS reads it when it is first used; without it, it refuses in deterministic mode.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(exact)
 
 
 @contextmanager
@@ -107,10 +106,17 @@ def full_float32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    with _float32_as_before():
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+        torch.set_float32_matmul_precision("highest")
+        yield
+
+
+@contextmanager
+def _float32_as_before() -> Iterator[None]:
+    """Leave as they were what a GPU's float32 products are made of, and whether timing chooses kernels."""
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
-    cudnn.allow_tf32 = cudnn.benchmark = False
-    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
