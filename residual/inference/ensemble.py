@@ -53,7 +53,7 @@ def evaluate_ensemble(
         else:
             scores = load_scores(path)
         found.append((str(path), scores))
-    if not any(is_name(path) or path.is_dir() for path in members):
+    if not tested:
         for option in fields(options):
             if getattr(options, option.name) != option.default:
                 raise InputError(

@@ -112,9 +112,11 @@ def for_inference(model: C, device: torch.device | None = None, precision: Preci
     """
     check_precision(precision)
     device, dtype = device or torch.device("cpu"), DTYPES[precision]
-    # There, as the tests of a run do: a GPU's rsqrt is not a CPU's to the last bit, and one network gives
-    # one number.
-    folded = fold_batchnorm(_copy(model).to(device)).to(dtype).to(memory_format=model.memory_format)
+    if any(tensor.device != device for tensor in chain(model.parameters(), model.buffers())):
+        # Folded there, as the tests of a run do: a GPU's rsqrt is not a CPU's to the last bit, and one
+        # network gives one number.
+        model = _copy(model).to(device)
+    folded = fold_batchnorm(model).to(dtype).to(memory_format=model.memory_format)
     if device.type == "cpu" and not isinstance(folded, OwnNetwork):
         pack(folded, dtype)
     return folded
