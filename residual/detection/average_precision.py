@@ -55,7 +55,9 @@ class Detections:
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
 
     def cpu(self) -> "Detections":
-        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu(), self.masks)
+        """Return it on the CPU, of memory of its own, which may be written to: a detector's may not."""
+        boxes, scores, labels = (each.cpu().clone() for each in (self.boxes, self.scores, self.labels))
+        return Detections(boxes, scores, labels, self.masks)
 
     def pixels(self, size: tuple[int, int]) -> Tensor:
         """Return the masks on their image of (height, width): uint8 (D, H, W), 1 where the object is.

@@ -39,7 +39,8 @@ class Prediction(NamedTuple):
     probability: float
 
 
-@dataclass(frozen=True)
+# Compared and found in sets as what it is: tensors have no one answer to whether they are equal.
+@dataclass(frozen=True, eq=False)
 class Heat:
     """Where in an image a network sees a class.
 
@@ -68,7 +69,7 @@ class Heat:
         return beside([seen, drawn])
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Network:
     """A trained network with all that it takes to use it.
 
@@ -130,7 +131,6 @@ class Network:
             predictions = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             yield image, [Prediction(self.classes[k], probability) for k, probability in predictions]
 
-    @torch.inference_mode()
     def heat(self, image: ImageLike, name: str | None = None) -> Heat:
         """Return where in an image the network sees a class: class activation maps, exact in these networks.
 
@@ -139,14 +139,15 @@ class Network:
             name: of a class, as ``predict`` gives it, or as people call it; None for the likeliest one.
 
         Raises:
-            InputError: for an image that cannot be read, a class that the network has not, and a network with
-                a single position for the whole image (VGG's layers see all of it at once).
+            InputError: for an image that cannot be read, a class that the network has not, scores that are no
+                numbers, and a network with a single position for the whole image (VGG's layers see all of it
+                at once).
         """
         wanted = None if name is None else int(match_classes([str(name)], self.classes, "heat")[0])
         pixels = with_channels(as_pixels(image, self.views.decoded_side), self.model.in_channels)
         [seen] = crop_views(pixels, self.views)
         first = next(self.model.parameters())
-        with full_float32(first.device):
+        with torch.inference_mode(), full_float32(first.device):
             x = self.preprocessing(seen.to(first.device)).to(first.dtype)
             maps, scores = (each[0].float().cpu() for each in (self.model.score_map(x), self.model(x)))
         if maps.shape[1:] == (1, 1):
@@ -155,9 +156,9 @@ class Network:
                 "residual or a plain network, on images that are large enough for it"
             )
         # Of networks with layers between (VGG) they are not those of the maps' means.
-        probabilities = scores.softmax(dim=0)
+        probabilities = _numbers(scores.softmax(dim=0))
         k = int(probabilities.argmax()) if wanted is None else wanted
-        return Heat(self.classes[k], float(probabilities[k]), maps[k], seen[0])
+        return Heat(self.classes[k], float(probabilities[k]), maps[k].clone(), seen[0])
 
     def embed(self, images: ImageLike | Iterable[ImageLike], batch: int = 32) -> Tensor:
         """Return the features of N images: the last stage's output, averaged over its positions.
@@ -173,7 +174,7 @@ class Network:
             InputError: for an image that cannot be read or is of another form.
         """
         found = [row for _, row in self.features(images, batch)]
-        return torch.stack(found) if found else torch.empty(0, 0)
+        return torch.stack(found) if found else self.embed(Image.new("L", (1, 1)))[:0]
 
     def features(
         self,
@@ -189,7 +190,8 @@ class Network:
                 x = self.preprocessing(seen[:, 0].to(first.device)).to(first.dtype)
                 *_, last = self.model.features(x).values()
                 rows = last.float().mean(dim=(2, 3)).cpu()
-            yield from zip(items, rows, strict=True)
+            # A copy made outside: what is made in inference mode can neither be learned from nor written to.
+            yield from zip(items, _numbers(rows).clone(), strict=True)
 
     def _rows(
         self, images: Iterable[ImageLike], batch: int, skip: Callable[[DamagedImage], None] | None
@@ -197,12 +199,7 @@ class Network:
         # The views of all images have one shape, so batches come in order.
         crops = by_shape(self._crops(images, skip), batch)
         for rows, items in scored(self.model, self.preprocessing, crops, self.views):
-            if not rows.isfinite().all():
-                raise InputError(
-                    "the network's probabilities are no numbers (NaN); its weights are damaged, or it has "
-                    "diverged in training"
-                )
-            yield from zip(items, rows.cpu(), strict=True)
+            yield from zip(items, _numbers(rows).cpu(), strict=True)
 
     def _crops(
         self, images: Iterable[ImageLike], skip: Callable[[DamagedImage], None] | None
@@ -251,6 +248,20 @@ def load(folder: str | Path, device: str = "auto", precision: Precision = "float
         views=make_views("center", crop, side),
         config=weights.config,
     )
+
+
+def _numbers(found: Tensor) -> Tensor:
+    """Return what a network gives, if it is finite numbers.
+
+    Raises:
+        InputError: when it is not.
+    """
+    if not found.isfinite().all():
+        raise InputError(
+            "what the network gives are no numbers (NaN); its weights are damaged, or it has diverged in "
+            "training"
+        )
+    return found
 
 
 def _many(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -62,7 +62,13 @@ class LoadedDetector:
         return self.members[0].mask_head is not None
 
     def options(self, score_threshold: float = DetectionOptions.score_threshold) -> DetectionOptions:
-        """Return how the detector is used: each member at its own sides, for the most detections of any."""
+        """Return how the detector is used: each member at its own sides, for the most detections of any.
+
+        Raises:
+            InputError: for a score that is none in [0, 1].
+        """
+        if not 0 <= score_threshold <= 1:
+            raise InputError(f"a score threshold is a number from 0 to 1, not {score_threshold!r}")
         usual = DetectionOptions.max_detections
         return DetectionOptions(
             *self.least_sides,
@@ -93,7 +99,8 @@ class LoadedDetector:
             score_threshold: least score of a detection, in [0, 1].
 
         Raises:
-            InputError: when it cannot be read, is no image, or is too long.
+            InputError: when it cannot be read, is no image, or is too long, or for a score that is none in
+                [0, 1].
         """
         return detect(self.members, [as_pixels(image)], self.options(score_threshold))[0].cpu()
 

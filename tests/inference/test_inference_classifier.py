@@ -104,6 +104,22 @@ def test_nothing_to_predict(weights: Path) -> None:
     network = package.load(weights)
     assert network.predict([]) == []
     assert network.probabilities([]).shape == (0, 10)
+    assert network.embed([]).shape == (0, 64)
+
+
+def test_what_a_network_gives_is_tensors_as_any_other(weights: Path) -> None:
+    """One that was made in inference mode can neither be learned from nor written to."""
+    network = package.load(weights, "cpu")
+    [(_, features)] = network.features(smooth_image())
+    heat = network.heat(smooth_image())
+    head = torch.nn.Linear(64, 2)
+    head(features).sum().backward()
+    torch.testing.assert_close(head.weight.grad, features.expand(2, -1))
+    heat.scores.sub_(heat.scores.min())
+    heat.image.fill_(0)
+    # As what they are: numbers of tensors have no one answer to whether they are equal.
+    assert heat != network.heat(smooth_image())
+    assert {network: 1}[network] == 1
 
 
 @pytest.mark.parametrize(
@@ -302,5 +318,6 @@ def test_a_file_that_is_open_for_text(weights: Path, tmp_path: Path) -> None:
 
 def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
     network = package.load(save_network(tmp_path / "w", mean=torch.full((3, 32, 32), torch.nan)))
-    with pytest.raises(InputError, match="NaN"):
-        network.predict(smooth_image())
+    for use in (network.predict, network.probabilities, network.embed, network.heat):
+        with pytest.raises(InputError, match="NaN"):
+            use(smooth_image())  # type: ignore[operator]
