@@ -88,8 +88,10 @@ def layer_signals(
     recipe = _recipe(path, weights)
     batches = _groups(weights, data, recipe, where)
     model = weights.config["model"]
-    torch.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
-    fresh = build_model(model["name"], classes=model["classes"], **model["options"])
+    # Weights are drawn on the CPU; whoever draws numbers there afterwards finds the generator as it was.
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(mix(recipe.seed if recipe else 0, Stream.WEIGHTS))
+        fresh = build_model(model["name"], classes=model["classes"], **model["options"])
     fresh = fresh.to(where).to(memory_format=fresh.memory_format)
     try:
         with full_float32(where):

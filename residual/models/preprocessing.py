@@ -45,7 +45,8 @@ class Preprocessing(nn.Module):
         return self._normalise(images, self._stretched(images) if self.per_pixel else self.mean)
 
     def _normalise(self, images: Tensor, mean: Tensor) -> Tensor:
-        x = images.to(torch.float32, memory_format=torch.channels_last)
+        # A copy also of what is float32 already: it is written to.
+        x = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
         return x.div_(255).sub_(_rows(mean, x)).div_(_rows(self.std, x))
 
     def _stretched(self, images: Tensor) -> Tensor:

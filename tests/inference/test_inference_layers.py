@@ -86,6 +86,8 @@ def test_what_is_measured_is_what_was_trained_on(tmp_path: Path, monkeypatch: py
     source = Resident(recipe, None)
     batches = source.batches(Preprocessing(torch.zeros(1, 8, 8)), torch.device("cpu"), World())
     expected = [batches(iteration)[1].tolist() for iteration in range(2)]
+    generator = torch.get_rng_state()
     assert inside.layer_signals(tmp_path / "weights", None, None, 2)["after training"] == expected
+    assert torch.equal(torch.get_rng_state(), generator)
     assert [len(group) for group in expected] == [8, 8]
     assert inside.layer_responses(tmp_path / "weights", None, None, 10_000)[1] == 38
