@@ -68,7 +68,7 @@ def push(
 
     Raises:
         InputError: when there are no trained weights, the Hub cannot be reached or refuses them, or the
-            repository exists.
+            repository exists, or is one that everybody sees where it is to be private.
     """
     try:
         import huggingface_hub
@@ -81,6 +81,11 @@ def push(
         with _troubles(name, endpoint):
             api = huggingface_hub.HfApi(endpoint=endpoint)
             api.create_repo(name, private=private, exist_ok=update)
+            # One that exists stays as visible as it is.
+            if private and update and not api.model_info(name).private:
+                raise InputError(
+                    "it exists and everybody can see it; leave --private out, or make it private there"
+                )
             api.upload_folder(repo_id=name, folder_path=folder, commit_message="Weights and model card")
     return f"{endpoint}/{name}"
 
@@ -169,7 +174,9 @@ def _without_home(text: str) -> str:
     home = os.path.expanduser("~")
     # A run notes where links lead to; that may be below a folder of the same name.
     for place in (os.path.realpath(home), home):
-        text = text.replace(place + os.sep, "~" + os.sep) if len(place) > 1 else text
+        if len(place) > 1:
+            # Home itself as well; neither what goes on as home begins, nor a folder whose name begins so.
+            text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w-]|\.\w)", "~", text)
     return text
 
 

@@ -12,7 +12,7 @@ from servers import HubServer
 
 import residual
 from residual.models.weights import load_weights
-from residual.run.sharing import model_card
+from residual.run.sharing import _without_home, model_card
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,14 @@ def test_a_home_is_nobodys_affair_whatever_it_is_called(
         assert "rg M" not in text
 
 
+def test_home_itself_and_what_only_looks_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    told = "--data-dir /home/ann --out '/home/ann/my run' \"/home/ann\", file:///home/ann/a, in /home/ann."
+    assert _without_home(told) == "--data-dir ~ --out '~/my run' \"~\", file://~/a, in ~."
+    others = "/mnt/home/ann/a /home/anna/a /home/ann-2 /home/ann.old/a https://a.org/home/ann/"
+    assert _without_home(others) == others
+
+
 def test_the_card_of_a_detector(begun_detector: Path, hub: HubServer, tmp_path: Path, shown: Shown) -> None:
     shown("push", begun_detector, "somebody/shapes", "--dry-run", tmp_path / "shared")
     card = (tmp_path / "shared" / "README.md").read_text()
@@ -162,6 +170,11 @@ def test_pushed_to_a_hub_and_loaded_again(run: Path, hub: HubServer, shown: Show
     said = refused("push", run, "somebody/digits")
     assert f"cannot push to somebody/digits at {hub.address}: it exists already; --update adds to it" in said
     shown("push", run, "somebody/digits", "--update")
+    hub.files["/api/models/somebody/digits"] = b'{"id": "somebody/digits", "private": false}'
+    said = refused("push", run, "somebody/digits", "--private", "--update")
+    assert "it exists and everybody can see it; leave --private out, or make it private there; --dry" in said
+    hub.files["/api/models/somebody/digits"] = b'{"id": "somebody/digits", "private": true}'
+    shown("push", run, "somebody/digits", "--private", "--update")
     hub.refuses = True
     assert "it wants somebody who may write there (hf auth login)" in refused("push", run, "somebody/other")
     hub.stop()
