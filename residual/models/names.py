@@ -85,7 +85,8 @@ def folder_of(given: Path | str, import_weights: Callable[..., Any]) -> Path:
 
 def cached() -> dict[str, Path]:
     """Return the weights folders in the cache by the names of what they hold."""
-    folders = sorted((cache_folder() / "weights").glob("*/" + CONFIG_FILE))
+    # What a killed process left half written begins with a dot.
+    folders = sorted((cache_folder() / "weights").glob("[!.]*/" + CONFIG_FILE))
     return {read_json(file, dict)["origin"]["name"]: file.parent for file in folders}
 
 

@@ -122,15 +122,24 @@ def _metadata(weights: Weights) -> dict[str, str]:
 def _largest_difference(module: Exported, file: Path, channels: int, sides: tuple[int, int]) -> float:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    largest = 0.0
     # Another batch and another shape than the one that was traced: both must be free.
-    for n, height, width in ((1, sides[0], sides[0]), (3, sides[1] + 17, sides[1])):
-        images = torch.randint(256, (n, channels, height, width), generator=generator, dtype=torch.uint8)
+    batches = [
+        torch.randint(256, (n, channels, height, width), generator=generator, dtype=torch.uint8)
+        for n, height, width in ((1, sides[0], sides[0]), (3, sides[1] + 17, sides[1]))
+    ]
+    try:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        found = [torch.from_numpy(session.run(None, {"images": images.numpy()})[0]) for images in batches]
+    # It raises errors of kinds of its own, for an operation that it has not in some precision, say.
+    except Exception as error:
+        raise InputError(
+            f"ONNX Runtime cannot run the exported network: {first_line(error)}; nothing was written"
+        ) from None
+    largest = 0.0
+    for images, theirs in zip(batches, found, strict=True):
         with torch.inference_mode():
             ours = module(images)
-        theirs = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
         difference = float((theirs - ours).abs().max() / ours.abs().max().clamp(min=1))
         largest = max(largest, difference)
         if not difference <= TOLERANCE:

@@ -82,6 +82,17 @@ def everything(folder: Path) -> set[str]:
 # --- what is known ---
 
 
+def test_what_a_killed_process_left_is_not_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path))
+    origin = json.dumps({"origin": {"name": "cifar:resnet20"}})
+    for name, content in (("cifar-resnet20", origin), (".cifar-resnet32.7.new", origin[:9])):
+        (tmp_path / "weights" / name).mkdir(parents=True)
+        (tmp_path / "weights" / name / "config.json").write_text(content)
+    assert cached() == {"cifar:resnet20": tmp_path / "weights" / "cifar-resnet20"}
+
+
 def test_what_is_known_without_asking() -> None:
     known = catalogue()
     assert len(known) == 16

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,6 +124,23 @@ def test_onnx_of_wrong_names_and_missing_packages(
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(InputError, match="needs the package onnxruntime: pip install 'deep-residual"):
         export_onnx(digits, tmp_path / "digits.onnx")
+
+
+def test_what_onnx_runtime_cannot_run_is_a_sentence(
+    digits: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Program:
+        model = SimpleNamespace(metadata_props={})
+
+        def save(self, file: Path) -> None:
+            file.write_bytes(b"no network")  # as one with operators that it has not
+
+    monkeypatch.setattr("residual.models.onnx._export", lambda *_: Program())
+    with pytest.raises(
+        InputError, match=r"^ONNX Runtime cannot run the exported network: .*; nothing was writ"
+    ):
+        export_onnx(digits, tmp_path / "digits.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
 class Branching(CifarNetwork):
