@@ -162,9 +162,21 @@ def save_weights(
         recipe, results: where the weights come from and how good they are, as plain data.
 
     Raises:
-        InputError: when ``folder`` exists or cannot be written, or the classes are not K.
+        InputError: when ``folder`` exists or cannot be written, the classes are not K different names, or
+            what is said of the model would build, or prepare images for, another one.
     """
     config = _describe(model, name, options, preprocessing, classes)
+    # A folder that cannot be read again would be noticed too late.
+    if len(preprocessing.mean) != model.in_channels:
+        raise InputError(
+            f"the preprocessing is for {len(preprocessing.mean)} channels and the network takes "
+            f"{model.in_channels}"
+        )
+    if not isinstance(model, OwnNetwork):
+        built = outline(name, **options | {"classes": model.classes})
+        own, theirs = ({n: t.shape for n, t in each.state_dict().items()} for each in (model, built))
+        if own != theirs:
+            raise InputError(f"{name} with the options {options} is another network; give this one's options")
     _write(folder, model, preprocessing, config | {"recipe": recipe, "results": results})
 
 
@@ -368,6 +380,8 @@ def _describe(
     """Return the content of config.json; ``source`` says whose numbers the preprocessing has."""
     if len(classes) != model.classes:
         raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
+    if wrong := [name for name in classes if not isinstance(name, str)]:
+        raise InputError(f"the name of a class is a text, not {wrong[0]!r}")
     if twice := first_twice(classes):
         raise InputError(f"two of the classes are called {twice!r}; give each class a name of its own")
     per_pixel = preprocessing.per_pixel

@@ -97,6 +97,17 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_as_many_names_as_classes(tmp_path: Path) -> None:
     message = sentence_of(lambda: save_small(tmp_path / "weights", classes=("a", "b")))
     assert message == "2 names are given for 4 classes; name each class once"
+    message = sentence_of(lambda: save_small(tmp_path / "weights", classes=range(4)))
+    assert message == "the name of a class is a text, not 0"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    of_colours = Preprocessing(torch.rand(3))
+    message = sentence_of(lambda: save_small(tmp_path / "weights", preprocessing=of_colours))
+    assert message == "the preprocessing is for 3 channels and the network takes 1"
+    message = sentence_of(lambda: save_small(tmp_path / "weights", options={"in_channels": 1}))
+    assert message.startswith("cifar_resnet8 with the options {'in_channels': 1} is another network")
     assert list(tmp_path.iterdir()) == []
 
 
