@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .detection.weights import is_detector
 from .errors import InputError, nearest
 from .evaluation.views import ViewsName
@@ -257,12 +259,12 @@ def _only_float32(path: Path, precision: str) -> None:
 
 
 def _find(name: PathLike) -> Any:
-    """Return a built-in recipe of any kind, or that in a file."""
+    """Return a built-in recipe of any kind, or else, as the command does, that in a file."""
     name = os.fspath(name)
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+    kind: Any = next((kind for kind in KINDS if name in KINDS[kind][0]), None)
+    if kind is None and (name.endswith((".yaml", ".yml")) or _path(name).is_file()):
         return read(_path(name))
-    kinds: tuple[Any, ...] = (DetectionRecipe, LocalizationRecipe)
-    return find(name, next((kind for kind in kinds if name in KINDS[kind][0]), Recipe))
+    return find(name, kind or Recipe)
 
 
 def _settings(settings: Mapping[str, Any] | None, short: Mapping[str, Any]) -> list[str]:
@@ -282,12 +284,17 @@ def _json(key: str, value: Any) -> str:
     try:
         # Letters as they are: YAML takes JSON's escapes of an emoji for two halves of letters. Halves, which
         # names that are no UTF-8 have, it takes as escapes alone.
-        text = json.dumps(value, default=os.fspath, ensure_ascii=False)
+        text = json.dumps(value, default=_plain, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode()
     except (TypeError, ValueError):
         raise InputError(
             f"{key!r} has a {type(value).__name__}, which no recipe can hold: {value!r}"
         ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON does not know as what it does: a number of NumPy, a path."""
+    return value.item() if isinstance(value, np.generic) else os.fspath(value)
 
 
 def _path(given: PathLike) -> Path:

@@ -1,15 +1,19 @@
 """From Python as from the command line."""
 
+import inspect
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
     BEGUN,
+    ROOT,
     SMALL,
     TINY,
     environment,
@@ -56,6 +60,14 @@ def test_all_is_shown_and_nothing_is_imported_before_it_is_asked_for(tmp_path: P
         residual.trian  # noqa: B018
 
 
+def test_what_functions_return_is_described() -> None:
+    described = re.findall(r"^::: [\w.]+\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    for function in filter(inspect.isfunction, (getattr(residual, name) for name in residual.__all__)):
+        returned = get_type_hints(function)["return"]
+        for kind in get_args(returned) or (returned,):
+            assert not getattr(kind, "__module__", "").startswith("residual.") or kind.__name__ in described
+
+
 def test_recipes_with_values_changed() -> None:
     changed = residual.recipe(
         "finetune", {"data.validation": 0.2, "schedule.drops": [0.5]}, epochs=5, lr=1e-5, batch=8
@@ -90,6 +102,20 @@ def test_values_that_recipes_can_hold() -> None:
     for value, kind in ((object(), "object"), (b"weights", "bytes"), (torch.ones(2), "Tensor")):
         said = sentence_of(lambda: residual.recipe("finetune", {"model.weights": value}))  # noqa: B023
         assert said.startswith(f"'model.weights' has a {kind}, which no recipe can hold: ")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    changed = residual.recipe("finetune", {"seed": np.int64(3)}, lr=np.float32(0.25), batch=np.int32(8))  # type: ignore[arg-type]
+    assert changed == residual.recipe("finetune", {"seed": 3}, lr=0.25, batch=8)
+
+
+def test_a_file_with_a_recipes_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("finetune", "voc-finetune", "mine"):
+        (tmp_path / name).write_text(find("digits-plain20").to_yaml(), encoding="utf-8")
+    assert residual.recipe("finetune") == find("finetune")
+    assert isinstance(residual.recipe("voc-finetune"), DetectionRecipe)
+    assert residual.recipe("mine") == find("digits-plain20")
 
 
 def test_a_recipe_in_a_file_of_either_kind(tmp_path: Path) -> None:
