@@ -6,6 +6,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from .errors import on_a_line
+
+#: How Unicode writes a letter with an accent: as one, or as two, which is macOS's.
+Form = Literal["NFC", "NFD"]
 
 #: CIFAR-10's ten, in the order of its labels.
 CIFAR10_CLASSES = (
@@ -49,6 +57,20 @@ def readable(classes: Sequence[str]) -> list[str]:
 def composed(name: str) -> str:
     """Return a name with one letter where macOS writes two: a letter and its accent."""
     return unicodedata.normalize("NFC", name)
+
+
+def class_name(text: str) -> str:
+    """Return the name of a class as it is everywhere, whatever wrote it: ``composed``, on a line."""
+    return composed(on_a_line(text))
+
+
+def in_form(names: Iterable[str], form: Form) -> list[str]:
+    """Return names with accents as letters of their own ("NFD"), or not ("NFC")."""
+    return [unicodedata.normalize(form, name) for name in names]
+
+
+#: In a recipe, and in what describes weights, of earlier versions too.
+ClassName = Annotated[str, AfterValidator(class_name)]
 
 
 def first_twice(names: Iterable[str]) -> str | None:

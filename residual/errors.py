@@ -1,6 +1,7 @@
 """What ends a command: wrong input, a package that lacks, or a signal; and what offers the nearest names."""
 
 import operator
+import re
 from collections.abc import Iterable
 
 #: What ``pip install`` takes: ``residual`` is another project's name on the package index.
@@ -11,6 +12,8 @@ DISTRIBUTION = "deep-residual"
 NEARLY = 0.15
 #: Letters of the longest sentence: some quote a line of a file, or all names that there are.
 LONGEST = 1600
+#: What ends a line, or moves the cursor of a terminal; names of files may have any of it.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(Exception):
@@ -21,7 +24,7 @@ class InputError(Exception):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(_shortened(printable(sentence)))
+        super().__init__(_shortened(on_a_line(sentence)))
 
 
 class OtherData(InputError):
@@ -51,6 +54,11 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def on_a_line(text: str) -> str:
+    """Return a name or a sentence as a part of a line: ``printable``, and a carriage return is ``\\r``."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), printable(text))
 
 
 def _shortened(text: str) -> str:

@@ -1,5 +1,7 @@
 """Files that we write and read back: whole or not at all, nothing overwritten, a sentence where it fails."""
 
+import csv
+import io
 import itertools
 import json
 import math
@@ -157,6 +159,14 @@ def as_json(value: Any) -> str:
 def as_json_line(value: Any) -> str:
     """Return plain data as a line of a file of JSON lines, as ``as_json``."""
     return strict_json(_finite(value)) + "\n"
+
+
+def csv_line(cells: Sequence[object]) -> str:
+    """Return a line of a CSV file, cells with ends of lines in them quoted: a name may have any."""
+    text = io.StringIO()
+    # To Python before 3.13 a carriage return is one where lines end in it.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def strict_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:

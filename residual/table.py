@@ -8,7 +8,7 @@ from typing import Any, Literal
 import rich.table
 from rich.cells import cell_len
 
-from .errors import printable
+from .errors import on_a_line
 from .files import as_json, write_derived
 from .terminal import console, say
 
@@ -62,7 +62,7 @@ class Table:
         for row in self.rows:
             if row.rule:
                 table.add_section()
-            table.add_row(*(printable(row.cells[n]) for n in used), style="dim" if row.dim else None)
+            table.add_row(*(on_a_line(row.cells[n]) for n in used), style="dim" if row.dim else None)
             if row.note:
                 name, *more = row.cells[: self.names]
                 notes.setdefault(row.note, []).append(f"{name} ({', '.join(more)})" if more else name)

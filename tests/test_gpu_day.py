@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from conftest import CPU, ROOT, environment
 
+from residual.environment import describe
 from residual.recipes import find, override
 
 
@@ -22,8 +23,9 @@ def write_run(path: Path, network: str, seconds: float, error: float, iterations
     results |= {"train": errors, "validation": None, "test": errors}
     (path / "results.json").write_text(json.dumps(results))
     line = {"iteration": iterations, "learning_rate": 0.001, "train": errors, "test": errors}
-    (path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    (path / "environment.json").write_text("[{}]")
+    (path / "metrics.jsonl").write_text(json.dumps(line | {"seconds": seconds}) + "\n")
+    session = describe(CPU, 1) | {"iteration": 0, "departures": []}
+    (path / "environment.json").write_text(json.dumps([session]))
 
 
 def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:

@@ -37,12 +37,6 @@ def each_usable(
             yield image, found
 
 
-def check_all_used(results: Sequence[dict[str, Any]]) -> None:
-    """Raise an InputError where images could not be used, once all that was found has been shown."""
-    if failed := sum("error" in result for result in results):
-        raise InputError(f"{failed} of {len(results)} images could not be used, as said above")
-
-
 class Drawings:
     """Images with their boxes drawn, a file each, and on one sheet.
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import InputError
-from .boxes import Drawings, check_all_used, each_usable
+from .boxes import Drawings, each_usable
 from .options import (
     SIDE,
     Device,
     Json,
     Settings,
+    check_all_used,
     check_figure_file,
     drawn_files,
     find_images,
@@ -326,7 +327,7 @@ def predict(
     if masks and not (asked.as_json or as_csv):
         typer.echo(f"masks: {masks}")
     drawings.write_sheet()
-    check_all_used(results)
+    check_all_used(sum("error" in result for result in results), images)
 
 
 @app.command(

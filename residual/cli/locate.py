@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import InputError
-from .boxes import Drawings, check_all_used, each_usable
+from .boxes import Drawings, each_usable
 from .options import (
     Device,
     Json,
     Settings,
+    check_all_used,
     find_images,
     only_first_rank,
     progress_bar,
@@ -204,7 +205,7 @@ def predict(
     elif out:
         typer.echo(f"drawn: {out}")
     drawings.write_sheet()
-    check_all_used(results)
+    check_all_used(sum("error" in result for result in results), images)
 
 
 @app.command(

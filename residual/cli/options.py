@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
-from ..errors import InputError, printable
+from ..errors import InputError, on_a_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -272,7 +272,7 @@ def find_images(named: list[str]) -> list[Path]:
                     f"there is no image in the folder {path}; {holds}images end in {', '.join(SUFFIXES)}"
                 )
             if left_out:
-                warn(printable(f"{path}: {not_read(left_out)}"))
+                warn(on_a_line(f"{path}: {not_read(left_out)}"))
         elif path.exists():
             inside = [path]
         else:
@@ -313,6 +313,16 @@ def nothing_read(files: Sequence[Path]) -> InputError:
     return InputError(f"none of the {len(files):,} images could be read")
 
 
+def check_all_used(failed: int, files: Sequence[Path]) -> None:
+    """Raise an InputError where images could not be used, once what was found in the others has been shown.
+
+    Args:
+        failed: how many; what is wrong with each has been said.
+    """
+    if failed:
+        raise InputError(f"{failed:,} of {len(files):,} images could not be used, as said above")
+
+
 def progress_bar(silent: bool = False) -> "AbstractContextManager[Callable[[int, int], None]]":
     """Give what shows how many images are done, and the time left, on stderr."""
     from ..terminal import counted
@@ -334,9 +344,11 @@ def class_names(path: Path) -> list[str]:
     Raises:
         InputError: when it cannot be read, or a line before the last name is empty.
     """
+    from ..class_names import class_name
     from ..files import read_text
 
-    names = [line.strip() for line in read_text(path, "name another with --classes").rstrip().split("\n")]
+    lines = read_text(path, "name another with --classes").rstrip().split("\n")
+    names = [class_name(line.strip()) for line in lines]
     if "" in names:
         raise InputError(f"{path}: line {names.index('') + 1} is empty; write a class name a line")
     return names

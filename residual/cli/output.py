@@ -1,6 +1,5 @@
 """What the command prints: every letter somehow, JSON that all readers take, a sentence on what failed."""
 
-import csv
 import errno
 import io
 import os
@@ -73,11 +72,10 @@ def print_json(value: Any) -> None:
 
 def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows([printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    sys.stdout.write(text.getvalue())
+    from ..files import csv_line
+
+    for row in (headings, *rows):
+        sys.stdout.write(csv_line([printable(cell) if isinstance(cell, str) else cell for cell in row]))
 
 
 def unexpected(error: Exception) -> str:

@@ -11,6 +11,7 @@ from .options import (
     Json,
     Precision,
     WeightsFolder,
+    check_all_used,
     drawn_files,
     find_images,
     nothing_read,
@@ -20,6 +21,7 @@ from .options import (
 from .output import print_csv, print_json
 
 if TYPE_CHECKING:
+    from ..data.images import DamagedImage
     from ..inference.classifier import Network, Prediction
 
 app = typer.Typer()
@@ -82,7 +84,7 @@ def predict(
     network = load(weights, device, precision)
     if class_:
         match_classes([class_], network.classes, "--class")
-    stream = network.stream(files, top, batch, skip=lambda damaged: warn(f"skipped: {damaged}"))
+    stream = network.stream(files, top, batch, skip=_say_skipped)
     found = [(str(file), predictions) for file, predictions in stream]
     if not found:
         raise nothing_read(files)
@@ -97,6 +99,7 @@ def predict(
     if heat:
         _draw_heat(network, found, targets, class_)
         typer.echo(f"drawn: {heat}", err=True)
+    check_all_used(len(files) - len(found), files)
 
 
 @app.command(
@@ -129,7 +132,7 @@ def embed(
     network = load(weights, device, precision)
     names, rows = [], []
     with progress_bar() as progress:
-        stream = network.features(files, batch, skip=lambda damaged: warn(f"skipped: {damaged}"))
+        stream = network.features(files, batch, skip=_say_skipped)
         for file, row in stream:
             names.append(str(file))
             rows.append(row.numpy())
@@ -141,6 +144,11 @@ def embed(
     with written_whole(out) as temporary, temporary.open("wb") as file:
         np.savez(file, features=features, files=np.array(names))
     typer.echo(f"wrote {out}: features {features.shape[0]:,} x {features.shape[1]:,}, and their files")
+    check_all_used(len(files) - len(rows), files)
+
+
+def _say_skipped(damaged: "DamagedImage") -> None:
+    warn(f"skipped: {damaged}")
 
 
 def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:

@@ -97,6 +97,8 @@ class TrainingImage:
 
 #: From an image's number in the dataset, whether it is flipped, and a seed, to what the network sees of it.
 ReadFunction = Callable[[int, bool, int], TrainingImage]
+#: What takes a place in a batch, and what is wrong with each image that could not, by its id.
+Loaded = tuple[TrainingImage, dict[str, str]]
 
 
 class AnnotatedBatches(OrderedBatches):
@@ -121,7 +123,7 @@ class AnnotatedBatches(OrderedBatches):
         super().__init__(len(dataset), batch, flip, seed, rank, ranks)
         self.dataset = dataset
         self.damaged = damaged
-        self.prefetch: Prefetch[None, TrainingImage] = Prefetch(self._begin, AHEAD)
+        self.prefetch: Prefetch[None, Loaded] = Prefetch(self._begin, AHEAD)
 
     def __call__(self, iteration: int) -> list[TrainingImage]:
         """Return this rank's images.
@@ -130,9 +132,13 @@ class AnnotatedBatches(OrderedBatches):
             DamagedImage: for an image that cannot be read, if those are fatal.
             InputError: when hardly any image can be read.
         """
-        return self.prefetch(iteration)[1]
+        _, loaded = self.prefetch(iteration)
+        # Not in the threads: what was read ahead of a run's last iteration is not left out of anything.
+        for _, unreadable in loaded:
+            self.unreadable |= unreadable
+        return [image for image, _ in loaded]
 
-    def _begin(self, iteration: int) -> tuple[None, list[Callable[[], TrainingImage]]]:
+    def _begin(self, iteration: int) -> tuple[None, list[Callable[[], Loaded]]]:
         random = generator(self.seed, Stream.CROPS, iteration)
         flipped = torch.rand(self.batch, generator=random) < 0.5
         readers = self._readers(random)
@@ -156,17 +162,18 @@ class AnnotatedBatches(OrderedBatches):
     def _read_part(self, part: CropFunction, number: int, flipped: bool, seed: int) -> TrainingImage:
         return load(self.dataset.images[number], part, flipped, seed)
 
-    def _load(self, position: int, flipped: bool, read: ReadFunction, seed: int) -> TrainingImage:
+    def _load(self, position: int, flipped: bool, read: ReadFunction, seed: int) -> Loaded:
+        unreadable: dict[str, str] = {}
         last = ""
         tries = min(TRIES, len(self.dataset))
         for attempt in range(tries):
             number = (position + attempt) % len(self.dataset)
             try:
-                return read(number, flipped, seed)
+                return read(number, flipped, seed), unreadable
             except InputError as error:
                 if self.damaged == "fatal":
                     raise InputError(fatal(error, "data.damaged")) from None
-                self.unreadable[self.dataset.images[number].id] = last = str(error)
+                unreadable[self.dataset.images[number].id] = last = str(error)
         raise InputError(
             f"{self.dataset.name}: none of {tries} images in a row can be read; the last: {last}"
         )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..class_names import Form, class_name, in_form
 from ..errors import InputError
 from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
@@ -116,15 +117,19 @@ class BoxDataset:
         """Whether any object that is to be learned and found has a mask."""
         return any(self.mask_counts())
 
-    def content(self) -> str:
-        """Return the identity of the images, and of what is known to be on them."""
+    def content(self, form: Form = "NFC") -> str:
+        """Return the identity of the images, and of what is known to be on them.
+
+        Args:
+            form: of accents in names of classes.
+        """
         sizes = torch.tensor([annotated.size for annotated in self.images])
         found = [
             torch.cat([getattr(annotated, what) for annotated in self.images])
             for what in ("boxes", "labels", "difficult", "crowd", "areas")
         ]
         counts = torch.tensor([len(annotated.labels) for annotated in self.images])
-        names = [*self.classes, *(annotated.id for annotated in self.images)]
+        names = [*in_form(self.classes, form), *(annotated.id for annotated in self.images)]
         names += [f"{annotated.id} {annotated.unjudged}" for annotated in self.images if annotated.unjudged]
         names += [
             f"{annotated.id} {place} {mask.counts!r}"
@@ -233,6 +238,7 @@ def make_box_dataset(
         InputError: where there is no image, no object, or none of the classes that are asked for.
     """
     _check_some(records, place, notes)
+    classes = None if classes is None else list(map(class_name, classes))
     counts = Counter(item.name for record in records for item in record.objects)
     if not counts and boxes and classes is None:
         raise InputError(f"{place}: the annotations name no object at all{_first(notes)}")

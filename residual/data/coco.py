@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from ..class_names import class_name
 from ..errors import InputError
 from ..files import read_json
 from .boxes import NAME_SPLITS, Annotation, BoxDataset, Record, make_box_dataset, stated_size, turned
@@ -24,6 +25,8 @@ from .images import SUFFIXES
 from .masks import Outline
 from .named_files import NamedFiles, last_part
 
+#: A JSON among its images.
+BESIDE = "_annotations.coco.json"
 #: What ``bbox_mode`` says in Detectron2's own dictionaries: the corners, or a corner and the sides.
 CORNERS, SIDES = 0, 1
 
@@ -267,7 +270,7 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
         except ValueError:
             raise InputError(f"{file}: one of its categories has no whole number as id") from None
         name = category.get("name")
-        named[("" if name is None else str(name).strip()) or str(number)].append(number)
+        named[class_name("" if name is None else str(name).strip()) or str(number)].append(number)
     listed = _list(content, "annotations", file) if content.get("annotations") else []
     items = [item for item in listed if isinstance(item, dict)]
     used = {_id(item.get("category_id")) for item in items}
@@ -286,15 +289,24 @@ def _annotations(folder: Path, split: str) -> Path:
     candidates = [
         *(folder / "annotations" / f"{stem}_{split}.json" for stem in ("instances", "image_info")),
         folder / "annotations" / f"{split}.json",
-        folder / split / "_annotations.coco.json",
+        folder / split / BESIDE,
         folder / f"{split}.json",
     ]
     for file in candidates:
         if file.is_file():
             return file
-    there = sorted(path.name for path in (folder / "annotations").glob("*.json"))
-    there += sorted(str(path.relative_to(folder)) for path in folder.glob("*/_annotations.coco.json"))
-    have = f"; there are {', '.join(there)}; {NAME_SPLITS}" if there else ""
+    #: By the names of their splits.
+    there = {path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("annotations/*.json"))}
+    there |= {path.parent.name: path for path in sorted(folder.glob(f"*/{BESIDE}"))}
+    there |= {path.stem: path for path in sorted(folder.glob("*.json"))}
+    named = ", ".join(str(path.relative_to(folder)) for path in there.values())
+    have = f"; there are {named}; {NAME_SPLITS}" if there else ""
+    if len(there) == 1:
+        have = (
+            f"; there is {named} alone: divide its images and their annotations into two files of all its "
+            "categories, as annotations/instances_train.json and instances_val.json, or learn from all of "
+            f"them and test on none (data.train={next(iter(there))}, data.test=[]); {NAME_SPLITS}"
+        )
     raise InputError(f"there is no file {candidates[0]}{have}")
 
 

@@ -27,9 +27,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..class_names import composed
-from ..errors import DISTRIBUTION, InputError, nearest, printable
+from ..class_names import class_name
+from ..errors import DISTRIBUTION, InputError, nearest, on_a_line, printable
 from ..files import cache_folder, checksum, damaged, first_line, keep, parse_json, read_content, read_text
+from .identity import identity_of
 from .images import FORMATS, READABLE, SUFFIXES
 from .labels import read_labels
 from .lists import ClassList, read_list
@@ -81,13 +82,18 @@ class FolderIndex:
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         """Names of the images: their paths, as they can be printed."""
-        return tuple(map(printable, self.files))
+        return tuple(map(on_a_line, self.files))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def path(self, position: int) -> Path:
         return self.root / self.files[position]
+
+    def content(self) -> str:
+        """Return the identity of the images and their classes."""
+        paths = [self.path(position) for position in range(len(self))]
+        return identity_of([*self.classes, *self.files], [self.targets], paths)
 
     def subset(self, indices: Tensor, name: str) -> "FolderIndex":
         """Return the images at ``indices``, int64 (M,)."""
@@ -211,7 +217,7 @@ def _index(
         tuple(file for file, _ in files),
         torch.tensor([target for _, target in files]),
         root,
-        tuple(map(printable, notes)),
+        tuple(map(on_a_line, notes)),
     )
 
 
@@ -349,7 +355,7 @@ def _sorted(root: Path, folders: dict[str, list[str]], listing: Listing) -> dict
         )
     found: dict[str, list[str]] = {}
     for name, files in folders.items():
-        shown = composed(printable(name))
+        shown = class_name(name)
         if shown in found:
             raise InputError(f"{root} has two folders that are both shown as {shown}; rename one")
         found[shown] = [f"{name}/{file}" for file in files]
@@ -435,7 +441,7 @@ def _one_level_too_many(root: Path, found: dict[str, list[str]]) -> str | None:
         return None
     return (
         f"{root} has a single class, {name}, whose {len(inside):,} folders look like the classes "
-        f"({', '.join(map(printable, inside[:3]))}{', ...' if len(inside) > 3 else ''}); move them up "
+        f"({', '.join(map(on_a_line, inside[:3]))}{', ...' if len(inside) > 3 else ''}); move them up "
         f"into {root}"
     )
 
@@ -456,7 +462,7 @@ def _notes(root: Path, found: dict[str, list[str]], listing: Listing, loose: lis
         and "" not in inside[0]
         and all(names == inside[0] for names in inside)
     ):
-        some = ", ".join(map(printable, sorted(inside[0])[:3]))
+        some = ", ".join(map(on_a_line, sorted(inside[0])[:3]))
         yield (
             f"{root}: all {len(found):,} classes have the same folders ({some}); if those are the classes, "
             f"put them into {root} directly"

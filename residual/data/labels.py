@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
 
-from ..class_names import composed
+from ..class_names import class_name
 from ..errors import InputError
 from ..files import read_text
 
@@ -69,7 +69,7 @@ def read_labels(path: Path) -> list[LabelledFile]:
     found: dict[str, tuple[int, LabelledFile]] = {}
     for number, cells in read_rows(path):
         where = f"{path}, line {number}"
-        file, label = _there(path.parent, cells["path"], where), composed(cells["label"])
+        file, label = _there(path.parent, cells["path"], where), class_name(cells["label"])
         listed = LabelledFile(file, label, _split(cells.get("split"), where))
         line, before = found.setdefault(listed.file, (number, listed))
         if before != listed:

@@ -9,15 +9,19 @@ text with tabs               FILE, CLASS, and numbers that are not read (Tiny Im
 """
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..class_names import composed
-from ..errors import InputError, printable
+from ..class_names import class_name, composed
+from ..errors import InputError
 from ..files import read_content
 from .images import SUFFIXES
 from .labels import read_rows
+
+#: A name may have what other ends of lines are made of: Unicode has eight of them.
+_LINE_END = re.compile("\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def read_list(path: Path) -> ClassList:
         if not file or not name:
             raise InputError(f"{path}, line {number}: write the image's file and its class")
         # Paths of Windows as well.
-        file, name = composed(PurePosixPath(file.replace("\\", "/")).name), composed(printable(name))
+        file, name = composed(PurePosixPath(file.replace("\\", "/")).name), class_name(name)
         if classes.setdefault(file, name) != name:
             raise InputError(
                 f"{path}, line {number}: {file} is {name!r} here and {classes[file]!r} before; "
@@ -121,7 +125,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
             name = cells["label"].split()[0] if path.name.startswith("LOC_") else cells["label"]
             yield number, cells["path"], name
         return
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_LINE_END.split(_text(path)), start=1):
         if "\t" in line.strip():
             file, name, *rest = (field.strip() for field in line.strip().split("\t"))
             if not all(_is_number(field) for field in rest):

@@ -155,7 +155,7 @@ def _uncounted(data_dir: Path, index: FolderIndex, notes: list[str]) -> frozense
     if file is None:
         return frozenset()
     numbers: set[int] = set()
-    for place, line in enumerate(read_text(file).splitlines(), start=1):
+    for place, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         if (number := image_number(line.strip())) is None:
@@ -198,7 +198,7 @@ def _read_lists(
     by_class = [file.name for file in files] != [VAL_ANNOTATIONS]
     for file in files:
         folder = file.parent.name if by_class else ""
-        for number, line in enumerate(read_text(file).splitlines(), start=1):
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
             if not line.strip():
                 continue
             name, *fields = line.strip().split("\t")

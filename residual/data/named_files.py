@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..class_names import composed
+
 #: Folders that are nobody's data: thumbnails of a Synology, what macOS adds to archives and Windows to disks,
 #: bins of storage.
 NO_DATA = (
@@ -34,12 +36,11 @@ class NamedFiles:
             for path in sorted(_files(folder)):
                 if path.suffix.lower() in suffixes:
                     self.files.setdefault(_plain(path.relative_to(folder).as_posix()), path)
-        #: By exact name, by name in any case, and by the end of the path in any case; each with the suffix,
-        #: then without.
+        #: By exact name, by name folded, and by the path's end folded; each with the suffix, then without.
         self._tables: list[dict[str, list[Path]]] = [{} for _ in range(6)]
         for name, path in self.files.items():
             for place, key in enumerate((name, name.removesuffix(path.suffix))):
-                parts = key.casefold().split("/")
+                parts = _folded(key).split("/")
                 self._tables[place].setdefault(key, []).append(path)
                 self._tables[2 + place].setdefault("/".join(parts), []).append(path)
                 for start in range(1, len(parts)):
@@ -54,7 +55,7 @@ class NamedFiles:
                 last part no other name has.
         """
         name = _plain(name)
-        parts = name.casefold().split("/")
+        parts = _folded(name).split("/")
         keys = [(name, 0), (name, 1), ("/".join(parts), 2), ("/".join(parts), 3)]
         if loosely:
             keys += [("/".join(parts), 4), ("/".join(parts), 5)]
@@ -82,12 +83,17 @@ def image_number(text: str) -> int | None:
 
 def last_part(name: str) -> str:
     """Return what is left of a name without its folders, in lower case."""
-    return _plain(name).rpartition("/")[2].casefold()
+    return _folded(_plain(name).rpartition("/")[2])
 
 
 def _plain(name: str) -> str:
     """Return a path with slashes between its parts, whatever system wrote it, and without "./"."""
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _folded(name: str) -> str:
+    """Return a name in lower case, its accents as macOS and as others write them."""
+    return composed(name).casefold()
 
 
 def _files(folder: Path) -> Iterator[Path]:

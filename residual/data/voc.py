@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ..class_names import class_name
 from ..errors import InputError
 from ..files import read_content, read_text
 from .boxes import (
@@ -127,7 +128,7 @@ def _records(root: Path, listing: Path, boxes: bool, masks: bool, notes: list[st
     # LabelImg writes annotations beside the images where it is not told another folder.
     annotations = NamedFiles([root / "Annotations", folder], (".xml",)) if boxes else None
     instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
-    names = [_name(line.strip(), images) for line in read_text(listing).splitlines() if line.strip()]
+    names = [_name(line.strip(), images) for line in read_text(listing).split("\n") if line.strip()]
     if not names:
         raise InputError(f"{listing} is empty; write one image's name a line")
     last = Counter(last_part(name) for name in set(names))
@@ -151,7 +152,7 @@ def _records(root: Path, listing: Path, boxes: bool, masks: bool, notes: list[st
             ):
                 content = replace(content, objects=_with_masks(content.objects, pixels[0], where, notes))
         file = _the_one(found, content.filename)
-        if len(found) > 1 and (file is None or last_part(content.filename or "") != file.name.casefold()):
+        if len(found) > 1 and (file is None or last_part(content.filename or "") != last_part(file.name)):
             several.append((name, found, file))
         if file is not None:
             # Its name without suffix is what VOC's servers know an image by.
@@ -198,7 +199,7 @@ def _the_one(found: list[Path], filename: str | None) -> Path | None:
     """Return which of several images of a name is meant: the annotation's, or the only JPEG."""
     if len(found) == 1:
         return found[0]
-    named = [path for path in found if path.name.casefold() == last_part(filename or "")]
+    named = [path for path in found if last_part(path.name) == last_part(filename or "")]
     chosen = named or [path for path in found if path.suffix.lower() in (".jpg", ".jpeg")]
     return chosen[0] if len(chosen) == 1 else None
 
@@ -239,7 +240,7 @@ def _objects(element: ElementTree.Element) -> list[Annotation]:
     Raises:
         ValueError: saying what is wrong with it.
     """
-    name = " ".join((element.findtext("name") or "").split())
+    name = class_name(" ".join((element.findtext("name") or "").split()))
     if not name:
         raise ValueError("an object has no name")
     said = (element.findtext("difficult") or "").strip().casefold()

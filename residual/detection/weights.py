@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ..class_names import ClassName
 from ..errors import InputError
 from ..files import as_json, checked, damaged, first_line, read_json, written_whole
 from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
@@ -38,7 +39,7 @@ class DetectorWeightsConfig(Checked):
     #: The network's options in ``build_model``; its name is in ``detector``.
     options: dict[str, Any]
     detector: dict[str, Any]
-    classes: list[str]
+    classes: list[ClassName]
     #: The classes' numbers in the annotations' own counting, for submissions.
     categories: list[int | str | None]
     shorter_side: int

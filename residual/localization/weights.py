@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 
+from ..class_names import ClassName
 from ..detection.backbones import make_backbone
 from ..errors import InputError
 from ..files import as_json, checked, damaged, first_line, read_json, written_whole
@@ -50,7 +51,7 @@ class LocalizerWeightsConfig(Checked):
     #: The network's options in ``build_model``; its name is in ``localizer``.
     options: dict[str, Any]
     localizer: dict[str, Any]
-    classes: list[str]
+    classes: list[ClassName]
     #: Side of the crops that it was trained on, and of the squares that regions are warped to.
     size: int = Field(ge=1, le=8192)
     #: The second stage, where there is one.

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
-from ..class_names import first_twice
+from ..class_names import ClassName, first_twice
 from ..errors import InputError
 from ..files import (
     as_json,
@@ -124,7 +124,7 @@ class WeightsConfig(Checked):
     format: str = FORMAT
     version: int = VERSION
     model: ModelConfig
-    classes: list[str]
+    classes: list[ClassName]
     preprocessing: PreprocessingConfig
     #: Of published weights; those of a run follow its recipe.
     view: ViewConfig | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..class_names import ClassName
 from .schema import (
     Images,
     Iterations,
@@ -110,7 +111,7 @@ class Boxes(Lists):
     #: What is evaluated; empty for nothing, as where the annotations are not public.
     test: tuple[str, ...] = ()
     #: Names of the classes; empty for those that the training annotations name.
-    classes: tuple[str, ...] = ()
+    classes: tuple[ClassName, ...] = ()
     #: Average precision by 11 points (VOC 2007), by area (VOC 2010 and later), or by area with the matching
     #: of ImageNet's detection task.
     ap_rule: APRule = "area"

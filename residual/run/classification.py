@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..class_names import Form
 from ..device import open_device
 from ..distributed import World
 from ..errors import InputError
@@ -64,8 +65,8 @@ class ClassificationTask(Task):
         self.split = "validation" if "validation" in self.source.images else "test"
         self.departures = _departures(recipe, world)
 
-    def fingerprint(self) -> dict[str, Any]:
-        return self.source.fingerprint()
+    def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
+        return self.source.fingerprint(form)
 
     def start(self, begun: RunFolder | None = None) -> None:
         kept = begun.read_start() if begun else None

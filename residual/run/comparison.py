@@ -17,8 +17,8 @@ from ..files import write_derived
 from ..recipes import TrainingRecipe
 from ..recipes.schema import settings_of
 from ..table import Table, TableRow
-from ..training.folder import RunFolder
-from .page import MEASURES, Measure, curves_of, draw_panels, kind_of, split_of
+from ..training.folder import RunFolder, split_of
+from .page import MEASURES, Measure, curves_of, draw_panels, kind_of
 
 #: What may differ between runs of one group: whoever sets it does not say how to train.
 APART = ("seed", "name")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..class_names import Form
 from ..data.box_batches import BoxBatches
 from ..data.boxes import BoxDataset, misspelt
 from ..data.imagenet_det import has_own_halves
@@ -102,9 +103,9 @@ class DetectionTask(Task):
                 f"alone with --set detector.masks=false{fault}"
             )
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
         # The images to test on decide nothing of what is learned, but the curve is about them.
-        content = [split.content() for split in (self.train, self.test) if split is not None]
+        content = [split.content(form) for split in (self.train, self.test) if split is not None]
         return self.train.fingerprint() | {"content": " ".join(content)}
 
     def start(self, begun: RunFolder | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..class_names import Form
 from ..data.box_batches import AnnotatedBatches, CropBatches
 from ..data.boxes import BoxDataset
 from ..data.crops import ScaleCrop
@@ -83,8 +84,8 @@ class LocalizationTask(Task):
         if self.recipe.localizer.backbone.weights is None:
             raise InputError(f"{self.recipe.name} starts from a trained classifier; name it with --weights")
 
-    def fingerprint(self) -> dict[str, Any]:
-        content = [split.boxes.content() for split in (self.train, self.test)]
+    def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
+        content = [split.boxes.content(form) for split in (self.train, self.test)]
         return self.train.boxes.fingerprint() | {"content": " ".join(content)}
 
     def start(self, begun: RunFolder | None = None) -> None:

@@ -14,7 +14,7 @@ from ..detection.steps import drops_of_steps
 from ..files import write_derived
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Model
-from ..training.folder import RunFolder
+from ..training.folder import RunFolder, split_of
 from ..training.schedule import drops_of
 
 
@@ -136,11 +136,6 @@ def draw_panels(
         )
         for panel in panels_of(runs, measure)
     ]
-
-
-def split_of(lines: Sequence[dict[str, Any]]) -> str:
-    """Return the split that a run's curve is about, "validation" or "test"."""
-    return "validation" if "validation" in lines[0] else "test"
 
 
 def curves_of(

@@ -22,7 +22,7 @@ from ..data.cifar10 import USUAL_DIR
 from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device
 from ..distributed import World
 from ..environment import describe
-from ..errors import InputError, Interrupted, OtherData, needs
+from ..errors import InputError, Interrupted, OtherData, needs, on_a_line
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
@@ -297,6 +297,10 @@ def check_same_data(folder: RunFolder, task: Task, resume: bool) -> dict[str, An
     before: dict[str, Any] = {}
     for session in reversed(folder.sessions() if resume else []):
         before |= session.get("data") or {}
+    if before.get("content") not in (None, data["content"]):
+        # In what earlier versions noted, accents are apart where macOS has written them so.
+        apart = task.fingerprint("NFD")["content"]
+        before["content"] = data["content"] if before["content"] == apart else before["content"]
     now = {key: data.get(key) for key in before}
     if before == now:
         return data
@@ -424,10 +428,10 @@ def _continue(
 def _tell(faults: Sequence[str], what: str, listing: Path) -> None:
     """Say how many faults the data have, and list all of them in a file of the run folder."""
     if faults:
-        replace_file(listing, "".join(f"{fault}\n" for fault in faults))
+        replace_file(listing, "".join(f"{on_a_line(fault)}\n" for fault in faults))
         many = {"s": "s", "were": "were"} if len(faults) > 1 else {"s": "", "were": "was"}
         said = f"{len(faults):,} {what.format(**many)}"
-        print(f"note: {said}, listed in {listing}; the first: {faults[0]}", file=sys.stderr)
+        print(f"note: {said}, listed in {listing}; the first: {on_a_line(faults[0])}", file=sys.stderr)
 
 
 def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..class_names import Form, in_form
 from ..data import load_dataset, split_validation
 from ..data.colour import ColourNoise
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
@@ -121,13 +122,17 @@ class Source(ABC):
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:
         """Return the images of a split, and the view of each."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what tells these data from others: a resumed run has to have the same."""
-        return {"classes": len(self.classes), "images": self.images, "content": self.content()}
+    def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
+        """Return what tells these data from others, as of ``Task``."""
+        return {"classes": len(self.classes), "images": self.images, "content": self.content(form)}
 
     @abstractmethod
-    def content(self) -> str:
-        """Return the identity of the images and their classes, before anything is moved to a device."""
+    def content(self, form: Form) -> str:
+        """Return the identity of the images and their classes, before anything is moved to a device.
+
+        Args:
+            form: of accents in names of classes.
+        """
 
     def colours(self) -> dict[str, Any] | None:
         """Return the principal components of RGB that colour noise went along, for the weights folder."""
@@ -188,9 +193,9 @@ class Resident(Source):
     def labelled(self, split: str) -> tuple[LabelledImages, Views]:
         return ImagesInMemory(self.splits[split]), whole_images(self.shape)
 
-    def content(self) -> str:
+    def content(self, form: Form) -> str:
         tensors = (tensor for each in self.splits.values() for tensor in (each.images, each.targets))
-        return identity_of(self.classes, tensors)
+        return identity_of(in_form(self.classes, form), tensors)
 
 
 def _divided(data_dir: Path, share: float, seed: int) -> tuple[FolderIndex, FolderIndex]:
@@ -275,15 +280,15 @@ class Folders(Source):
         size = self.folder.size
         return ImagesInFiles(self.splits[split]), make_views("center", size, side_for(size))
 
-    def content(self) -> str:
+    def content(self, form: Form) -> str:
         indices = self.splits.values()
-        names = [*self.classes, *(file for index in indices for file in index.files)]
+        names = [*in_form(self.classes, form), *(file for index in indices for file in index.files)]
         files = [index.path(position) for index in indices for position in range(len(index))]
         return identity_of(names, [index.targets for index in indices], files)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
         told = "\n".join(file for index in self.splits.values() for file in index.files)
-        return super().fingerprint() | {"files": hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}
+        return super().fingerprint(form) | {"files": hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}
 
     def divided(self) -> dict[str, FolderIndex] | None:
         return self.splits if self.recipe.data.validation else None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..class_names import Form
 from ..data.order import OrderedBatches
 from ..distributed import World
 from ..errors import InputError
@@ -55,8 +56,12 @@ class Task(ABC):
     split: str
 
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what tells the data from others: a resumed run has to have the same."""
+    def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
+        """Return what tells the data from others: a resumed run has to have the same.
+
+        Args:
+            form: of accents in names of classes; "NFD" for what earlier versions noted of names from macOS.
+        """
 
     @abstractmethod
     def start(self, begun: RunFolder | None = None) -> None:

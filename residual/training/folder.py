@@ -22,7 +22,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,7 @@ from ..files import (
     as_json,
     as_json_line,
     checksum,
+    csv_line,
     damaged,
     first_line,
     half_written,
@@ -59,12 +60,20 @@ class Kept(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class SplitErrors(Kept):
-    """What a line of metrics.jsonl or results.json says of a classifier on a split."""
+#: None where it was not finite; earlier versions wrote what it was.
+Loss = Annotated[float, Field(allow_inf_nan=True)] | None
+
+
+class Errors(Kept):
+    """What a line of metrics.jsonl says of a classifier on a split."""
 
     top1_error: float
-    #: None where it was not finite; earlier versions wrote what it was.
-    loss: Annotated[float, Field(allow_inf_nan=True)] | None
+    loss: Loss
+
+
+class SplitErrors(Errors):
+    """... and results.json."""
+
     images: int
 
 
@@ -117,27 +126,59 @@ class LocalizerResults(AnyResults):
     middle_box: LocalizationError
 
 
-class LogLine(Kept):
+class TrainingLoss(Kept):
+    """What a line of metrics.jsonl says of training, of any run."""
+
+    loss: Loss
+
+
+class AnyLine(Kept):
     """What a line of metrics.jsonl has in it of any run."""
 
     iteration: int = Field(ge=0)
     learning_rate: float
-    train: dict[str, Any]
-    validation: dict[str, Any] | None = None
-    test: dict[str, Any] | None = None
+    seconds: float
+    train: TrainingLoss
+
+
+class ClassifierLine(AnyLine):
+    """... and of a classifier's: one of the two splits."""
+
+    train: Errors
+    validation: Errors | None = None
+    test: Errors | None = None
+
+
+class DetectorLine(AnyLine):
+    """... and of a detector's."""
+
+    test: Precision50
+
+
+class LocalizerLine(AnyLine):
+    """... and of a localizer's."""
+
+    test: LocalizationError
 
 
 class Session(Kept):
-    """What environment.json has in it of each session; older ones lack some of it."""
+    """What environment.json has in it of each session; older ones lack what is not always there."""
 
     data: dict[str, Any] | None = None
     data_dir: str | None = None
     settings: str | None = None
     started_from: str | None = None
-    device: str | None = None
-    ranks: int | None = None
-    threads: int | None = None
-    versions: dict[str, str] = {}
+    started: str
+    iteration: int
+    command: str
+    commit: str | None
+    device: str
+    ranks: int
+    threads: int
+    python: str
+    platform: str
+    versions: dict[str, str]
+    departures: list[str]
 
 
 #: What environment.json holds: one session at least.
@@ -270,13 +311,11 @@ class RunFolder:
 
     def write_split(self, splits: Mapping[str, FolderIndex]) -> None:
         """Write which split each image is in: a line of its path, its class and "train" or "validation"."""
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("image", "class", "split"))
+        lines = [csv_line(("image", "class", "split"))]
         for split, index in splits.items():
             for file, target in zip(index.files, index.targets.tolist(), strict=True):
-                rows.writerow((file, index.classes[target], split))
-        replace_file(self.split_file, os.fsencode(text.getvalue()))
+                lines.append(csv_line((file, index.classes[target], split)))
+        replace_file(self.split_file, os.fsencode("".join(lines)))
 
     def write_start(self, preprocessing: Preprocessing) -> None:
         """Keep what a run has of the weights that it started from and its checkpoints have not."""
@@ -321,8 +360,9 @@ class RunFolder:
         return read_json(self.results_file, shapes.get(type(recipe), ClassifierResults), GONE)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the log's lines; errors as of ``read_metrics``."""
-        return read_metrics(self.metrics_file)
+        """Return the log's lines; errors as of ``recipe`` and ``read_metrics``."""
+        shapes = {DetectionRecipe: DetectorLine, LocalizationRecipe: LocalizerLine}
+        return read_metrics(self.metrics_file, shapes.get(type(self.recipe()), ClassifierLine))
 
     def cut_metrics(self, iteration: int) -> None:
         """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""
@@ -356,20 +396,30 @@ class RunFolder:
         replace_file(self.results_file, as_json(results))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path, shape: type[AnyLine]) -> list[dict[str, Any]]:
     """Return the whole lines of a metrics.jsonl; a run that was killed may have left half of one.
 
+    Args:
+        shape: of a line.
+
     Raises:
-        InputError: naming a line that is damaged.
+        InputError: naming a line that is damaged, or is about another split than the first.
     """
     if not path.exists():
         return []
     *lines, _ = read_text(path, GONE).split("\n")
-    found = []
+    found: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         fault = functools.partial(_damaged_line, path, number)
-        found.append(parse_json(line, LogLine, fault))
+        found.append(parse_json(line, shape, fault))
+        if not found[-1].get(split := split_of(found)):
+            raise fault(f"{split}: Field required")
     return found
+
+
+def split_of(lines: Sequence[dict[str, Any]]) -> Literal["validation", "test"]:
+    """Return the split that a run's log, of one line at least, is about."""
+    return "validation" if lines[0].get("validation") else "test"
 
 
 def _damaged_line(path: Path, number: int, reason: str) -> InputError:

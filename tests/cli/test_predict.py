@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TEN, Refused, Shown, save_network, smooth_image
+from conftest import TEN, Call, Refused, Shown, save_network, smooth_image
 from PIL import Image
 
 
@@ -40,6 +40,10 @@ def test_csv_and_table(
     rows = list(csv.DictReader(io.StringIO(shown("predict", weights, deep_folder, "--csv", "--top", 2).out)))
     assert [row["rank"] for row in rows] == ["1", "2"] * 3
     assert float(rows[0]["probability"]) >= float(rows[1]["probability"])
+    strange = deep_folder / "c\rd,\n.png"
+    smooth_image().save(strange)
+    written = io.StringIO(shown("predict", weights, strange, "--csv", "--top", 1).out, newline="")
+    assert [row["image"] for row in csv.DictReader(written)] == [str(strange)]
     printed = shown("predict", weights, deep_folder / "b [1].JPG", "--top", 10).out
     assert "b [1].JPG" in printed
     assert all(name in printed for name in TEN)
@@ -58,14 +62,25 @@ def test_the_table_names_classes_as_people_do(tmp_path: Path, shown: Shown) -> N
 
 
 def test_damaged_images_are_named_and_skipped(
-    weights: Path, deep_folder: Path, shown: Shown, refused: Refused
+    weights: Path,
+    deep_folder: Path,
+    call: Call,
+    refused: Refused,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
+    """What was found in the others is there, and whoever asks the exit code learns that something is not."""
     (deep_folder / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
-    printed = shown("predict", weights, deep_folder, "--json")
+    more = ("--json", "--heat", tmp_path / "heat", "--sheet", tmp_path / "sheet.png")
+    assert call("predict", weights, deep_folder, *more) == 2
+    printed = capsys.readouterr()
     assert len(json.loads(printed.out)) == 3
-    assert printed.err.count("\n") == 1
-    assert "skipped" in printed.err
-    assert "damaged.png" in printed.err
+    skipped, *_, last = printed.err.splitlines()
+    assert skipped.startswith("note: skipped: ")
+    assert "damaged.png" in skipped
+    assert last == "residual: 1 of 4 images could not be used, as said above"
+    assert len(list((tmp_path / "heat").iterdir())) == 3
+    assert (tmp_path / "sheet.png").is_file()
     said = refused("predict", weights, deep_folder / "damaged.png", "--json", "--sheet", "s.png")
     assert "damaged.png could not be read, and there is no other image" in said
 
@@ -135,13 +150,22 @@ def test_a_sheet_calls_classes_by_their_names_and_knows_the_folders_class(
 
 
 def test_features_become_one_array_file(
-    weights: Path, deep_folder: Path, shown: Shown, refused: Refused, tmp_path: Path
+    weights: Path,
+    deep_folder: Path,
+    call: Call,
+    shown: Shown,
+    refused: Refused,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "features.npz"
     (deep_folder / "damaged.png").write_bytes(b"no image")
-    printed = shown("embed", weights, deep_folder, "--out", out)
+    assert call("embed", weights, deep_folder, "--out", out) == 2
+    printed = capsys.readouterr()
     assert "3 x 64" in printed.out
     assert "skipped" in printed.err
+    assert "1 of 4 images could not be used" in printed.err
+    (deep_folder / "damaged.png").unlink()
     with np.load(out) as stored:
         assert stored["features"].shape == (3, 64)
         assert stored["features"].dtype == np.float32
@@ -151,6 +175,7 @@ def test_features_become_one_array_file(
         assert stored["features"].shape == (3, 64)
     assert "exists already" in refused("embed", weights, deep_folder, "--out", out)
     assert "ends in .npz" in refused("embed", weights, deep_folder, "--out", tmp_path / "features.csv")
+    (tmp_path / "damaged.png").write_bytes(b"no image")
     assert "damaged.png could not be read, and there is no other image" in refused(
-        "embed", weights, deep_folder / "damaged.png", "--out", tmp_path / "new.npz"
+        "embed", weights, tmp_path / "damaged.png", "--out", tmp_path / "new.npz"
     )

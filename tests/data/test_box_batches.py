@@ -109,6 +109,28 @@ def test_where_no_image_can_be_read_all_were_tried(annotated: AnnotatedImage) ->
         BoxBatches(data, lambda width, height, scale: (width, height), 2, True, 3)(0)
 
 
+def test_an_image_that_was_read_ahead_and_not_used_is_not_left_out(annotated: AnnotatedImage) -> None:
+    """How many count would depend on how far threads have come when a run ends."""
+    images = [replace(annotated, id=str(number)) for number in range(12)]
+    batches = BoxBatches(
+        BoxDataset("voc", ("made",), ("a", "b", "c"), tuple(images), (), (1, 2, 3)),
+        lambda width, height, scale: (width, height),
+        2,
+        True,
+        3,
+    )
+    (bad,) = batches.indices(1)[:1].tolist()
+    images[bad] = replace(images[bad], path=annotated.path.with_name("gone.png"))
+    batches.dataset = replace(batches.dataset, images=tuple(images))
+    batches(0)
+    for _, _, futures in batches.prefetch._under_way:
+        for future in futures:
+            future.result()
+    assert not batches.unreadable
+    batches(1)
+    assert list(batches.unreadable) == [str(bad)]
+
+
 def test_batches_are_a_function_of_the_iteration_and_shared_by_ranks(annotated: AnnotatedImage) -> None:
     data = BoxDataset("voc", ("made",), ("a", "b", "c"), (annotated,) * 6, (), (1, 2, 3))
 

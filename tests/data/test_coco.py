@@ -58,6 +58,18 @@ def test_coco(tmp_path: Path) -> None:
     assert len(second.boxes) == 0
 
 
+def test_categories_of_two_splits_are_one_whether_accents_are_apart(tmp_path: Path) -> None:
+    folder = coco(tmp_path, lambda c: c["categories"][0].update(name="caf\u00e9"))
+    content = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    content["categories"][0]["name"] = "cafe\u0301"
+    content["images"] = [item | {"file_name": f"of {item['file_name']}"} for item in content["images"]]
+    (folder / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    for name in ("of a.jpg", "of b.jpg"):
+        image(folder / "val" / name)
+    data = load_coco(folder, ["train", "val"])
+    assert (data.classes, data.counts()) == (("car", "caf\u00e9"), [0, 2])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -130,7 +142,15 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
         load_coco(tmp_path / "nowhere", ["train"])
     coco(tmp_path)
-    with pytest.raises(InputError, match=r"instances_val\.json; there are instances_train\.json"):
+    alone = (
+        r"instances_val\.json; there is annotations/instances_train\.json alone: divide .*data\.train=train,"
+    )
+    with pytest.raises(InputError, match=alone):
+        load_coco(tmp_path, ["val"])
+    (tmp_path / "all.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"there are annotations/instances_train\.json, all\.json; name them"
+    ):
         load_coco(tmp_path, ["val"])
     (tmp_path / "annotations/instances_train.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
@@ -278,7 +298,9 @@ def test_images_of_all_splits_in_one_folder_and_annotations_beside_their_images(
     (roboflow / "annotations/instances_train.json").rename(roboflow / "train/_annotations.coco.json")
     data = load_coco(roboflow, ["train"])
     assert (len(data), data.counts(), data.notes) == (3, [3], ())
-    with pytest.raises(InputError, match=r"there are train/_annotations\.coco\.json"):
+    with pytest.raises(
+        InputError, match=r"there is train/_annotations\.coco\.json alone: .*data\.train=train,"
+    ):
         load_coco(roboflow, ["valid"])
 
 

@@ -71,6 +71,21 @@ def test_voc_in_our_coordinates(tmp_path: Path) -> None:
     assert none.areas.shape == (0,)
 
 
+def test_accents_apart_make_no_second_class_and_no_other_image(tmp_path: Path) -> None:
+    """macOS writes a letter and its accent as two, which look the same."""
+    one, apart = "caf\u00e9", "cafe\u0301"
+    folder = voc(tmp_path, {one: annotation(item(apart, 1, 1, 9, 9), item(one, 9, 9, 20, 20))})
+    (folder / "ImageSets" / "Main" / "train.txt").write_text(f"{apart}\n")
+    for asked in (None, [one], [apart]):
+        data = load_voc(folder, ["train"], asked)
+        assert (data.classes, data.counts(), data.notes) == ((one,), [2], ())
+
+
+def test_a_list_has_what_other_lines_end_in_inside_of_names(tmp_path: Path) -> None:
+    data = load_voc(voc(tmp_path, {"a\u2028b": annotation(item("dog", 1, 1, 9, 9))}), ["train"])
+    assert [annotated.id for annotated in data.images] == ["a\u2028b"]
+
+
 def test_several_years_and_splits_of_a_devkit(tmp_path: Path) -> None:
     voc(tmp_path / "VOC2007", {"000001": annotation(item("dog", 1, 1, 9, 9))}, "trainval")
     voc(tmp_path / "VOC2012", {"2008_000001": annotation(item("cat", 1, 1, 9, 9))}, "trainval")

@@ -375,8 +375,9 @@ def stand_in(out: Path, network: str, seed: int = 0, *settings: str) -> Path:
     errors = {"top1_error": 9.0, "top5_error": 1.0, "loss": 0.5, "images": 10_000}
     splits = {"train": errors, "validation": errors if recipe.data.validation else None, "test": errors}
     results = {"recipe": recipe.name, "iterations": 64_000, "seconds": 1.0, "parameters": 1, **splits}
-    line = {"iteration": 64_000, "learning_rate": 0.001} | {k: v for k, v in splits.items() if v}
-    session = describe(torch.device("cpu"), 1) | {"departures": []}
+    line = {"iteration": 64_000, "learning_rate": 0.001, "seconds": 1.0}
+    line |= {k: v for k, v in splits.items() if v}
+    session = describe(torch.device("cpu"), 1) | {"iteration": 0, "departures": []}
     for name, content in (
         ("recipe.yaml", recipe.to_yaml()),
         ("results.json", json.dumps(results)),

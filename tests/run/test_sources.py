@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -21,6 +22,7 @@ from conftest import (
     metrics_of,
     results_of,
     save_network,
+    sentence_of,
     set_options,
     small_recipe,
     torchrun,
@@ -34,18 +36,20 @@ from residual.cli.options import find_images
 from residual.data.crops import ResizedCrop, ScaleCrop
 from residual.data.dataset import Dataset
 from residual.data.digits import load_digits
+from residual.data.identity import identity_of
 from residual.data.images import decode_centre
 from residual.data.order import BalancedOrder, Order
 from residual.data.resident import ResidentBatches
 from residual.data.statistics import Statistics
 from residual.data.stream import StreamBatches
 from residual.distributed import World
+from residual.environment import describe
 from residual.errors import Interrupted
 from residual.models.weights import load_weights
 from residual.recipes import find, override
 from residual.run.classification import ClassificationTask
-from residual.run.run import task_of
-from residual.run.sources import Resident, open_source
+from residual.run.run import check_same_data, task_of
+from residual.run.sources import Folders, Resident, open_source
 from residual.training.folder import RunFolder, remembered_data_dir
 
 
@@ -323,6 +327,28 @@ def test_other_images_under_the_same_names_are_another_run(
     (out / "results.json").unlink()
     first.write_bytes(other.read_bytes())
     assert "was begun on other images" in refused("train", "--resume", "--out", out)
+
+
+def test_a_run_begun_where_accents_were_apart_goes_on(tmp_path: Path) -> None:
+    """As earlier versions noted the images of classes whose folders macOS has named."""
+    source = open_source(
+        small_recipe(), write_images(tmp_path / "data", ("cafe\u0301", "dog"), sizes=[(8, 8)])
+    )
+    assert isinstance(source, Folders)
+    assert source.classes == ("caf\u00e9", "dog")
+    train, test = source.splits.values()
+    paths = [index.path(number) for index in (train, test) for number in range(len(index))]
+    noted = identity_of(
+        ["cafe\u0301", "dog", *train.files, *test.files], [train.targets, test.targets], paths
+    )
+    assert noted != source.fingerprint()["content"]
+    folder = RunFolder(tmp_path)
+    task: Any = SimpleNamespace(fingerprint=source.fingerprint, mends=False)
+    session = describe(CPU, 1) | {"iteration": 0, "departures": []}
+    folder.add_session(session | {"data": source.fingerprint() | {"content": noted}})
+    assert check_same_data(folder, task, resume=True) == source.fingerprint()
+    paths[0].write_bytes(paths[1].read_bytes())
+    assert "other images" in sentence_of(lambda: check_same_data(folder, task, resume=True))
 
 
 def test_where_cifar10_lies_is_noted_though_nobody_said_it(

@@ -9,19 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import CPU, TINY, Call, Refused, sentence_of
 
+from residual.data.folder import index_folder
 from residual.environment import describe
+from residual.errors import InputError
 from residual.recipes import find
-from residual.training.folder import RunFolder, read_metrics, recorded_split, remembered_data_dir
+from residual.run.run import _tell
+from residual.training.folder import (
+    AnyLine,
+    ClassifierLine,
+    DetectorLine,
+    LocalizerLine,
+    RunFolder,
+    read_metrics,
+    recorded_split,
+    remembered_data_dir,
+)
 
-LINE = {
+LINE: dict[str, Any] = {
     "iteration": 3,
     "learning_rate": 0.1,
-    "train": {"loss": 1.0},
-    "test": {"top1_error": 5.0},
+    "train": {"loss": 1.0, "top1_error": 7.5},
+    "test": {"loss": 1.5, "top1_error": 5.0},
     "seconds": 1.0,
 }
+SESSION = describe(CPU, 1) | {"iteration": 0, "departures": []}
 
 
 def write_lines(file: Path, *lines: str) -> Path:
@@ -32,7 +46,7 @@ def write_lines(file: Path, *lines: str) -> Path:
 def test_a_damaged_line_is_named_and_half_a_line_is_none(tmp_path: Path) -> None:
     line = json.dumps(LINE) + "\n"
     file = write_lines(tmp_path / "metrics.jsonl", line, line, line[:20])
-    assert read_metrics(file) == [LINE, LINE]
+    assert read_metrics(file, ClassifierLine) == [LINE, LINE]
     for bad, reason in (
         ("{]\n", "Expecting property name"),
         ("[1]\n", "Input should be a valid dictionary"),
@@ -40,8 +54,40 @@ def test_a_damaged_line_is_named_and_half_a_line_is_none(tmp_path: Path) -> None
         (line.replace("0.1", "1e999"), "1e999 is too large a number"),
         ("\n", "Expecting value"),
     ):
-        said = sentence_of(lambda: read_metrics(write_lines(file, line, bad, line)))  # noqa: B023
+        said = sentence_of(lambda: read_metrics(write_lines(file, line, bad, line), ClassifierLine))  # noqa: B023
         assert said.startswith(f"{file} is damaged (line 2: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("shape", "test"),
+    [
+        (ClassifierLine, LINE["test"]),
+        (DetectorLine, {"ap50": None, "images": 2}),
+        (LocalizerLine, {"localization_error": 50.0, "images": 2}),
+    ],
+)
+def test_what_a_line_lacks_is_named(shape: type[AnyLine], test: dict[str, Any], tmp_path: Path) -> None:
+    line, file = LINE | {"test": test}, tmp_path / "metrics.jsonl"
+    lacking = [(line, key) for key in ("iteration", "learning_rate", "train", "test", "seconds")]
+    lacking += [(line[part], key) for part in ("train", "test") for key in line[part]]
+    for holder, key in lacking:
+        if shape is not ClassifierLine and holder is line["train"] and key != "loss":
+            continue
+        kept = holder.pop(key)
+        bad = json.dumps(line)
+        holder[key] = kept
+        write_lines(file, json.dumps(line) + "\n", bad + "\n")
+        said = sentence_of(lambda: read_metrics(file, shape))
+        part = "" if holder is line else "train." if holder is line["train"] else "test."
+        assert said.startswith(
+            f"{file} is damaged (line 2: {part}{key}: Field required); it is not made again"
+        )
+
+
+def test_all_lines_of_a_log_are_about_one_split(tmp_path: Path) -> None:
+    chosen = {"validation" if key == "test" else key: value for key, value in LINE.items()}
+    file = write_lines(tmp_path / "metrics.jsonl", json.dumps(chosen) + "\n", json.dumps(LINE) + "\n")
+    assert "(line 2: validation: Field required)" in sentence_of(lambda: read_metrics(file, ClassifierLine))
 
 
 def test_a_line_is_on_the_disk_before_a_checkpoint_that_comes_after_it(
@@ -64,6 +110,8 @@ def test_a_line_is_on_the_disk_before_a_checkpoint_that_comes_after_it(
         ([1], "0: Input should be a valid dictionary"),
         ([{"data_dir": 5}], "0.data_dir: Input should be a valid string"),
         ([{"data": "x"}], "0.data: Input should be a valid dictionary"),
+        ([{key: value for key, value in SESSION.items() if key != "device"}], "0.device: Field required"),
+        ([SESSION, SESSION | {"threads": None}], "1.threads: Input should be a valid integer"),
     ],
 )
 def test_a_damaged_environment_is_named(content: Any, reason: str, tmp_path: Path) -> None:
@@ -106,7 +154,7 @@ def test_damaged_files_of_a_run_are_sentences_of_the_command(
 
 def test_what_describes_a_session_has_what_is_read_of_it(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.add_session(describe(CPU, 1) | {"data": {"classes": 3}, "data_dir": None, "started_from": None})
+    folder.add_session(SESSION | {"data": {"classes": 3}, "data_dir": None, "started_from": None})
     assert folder.sessions()[0]["threads"] == 1
 
 
@@ -192,9 +240,8 @@ def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
     """One character of the seed, and the rest of the run would be another one's; comments decide nothing."""
     recipe, folder = find("digits-resnet20"), RunFolder(tmp_path)
     folder.recipe_file.write_text(recipe.to_yaml())
-    session = describe(CPU, 1)
-    folder.add_session(session)  # of an earlier version, which noted no checksum
-    folder.add_session(session | {"settings": folder.recipe_checksum()})
+    folder.add_session(SESSION)  # of an earlier version, which noted no checksum
+    folder.add_session(SESSION | {"settings": folder.recipe_checksum()})
     assert folder.check(tmp_path, None, resume=True) == recipe
     said = recipe.to_yaml().replace("handwritten", "scribbled")
     folder.recipe_file.write_bytes(f"# my first run\n{said}".replace("\n", "\r\n").encode())
@@ -203,6 +250,29 @@ def test_a_changed_recipe_is_another_run(tmp_path: Path) -> None:
     assert f"a value in {folder.recipe_file} was changed after the run was begun" in sentence_of(
         lambda: folder.check(tmp_path, None, resume=True)
     )
+
+
+def test_a_split_keeps_names_of_any_letters(tmp_path: Path) -> None:
+    """To a CSV file of Python before 3.13 a carriage return is no end of a line that needs quotes."""
+    names = ["a\rb/1.png", "a\rb/2\n.png", 'c "d", e/3\r\n4.png', "f/\x1b[2J\u2028.png"]
+    for name in names:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"")
+    index = index_folder(tmp_path / "images", "all")
+    assert index.classes == ("a\\rb", 'c "d", e', "f")
+    assert all(name.isprintable() for name in (*index.ids, *index.classes))
+    run = RunFolder(tmp_path)
+    run.write_split({"train": index.subset(torch.tensor([0]), "t"), "validation": index})
+    found = recorded_split(tmp_path, tmp_path / "images", "validation")
+    assert found is not None
+    assert found.files == index.files == tuple(names)
+
+
+def test_lists_of_faults_have_one_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _tell(["a\nb.png is damaged", "c\r.png is damaged"], "image{s} {were} left out", tmp_path / "list.txt")
+    assert (tmp_path / "list.txt").read_text() == "a\\nb.png is damaged\nc\\r.png is damaged\n"
+    assert capsys.readouterr().err.count("\n") == 1
+    assert str(InputError("there is no file a\nb\x1b[2J")) == "there is no file a\\nb\\x1b[2J"
 
 
 NO_SPLITS = ["", "image,class,split\na.png,ant\n", "image,class,split\na,b,c\n", "image,class,split\n"]
