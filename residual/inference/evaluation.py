@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 
 from .. import distributed
+from ..class_names import class_name
 from ..data import DATASETS, SPLITS, check_data_dir, load_dataset
 from ..data.boxes import BoxDataset
 from ..data.dataset import Dataset
-from ..data.folder import index_folder
+from ..data.folder import FolderIndex, index_folder
 from ..detection.average_precision import (
     ClassAP,
     Detections,
@@ -198,10 +199,7 @@ def _open(
         least = views.crop or min(views.sides)
         shape = (weights.model.in_channels, least, least)
         check_input(weights.model, str(path), shape, whole=views.crop is None)
-        # What the run held out of a folder itself is what it is tested on.
-        index = recorded_split(path, data_dir, "validation" if options.split == "test" else "train")
-        index = index or index_folder(data_dir, "val" if options.split == "test" else "train")
-        return ImagesInFiles(index), views, str(views)
+        return ImagesInFiles(part_of(path, data_dir, options.split)), views, str(views)
     if options.views or options.size or options.crop or options.scales:
         raise InputError(
             f"the images of {dataset} are tested whole, at their own size; views, sizes, crops and scales "
@@ -209,6 +207,17 @@ def _open(
         )
     stored = in_memory(path, weights, dataset, options.split, options.data_dir)
     return ImagesInMemory(stored.to(device)), whole_images(stored.shape), "whole images"
+
+
+def part_of(path: Path, data_dir: Path, split: Split) -> FolderIndex:
+    """Return the images of a folder that a network was trained on, or is tested on.
+
+    Raises:
+        InputError: where there are none.
+    """
+    # What the run held out of a folder itself is what it is tested on.
+    recorded = recorded_split(path, data_dir, "validation" if split == "test" else "train")
+    return recorded or index_folder(data_dir, "val" if split == "test" else "train")
 
 
 def dataset_of(path: Path, weights: Weights, name: str | None) -> str:
@@ -343,7 +352,7 @@ def evaluate_detector(
         longer_side=longer,
         use_difficult=recipe.get("use_difficult", False) if use_difficult is None else use_difficult,
     )
-    asked = tuple(dict.fromkeys(classes)) or detector.classes
+    asked = tuple(dict.fromkeys(map(class_name, classes))) or detector.classes
     if unknown := [name for name in asked if name not in detector.classes]:
         raise InputError(
             f"{path} does not know the class {unknown[0]!r}{nearest(unknown[0], detector.classes)}"

@@ -12,7 +12,7 @@ from ..analysis.layers import Response, Signal, responses, signals
 from ..data import split_validation
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
 from ..data.dataset import Dataset
-from ..data.folder import FolderIndex, index_folder
+from ..data.folder import FolderIndex
 from ..data.resident import ResidentBatches
 from ..data.stream import StreamBatches
 from ..device import full_float32, open_device
@@ -27,8 +27,8 @@ from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import Recipe
 from ..recipes.schema import Batch, parse
-from ..training.folder import recorded_split, remembered_data_dir
-from .evaluation import dataset_of, in_memory
+from ..training.folder import remembered_data_dir
+from .evaluation import dataset_of, in_memory, part_of
 
 
 def layer_responses(
@@ -144,7 +144,7 @@ def _folder(path: Path, weights: Weights, data_dir: Path | None) -> FolderIndex:
         raise InputError("name the folder that holds the training images with --data-dir")
     if weights.model.in_channels != 3:
         raise InputError(f"{path} takes images of {weights.model.in_channels} channels and files have 3")
-    index = recorded_split(path, data_dir, "train") or index_folder(data_dir, "train")
+    index = part_of(path, data_dir, "train")
     matched = match_classes(index.classes, weights.classes, index.name)
     return replace(index, classes=weights.classes, targets=matched[index.targets])
 

@@ -4,9 +4,10 @@ What a detector measures with the appendix's improvements is kept in its run fol
 together beside their run folders.
 """
 
+import functools
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,23 @@ from ..files import as_json, checksum, read_json, read_text, write_derived
 from ..inference.detector import load_detector
 from ..inference.evaluation import evaluate_detector
 from ..recipes import DetectionRecipe, find
+from ..recipes.detection import Boxes
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import counted
 from ..training.folder import Kept, RunFolder, remembered_data_dir
 from .paper import TABLE7, TABLE8, TABLE9, TABLE12, DetectionAP
-from .study import AGAIN, AnyRecipe, Family, Study, TrainedRun, among, check_alike, departures_of
+from .study import (
+    AGAIN,
+    AnyRecipe,
+    Family,
+    Study,
+    TrainedRun,
+    among,
+    check_alike,
+    departures_of,
+    is_of_others,
+)
 
 TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9, 12: TABLE12}
 HEADINGS = ("method", "tested on", "paper", "ours", "diff.")
@@ -57,6 +69,7 @@ class KeptPrecision(Kept):
     ap50: float | None
     ap: float | None
     images: int
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,12 +177,14 @@ def table(
     ensemble = study.all_complete(together) if together else []
     runs = list({run.path: run for run in [*found.values(), *ensemble]}.values())
     check_alike(runs)
+    # Runs share their images, and reading the boxes of some ten thousand takes a while.
+    identity = functools.cache(_identity)
     rows = []
     for row in published:
         if row.members > 1:
-            rows.append(_of_ensemble(study, row, ensemble, scales))
+            rows.append(_of_ensemble(study, row, ensemble, scales, identity))
         elif row.recipe in found:
-            rows.append(_of_run(study, row, found[row.recipe], scales))
+            rows.append(_of_run(study, row, found[row.recipe], scales, identity))
         else:
             rows.append(DetectionRow(row, note=_lacking(study, row.recipe, 0, weights)))
     departures = departures_of(runs)
@@ -242,14 +257,23 @@ def _network_of(name: str) -> str:
     return find(name, DetectionRecipe).detector.backbone.name
 
 
+def _identity(folder: Path, data: Boxes, classes: tuple[str, ...], masks: bool) -> str:
+    """Return what tells the images that a recipe's detector is tested on from others."""
+    return load_boxes(folder, data, data.test, classes, masks=masks).content()
+
+
 def _of_run(
-    study: Study[DetectorRun], row: DetectionAP, run: DetectorRun, scales: Sequence[int]
+    study: Study[DetectorRun],
+    row: DetectionAP,
+    run: DetectorRun,
+    scales: Sequence[int],
+    identity: Callable[..., str],
 ) -> DetectionRow:
     if row.tested.startswith("VOC"):
         return _of_voc(row, run)
     if row.tested in SECRET:
         return DetectionRow(row, instead="not public", note=SECRET[row.tested])
-    return _tested(study, row, [run], run.path, scales)
+    return _tested(study, row, [run], run.path, scales, identity)
 
 
 def _of_voc(row: DetectionAP, run: DetectorRun) -> DetectionRow:
@@ -268,11 +292,13 @@ def _tested(
     runs: Sequence[DetectorRun],
     folder: Path,
     scales: Sequence[int],
+    identity: Callable[..., str],
 ) -> DetectionRow:
-    """Return a row of Table 8, 9 or 12, testing the detector (or several) if its folder has no result.
+    """Return a row of Table 8, 9 or 12, testing the detector (or several) if its folder has no result of it.
 
     Args:
         folder: where the result is kept.
+        identity: as ``_identity``.
     """
     sides = tuple(scales) if row.multi_scale else ()
     kind = ["ensemble"] if len(runs) > 1 else ["precision"]
@@ -282,25 +308,36 @@ def _tested(
         "detectors": [run.name for run in runs],
         "results": [checksum(read_text(RunFolder(run.path).results_file)) for run in runs],
     }
+    recipe, classes = runs[0].recipe, tuple(runs[0].results["classes"])
+    masks = recipe.detector.masks and recipe.data.layout != "imagenet-det"
+    images = study.images(runs[0].path, lambda place: identity(place, recipe.data, classes, masks))
     kept = read_json(file, KeptPrecision, AGAIN) if file.exists() else None
-    if kept is None or any(kept.get(key, now) != now for key, now in members.items()):
+    if (
+        kept is None
+        or any(kept.get(key, now) != now for key, now in members.items())
+        or is_of_others(kept, images)
+    ):
         if not study.data_dir and not remembered_data_dir(runs[0].path):
             return DetectionRow(row, note="no --data-dir")
         kept = members | {"refine": row.refine, "scales": sides}
-        kept |= _measure(study, runs, row.refine, sides, coco=row.ap is not None)
+        kept |= _measure(study, runs, row.refine, sides, coco=row.ap is not None) | {"content": images}
         write_derived(file, as_json(kept))
     departs = bool(departures_of(runs)) or (row.multi_scale and sides != SCALES)
     return _measured(row, kept["ap50"], kept["ap"], kept["images"], departs)
 
 
 def _of_ensemble(
-    study: Study[DetectorRun], row: DetectionAP, runs: Sequence[DetectorRun], scales: Sequence[int]
+    study: Study[DetectorRun],
+    row: DetectionAP,
+    runs: Sequence[DetectorRun],
+    scales: Sequence[int],
+    identity: Callable[..., str],
 ) -> DetectionRow:
     if len(runs) < 2:
         return DetectionRow(row, note="needs several detectors with context, as by --ensemble 3")
     if row.tested == "DET test":
         return DetectionRow(row, instead="not public", note=SECRET[row.tested])
-    ours = _tested(study, row, runs, runs[0].path.parent, scales)
+    ours = _tested(study, row, runs, runs[0].path.parent, scales, identity)
     if ours.ap50 is None:
         return ours
     # COCO's in the paper is trained on trainval and tested on test-dev: no difference is to be taken.

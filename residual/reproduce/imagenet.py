@@ -14,14 +14,14 @@ from ..evaluation.scores import save_scores
 from ..evaluation.views import ViewsName
 from ..files import as_json, read_json, write_derived
 from ..inference.ensemble import evaluate_ensemble
-from ..inference.evaluation import EvaluationOptions, evaluate
+from ..inference.evaluation import EvaluationOptions, evaluate, part_of
 from ..recipes import Recipe
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import counted, say
 from ..training.folder import Kept
 from .curves import curve, draw, publish_curves
 from .paper import TABLE2, TABLE3, TABLE4, TABLE5, ImageNetErrors
-from .study import AGAIN, ClassifierRun, Family, Study, departures_of
+from .study import AGAIN, ClassifierRun, Family, Study, departures_of, is_of_others
 
 IMAGENET = Family(
     "imagenet-",
@@ -52,6 +52,7 @@ class KeptErrors(Kept):
     top1_error: float
     top5_error: float
     images: int
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,11 @@ def _final_errors(runs: Sequence[ClassifierRun]) -> Table:
 
 
 def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsName) -> dict[str, Any]:
-    """Return a run's errors by a protocol, testing it if its folder does not have them."""
+    """Return a run's errors by a protocol, testing it if its folder does not have them, of these images."""
     file, scores = run.path / f"errors-{protocol}.json", _scores_file(run, protocol)
-    if not file.exists() or not scores.exists():
+    images = study.images(run.path, lambda folder: part_of(run.path, folder, "test").content())
+    there = file.exists() and scores.exists()
+    if not there or is_of_others(read_json(file, KeptErrors, AGAIN), images):
         options = EvaluationOptions("folder", "test", study.data_dir, protocol)
         what = f"testing {run.label}, {protocol}"
         say(what, stderr=True)
@@ -169,7 +172,7 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
         assert outcome.scores is not None
         scores.unlink(missing_ok=True)
         save_scores(outcome.scores, scores)
-        write_derived(file, as_json(outcome.summary()))
+        write_derived(file, as_json(outcome.summary() | {"content": images}))
     return read_json(file, KeptErrors, AGAIN)
 
 

@@ -22,12 +22,13 @@ from ..analysis.layers import Response, Signal
 from ..analysis.page import part
 from ..files import as_json, read_json, write_derived
 from ..inference import layers
+from ..inference.evaluation import part_of
 from ..table import Table, TableRow
 from ..terminal import counted
 from ..training.folder import Kept
 from .curves import networks_of
 from .output import publish_figure
-from .study import AGAIN, ClassifierRun, Study
+from .study import AGAIN, ClassifierRun, Study, is_of_others
 
 
 class KeptResponse(Kept):
@@ -56,6 +57,7 @@ class KeptSignals(Kept):
     """The content of signals.json."""
 
     moments: dict[str, list[KeptSignal]]
+    content: str | None = None
 
 
 #: The depths of Figure 7, and those whose signals are compared.
@@ -130,22 +132,28 @@ def responses_in(run: ClassifierRun) -> list[Response] | None:
 
 
 def signals_of(study: Study[ClassifierRun], run: ClassifierRun) -> Signals:
-    """Return a run's signals by moment, measuring them if its folder does not have them."""
-    if (kept := signals_in(run)) is not None:
+    """Return a run's signals by moment, measuring them if its folder does not have them, of these images."""
+    images = None
+    if run.recipe.data.folder:
+        images = study.images(run.path, lambda folder: part_of(run.path, folder, "train").content())
+    if (kept := signals_in(run, images)) is not None:
         return kept
     moments = layers.layer_signals(run.path, None, study.data_dir, GROUPS, study.device)
-    content = {"bn_groups": GROUPS, "moments": _plain(moments)}
+    content = {"bn_groups": GROUPS, "content": images, "moments": _plain(moments)}
     write_derived(run.path / SIGNALS, as_json(content))
     return moments
 
 
-def signals_in(run: ClassifierRun) -> Signals | None:
-    """Return the signals that a run folder holds, None where it holds none."""
+def signals_in(run: ClassifierRun, images: str | None = None) -> Signals | None:
+    """Return the signals that a run folder holds, None where it holds none, or those of other images.
+
+    Args:
+        images: as of ``is_of_others``.
+    """
     file = run.path / SIGNALS
-    if not file.exists():
+    if not file.exists() or is_of_others(kept := read_json(file, KeptSignals, AGAIN), images):
         return None
-    moments = read_json(file, KeptSignals, AGAIN)["moments"]
-    return {moment: [Signal(**layer) for layer in values] for moment, values in moments.items()}
+    return {moment: [Signal(**layer) for layer in values] for moment, values in kept["moments"].items()}
 
 
 def draw_responses(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> Figure | None:

@@ -6,7 +6,7 @@ run folders only.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, differ
 from ..recipes.schema import Model
 from ..run.page import network_of
 from ..terminal import say
-from ..training.folder import RunFolder, remembered_data_dir
+from ..training.folder import RunFolder, remembered_data_dir, split_of
 from ..training.schedule import drops_of
 
 #: What to do about a damaged file that is made again by the same command.
@@ -126,7 +126,7 @@ class ClassifierRun(TrainedRun):
     @property
     def held_out(self) -> str:
         """The split that the error curve is about."""
-        return "validation" if self.recipe.data.validation or self.recipe.data.folder else "test"
+        return split_of(self.metrics)
 
     @property
     def training_error(self) -> float:
@@ -241,6 +241,24 @@ class Study(Generic[T]):
         if not self.data_dir and not remembered_data_dir(path):
             return "no --data-dir"
         return ""
+
+    def images(self, path: Path, identity: Callable[[Path], str]) -> str | None:
+        """Return what tells the images of a run from others, None where they are not to be had (any more).
+
+        Args:
+            path: the run's folder.
+            identity: of the images, from the folder where they lie.
+
+        Raises:
+            InputError: as ``identity``, for those of ``data_dir``.
+        """
+        try:
+            folder = self.data_dir or remembered_data_dir(path)
+            return identity(folder) if folder else None
+        except InputError:
+            if self.data_dir:
+                raise
+            return None
 
     def begun_from(self, network: str, seed: int, weights: Path | None) -> Model | None:
         """Return what a run was begun with, where that is what is named now, or nothing is.
@@ -411,6 +429,16 @@ def among(known: Sequence[str], asked: Sequence[str] | None) -> Sequence[str]:
     if strange := [name for name in asked or () if name not in known]:
         raise InputError(f"--networks {strange[0]}: this experiment has {', '.join(known)}")
     return asked or known
+
+
+def is_of_others(kept: Mapping[str, Any], images: str | None) -> bool:
+    """Whether a kept result is of other images than those that it would be measured on now.
+
+    Args:
+        kept: earlier versions did not note of which it is.
+        images: as of ``Study.images``.
+    """
+    return None not in (kept.get("content"), images) and kept["content"] != images
 
 
 def label_of(network: str) -> str:

@@ -275,6 +275,31 @@ def test_an_ensemble_is_tested_again_where_a_member_was_trained_again(
     assert tested == [2]
 
 
+def test_kept_precisions_know_of_which_images_and_boxes_they_are(
+    coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(coco, tmp_path / "data")
+    recipe = DETECTION["coco-vgg16"]
+    boxes = json.loads((data / "annotations" / f"instances_{recipe.data.test[0]}.json").read_text())
+    classes = dict.fromkeys((item["name"] for item in boxes["categories"]), 1)
+    out = tmp_path / "study"
+    path = out / "coco-vgg16" / "seed0"
+    path.mkdir(parents=True)
+    (path / "results.json").write_text("{}")
+    one = detection.DetectorRun("coco-vgg16", path, recipe, recipe, {"classes": classes}, [], [{}])
+    tests = iter((1.0, 2.0, 3.0))
+    monkeypatch.setattr(detection, "_measure", lambda *_, **__: {"ap50": next(tests), "ap": 0.0, "images": 4})
+
+    def ap50(data_dir: Path | None) -> float | None:
+        study = Study(out, FAMILY, data_dir=data_dir, train=False)
+        return detection._of_run(study, TABLE8[0], one, (), detection._identity).ap50
+
+    assert [ap50(folder) for folder in (coco, data, None)] == [1, 1, 1]
+    boxes["annotations"][0]["bbox"][2] -= 1
+    (data / "annotations" / f"instances_{recipe.data.test[0]}.json").write_text(json.dumps(boxes))
+    assert [ap50(folder) for folder in (data, data, None, coco)] == [2, 2, 2, 3]
+
+
 def test_a_second_call_trains_and_tests_nothing(
     coco_study: Path, coco: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import SMALL, Call, Shown, set_options, smooth_image
+import torch
+from conftest import SMALL, Call, Shown, sentence_of, set_options, smooth_image
 
 from residual.evaluation.metrics import Metrics
-from residual.evaluation.scores import load_scores
+from residual.evaluation.scores import Scores, load_scores
 from residual.models import imagenet as networks
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.recipes import find
@@ -111,6 +112,36 @@ def test_an_ensemble_may_have_a_network_twice(
     mean = sum(one.probabilities for one in scores) / 2
     error = 100 * float((mean.argmax(dim=1) != scores[0].targets).double().mean())
     assert table["rows"][-1]["top1"] == pytest.approx(error)
+
+
+def test_kept_errors_know_of_which_images_they_are(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where these lie is of no matter, and where nobody knows what they are today what is kept counts."""
+    recipe = find("imagenet-resnet18")
+    run = imagenet.ClassifierRun("resnet18", tmp_path / "run", recipe, recipe, {}, [{}], [])
+    scores = Scores(("a",), ("x", "y"), torch.tensor([[0.5, 0.5]]), torch.tensor([0]), {})
+    tests = iter(range(1, 9))
+
+    def evaluate(*_: object, **__: object) -> SimpleNamespace:
+        found = {"top1_error": float(next(tests)), "top5_error": 0.0, "images": 8}
+        return SimpleNamespace(scores=scores, summary=lambda: found)
+
+    monkeypatch.setattr(imagenet, "evaluate", evaluate)
+
+    def error(data_dir: Path | None) -> float:
+        study = imagenet.Study(tmp_path, imagenet.IMAGENET, data_dir=data_dir, train=False)
+        return imagenet.errors_of(study, run, imagenet.TEN_CROP)["top1_error"]
+
+    moved = shutil.copytree(images, tmp_path / "moved")
+    assert [error(folder) for folder in (images, moved, None)] == [1, 1, 1]
+    smooth_image(seed=99).save(next((moved / "val").rglob("*.png")))
+    assert [error(folder) for folder in (moved, moved, None, images)] == [2, 2, 2, 3]
+    file = run.path / "errors-ten-crop.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key != "content"}
+    file.write_text(json.dumps(older))
+    assert error(moved) == 3
+    assert "no folder" in sentence_of(lambda: error(tmp_path / "nowhere"))
 
 
 @pytest.fixture
