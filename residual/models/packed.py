@@ -55,7 +55,11 @@ class PackedConv2d(nn.Module):
     def weight(self) -> Tensor:
         """The weights in the usual order, channels-last."""
         weight, order = self._held
-        return weight if order is None else weight.to_dense().to(memory_format=torch.channels_last)
+        if order is None:
+            return weight
+        # It may be kept: gradients are to go through it afterwards, which no inference tensor lets them.
+        with torch.inference_mode(False):
+            return weight.to_dense().to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_cpu or x.dtype != self.dtype or x.requires_grad:
