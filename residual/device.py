@@ -4,7 +4,8 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ WITHOUT_FLOAT64 = {"mps"}
 
 #: Instructions that multiply bfloat16 numbers, as PyTorch calls them: Intel's and AMD's, and ARM's.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
+
+#: How many are in ``full_float32``, who may come in or go out, and what puts back what was set before them.
+_testing, _settings, _before = 0, Lock(), ExitStack()
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 2**31 - 1
@@ -101,15 +105,26 @@ def full_float32(device: torch.device) -> Iterator[None]:
     """Compute float32 products as such in this context, on a GPU too, where training may shorten factors.
 
     And by kernels that nobody has chosen by timing, which chooses others another time. So testing gives one
-    number, within a run and after it, and leaves what others have set.
+    number, within a run and after it, and leaves what others have set. The settings are the process's: of
+    threads that test side by side the first one makes them, and the last one leaves them as they were.
     """
+    global _testing
     if device.type != "cuda":
         yield
         return
-    with _float32_as_before():
-        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
-        torch.set_float32_matmul_precision("highest")
+    with _settings:
+        if not _testing:
+            _before.enter_context(_float32_as_before())
+            torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+            torch.set_float32_matmul_precision("highest")
+        _testing += 1
+    try:
         yield
+    finally:
+        with _settings:
+            _testing -= 1
+            if not _testing:
+                _before.close()
 
 
 @contextmanager

@@ -237,6 +237,17 @@ def test_float32_is_float32_in_testing_and_afterwards_all_is_as_before() -> None
             assert switches() == (True, "high", True, False)
 
 
+def test_threads_that_test_side_by_side_leave_what_was_set() -> None:
+    with arithmetic(CUDA, "tf32", deterministic=False, one_size=True):
+        first, second = full_float32(CUDA), full_float32(CUDA)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert switches() == (False, "highest", False, False)
+        second.__exit__(None, None, None)
+        assert switches() == (True, "high", True, False)
+
+
 class Watched:
     """Tells of each convolution whether it computes in ``full_float32`` or not.
 
