@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from ..errors import InputError, needs
-from ..files import cache_folder, first_line, read_json
+from ..files import cache_folder, checked, damaged, first_line, read_json
 from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from .own import is_own
 from .published import IMAGENET_NETWORKS, imagenet_names, variant_of
@@ -59,6 +61,31 @@ class ForeignWeights:
     key: str
 
 
+class TimmSettings(BaseModel):
+    """What is read of ``pretrained_cfg`` in timm's config.json."""
+
+    model_config = ConfigDict(strict=True)
+
+    input_size: list[int] | None = Field(None, min_length=3)
+    test_input_size: list[int] | None = Field(None, min_length=3)
+    crop_pct: float | None = Field(None, gt=0)
+    test_crop_pct: float | None = Field(None, gt=0)
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    num_classes: int | None = None
+    label_names: list[str] | None = None
+
+
+class TimmConfig(BaseModel):
+    """... and of all of it."""
+
+    model_config = ConfigDict(strict=True)
+
+    pretrained_cfg: TimmSettings | None = None
+    num_classes: int | None = None
+    label_names: list[str] | None = None
+
+
 def repository(name: str) -> Repository:
     """Return the repository that a name stands for: "timm:resnet50.a1_in1k", "hf:OWNER/NAME@REVISION".
 
@@ -100,6 +127,7 @@ def look_up(where: Repository) -> Path | ForeignWeights:
     if network not in IMAGENET_NETWORKS:
         what = f"a {network}" if network else "neither a weights folder of residual nor a network of timm's"
         raise InputError(f"{where.name} holds {what}; of timm's are known: {', '.join(IMAGENET_NETWORKS)}")
+    checked(content, TimmConfig, lambda reason: damaged(config, reason))
     tensors = _fetch(where, MODEL_FILE)
     key = f"hf-{where.id.replace('/', '--')}-{config.parent.name[:12]}"
     return ForeignWeights(tensors, network, _about(network, content), key)

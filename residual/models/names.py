@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from ..download import PublishedFile, fetch, matches
 from ..errors import InputError, nearest
-from ..files import cache_folder, cannot_write, read_json
+from ..files import cache_folder, cannot_write, read_json, remove_half_written
 from .hub import look_up, repository
 from .layout import CONFIG_FILE
 from .published import PublishedWeights, catalogue
@@ -86,8 +86,10 @@ def folder_of(given: Path | str, import_weights: Callable[..., Any]) -> Path:
 def cached() -> dict[str, Path]:
     """Return the weights folders in the cache by the names of what they hold."""
     # What a killed process left half written begins with a dot.
-    folders = sorted((cache_folder() / "weights").glob("[!.]*/" + CONFIG_FILE))
-    return {read_json(file, dict)["origin"]["name"]: file.parent for file in folders}
+    files = sorted((cache_folder() / "weights").glob("[!.]*/" + CONFIG_FILE))
+    # Where the user named a folder as the cache, theirs may lie there as well.
+    origins = {file.parent: read_json(file, dict).get("origin") for file in files}
+    return {origin["name"]: folder for folder, origin in origins.items() if origin}
 
 
 def _made_once(key: str, make: Callable[[Path], Any]) -> Path:
@@ -98,6 +100,7 @@ def _made_once(key: str, make: Callable[[Path], Any]) -> Path:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f".{key}.lock")):
                 if not folder.exists():
+                    remove_half_written(folder.parent, key)
                     make(folder)
         except OSError as error:
             raise InputError(f"{cannot_write(folder, error)}; {ROOM}") from None

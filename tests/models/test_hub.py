@@ -100,6 +100,10 @@ def test_files_that_were_fetched_by_hand(hub: HubServer, tmp_path: Path) -> None
         ("hf:somebody/empty", "cannot get config.json of hf:somebody/empty"),
         ("hf:somebody/other", "hf:somebody/other holds a vit_base; of timm's are known: resnet18, "),
         ("hf:somebody/alien", "config.json is damaged (Input should be a valid dictionary"),
+        (
+            "hf:somebody/odd",
+            "config.json is damaged (pretrained_cfg.input_size: Input should be a valid list",
+        ),
         ("hf:somebody/half", "cannot get model.safetensors of hf:somebody/half"),
     ],
 )
@@ -109,6 +113,8 @@ def test_what_the_hub_has_not(name: str, expected: str, hub: HubServer, tmp_path
     hub.files[start.format("empty", "README.md")] = b""
     hub.files[start.format("other", "config.json")] = b'{"architecture": "vit_base"}'
     hub.files[start.format("alien", "config.json")] = b"[]"
+    odd = b'{"architecture": "resnet18", "pretrained_cfg": {"input_size": 224}}'
+    hub.files[start.format("odd", "config.json")] = odd
     hub.files[start.format("half", "config.json")] = b'{"architecture": "resnet18"}'
     assert expected in sentence_of(lambda: load_weights(Path(name)))
 

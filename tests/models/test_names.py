@@ -87,10 +87,18 @@ def test_what_a_killed_process_left_is_not_in_the_cache(
 ) -> None:
     monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path))
     origin = json.dumps({"origin": {"name": "cifar:resnet20"}})
-    for name, content in (("cifar-resnet20", origin), (".cifar-resnet32.7.new", origin[:9])):
-        (tmp_path / "weights" / name).mkdir(parents=True)
-        (tmp_path / "weights" / name / "config.json").write_text(content)
-    assert cached() == {"cifar:resnet20": tmp_path / "weights" / "cifar-resnet20"}
+    folder = tmp_path / "weights"
+    halves = (".cifar-resnet32.7.new", ".torchvision-resnet50.7.new.v2")
+    parts = dict.fromkeys(halves, origin[:9])
+    for name, content in ({"cifar-resnet20": origin, "mine": '{"origin": null}'} | parts).items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text(content)
+    assert cached() == {"cifar:resnet20": folder / "cifar-resnet20"}
+    # ... and goes when it is begun anew.
+    names._made_once("torchvision-resnet50.v2", Path.mkdir)
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        *("cifar-resnet20", "mine", "torchvision-resnet50.v2", halves[0]),
+    }
 
 
 def test_what_is_known_without_asking() -> None:
