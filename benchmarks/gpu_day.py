@@ -14,6 +14,12 @@ from residual.reproduce.study import CIFAR10, ClassifierRun, Study
 
 Row = tuple[str, str, str, str]
 
+#: What benchmarks write, in the order in which gpu_day.sh runs them.
+BENCHMARKS = (
+    *("train-20", "train-110", "train-56"),
+    *("detection-inference", "detection-training", "testing", "combo"),
+)
+
 
 def rows_of(out: Path, study: Path) -> Iterator[Row]:
     """Yield what was measured, the number that was reached, the one that was wanted, and whether it holds.
@@ -22,13 +28,13 @@ def rows_of(out: Path, study: Path) -> Iterator[Row]:
         out: the folder with the benchmarks' results and the tests' last words.
         study: the study of CIFAR-10.
     """
-    tests = out / "tests.txt"
+    tests = out / "tests.log"
     last = tests.read_text(encoding="utf-8").strip().splitlines()[-1:] if tests.is_file() else []
     # Of a pytest that was ended the last line is none of its sums.
     failed = bool(last) and (" passed" not in last[0] or "failed" in last[0] or "error" in last[0])
     passed = _verdict(not failed if last else None)
     yield "tests marked gpu", last[0] if last else "not run", "all pass", passed
-    for name in ("train", "combo", "testing", "detection"):
+    for name in BENCHMARKS:
         file = out / f"{name}.json"
         if not file.is_file():
             yield f"benchmark {name}", "not run", "", ""

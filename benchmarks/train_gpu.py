@@ -260,6 +260,7 @@ def benchmark(
         "checks": reached,
     }
     show(Console(highlight=False), found, reached)
+    write_json(result, out)
     if profile_to:
         side = next(side for side in chosen if side != "usual")
         parts = [
@@ -267,7 +268,6 @@ def benchmark(
             for depth in found
         ]
         profile_to.write_text("\n\n".join(parts), encoding="utf-8")
-    write_json(result, out)
 
 
 def summarize(depth: int, turns: dict[str, list[Measurement]], rates: dict[str, float]) -> dict[str, Any]:

@@ -22,13 +22,19 @@ def main() -> None:
         except Interrupted as error:
             print(f"residual: {error}", file=sys.stderr)
             code = 128 + error.signal
-        if listener.received is not None and isinstance(code, int):
-            # Without waiting for threads that still decode images.
+        if (listener.received is not None or _joined()) and isinstance(code, int):
+            # Without waiting for threads that still decode images, or for ranks that wait for this one.
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()
             os._exit(code)
     sys.exit(code)
+
+
+def _joined() -> bool:
+    """Whether this process is still in a process group; PyTorch is not imported to find out."""
+    distributed = sys.modules.get("residual.distributed")
+    return distributed is not None and distributed.joined()
 
 
 if __name__ == "__main__":

@@ -85,11 +85,8 @@ def arithmetic(device: torch.device, precision: str, deterministic: bool, one_si
         yield
         return
     exact = torch.are_deterministic_algorithms_enabled()
-    with _float32_as_before():
-        short = precision != "float32"
-        torch.backends.cudnn.allow_tf32 = short
+    with _float32_products(short=precision != "float32"):
         torch.backends.cudnn.benchmark = one_size and not deterministic
-        torch.set_float32_matmul_precision("high" if short else "highest")
         if deterministic:
             # cuBLAS reads it when it is first used; without it, it refuses in deterministic mode.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -104,9 +101,10 @@ def arithmetic(device: torch.device, precision: str, deterministic: bool, one_si
 def full_float32(device: torch.device) -> Iterator[None]:
     """Compute float32 products as such in this context, on a GPU too, where training may shorten factors.
 
-    And by kernels that nobody has chosen by timing, which chooses others another time. So testing gives one
-    number, within a run and after it, and leaves what others have set. The settings are the process's: of
-    threads that test side by side the first one makes them, and the last one leaves them as they were.
+    And by kernels that give the same bits each time, which nobody has chosen by timing: that chooses others
+    another time. So testing gives one number, within a run, ``--deterministic`` or not, and after it, and
+    leaves what others have set. The settings are the process's: of threads that test side by side the first
+    one makes them, and the last one leaves them as they were.
     """
     global _testing
     if device.type != "cuda":
@@ -114,9 +112,9 @@ def full_float32(device: torch.device) -> Iterator[None]:
         return
     with _settings:
         if not _testing:
-            _before.enter_context(_float32_as_before())
-            torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
-            torch.set_float32_matmul_precision("highest")
+            _before.enter_context(_float32_products(short=False))
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.deterministic = True
         _testing += 1
     try:
         yield
@@ -128,15 +126,31 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _float32_as_before() -> Iterator[None]:
-    """Leave as they were what a GPU's float32 products are made of, and whether timing chooses kernels."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+def _float32_products(short: bool) -> Iterator[None]:
+    """Choose what a GPU's float32 products are made of; leave that, and how kernels are chosen, as it was."""
+    cudnn, backends = torch.backends.cudnn, torch.backends
+    kernels = cudnn.benchmark, cudnn.deterministic
+    # PyTorch has an older way to choose and a newer one, and what is set in the newer one may not be to be
+    # read in the older one. Where both can be, both are put back.
+    newer = (cudnn.conv, cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul)
+    precisions = [each.fp32_precision for each in newer]
+    try:
+        older = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = None
+    cudnn.allow_tf32 = short
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    # The older way would leave it to what is set for everything.
+    cudnn.conv.fp32_precision = "tf32" if short else "ieee"
     try:
         yield
     finally:
-        cudnn.allow_tf32, cudnn.benchmark = before[:2]
-        torch.set_float32_matmul_precision(before[2])
+        cudnn.benchmark, cudnn.deterministic = kernels
+        if older:
+            cudnn.allow_tf32 = older[0]
+            torch.set_float32_matmul_precision(older[1])
+        for each, precision in zip(newer, precisions, strict=True):
+            each.fp32_precision = precision
 
 
 def sums_dtype(device: torch.device) -> torch.dtype:
@@ -188,12 +202,18 @@ def keep_freed_memory() -> None:
 
 def memory_ran_out(device: torch.device) -> str:
     """Return a sentence on how much memory was taken and how to take less."""
-    free, total = torch.cuda.mem_get_info(device)
-    mine = torch.cuda.max_memory_allocated(device)
-    others = max(0, total - free - torch.cuda.memory_reserved(device))
+    taken, free_some = "", "free some"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        mine = torch.cuda.max_memory_allocated(device)
+        others = max(0, total - free - torch.cuda.memory_reserved(device))
+        taken = (
+            f": this run had taken {mine / GIB:.1f} GiB and needed more, other programs hold "
+            f"{others / GIB:.1f} of the GPU's {total / GIB:.1f} GiB"
+        )
+        free_some = "free them"
     return (
-        f"the GPU's memory ran out: this run had taken {mine / GIB:.1f} GiB and needed more, other programs "
-        f"hold {others / GIB:.1f} of the GPU's {total / GIB:.1f} GiB; free them, or take fewer images "
-        "at a time: of a classifier with --eager (one BN group), of a detector or a localizer with a smaller "
-        "batch.at_once, of any with a smaller batch.size and schedule.learning_rate in proportion"
+        f"the GPU's memory ran out{taken}; {free_some}, or take fewer images at a time: of a classifier with "
+        "--eager (one BN group), of a detector or a localizer with a smaller batch.at_once, of any with a "
+        "smaller batch.size and schedule.learning_rate in proportion"
     )

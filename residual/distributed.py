@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .errors import InputError
+
 T = TypeVar("T")
 
 #: One rank measures a training set of a million images while the others wait.
@@ -67,11 +69,18 @@ class World:
 
 
 def join(device: torch.device) -> World:
-    """Return the world that torchrun describes in the environment, joining its process group once."""
+    """Return the world that torchrun describes in the environment, joining its process group once.
+
+    Args:
+        device: this process's, with its number if it is a GPU.
+
+    Raises:
+        InputError: where GPUs cannot exchange anything.
+    """
     if not started():
         return World()
     if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        gpu = device if device.type == "cuda" else None
         store, rank, size = next(iter(dist.rendezvous("env://", timeout=LONG)))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
             # After a restart torchrun's store still holds the addresses of the dead: not to be called again.
@@ -80,7 +89,21 @@ def join(device: torch.device) -> World:
         # Functions of this module keep the group as a default value where it is first imported after joining,
         # which making a model that exchanges gradients does.
         importlib.import_module("torch.distributed.nn")
-        dist.init_process_group(backend, timeout=LONG, store=store, rank=rank, world_size=size)
+        options: dict[str, Any] = {
+            "timeout": LONG,
+            "store": store,
+            "rank": rank,
+            "world_size": size,
+            "device_id": gpu,
+        }
+        try:
+            dist.init_process_group("nccl" if gpu else "gloo", **options)
+        except dist.DistBackendError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"the processes that torchrun has started cannot exchange anything ({reason}); each needs a "
+                "GPU of its own: say --device cuda, and no number"
+            ) from None
         # The group's threads end with the last reference to it, and must not live to see the interpreter
         # taken apart: now and then they then abort the process, after all work is done. A model that
         # exchanges gradients holds the group in a cycle of references.
@@ -88,13 +111,24 @@ def join(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
+def joined() -> bool:
+    """Whether this process is in a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
 @contextmanager
 def left() -> Iterator[None]:
-    """Leave the process group at the end, if one was joined."""
+    """Leave the process group at the end, if one was joined.
+
+    On GPUs only where the work is done: NCCL leaves when all ranks do, and where one has failed the others
+    wait for it in the work. Such a process is to end, and torchrun then ends the others.
+    """
+    done = False
     try:
         yield
+        done = True
     finally:
-        if dist.is_available() and dist.is_initialized():
+        if joined() and (done or dist.get_backend() != "nccl"):
             dist.destroy_process_group()
 
 

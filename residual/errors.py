@@ -45,6 +45,14 @@ class Interrupted(BaseException):
         self.signal = number
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch says that a GPU's memory has run out.
+
+    By its words: what CUDA itself and Apple's GPUs raise has no class of its own.
+    """
+    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+
+
 def printable(text: str) -> str:
     """Return a text that files and terminals take: bytes of file names that are no UTF-8 become ``\\xe9``.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from .errors import is_out_of_memory
 from .files import first_line
 
 #: How often work is done before it is recorded, so that libraries have set themselves up and what is to be
@@ -26,11 +27,15 @@ def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]
         return work
     # Not on the default stream, as PyTorch's notes on CUDA graphs ask for; on one for all, since memory is
     # used again on its own stream only.
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            work()
+    stream, usual = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(usual)
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                work()
+    finally:
+        # Who records puts back what the work has changed, also where it failed: not before it is done.
+        usual.wait_stream(stream)
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     graph = torch.cuda.CUDAGraph()
@@ -48,6 +53,6 @@ def why(error: Exception, helps: str) -> str:
     before = error.__context__
     if isinstance(error, RuntimeError) and isinstance(before, Exception) and not error.__suppress_context__:
         error = before
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return "the GPU's memory ran out; free some, or take a smaller batch.size, to be fast again"
     return f"{type(error).__name__}: {first_line(error)}; {helps} fast again"

@@ -5,20 +5,30 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import BEGUN, TINY, Shown, save_network, sentence_of, set_options, smooth_image
+from conftest import (
+    BEGUN,
+    TINY,
+    Shown,
+    metrics_of,
+    save_network,
+    sentence_of,
+    set_options,
+    smooth_image,
+)
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import residual
+from residual import run
 from residual.detection.training import DetectionIterations
 from residual.device import (
     arithmetic,
@@ -33,6 +43,7 @@ from residual.evaluation.metrics import Tally
 from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.inference.layers import layer_responses, layer_signals
 from residual.models.packed import PackedConv2d
+from residual.recipes import DetectionRecipe, find, override
 from residual.training.iteration import EagerIterations
 
 CUDA = torch.device("cuda:0")
@@ -248,6 +259,44 @@ def test_threads_that_test_side_by_side_leave_what_was_set() -> None:
         assert switches() == (True, "high", True, False)
 
 
+@pytest.fixture
+def newer() -> Iterator[Callable[[], list[str]]]:
+    """How PyTorch's newer switches stand: of convolutions and products on a GPU, and of everything."""
+    switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends)
+    before = [each.fp32_precision for each in switches]
+    yield lambda: [each.fp32_precision for each in switches]
+    for each, precision in zip(switches, before, strict=True):
+        each.fp32_precision = precision
+
+
+def test_switches_that_were_set_the_newer_way_are_kept(newer: Callable[[], list[str]]) -> None:
+    """PyTorch refuses to read them the older way."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    before = newer()
+    with full_float32(CUDA):
+        assert newer()[:2] == ["ieee", "ieee"]
+    assert newer() == before
+    with arithmetic(CUDA, "tf32", deterministic=False, one_size=True):
+        assert newer()[:2] == ["tf32", "tf32"]
+        with full_float32(CUDA):
+            assert newer()[:2] == ["ieee", "ieee"]
+    assert newer() == before
+
+
+def test_float32_is_float32_whatever_is_set_for_everything(newer: Callable[[], list[str]]) -> None:
+    torch.backends.fp32_precision = "tf32"
+    with full_float32(CUDA):
+        assert newer()[:2] == ["ieee", "ieee"]
+
+
+def test_testing_takes_kernels_that_repeat_whoever_asks() -> None:
+    """Others would round otherwise in a run with --deterministic than after it."""
+    with full_float32(CUDA):
+        assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.deterministic
+
+
 class Watched:
     """Tells of each convolution whether it computes in ``full_float32`` or not.
 
@@ -331,6 +380,43 @@ def test_a_run_is_tested_in_float32_and_trained_as_its_recipe_says(
         assert watched.seen == {(False, True), (True, False), (True, True)}
 
 
+@pytest.mark.gpu
+def test_a_network_gives_on_a_gpu_what_it_gives_on_a_cpu(weights: Path) -> None:
+    images = [smooth_image(seed=seed) for seed in range(3)]
+    cpu, gpu = (residual.load(weights, device=device) for device in ("cpu", "cuda"))
+    torch.testing.assert_close(gpu.probabilities(images), cpu.probabilities(images), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(gpu.heat(images[0]).scores, cpu.heat(images[0]).scores, rtol=1e-3, atol=1e-4)
+    mine, theirs = (
+        evaluate(weights, EvaluationOptions("digits"), device=device).metrics for device in ("cuda", "cpu")
+    )
+    assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
+    assert mine.top1_error == pytest.approx(theirs.top1_error, abs=0.6)
+    on_gpu, on_cpu = (layer_responses(weights, "digits", None, 100, device)[0] for device in ("cuda", "cpu"))
+    assert [each.std for each in on_gpu] == pytest.approx([each.std for each in on_cpu], rel=1e-3)
+    on_gpu, on_cpu = (layer_signals(weights, "digits", None, 1, device) for device in ("cuda", "cpu"))
+    for moment in on_cpu:
+        mine, theirs = ([each.gradient_norm for each in which[moment]] for which in (on_gpu, on_cpu))
+        assert mine == pytest.approx(theirs, rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pooling", ["pool", "align"])
+def test_a_detector_learns_on_a_gpu_what_it_learns_on_a_cpu(
+    pooling: str, few_shapes: Path, tmp_path: Path
+) -> None:
+    settings = [*BEGUN, f"detector.pooling={pooling}", "precision=float32"]
+    recipe = override(find("voc-finetune", DetectionRecipe), settings)
+    losses, best = [], []
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        run.train(recipe, out, data_dir=few_shapes, device=device)
+        losses.append(metrics_of(out)[0]["train"]["loss"])
+        detector = residual.load_detector(tmp_path / "cpu", device=device, refine=True, scales=(32, 48))
+        best.append(detector.predict(few_shapes / "JPEGImages" / "test000.png", 0.0).scores[0].item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert best[1] == pytest.approx(best[0], abs=0.02)
+
+
 @pytest.mark.usefixtures("two_gpus")
 def test_a_device_for_trained_networks_leaves_the_switches_alone() -> None:
     before = switches()
@@ -398,3 +484,6 @@ def test_what_is_said_when_the_memory_runs_out(monkeypatch: pytest.MonkeyPatch) 
     # Each kind of run is told of what it has: only residual train knows --eager.
     assert "of a classifier with --eager (one BN group), of a detector or a localizer with" in said
     assert "batch.size" in said
+    # What Apple's GPUs have left nobody tells.
+    said = memory_ran_out(torch.device("mps"))
+    assert said.startswith("the GPU's memory ran out; free some, or take fewer images at a time: of a")

@@ -6,9 +6,25 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import TINY, assert_same_run, environment, metrics_of, results_of, set_options, wait_for
+import torch
+import torch.distributed as dist
+from conftest import (
+    TINY,
+    assert_same_run,
+    environment,
+    metrics_of,
+    results_of,
+    sentence_of,
+    set_options,
+    torchrun,
+    wait_for,
+)
+
+from residual import distributed
+from residual.__main__ import main as program
 
 #: A model that exchanges gradients, in a cycle of references as in a run; what is left when the process ends.
 PROGRAM = """
@@ -54,6 +70,82 @@ def test_no_thread_of_the_group_outlives_the_work(how: str) -> None:
     there, left = done.stdout.splitlines()
     assert there == "True"
     assert "gloo" not in left
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that torchrun has started, as far as it can tell."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([(dist.HashStore(), 0, 1)]))
+    for name in ("get_rank", "get_world_size"):
+        monkeypatch.setattr(dist, name, lambda: 1)
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(("device", "backend"), [("cuda:1", "nccl"), ("cpu", "gloo")])
+def test_a_process_says_which_gpu_is_its_own(
+    device: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it NCCL guesses, and warns that it does."""
+    asked: list[Any] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda kind, **how: asked.append((kind, how)))
+    distributed.join(torch.device(device))
+    ((kind, how),) = asked
+    assert kind == backend
+    assert how["device_id"] == (torch.device(device) if backend == "nccl" else None)
+
+
+@pytest.mark.usefixtures("started")
+def test_two_processes_on_one_gpu_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise dist.DistBackendError("NCCL error in: NCCLUtils.cpp:94\nDuplicate GPU : rank 0 and 1\n")
+
+    monkeypatch.setattr(dist, "init_process_group", refuse)
+    said = sentence_of(lambda: distributed.join(torch.device("cuda:0")))
+    assert "cannot exchange anything (Duplicate GPU : rank 0 and 1); each needs a GPU of its own" in said
+
+
+@pytest.mark.parametrize(("backend", "leaves"), [("nccl", False), ("gloo", True)])
+def test_a_rank_that_has_failed_does_not_wait_for_those_that_wait_for_it(
+    backend: str, leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL's group is left by all ranks together; a process that cannot leave it ends without."""
+    here = [True]
+    monkeypatch.setattr(dist, "is_initialized", lambda: here[0])
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: here.__setitem__(0, False))
+    ends: list[object] = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+
+    def fail() -> None:
+        with distributed.left():
+            raise SystemExit(2)
+
+    monkeypatch.setattr("residual.cli.main", fail)
+    with pytest.raises(SystemExit) as ended:
+        program()
+    assert ended.value.code == 2
+    assert here == [not leaves]
+    assert ends == ([] if leaves else [2])
+    here[0] = True
+    with distributed.left():
+        pass
+    assert here == [False]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_train_on_a_gpu_each(processes: int, tmp_path: Path) -> None:
+    if torch.cuda.device_count() < processes:
+        pytest.skip("each process needs a GPU of its own")
+    out = tmp_path / "run"
+    command = torchrun("train", *ARGUMENTS, "--device", "cuda", "--out", out, processes=processes)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=110)
+    assert done.returncode == 0, done.stderr
+    for told in ("recording failed", "device_id", "destroy_process_group", "Traceback"):
+        assert told not in done.stderr
+    assert [line["iteration"] for line in metrics_of(out)] == [20, 40, 60, 80, 100]
+    assert results_of(out)["test"]["images"] == 359
 
 
 # Some ten processes, each of which loads PyTorch: slow.

@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,8 @@ def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
     write_run(study / "cifar10-resnet20" / "seed0", "resnet20", 75.0, 8.5)
     write_run(study / "cifar10-resnet56" / "seed0", "resnet56", 140.0, 7.1)
     write_run(study / "cifar10-plain20" / "seed0", "plain20", 10.0, 80.0, iterations=4000)
-    (tmp_path / "tests.txt").write_text(".\n1 passed, 500 deselected in 9.00s\n")
-    (tmp_path / "train.json").write_text(json.dumps({"checks": {"ResNet-20: fast (1.2)": False}}))
+    (tmp_path / "tests.log").write_text(".\n1 passed, 500 deselected in 9.00s\n")
+    (tmp_path / "train-20.json").write_text(json.dumps({"checks": {"ResNet-20: fast (1.2)": False}}))
     done = subprocess.run(
         [sys.executable, "benchmarks/gpu_day.py", str(tmp_path), str(study)],
         cwd=ROOT,
@@ -46,7 +47,7 @@ def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines()]
     expected = [
         ["tests marked gpu", "1 passed, 500 deselected in 9.00s", "all pass", "yes"],
-        ["train, ResNet-20: fast (1.2)", "", "", "NO"],
+        ["train-20, ResNet-20: fast (1.2)", "", "", "NO"],
         ["benchmark testing", "not run", "", ""],
         ["benchmark combo", "not run", "", ""],
         ["ResNet-20, training", "75 s for 64,000 iterations", "60 s", "NO"],
@@ -72,26 +73,61 @@ def test_tests_that_did_not_end_well_are_told(
     last: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    (tmp_path / "tests.txt").write_text(f"..\n{last}\n")
+    (tmp_path / "tests.log").write_text(f"..\n{last}\n")
     rows_of = runpy.run_path(str(ROOT / "benchmarks" / "gpu_day.py"))["rows_of"]
     assert next(rows_of(tmp_path, tmp_path / "study")) == ("tests marked gpu", last, "all pass", verdict)
+
+
+def part(number: str, out: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Do a part of the day on a CPU, for a few iterations."""
+    return subprocess.run(
+        ["bash", "benchmarks/gpu_day.sh", number],
+        cwd=ROOT,
+        env=environment() | {"REHEARSE": "1", "OUT": str(out), "PYTHON": sys.executable} | more,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def only_one_fails(tmp_path: Path) -> str:
+    """What takes Python's place in the day's steps: the first benchmark fails, all else is done at once."""
+    file = tmp_path / "python"
+    file.write_text(
+        '#!/bin/sh\ncase "$*" in *eager*) ;; *train_gpu.py*usual*) echo it is broken; exit 3;; esac\n'
+    )
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_a_step_that_fails_keeps_no_other_from_being_measured(only_one_fails: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = part("1", out, PYTHON=only_one_fails)
+    assert done.returncode == 1
+    assert done.stderr == f"gpu_day: train-20: ended with 3; see {out}/train-20.log\n"
+    assert (out / "train-20.log").read_text().endswith("\nit is broken\n")
+    with tarfile.open(out / "gpu-day.tar.gz") as brought:
+        names = {Path(name).name for name in brought.getnames()}
+    assert {"train-20.log", "detection-inference.log", "testing.log", "combo.log", "table.txt"} <= names
+
+
+def test_no_step_is_begun_that_there_is_no_time_for(only_one_fails: str, tmp_path: Path) -> None:
+    done = part("2", tmp_path / "out", PYTHON=only_one_fails, MINUTES="0")
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert said[:2] == ["gpu_day: resnet20: no time for it", "gpu_day: resnet56: no time for it"]
+    assert not list((tmp_path / "out").glob("*.log"))
 
 
 @pytest.mark.slow
 def test_all_of_the_day_can_be_rehearsed(tmp_path: Path) -> None:
     """On a CPU and for a few iterations, as somebody does before renting a machine."""
-    settings = {"REHEARSE": "1", "OUT": str(tmp_path), "PYTHON": sys.executable, "MINUTES": "60"}
-    for part in "1234":
-        done = subprocess.run(
-            ["bash", "benchmarks/gpu_day.sh", part],
-            cwd=ROOT,
-            env=environment() | settings,
-            capture_output=True,
-            text=True,
-        )
+    for number in "12":
+        done = part(number, tmp_path, MINUTES="60")
         assert done.returncode == 0, done.stderr
-        # A step that fails does not keep the others from being measured.
-        assert "gpu_day: ended with" not in done.stderr, done.stderr
-    assert {f"{name}.json" for name in ("train", "combo", "testing", "detection")} <= {
-        path.name for path in tmp_path.iterdir()
-    }
+    there = {path.name for path in tmp_path.iterdir()}
+    assert {f"{name}.json" for name in ("train-20", "combo", "testing", "detection-inference")} <= there
+    with tarfile.open(tmp_path / "gpu-day.tar.gz") as brought:
+        names = {name.removeprefix("./") for name in brought.getnames()}
+    assert {"table.txt", "train-20.log", "cifar10-tf32/cifar10-resnet20/seed0/results.json"} <= names
+    assert not any("checkpoint-" in name for name in names)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import InputError, Interrupted
+from ..errors import InputError, Interrupted, is_out_of_memory
 from . import (
     analyze,
     classification,
@@ -79,8 +79,7 @@ def main() -> None:
         # The reader of our output (head, say) has gone; that is no error.
         sys.stderr.close()
     except Exception as error:
-        # By its name: importing PyTorch for its class takes seconds, and --help needs none.
-        if type(error).__name__ == "OutOfMemoryError":
+        if is_out_of_memory(error):
             _fail(
                 "the GPU's memory ran out; take fewer images or smaller ones at a time (a lower --batch, "
                 "--scales or data.shorter_side), or --device cpu",

@@ -303,8 +303,10 @@ class Experiment:
 
     def do(self, asked: ExperimentOptions) -> Path:
         """Do the experiment and return its folder; options that all have are seen to here."""
+        from .. import distributed
+
         use_threads(asked.threads)
-        with limited(asked.minutes):
+        with limited(asked.minutes), distributed.left():
             self.call(asked)
         return asked.folder
 

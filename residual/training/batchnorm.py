@@ -47,7 +47,7 @@ class _NormaliseGroups(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output, the means and the variances, (groups, C)."""
         # At least float32: statistics in half precision lose digits.
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = _cast(x, torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(wide.unflatten(0, (groups, -1)), dim=(1, 3, 4), correction=0)
         inverse = torch.rsqrt(variance + eps)
         scale = weight * inverse
@@ -55,7 +55,7 @@ class _NormaliseGroups(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, inverse)
         ctx.groups = groups
         ctx.mark_non_differentiable(mean, variance)
-        return y.to(x.dtype), mean, variance
+        return _cast(y, x.dtype), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -69,6 +69,15 @@ class _NormaliseGroups(torch.autograd.Function):
         inner = dy - _for_images(dbias / count, images) - normal * _for_images(dweight / count, images)
         dx = inner * _for_images(weight * inverse, images)
         return dx.to(x.dtype), dweight.sum(dim=0), dbias.sum(dim=0), None, None
+
+
+def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return numbers in another precision, and those that have it untouched.
+
+    Of a cast that does nothing PyTorch 2.11's compiler makes a second output, and leads the gradient there:
+    all would be nought.
+    """
+    return values if values.dtype == dtype else values.to(dtype)
 
 
 def _for_images(values: Tensor, images: int) -> Tensor:

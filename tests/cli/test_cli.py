@@ -159,11 +159,20 @@ def test_no_gpu(tmp_path: Path, refused: Refused) -> None:
     assert "sees 0 GPUs here; use --device cpu" in said
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.92 GB, other allocations: 160.00 MB)."),
+    ],
+    ids=["allocator", "driver", "apple"],
+)
 def test_a_gpu_whose_memory_runs_out_is_a_sentence(
-    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: RuntimeError, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        raise error
 
     monkeypatch.setattr("residual.inference.classifier.load", full)
     smooth_image().save(tmp_path / "a.png")

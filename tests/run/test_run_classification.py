@@ -1,5 +1,6 @@
 """What a run of a classifier has of its own: its schedule, its numbers, and what is wrong with its input."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from conftest import (
     TINY,
     Refused,
     Shown,
+    assert_same_run,
     metrics_of,
     results_of,
+    sentence_of,
     set_options,
     small_recipe,
     write_images,
@@ -20,7 +23,7 @@ from conftest import (
 from residual import run
 from residual.evaluation import recorded
 from residual.inference.evaluation import EvaluationOptions, evaluate
-from residual.recipes import RECIPES, find, override
+from residual.recipes import RECIPES, Recipe, find, override
 from residual.recording import record
 from residual.training.checkpoint import load_checkpoint
 
@@ -99,18 +102,50 @@ def test_tests_of_a_run_that_are_recorded_give_its_numbers(
     assert numbers("recorded") == pytest.approx(numbers("eager"), rel=1e-5)
 
 
+@pytest.fixture(scope="module")
+def on_a_gpu(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A run on a GPU, with kernels that repeat; one checkpoint is halfway."""
+    settings = ["schedule.iterations=20", "evaluate_every=10", "checkpoint_every=10", "batch.bn_group=32"]
+    recipe = override(find("digits-resnet20"), settings)
+    out = tmp_path_factory.mktemp("runs") / "gpu"
+    run.train(recipe, out, device="cuda", deterministic=True)
+    return recipe, out
+
+
 @pytest.mark.gpu
-def test_one_network_one_dataset_one_number_on_a_gpu(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_network_one_dataset_one_number_on_a_gpu(on_a_gpu: tuple[Recipe, Path]) -> None:
     """Recorded tests of the run beside those of the weights that it leaves, which are not."""
-    recipe = override(find("digits-resnet20"), ["schedule.iterations=20", "evaluate_every=10"])
-    run.train(recipe, tmp_path / "run", device="cuda", deterministic=True)
-    assert "recording" not in capsys.readouterr().err
-    results, last = results_of(tmp_path / "run")["test"], metrics_of(tmp_path / "run")[-1]["test"]
-    found = evaluate(tmp_path / "run", EvaluationOptions(split="test"), device="cuda").metrics.plain()
+    _, out = on_a_gpu
+    results, last = results_of(out)["test"], metrics_of(out)[-1]["test"]
+    found = evaluate(out, EvaluationOptions(split="test"), device="cuda").metrics.plain()
     for kind in ("loss", "top1_error", "top5_error", "images"):
         assert last[kind] == results[kind] == found[kind]
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_is_resumed_bit_for_bit(
+    on_a_gpu: tuple[Recipe, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = on_a_gpu
+    _, last = sorted(out.glob("checkpoint-*"))
+    shutil.copytree(out, tmp_path / "run", ignore=lambda *_: [last.name, "weights", "results.json"])
+    run.train(recipe, tmp_path / "run", device="cuda", deterministic=True, resume=True)
+    said = capsys.readouterr().err
+    assert "continuing at iteration 10" in said
+    assert "recording failed" not in said
+    assert_same_run(tmp_path / "run", out)
+
+
+@pytest.mark.gpu
+def test_a_gpu_without_enough_memory_is_a_sentence(tmp_path: Path) -> None:
+    recipe = override(find("digits-resnet20"), ["batch.size=1024", "schedule.iterations=2"])
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        said = sentence_of(lambda: run.train(recipe, tmp_path / "run", device="cuda"))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "digits-resnet20: the GPU's memory ran out: this run had taken 0." in said
 
 
 def test_a_plateau_is_remembered_by_checkpoints(images: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from residual.data.dataset import Dataset
 from residual.data.resident import ResidentBatches
-from residual.device import full_float32
+from residual.device import arithmetic, full_float32
 from residual.distributed import World
 from residual.models.own import build_own
 from residual.models.preprocessing import Preprocessing
@@ -37,12 +37,13 @@ from residual.training.step import Step
 BATCH, GROUP = 16, 4
 
 
-def batches_of(pad: int = 1) -> ResidentBatches:
+def batches_of(pad: int = 1, device: torch.device = CPU) -> ResidentBatches:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (40, 1, 8, 8), generator=generator, dtype=torch.uint8)
     targets = torch.randint(4, (40,), generator=generator)
     dataset = Dataset("generated", tuple("abcd"), images, targets, torch.arange(40))
-    return ResidentBatches(dataset, Preprocessing(torch.full((1,), 0.5)), BATCH, pad, True, 0, CPU)
+    preprocessing = Preprocessing(torch.full((1,), 0.5)).to(device)
+    return ResidentBatches(dataset, preprocessing, BATCH, pad, True, 0, device)
 
 
 @pytest.fixture
@@ -140,10 +141,10 @@ def test_blocks_of_one_shape_are_compiled_once(monkeypatch: pytest.MonkeyPatch) 
 # --- where compiling or recording fails ---
 
 
-def trained(recipe: Recipe, eager: bool, world: World | None = None) -> tuple[nn.Module, Tensor]:
+def trained(recipe: Recipe, eager: bool, device: torch.device = CPU) -> tuple[nn.Module, Tensor]:
     """Return a network after five iterations of a run, and the sums of its log."""
-    model = small_model()
-    work = classification_work(model, batches_of(), recipe, world or World(), CPU, eager)
+    model = small_model().to(device)
+    work = classification_work(model, batches_of(device=device), recipe, World(), device, eager)
     optimizer = SGD(model, 0.9, 1e-4, "paper")
     iterate = work.begin(optimizer, partial(learning_rate, recipe.schedule))
     for number in range(5):
@@ -330,9 +331,7 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
     states, sums = [], []
     for recorded in (False, True):
         model = small_model().to(device)
-        batches = batches_of()
-        batches.images, batches.targets = batches.images.to(device), batches.targets.to(device)
-        batches.prepare = Preprocessing(torch.full((1,), 0.5)).to(device)
+        batches = batches_of(device=device)
         if recorded:
             tell_groups_apart(model, GROUP, BATCH // GROUP)
             compile_regions(model)
@@ -351,3 +350,55 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(sums[1], sums[0], rtol=1e-3, atol=1e-3)
+
+
+def learned_by(model: nn.Module) -> Tensor:
+    """Return by how much training has changed each weight, all in a row."""
+    pairs = zip(model.parameters(), small_model().parameters(), strict=True)
+    return torch.cat([(now.detach().cpu() - before.detach()).flatten() for now, before in pairs])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("recipe", "precision", "differs"),
+    [(SHORT, "bfloat16", 0.5), (NOT_RECORDED, "bfloat16", 0.5), (NOT_RECORDED, "tf32", 0.1)],
+    ids=["recorded-bfloat16", "compiled-bfloat16", "compiled-tf32"],
+)
+def test_a_run_on_a_gpu_learns_what_the_eager_one_does(
+    recipe: Recipe, precision: str, differs: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In short factors, which the two round at other places: two gradients of noise would differ by 1.4."""
+    device = torch.device("cuda")
+    recipe = override(recipe, [f"precision={precision}", "schedule.learning_rate=0.01"])
+    with arithmetic(device, precision, deterministic=False, one_size=True):
+        fast, eager = trained(recipe, eager=False, device=device), trained(recipe, eager=True, device=device)
+    assert "recording failed" not in capsys.readouterr().err
+    mine, theirs = learned_by(fast[0]), learned_by(eager[0])
+    assert (mine - theirs).norm() < differs * theirs.norm()
+    assert fast[1][2] == eager[1][2] == 5 * BATCH
+    torch.testing.assert_close(fast[1][0], eager[1][0], rtol=0.05, atol=0)
+
+
+@pytest.mark.gpu
+def test_where_recording_fails_on_a_gpu_a_run_goes_on_and_the_next_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = torch.device("cuda")
+    usual = SGD.step
+
+    def waits(self: SGD, rate: float | Tensor) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            self.parameters[0].sum().item()
+        usual(self, rate)
+
+    with full_float32(device):
+        eager = trained(SHORT, eager=True, device=device)
+        monkeypatch.setattr(SGD, "step", waits)
+        slow = trained(SHORT, eager=False, device=device)
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+        assert "recording failed" in said
+        assert_same(slow[0], eager[0], slow[1], eager[1], rtol=1e-3, atol=1e-4)
+        monkeypatch.undo()
+        fast = trained(SHORT, eager=False, device=device)
+    assert "recording failed" not in capsys.readouterr().err
+    assert_same(fast[0], eager[0], fast[1], eager[1], rtol=1e-3, atol=1e-3)
