@@ -26,6 +26,9 @@ CIFAR10_OUT, IMAGENET_OUT, DETECTION_OUT, LOCALIZATION_OUT = (
     RUNS / name for name in ("cifar10", "imagenet", "detection", "localization")
 )
 
+#: Runs of one network: more are a slip of the keyboard.
+MOST_RUNS = 1000
+
 ClassesDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with train/ and val/, a directory a class.")
 ]
@@ -72,7 +75,10 @@ class ExperimentOptions:
         Path | None, typer.Option(help="ImageNet's ResNet-101 to start from, as well.")
     ] = None
     ensemble: Annotated[
-        int, typer.Option(min=1, help="Detectors with context to train for the ensemble (the paper: 3).")
+        int,
+        typer.Option(
+            min=1, max=MOST_RUNS, help="Detectors with context to train for the ensemble (the paper: 3)."
+        ),
     ] = 1
     scales: Scales = None
     dataset: Annotated[
@@ -130,7 +136,7 @@ class ExperimentOptions:
         """Return the depths of ``--depths``, rising; none for the experiment's own."""
         depths = set()
         for word in self.words("depths"):
-            if not word.isdecimal() or (depth := int(word)) < 8 or depth % 6 != 2:
+            if (depth := _whole(word)) is None or depth < 8 or depth % 6 != 2:
                 raise InputError(f"--depths {word}: a CIFAR network has 6n+2 layers, as 20, 32, 44 or 56")
             depths.add(depth)
         return sorted(depths)
@@ -138,12 +144,18 @@ class ExperimentOptions:
     def chosen_seeds(self) -> range:
         """Return the seeds of ``--seeds``."""
         first, dash, last = self.seeds.partition("-")
-        seeds = range(0)
-        if first.isdecimal() and (last.isdecimal() or not dash):
-            seeds = range(int(first), int(last) + 1) if dash else range(int(first))
-        if not seeds:
-            raise InputError(f"--seeds {self.seeds}: write how many, as 5, or from which to which, as 1-4")
-        return seeds
+        low, high = (_whole(first), _whole(last)) if dash else (0, (_whole(first) or 0) - 1)
+        if low is None or high is None or not 0 <= high - low < MOST_RUNS:
+            raise InputError(
+                f"--seeds {self.seeds}: write how many, as 5, or from which to which, as 1-4; of one network "
+                f"there are at most {MOST_RUNS:,} runs"
+            )
+        return range(low, high + 1)
+
+
+def _whole(word: str) -> int | None:
+    """Return a number of the command line, None for what is none; Python reads no more than 4,300 digits."""
+    return int(word) if word.isdecimal() and len(word) < 19 else None
 
 
 def degradation(asked: ExperimentOptions) -> None:

@@ -84,7 +84,8 @@ class ClassList:
             raise InputError(
                 f"{self.path} gives classes by number; put the folder train beside it, for names"
             )
-        if high := [number for number in numbers if int(number) >= len(names)]:
+        # Python reads no more than some thousand digits.
+        if high := [number for number in numbers if len(number) > 9 or int(number) >= len(names)]:
             raise InputError(
                 f"{self.path} has the class {high[0]}, and there are {len(names):,}, which count from 0"
             )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex
+from ..data.identity import identity_of
 from ..data.images import DamagedImage, decode
 from ..data.threads import in_threads
 from ..distributed import World
@@ -58,6 +59,10 @@ class LabelledImages(ABC):
         """
 
     @abstractmethod
+    def content(self) -> str:
+        """Return the identity of the images and their classes."""
+
+    @abstractmethod
     def image(self, number: int, side: int) -> Tensor:
         """Return an image to be looked at: uint8 (C, H, W), its shorter side not much longer than ``side``.
 
@@ -79,6 +84,9 @@ class ImagesInMemory(LabelledImages):
         numbers = torch.arange(world.rank, len(self.images), world.size)
         for part in numbers.split(BATCH_IN_MEMORY[self.images.device.type]):
             yield crop_views(self.images[part.to(self.images.device)], views), part.tolist()
+
+    def content(self) -> str:
+        return identity_of(self.classes, [self.images.cpu(), self.targets.cpu()])
 
     def image(self, number: int, side: int) -> Tensor:
         return self.images[number].cpu()
@@ -103,6 +111,9 @@ class ImagesInFiles(LabelledImages):
 
         mine = range(world.rank, len(self.index), world.size)
         return by_shape(views_of(read, mine, views, channels, skip), BATCH)
+
+    def content(self) -> str:
+        return self.index.content()
 
     def image(self, number: int, side: int) -> Tensor:
         return decode(self.index.path(number), side)

@@ -9,8 +9,9 @@ import torch
 from ..class_names import Form
 from ..device import open_device
 from ..distributed import World
-from ..errors import InputError
+from ..errors import InputError, OtherData
 from ..evaluation.inputs import check_input
+from ..evaluation.labelled import LabelledImages
 from ..evaluation.recorded import RecordedTests
 from ..evaluation.scores import Scores, load_scores, save_scores
 from ..evaluation.testing import Evaluation
@@ -131,6 +132,7 @@ class ClassificationTask(Task):
     def _scores_of(self, found: Evaluation) -> Scores:
         images, views = self.source.labelled(self.split)
         about = {"run": self.recipe.name, "data": images.name, "split": self.split, "views": str(views)}
+        about["content"] = images.content()
         scores = found.scores(images, self.source.classes, images.targets, about)
         assert scores is not None
         return scores
@@ -164,9 +166,17 @@ class ClassificationTask(Task):
 
     def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
         images, _ = self.source.labelled(self.split)
+        splits, held_out = self.source.divided(), folder.held_out()
+        # Of a folder that has grown since others are held out now, and they were trained on.
+        if splits and held_out not in (None, splits["validation"].files):
+            raise OtherData(_others(folder.split_file, images))
         complete = folder.results_file.exists()
         if complete and folder.scores_file.exists():
-            return classifier_findings(load_scores(folder.scores_file), images)
+            scores = load_scores(folder.scores_file)
+            # Earlier versions did not note them.
+            if scores.about.get("content") not in (None, images.content()):
+                raise OtherData(_others(folder.scores_file, images))
+            return classifier_findings(scores, images)
         if not (folder.weights / MODEL_FILE).exists():
             return None
         print(f"{folder.path}: testing on {self.source.images[self.split]:,} images", file=sys.stderr)
@@ -191,6 +201,10 @@ class ClassificationTask(Task):
             recipe=self.recipe.model_dump(mode="json"),
             results=results,
         )
+
+
+def _others(file: Path, images: LabelledImages) -> str:
+    return f"{file} is of other images or classes than there are now in {images.name}; put them back"
 
 
 def _check_ranks(recipe: Recipe, world: World) -> None:

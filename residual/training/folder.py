@@ -23,6 +23,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..data.folder import FolderIndex, index_folder, parts_of
-from ..errors import InputError
+from ..errors import InputError, on_a_line
 from ..files import (
     as_json,
     as_json_line,
@@ -64,15 +65,20 @@ class Kept(BaseModel):
 Loss = Annotated[float, Field(allow_inf_nan=True)] | None
 
 
-class Errors(Kept):
-    """What a line of metrics.jsonl says of a classifier on a split."""
+class TrainingLoss(Kept):
+    """What a line of metrics.jsonl says of training, of any run."""
 
-    top1_error: float
     loss: Loss
 
 
+class Errors(TrainingLoss):
+    """... and of a classifier on a split."""
+
+    top1_error: float
+
+
 class SplitErrors(Errors):
-    """... and results.json."""
+    """What results.json says of it."""
 
     images: int
 
@@ -124,12 +130,6 @@ class LocalizerResults(AnyResults):
     dense: LocalizationError
     guessed: LocalizationError | None
     middle_box: LocalizationError
-
-
-class TrainingLoss(Kept):
-    """What a line of metrics.jsonl says of training, of any run."""
-
-    loss: Loss
 
 
 class AnyLine(Kept):
@@ -317,6 +317,16 @@ class RunFolder:
                 lines.append(csv_line((file, index.classes[target], split)))
         replace_file(self.split_file, os.fsencode("".join(lines)))
 
+    def held_out(self) -> tuple[str, ...] | None:
+        """Return the validation images that ``write_split`` noted, None where it noted nothing.
+
+        Raises:
+            InputError: when the file is damaged.
+        """
+        if not self.split_file.is_file():
+            return None
+        return tuple(image for image, _, split in _split_rows(self.split_file) if split == "validation")
+
     def write_start(self, preprocessing: Preprocessing) -> None:
         """Keep what a run has of the weights that it started from and its checkpoints have not."""
         replace_file(self.start_file, pack(preprocessing.state_dict()))
@@ -361,7 +371,10 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the log's lines; errors as of ``recipe`` and ``read_metrics``."""
-        shapes = {DetectionRecipe: DetectorLine, LocalizationRecipe: LocalizerLine}
+        shapes: dict[type[TrainingRecipe], type[AnyLine]] = {
+            DetectionRecipe: DetectorLine,
+            LocalizationRecipe: LocalizerLine,
+        }
         return read_metrics(self.metrics_file, shapes.get(type(self.recipe()), ClassifierLine))
 
     def cut_metrics(self, iteration: int) -> None:
@@ -461,7 +474,8 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
 
     Args:
         path: the run folder, or a weights folder in it.
-        data_dir: where the images lie now.
+        data_dir: where the images lie now; of a folder that lacks some of the run's images "validation" is
+            all of them, noted where there are others of the run's among them.
 
     Raises:
         InputError: when the run was trained on this folder and an image is gone.
@@ -478,7 +492,14 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
             raise InputError(
                 f"{file} says that {path} was trained on {gone}, which {data_dir} has no longer; put it back"
             )
-        return None
+        learned = sum(name in there for name, _, part in rows if part == "train")
+        if split == "train" or not learned:
+            return None
+        note = (
+            f"{data_dir} is not what {path} was trained on, of which {gone} is not there, so all its images "
+            f"are tested on; {learned:,} of them have the names of images that were learned"
+        )
+        return replace(index, notes=(*index.notes, on_a_line(note)))
     chosen = [there[name] for name, _, part in rows if part == split]
     if not chosen:
         raise damaged(file, f"it names no image for {split}", GONE)

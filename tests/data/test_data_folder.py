@@ -14,6 +14,7 @@ from scipy.io import savemat
 
 from residual import InputError
 from residual.data.folder import index_folder
+from residual.data.lists import ClassList
 
 
 @pytest.fixture(autouse=True)
@@ -371,6 +372,8 @@ def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
     assert index_folder(tmp_path, "val").classes == ("cow",)
     (tmp_path / "val.txt").write_text("1.png 3\n")
     assert "val.txt has the class 3, and there are 3, which count from 0" in refusal(tmp_path, "val")
+    with pytest.raises(InputError, match="has the class 9999"):
+        ClassList(tmp_path, {"a.png": "9" * 5000}).named(("ant", "bee"))
     (tmp_path / "train").rename(tmp_path / "elsewhere")
     assert "gives classes by number; put the folder train beside it" in refusal(tmp_path, "val")
     # Classes that are numbers are names.

@@ -343,6 +343,11 @@ def test_seeds_are_a_number_or_a_range(
     for wrong in ("0", "4-1", "-1", "a", "1-", "1.5"):
         said = refused("reproduce", "table6", f"--seeds={wrong}", "--out", tmp_path)
         assert f"--seeds {wrong}: write how many, as 5, or from which to which, as 1-4" in said
+    # Of so many nothing is listed; Python takes no number of more than 4,300 digits.
+    for slip in ("1001", "5-99999999999", "9" * 18, "9" * 5000):
+        assert "at most 1,000 runs" in refused("reproduce", "table6", f"--seeds={slip}", "--out", tmp_path)
+    said = refused("reproduce", "table6", "--depths", f"{'2' * 5000}", "--out", tmp_path)
+    assert "a CIFAR network has 6n+2 layers" in said
 
 
 def test_a_study_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: Shown) -> None:

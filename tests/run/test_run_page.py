@@ -75,6 +75,17 @@ def test_a_run_that_kept_no_scores_is_tested_and_then_has_them(copied: Path, tra
     assert again.ids == before.ids
 
 
+def test_images_of_the_same_names_are_not_shown_as_those_that_were_tested(
+    copied: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(trained_data(copied), tmp_path / "data")
+    assert "not shown" not in text_of(run.report(copied, data_dir=data, device="cpu"))
+    first, second, *_ = sorted((data / "val").rglob("*.png"))
+    first.write_bytes(second.read_bytes())
+    said = text_of(run.report(copied, data_dir=data, device="cpu"))
+    assert "scores.safetensors is of other images or classes than there are now in" in said
+
+
 def test_without_the_data_and_before_there_are_weights_the_page_says_so(copied: Path, tmp_path: Path) -> None:
     environment = json.loads((copied / "environment.json").read_text())
     environment[0]["data_dir"] = str(tmp_path / "gone")

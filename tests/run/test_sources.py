@@ -265,6 +265,18 @@ def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, ref
         divided = open_source(recipe, undivided).divided()
         assert divided
         assert (divided["validation"].files == tuple(split["validation"])) == same
+    # Of a folder that has grown others would be held out, and these were trained on.
+    (tmp_path / "run" / "scores.safetensors").unlink()
+    grown = shutil.copytree(undivided, tmp_path / "grown")
+    for name in split["train"][:6]:
+        shutil.copy(grown / name, (grown / name).with_stem("more"))
+    shown("report", tmp_path / "run", "--data-dir", grown)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "split.csv is of other images or classes than there are now" in page
+    assert not (tmp_path / "run" / "scores.safetensors").exists()
+    (grown / split["validation"][0]).unlink()
+    said = shown("evaluate", tmp_path / "run", "--data-dir", grown, "--dataset", "folder").err
+    assert "15 of them have the names of images that were learned" in said
     (undivided / split["validation"][0]).unlink()
     assert "put it back" in refused("evaluate", tmp_path / "run")
 
