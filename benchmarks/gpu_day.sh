@@ -2,7 +2,7 @@
 # All that is to be measured on a GPU, what matters most first, in two parts of some minutes each.
 #
 #   benchmarks/gpu_day.sh 1      tests marked gpu; our loop beside the usual one, with a profile; detection, testing
-#   benchmarks/gpu_day.sh 2      64,000 iterations of ResNet-20, ResNet-56, plain-20 and ResNet-110; figures
+#   benchmarks/gpu_day.sh 2      64,000 iterations of ResNet-20, ResNet-56 and plain-20; figures; ResNet-110
 #   benchmarks/gpu_day.sh table  what was reached beside what was wanted; each part ends with it too
 #
 # A part that is given again goes on: runs at their checkpoints, all else where its result is missing. Each step
@@ -25,7 +25,7 @@ PYTHON="${PYTHON:-python3}"
 PRECISION="${PRECISION:-tf32}"
 # What is ended has 10 seconds to end by itself, and the table comes last.
 END=$((SECONDS + 60 * ${MINUTES:-8} - 30))
-if ! "$PYTHON" -c "import residual.cli, residual.data.images, torch, torchvision, pytest_timeout, filelock"; then
+if ! "$PYTHON" -c "import residual.cli, residual.data.images, torch, torchvision, pytest_timeout, xdist, filelock"; then
     make install PYTHON="$PYTHON" || exit 1
     PYTHON=.venv/bin/python
 fi
@@ -35,20 +35,16 @@ if [ -n "${REHEARSE:-}" ]; then
     DEVICE=cpu
     RUNS=(--set data.dataset=digits --set data.pad=0 --set data.flip=false --set batch.size=64
         --set schedule.iterations=4 --set evaluate_every=2 --set schedule.warmup=null)
-    DEPTHS=(20)
     TRAIN=(--rounds 1 --iterations 1 --workers 0 --sides ours-tf32,usual)
     COMBO=(--depths 20 --rounds 1 --iterations 1 --workers 0 --sides ours-tf32,ours-combo)
     TESTING=(--images 2 --rounds 1 --model resnet18)
-    TASKS=(inference)
     DETECTION=(--images 1 --passes 1 --rounds 1 --variants v1 --sides torchvision,ours)
 else
     DEVICE=cuda
     RUNS=(--data-dir "$DATA_DIR" --set "precision=$PRECISION")
-    DEPTHS=(20 110 56)
     TRAIN=(--rounds 1 --workers "$(nproc)")
     COMBO=(--depths 20 --rounds 1 --sides ours-tf32,ours-combo)
     TESTING=(--images 200 --rounds 1)
-    TASKS=(inference training)
     DETECTION=(--images 4 --passes 10 --rounds 1 --variants v1)
 fi
 STUDY="$OUT/cifar10-$PRECISION"
@@ -87,6 +83,13 @@ benchmark() {
         step "$name" 40 240 "$PYTHON" "benchmarks/$script" "$@" --device "$DEVICE" --out "$OUT/$name.json"
 }
 
+# Training beside the usual loop, with a profile; deeper networks are for a GPU.
+train() {
+    [ "$DEVICE" = cpu ] && [ "$1" -gt 20 ] ||
+        benchmark "train-$1" train_gpu.py --depths "$1" "${TRAIN[@]}" \
+            --profile "$OUT/profile-$1-$(date +%s).txt"
+}
+
 # reproduce NAME LEAST ARGUMENT...
 reproduce() {
     local name="$1" least="$2"
@@ -98,28 +101,26 @@ case "$1" in
 1)
     if [ "$DEVICE" = cuda ] &&
         ! tail -n 1 "$OUT/tests.log" 2>/dev/null | grep " passed" | grep -qv "failed\|error"; then
-        # Those files alone: to import all the others takes longer than these tests.
+        # Those files alone: to import all the others takes longer than these tests. A process each, side by side:
+        # most of the time is the compiler's, and what one of them does to its GPU's state ends no other.
         mapfile -t files < <(grep -rl --include="*.py" "pytest\.mark\.gpu" tests)
-        step tests 30 210 "$PYTHON" -m pytest -m gpu -p no:cacheprovider --timeout 120 --tb short \
-            --durations 0 "${files[@]}"
+        step tests 30 210 "$PYTHON" -m pytest -m gpu -p no:cacheprovider -n "${#files[@]}" --dist loadfile \
+            --timeout 150 --tb short --durations 0 "${files[@]}"
     fi
-    for depth in "${DEPTHS[@]}"; do
-        benchmark "train-$depth" train_gpu.py --depths "$depth" "${TRAIN[@]}" \
-            --profile "$OUT/profile-$depth-$(date +%s).txt"
-    done
+    train 20
     # Where compiling or recording fails on this machine, what is left of the speed without them.
     [ -e "$OUT/train-20.json" ] || benchmark eager train_gpu.py --depths 20 "${TRAIN[@]}" --sides ours-eager,usual
-    for task in "${TASKS[@]}"; do
-        benchmark "detection-$task" detection.py --tasks "$task" "${DETECTION[@]}"
-    done
+    train 110
+    benchmark detection-inference detection.py --tasks inference "${DETECTION[@]}"
     benchmark testing testing.py "${TESTING[@]}"
+    train 56
+    [ "$DEVICE" = cpu ] || benchmark detection-training detection.py --tasks training "${DETECTION[@]}"
     benchmark combo train_gpu.py "${COMBO[@]}"
     ;;
 2)
     reproduce resnet20 30 table6 --depths 20 "${RUNS[@]}" --device "$DEVICE"
     reproduce resnet56 30 table6 --depths 56 "${RUNS[@]}" --device "$DEVICE"
     reproduce figure6 30 figure6 --depths 20 "${RUNS[@]}" --device "$DEVICE"
-    reproduce resnet110 60 table6 --depths 110 "${RUNS[@]}" --device "$DEVICE"
     for run in "$STUDY"/*/seed0; do
         [ -e "$run/results.json" ] &&
             step "evaluate-$(basename "$(dirname "$run")")" 10 60 \
@@ -131,6 +132,8 @@ case "$1" in
     done
     reproduce drawn-table6 10 table6 --depths 20 56 110 --no-train
     reproduce report 10 report
+    # The longest one last: what it leaves is gone on with when this part is given again, and drawn then.
+    reproduce resnet110 60 table6 --depths 110 "${RUNS[@]}" --device "$DEVICE"
     ;;
 esac
 "$PYTHON" benchmarks/gpu_day.py "$OUT" "$STUDY" | tee "$OUT/table.txt"

@@ -385,11 +385,13 @@ def test_a_network_gives_on_a_gpu_what_it_gives_on_a_cpu(weights: Path) -> None:
     images = [smooth_image(seed=seed) for seed in range(3)]
     cpu, gpu = (residual.load(weights, device=device) for device in ("cpu", "cuda"))
     torch.testing.assert_close(gpu.probabilities(images), cpu.probabilities(images), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(gpu.heat(images[0]).scores, cpu.heat(images[0]).scores, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        gpu.heat(images[0], "3").scores, cpu.heat(images[0], "3").scores, rtol=1e-3, atol=1e-4
+    )
     mine, theirs = (
         evaluate(weights, EvaluationOptions("digits"), device=device).metrics for device in ("cuda", "cpu")
     )
-    assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
+    assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
     assert mine.top1_error == pytest.approx(theirs.top1_error, abs=0.6)
     on_gpu, on_cpu = (layer_responses(weights, "digits", None, 100, device)[0] for device in ("cuda", "cpu"))
     assert [each.std for each in on_gpu] == pytest.approx([each.std for each in on_cpu], rel=1e-3)
