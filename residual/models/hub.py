@@ -129,7 +129,9 @@ def look_up(where: Repository) -> Path | ForeignWeights:
         raise InputError(f"{where.name} holds {what}; of timm's are known: {', '.join(IMAGENET_NETWORKS)}")
     checked(content, TimmConfig, lambda reason: damaged(config, reason))
     tensors = _fetch(where, MODEL_FILE)
-    key = f"hf-{where.id.replace('/', '--')}-{config.parent.name[:12]}"
+    # A commit tells the Hub's files from others; those that were put there by hand may be exchanged.
+    version = _sha256(config, tensors) if config.parent == where.by_hand else config.parent.name
+    key = f"hf-{where.id.replace('/', '--')}-{version[:12]}"
     return ForeignWeights(tensors, network, _about(network, content), key)
 
 
@@ -184,11 +186,19 @@ def _check(where: Repository, file: Path, endpoint: str) -> None:
     """Raise an InputError for a large file whose checksum is another; the cache calls it by its SHA-256."""
     blob = file.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        with blob.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+        found = _sha256(blob)
         if found != blob.name:
             reason = f"expected the SHA-256 {blob.name[:16]}..., found {found[:16]}...; remove {blob}"
             raise _cannot(where, file.name, endpoint, reason)
+
+
+def _sha256(*files: Path) -> str:
+    """Return the SHA-256 of the content of files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            hashlib.file_digest(content, lambda: digest)
+    return digest.hexdigest()
 
 
 def _cannot(where: Repository, name: str, endpoint: str, reason: str) -> InputError:

@@ -14,7 +14,7 @@ from conftest import assert_same_outputs, noise, save_network, sentence_of, smoo
 from servers import HubServer
 
 import residual
-from residual.models.hub import _about
+from residual.models.hub import ForeignWeights, _about, look_up, repository
 from residual.models.names import cached
 from residual.models.weights import load_weights
 
@@ -90,6 +90,19 @@ def test_files_that_were_fetched_by_hand(hub: HubServer, tmp_path: Path) -> None
     asked = len(hub.asked)
     assert len(residual.load("hf:somebody/small").classes) == 10
     assert len(hub.asked) == asked
+
+
+def test_files_of_timms_that_are_exchanged_by_hand_are_others(hub: HubServer) -> None:
+    there = repository("timm:resnet18.mine")
+    there.by_hand.mkdir(parents=True)
+    (there.by_hand / "config.json").write_text('{"architecture": "resnet18"}')
+    keys = []
+    for content in (b"old", b"new", b"old"):
+        (there.by_hand / "model.safetensors").write_bytes(content)
+        found = look_up(there)
+        assert isinstance(found, ForeignWeights)
+        keys.append(found.key)
+    assert keys[0] == keys[2] != keys[1]
 
 
 @pytest.mark.parametrize(
