@@ -7,13 +7,14 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 from torchvision.transforms.v2.functional import pil_to_tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from ..data.images import pil_image
 from ..data.masks import Mask, masks_as_pixels
 from .figures import INK, PALETTE, STYLE, add_legend, style_axes
+from .fonts import image_font
 
 #: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
@@ -21,6 +22,10 @@ DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 SIZE, AXES, AROUND, LINES = (6.4, 4.2), 4.6, 0.3, 40
 #: How much a mask's colour covers of the image below it.
 COVER = 0.45
+#: Pixels: an image with captions is drawn so large, by a whole factor.
+DRAWN = 512
+#: From this lightness on, of 255, a colour has black letters.
+LIGHT = 150
 
 
 @dataclass(frozen=True)
@@ -91,34 +96,45 @@ class BoxDrawing:
 def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
     """Return an RGB image with boxes on it, their captions beside each other as far as there is room.
 
+    A small image is drawn enlarged, so that captions do not cover what they name.
+
     Args:
         boxes: the last one is drawn on top.
     """
     if not boxes:
         return image
-    width = max(2, round(min(image.size) / 250))
-    corners = torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
-    # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
-    corners[:, 2:] = torch.maximum(corners[:, :2] + 1, corners[:, 2:] - 1)
     pixels = pil_to_tensor(image)
     for one in boxes:
         if one.mask is not None:
             inside = masks_as_pixels([one.mask], one.mask.size)[0].bool()
             pixels = draw_segmentation_masks(pixels, inside, alpha=COVER, colors=one.colour)
+    times = max(1, DRAWN // max(image.size)) if any(one.caption for one in boxes) else 1
+    pixels = pixels.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
+    width = max(2, round(min(pixels.shape[1:]) / 250))
+    corners = times * torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
+    places = corners.tolist()
+    # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
+    corners[:, 2:] = torch.maximum(corners[:, :2] + 1, corners[:, 2:] - 1)
     drawn = draw_bounding_boxes(pixels, corners, colors=[one.colour for one in boxes], width=width)
     canvas = pil_image(drawn)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=max(10, round(min(canvas.size) / 36)))
     taken: list[Place] = []
-    for one in boxes:
+    for one, box in zip(boxes, places, strict=True):
         if one.caption:
+            font = image_font(one.caption, max(10, round(min(canvas.size) / 36)))
             left, top, right, bottom = draw.textbbox((0, 0), one.caption, font=font)
             size = (right - left + 4, bottom - top + 4)
-            x, y, *_ = place = _free_place(one.box, size, canvas.size, taken)
+            x, y, *_ = place = _free_place(box, size, canvas.size, taken)
             taken.append(place)
             draw.rectangle(place, fill=one.colour)
-            draw.text((x + 2 - left, y + 2 - top), one.caption, fill="white", font=font)
+            draw.text((x + 2 - left, y + 2 - top), one.caption, fill=_ink_on(one.colour), font=font)
     return canvas
+
+
+def _ink_on(colour: str) -> str:
+    """Return in what letters are read best on a colour, by its lightness."""
+    red, green, blue = ImageColor.getrgb(colour)[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > LIGHT else "white"
 
 
 #: Left, top, right, bottom.

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,6 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from .fonts import OWN, font_with
+
+# Where no font has a letter, a page's reader may have one, and a file shows an empty box.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 #: A network's colour by its depth, the same in all figures: readable on white and on black, and of falling
 #: lightness, so that depths differ in grey as well. A depth between two of these has the deeper one's colour.
@@ -41,6 +47,8 @@ ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 PANEL = (4.9, 3.7)
 #: Lines of text at the curves' ends are at least this part of the axis apart, in percent.
 LABEL_GAP = 6.5
+#: So much of the iterations' axis the name of a drop takes.
+DROP_NAME = 0.13
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,11 @@ def add_legend(
 ) -> Legend:
     """Add a legend with labels as they are written: Matplotlib leaves those out that begin with "_"."""
     legend = owner.legend(handles, ["-"] * len(handles), frameon=False, labelcolor=INK, **options)
+    names = "".join(labels)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
+        if not names.isascii():
+            text.set_fontfamily([OWN, font_with(names).name])
     return legend
 
 
@@ -163,14 +174,20 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
     if iterations >= 10_000:
         ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
     style_axes(ax)
+    free, room = 0.0, DROP_NAME * iterations
     for drop in drops:
         ax.axvline(drop, color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
         # At the right there is room before the line only.
         side: dict[str, Any] = {"xytext": (3, 0), "ha": "left"}
-        if drop > 0.87 * iterations:
-            side = {"xytext": (-3, 0), "ha": "right"}
+        start: float = drop
+        if drop > iterations - room:
+            side, start = {"xytext": (-3, 0), "ha": "right"}, drop - room
+        # Among drops close to each other the first one is named: they are one kind of line.
+        if start < free:
+            continue
+        free = start + room
         at = (drop, 0.99 * top)
-        ax.annotate("lr ÷ 10", at, textcoords="offset points", va="top", size=8, color=INK, **side)
+        ax.annotate("lr ÷ 10", at, textcoords="offset points", va="top", size=8, color=INK, zorder=4, **side)
     ends = [values[-1] for curve in panel.curves if (values := getattr(curve, panel.show[-1]))]
     # What ends at no number has left the axes.
     heights = _label_heights([end if math.isfinite(end) else top for end in ends], top)

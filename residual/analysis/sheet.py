@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+from rich.cells import cell_len
 
 from ..data.images import decode
 from ..files import check_new, written_whole
+from .fonts import image_font
 
 #: Pixels: the side of an image's square, the height of the text below it, the space between, a frame's width.
 SIDE, TEXT, SPACE, FRAME = 192, 62, 12, 4
@@ -21,6 +23,8 @@ BOXED_SIDE, BOXED_COLUMNS = 384, 3
 MOST, BOXED_MOST = 600, 210
 #: Frames of images whose class is known: what was seen is right, or wrong.
 RIGHT, WRONG = "#2a9d6f", "#c0392b"
+#: Ends a text that is cut.
+MORE = " ..."
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int) ->
     size = (SPACE + columns * (side + SPACE), SPACE + rows * (side + TEXT + SPACE))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
+    font = image_font("".join(line for tile in tiles for line in tile.lines), 13)
     for n, tile in enumerate(tiles):
         x = SPACE + n % columns * (side + SPACE)
         y = SPACE + n // columns * (side + TEXT + SPACE)
@@ -121,4 +125,10 @@ def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int) ->
 
 
 def _short(text: str, lines: int, width: int = 28) -> list[str]:
-    return textwrap.wrap(text, width, max_lines=lines, placeholder=" ...")
+    """Return a text in lines of at most so many letters; a name without spaces is cut like any other."""
+    # Chinese letters are twice as wide as Latin ones.
+    width = width * len(text) // max(1, cell_len(text))
+    wrapped = textwrap.wrap(text, width)
+    if len(wrapped) > lines:
+        wrapped[lines - 1] = wrapped[lines - 1][: width - len(MORE)].rstrip() + MORE
+    return wrapped[:lines]

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from ..inference.localizer import LocalizerEvaluation
 
-#: Pixels: a smaller image is enlarged, by a whole number, before boxes are drawn on it.
-DRAWN = 384
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -186,15 +184,12 @@ def predict(
             }
         )
         if drawings.wanted:
-            # Captions would cover an image of 64 x 64.
-            times = max(1, DRAWN // max(pixels.shape[1:]))
-            large = pixels.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
             boxes = [
-                BoxDrawing([times * edge for edge in guess.box], colour, f"{name} {guess.probability:.2f}")
+                BoxDrawing(guess.box, colour, f"{name} {guess.probability:.2f}")
                 for guess, name, colour in zip(found, names, itertools.cycle(PALETTE), strict=False)
             ]
             # The likeliest one on top.
-            drawings.add(image, draw_boxes(pil_image(large), boxes[::-1]), names[0])
+            drawings.add(image, draw_boxes(pil_image(pixels), boxes[::-1]), names[0])
         if not as_json:
             typer.echo(f"{image}")
             for guess, name in zip(found, names, strict=True):

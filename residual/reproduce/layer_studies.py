@@ -197,13 +197,19 @@ def signal_sentences(measured: Sequence[tuple[ClassifierRun, Signals]]) -> list[
             variance = min(value.variance for value in values)
             last = values[-1].gradient_norm
             norms = [value.gradient_norm / last if last else 0.0 for value in values]
+            least, most = _rounded(min(norms)), _rounded(max(norms))
             forwards = "non-zero variances" if variance > 0 else "a variance of zero"
             backwards = "do not vanish" if min(norms) >= VANISHED else "vanish"
             said.append(
                 f"{run.label} {moment}: forward signals have {forwards} (at least {variance:.2g}); gradients "
-                f"{backwards} (norms between {min(norms):.2g} and {max(norms):.2g} times the last layer's)"
+                f"{backwards} (norms between {least} and {most} times the last layer's)"
             )
     return said
+
+
+def _rounded(value: float) -> str:
+    """Return a number to two digits, a large one written out."""
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _signals_table(measured: Sequence[tuple[ClassifierRun, Signals]]) -> Table:

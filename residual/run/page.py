@@ -1,6 +1,7 @@
 """The page of a run: what its folder tells, as one HTML file that loads nothing."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ MEASURES: dict[type[TrainingRecipe], Measure] = {
     DetectionRecipe: Measure("ap50", "average precision", "AP50 (%)"),
     LocalizationRecipe: Measure("localization_error", "localization error, true class", "error (%)"),
 }
+
+#: A held-out loss so many times the highest usual one is not what a figure is about.
+SPIKE = 4
 
 
 def write_page(
@@ -177,15 +181,26 @@ def panels_of(runs: Sequence[tuple[ErrorCurve, ErrorCurve]], measure: Measure | 
     if measure:
         if any(curve.held_out for curve in first):
             panels.append(Panel(measure.title, first, ("held_out",), measure.axis))
-        panels.append(Panel("loss", second, ("training",), "loss", _top(second)))
+        panels.append(Panel("loss", second, ("training",), "loss", _top_of_losses(second)))
     else:
-        panels.append(Panel("error", first, top=_top(first)))
-        panels.append(Panel("loss", second, measure="loss", top=_top(second)))
+        panels.append(Panel("error", first, top=axis_top(_finite(first, "training", "held_out"))))
+        panels.append(Panel("loss", second, measure="loss", top=_top_of_losses(second)))
     return panels
 
 
-def _top(curves: Sequence[ErrorCurve]) -> float:
-    return axis_top(v for c in curves for v in (*c.training, *c.held_out) if math.isfinite(v))
+def _top_of_losses(curves: Sequence[ErrorCurve]) -> float:
+    """Return where an axis of losses ends: a held-out one that is far above all others leaves it.
+
+    A network that has hardly begun to learn may have a loss of a million when it is tested, once.
+    """
+    training = _finite(curves, "training")
+    usual = [statistics.median(values) for curve in curves if (values := _finite([curve], "held_out"))]
+    limit = SPIKE * max([*training, *usual], default=0.0)
+    return axis_top(min(value, limit) for value in [*training, *_finite(curves, "held_out")])
+
+
+def _finite(curves: Sequence[ErrorCurve], *lines: str) -> list[float]:
+    return [v for curve in curves for line in lines for v in getattr(curve, line) if math.isfinite(v)]
 
 
 def _errors(

@@ -3,9 +3,14 @@
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import pytest
+from matplotlib.font_manager import get_font
+from PIL import Image
+
 from residual.analysis.cost_figures import CostPoint, errors_against_costs
-from residual.analysis.detection_figures import PrecisionCurve, precision_recall
+from residual.analysis.detection_figures import BoxDrawing, PrecisionCurve, draw_boxes, precision_recall
 from residual.analysis.figures import ErrorCurve, Panel, error_curves, file_content, page_svg
+from residual.analysis.fonts import OWN, font_with
 
 
 def test_labels_of_curves_that_end_together_stand_apart() -> None:
@@ -23,16 +28,22 @@ def test_labels_of_curves_that_end_together_stand_apart() -> None:
     assert heights(100, 100) == [93.5, 100]
 
 
-def test_drops_are_named_inside_the_axes() -> None:
+@pytest.mark.parametrize(
+    ("drops", "count"), [([10, 87, 95, 100], 2), ([50, 75, 90], 2), ([40, 41, 42, 60, 99], 3)]
+)
+def test_drops_are_named_inside_the_axes_and_no_name_lies_on_another(drops: list[int], count: int) -> None:
     curves = (ErrorCurve("", "#000000", [1, 100], [90, 10], [90, 10]),)
     panels = [Panel("one", curves), Panel("two", curves)]
-    figure = error_curves(panels, iterations=100, drops=[10, 87, 95, 100], held_out="test")
+    figure = error_curves(panels, iterations=100, drops=drops, held_out="test")
     figure.draw_without_rendering()
     for ax in figure.axes:
         ends = ax.get_window_extent()
         named = [text.get_window_extent() for text in ax.texts if text.get_text() == "lr ÷ 10"]
-        assert len(named) == 4
+        assert len(named) == count
         assert all(ends.x0 < name.x0 and name.x1 < ends.x1 for name in named)
+        assert all(name.count_overlaps(named[:place]) == 0 for place, name in enumerate(named))
+        # Each of them is drawn.
+        assert sum(line.get_linestyle() == ":" for line in ax.lines) == len(drops)
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
@@ -93,3 +104,38 @@ def test_a_legend_of_many_classes_lies_in_the_figure_beside_the_axes() -> None:
         assert 0 <= legend.y0 < legend.y1 <= figure.bbox.y1
         assert axes.x1 < legend.x0 < legend.x1 <= figure.bbox.x1
         assert axes.width > 3 * figure.dpi
+
+
+def test_names_are_drawn_in_a_font_that_has_their_letters() -> None:
+    # An arc is in a font that comes with Matplotlib, and not in its own.
+    assert font_with("дом").name == OWN
+    assert ord("⌒") in get_font(font_with("⌒").fname).get_charmap()
+    # No letter of any script, but a font for boxes has it.
+    assert font_with("\U000e0123").name == OWN
+    figure = precision_recall([PrecisionCurve(name, [1.0], [1.0]) for name in ("дом", "⌒")], "VOC")
+    (ax,) = figure.axes
+    assert ax.get_legend().get_texts()[1].get_fontfamily() == [OWN, font_with("дом⌒").name]
+    # Letters that the font for Latin ones does not have would all be the same box.
+    drawn = [
+        draw_boxes(Image.new("RGB", (600, 600)), [BoxDrawing((0, 100, 90, 190), "#2f66c8", name)])
+        for name in ("дом", "том")
+    ]
+    assert drawn[0].tobytes() != drawn[1].tobytes()
+
+
+def test_a_caption_does_not_cover_a_small_image() -> None:
+    image = Image.new("RGB", (100, 80), "white")
+    box = BoxDrawing((10, 40, 60, 70), "#e6981a", "red cell 0.97")
+    drawn = draw_boxes(image, [box])
+    assert drawn.size == (500, 400)
+    pixels = drawn.load()
+    assert pixels is not None
+    # The box is where it was, and empty; its caption stands above it, black on orange.
+    assert pixels[50, 340] == pixels[299, 349] == (0xE6, 0x98, 0x1A)
+    inside = drawn.crop((60, 210, 290, 340)).getcolors()
+    assert inside == [(230 * 130, (255, 255, 255))]
+    caption = drawn.crop((50, 180, 150, 200)).getcolors(1 << 16)
+    assert (0, 0, 0) in [colour for _, colour in caption or ()]
+    # What has no caption, or is large, stays as it is.
+    assert draw_boxes(image, [BoxDrawing(box.box, box.colour, "")]).size == (100, 80)
+    assert draw_boxes(image.resize((300, 240)), [box]).size == (300, 240)

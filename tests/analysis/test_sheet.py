@@ -29,6 +29,16 @@ def test_the_frame_says_right_or_wrong_where_the_class_is_known(tmp_path: Path) 
     assert corners == [bytes_of(RIGHT), bytes_of(WRONG), (255, 255, 255)]
 
 
+def test_of_a_long_name_as_much_is_told_as_there_is_room_for(tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    smooth_image(64, 64).save(image)
+    sheets = []
+    for number, truth in enumerate(("Tomato___Yellow_Leaf_Curl_Virus", "Pepper___Bacterial_spot_or_other")):
+        draw_sheet([Seen(image, "cat", 0.9, truth)], tmp_path / f"{number}.png")
+        sheets.append((tmp_path / f"{number}.png").read_bytes())
+    assert sheets[0] != sheets[1]
+
+
 def bytes_of(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour[1:]))
 

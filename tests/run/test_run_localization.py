@@ -95,7 +95,7 @@ def test_a_trained_localizer_is_tested_and_used(
     told = shown("locate", "predict", learned, image, "--json", "--top", 2, *drawn).out
     guesses = json.loads(told)["images"][0]["guesses"]
     assert len(guesses) == 2
-    assert Image.open(tmp_path / "drawn" / "val_0.png").size == (384, 384)
+    assert Image.open(tmp_path / "drawn" / "val_0.png").size == (512, 512)
     assert (tmp_path / "sheet.png").is_file()
     localizer = package.load_localizer(learned, device="cpu")
     found = localizer.predict(image, 2)

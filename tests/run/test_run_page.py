@@ -1,6 +1,7 @@
 """The page of a run: of a finished one, a running one, a classifier's, a detector's."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import Refused, Shown, results_of
 from PIL import Image
 
 from residual import InputError, run
+from residual.analysis.figures import ErrorCurve
 from residual.data.boxes import AnnotatedImage, BoxDataset
 from residual.detection.average_precision import Detections, mean_ap, voc_ap
 from residual.detection.boxes import load_boxes
@@ -20,6 +22,7 @@ from residual.evaluation.scores import load_scores
 from residual.recipes import DetectionRecipe, find, override, read
 from residual.run import run as runs
 from residual.run.box_findings import localizer_findings
+from residual.run.page import panels_of
 
 
 def text_of(page: Path) -> str:
@@ -158,6 +161,21 @@ def test_a_loss_that_was_no_number_is_shown_as_none(copied: Path, shown: Shown, 
     other = shutil.copytree(copied, tmp_path / "other")
     shown("compare", copied, other, "--out", tmp_path / "page.html")
     assert "loss –" in shown("train", "--resume", "--out", copied).out
+
+
+def test_one_loss_of_a_million_does_not_hide_all_others() -> None:
+    def top(training: list[float], held_out: list[float]) -> float:
+        loss = ErrorCurve("", "#000000", [1, 2, 3], training, held_out)
+        error = ErrorCurve("", "#000000", [1, 2, 3], [1, 1, 1], [90, 80, 70])
+        errors, losses = panels_of([(error, loss)], None)
+        assert errors.top == 100
+        return losses.top
+
+    assert top([2.3, 1.2, 0.4], [919_384.5, 1.5, 0.6]) == 10
+    # What is high more than once is what the run was like.
+    assert top([0.01, 0.01, 0.01], [2, 4, 8]) == 8
+    assert top([2.3, 1e9, 1e12], [2.3, 1e9, math.nan]) == 1e12
+    assert top([math.nan] * 3, [math.nan] * 3) == 1
 
 
 def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
