@@ -108,20 +108,26 @@ def compare(paths: Sequence[Path]) -> Comparison:
         words = f"a {kind_of(one.recipe)} and a {kind_of(other.recipe)}"
         raise InputError(f"{one.path} and {other.path} are {words}; compare runs of one kind")
     groups: list[RunGroup] = []
+    again: list[str] = []
     for member in members:
         settings = {k: v for k, v in settings_of(member.recipe).items() if k not in APART}
         # On other images it is no seed of the same experiment.
-        same = next(
-            (group for group in groups if (group.settings, group.members[0].data) == (settings, member.data)),
-            None,
-        )
+        alike = [group for group in groups if (group.settings, group.first.data) == (settings, member.data)]
+        seed = member.recipe.seed
+        same = next((group for group in alike if all(seed != m.recipe.seed for m in group.members)), None)
         if same is None:
+            if alike:
+                again.append(str(member.path))
             same = RunGroup(_letter(len(groups)), settings)
             groups.append(same)
         same.members.append(member)
     notes = []
     if len({repr(member.data) for member in members}) > 1:
         notes.append("The runs are on different images or splits, so their numbers are not of one test.")
+    if again:
+        notes.append(
+            f"Of the same recipe and seed as another run, so no seed of its own: {', '.join(again)}."
+        )
     if going := [str(member.path) for member in members if member.results is None]:
         notes.append(f"Not complete, so compared by the newest numbers: {', '.join(going)}.")
     return Comparison(groups, _reached(groups), _differences(groups), notes)

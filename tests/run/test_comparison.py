@@ -59,7 +59,17 @@ def test_runs_on_other_images_are_no_seeds_of_each_other(three: list[Path]) -> N
     assert any("on different images" in note for note in found.notes)
     page = three[0].parent / "page.html"
     compare(three[:2]).write(page)
-    assert "In nothing but the seed; the images are others." in page.read_text(encoding="utf-8")
+    said = "In nothing but the seed; what else sets them apart is said above."
+    assert said in page.read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_there_twice_is_no_other_seed(three: list[Path]) -> None:
+    """A mean over a run and its copy would have no deviation."""
+    twin = Path(shutil.copytree(three[0], three[0].with_name("twin")))
+    found = compare([*three[:2], twin])
+    assert [[m.path.name for m in group.members] for group in found.groups] == [["a", "b"], ["twin"]]
+    assert found.notes == [f"Of the same recipe and seed as another run, so no seed of its own: {twin}."]
+    assert found.differences is None
 
 
 def test_a_precision_that_one_of_two_seeds_has_not_is_no_deviation(
