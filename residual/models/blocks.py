@@ -17,6 +17,7 @@ torch.Size([4, 8])
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,7 +57,8 @@ class Residual(nn.Module):
     Shapes: x is anything that ``function`` takes; ``function(x)`` and ``shortcut(x)`` have one shape.
 
     Raises:
-        ValueError: in ``forward``, when the two shapes differ. Broadcasting would hide the mistake.
+        ValueError: in ``forward``, when the two shapes differ (broadcasting would hide the mistake), or
+            ``function`` changes x in place: it would change what the identity passes on.
     """
 
     def __init__(
@@ -68,7 +70,16 @@ class Residual(nn.Module):
         self.activation = nn.ReLU() if activation is None else activation
 
     def forward(self, x: Tensor) -> Tensor:
-        residual, shortcut = self.function(x), self.shortcut(x)
+        # In inference mode and compiled, changes of a tensor are not counted: there the function gets a copy.
+        counts = not torch.compiler.is_compiling() and not x.is_inference()
+        version = x._version if counts else 0
+        residual = self.function(x if counts else x.clone())
+        if counts and x._version != version:
+            raise ValueError(
+                "the function changes its input in place, and with it what the shortcut passes on; begin it "
+                "with a layer that does not, as nn.ReLU() without inplace"
+            )
+        shortcut = self.shortcut(x)
         if residual.shape != shortcut.shape:
             raise ValueError(
                 f"the function gives shape {tuple(residual.shape)} and the shortcut {tuple(shortcut.shape)}; "

@@ -135,6 +135,18 @@ def test_residual_refuses_other_shapes(function: nn.Module, shape: str) -> None:
         Residual(function)(torch.randn(5, 6))
 
 
+def test_a_function_that_changes_its_input_does_not_change_what_the_shortcut_passes_on() -> None:
+    function = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        function[1].weight.copy_(torch.eye(2))
+    block = Residual(function, activation=nn.Identity())
+    with pytest.raises(ValueError, match=re.escape("changes its input in place")):
+        block(torch.tensor([[-3.0, 2.0]]))
+    with torch.inference_mode():
+        # relu(x) + x; what inference mode makes does not tell that it was changed.
+        assert block(torch.tensor([[-3.0, 2.0]])).tolist() == [[-3.0, 4.0]]
+
+
 def test_the_example_in_the_docstring() -> None:
     outcome = doctest.testmod(blocks)
     assert outcome.attempted > 0
