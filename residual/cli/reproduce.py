@@ -412,12 +412,14 @@ COMPLEXITY = Group(Path("runs/complexity"), ("out",), remark="")
 REPORT = Group(CIFAR10_OUT, ("out", "imagenet", "detection"), remark="")
 
 
-def _imagenet_table(number: int, help: str, example: str) -> Experiment:
+def _imagenet_table(number: int, help: str, example: str, rivals: str = "") -> Experiment:
     def call(asked: ExperimentOptions) -> None:
         from ..reproduce import imagenet
 
         imagenet.table(asked.imagenet_study(), number, asked.words("networks"))
 
+    if rivals:
+        help += f"\n\nRivals that the paper quotes, {rivals}, are trained where --networks names them."
     call.__name__, call.__doc__ = f"table{number}", help
     return Experiment(call, IMAGENET, NETWORKS, (FOLDERS, f"{FOLDERS} --networks {example}"))
 
@@ -464,9 +466,17 @@ EXPERIMENTS = (
     Experiment(signals, CIFAR10, DEPTHS, (DATA, f"--depths 20 {SHORT}")),
     Experiment(signals_imagenet, IMAGENET, NETWORKS, (f"{FOLDERS} --networks plain34 resnet34-a",)),
     _imagenet_table(
-        3, "Table 3: shortcuts A, B, C and deeper networks. Ten-crop testing.", "plain34 resnet34-a"
+        3,
+        "Table 3: shortcuts A, B, C and deeper networks. Ten-crop testing.",
+        "plain34 resnet34-a",
+        "vgg16, googlenet and prelu_net",
     ),
-    _imagenet_table(4, "Table 4: single models, multi-scale testing.", "resnet34-b resnet50"),
+    _imagenet_table(
+        4,
+        "Table 4: single models, multi-scale testing.",
+        "resnet34-b resnet50",
+        "vgg16, googlenet, prelu_net and bn_inception",
+    ),
     _imagenet_table(5, "Table 5: an ensemble of six, two of them ResNet-152.", "resnet34-b resnet50"),
     Experiment(
         table6,

@@ -21,7 +21,7 @@ from ..terminal import counted, say
 from ..training.folder import Kept
 from .curves import curve, draw, publish_curves
 from .paper import TABLE2, TABLE3, TABLE4, TABLE5, ImageNetErrors
-from .study import AGAIN, ClassifierRun, Family, Study, departures_of, is_of_others
+from .study import AGAIN, ClassifierRun, Family, Study, among, departures_of, is_of_others
 
 IMAGENET = Family(
     "imagenet-",
@@ -40,7 +40,7 @@ FIGURE4 = {"plain networks": ("plain18", "plain34"), "residual networks": ("resn
 FIGURE4_TOP = 60
 #: Our ensemble, networks and seeds: "six models of different depth (only with two 152-layer ones)". Which the
 #: others are the paper does not say; here they are those of Table 4.
-ENSEMBLE = (*((row.network, 0) for row in TABLE4 if row.network), ("resnet152", 1))
+ENSEMBLE = (*((row.network, 0) for row in TABLE4 if row.network and not row.quoted), ("resnet152", 1))
 
 TEN_CROP: ViewsName = "ten-crop"
 MULTI_SCALE: ViewsName = "multi-scale"
@@ -63,7 +63,7 @@ class ImageNetRow:
         published: the paper's row.
         top1, top5: ours in percent, None where nothing was run.
         images: how many validation images ours are of.
-        departs: whether our run is of another schedule or dataset than the paper's, or tested on another.
+        departs: whether our run is of another schedule or dataset than the paper's.
     """
 
     published: ImageNetErrors
@@ -74,12 +74,13 @@ class ImageNetRow:
 
     @property
     def quoted(self) -> bool:
-        return self.published.network is None
+        """Whether there are the paper's errors alone, of a system of others."""
+        return self.published.quoted and self.top1 is None
 
     def cells(self) -> list[str]:
         """Return the row as text, in the order of ``HEADINGS``."""
         row = self.published
-        pairs = () if self.departs else ((self.top5, row.top5), (self.top1, row.top1))
+        pairs = () if self.departs or not row.same else ((self.top5, row.top5), (self.top1, row.top1))
         nothing = "quoted" if self.quoted else "not run"
         return [
             row.method,
@@ -96,7 +97,7 @@ def table(study: Study[ClassifierRun], number: int, networks: Sequence[str] | No
 
     Args:
         number: 2, 3 (ten-crop testing), 4 (multi-scale testing) or 5 (its networks' mean scores).
-        networks: train only these, and show what is there of the others; None for all of the table's.
+        networks: train only these, and show what is there of the others; None for the paper's own.
 
     Raises:
         InputError, Interrupted: as ``Study.runs``; InputError for networks that the table has not.
@@ -107,7 +108,14 @@ def table(study: Study[ClassifierRun], number: int, networks: Sequence[str] | No
     published = TABLES[number]
     protocol = MULTI_SCALE if number == 4 else TEN_CROP
     known = study.family.networks
-    runs = study.runs([row.network for row in published if row.network in known], only=networks)
+    own, rivals = (
+        [row.network for row in published if row.network in known and row.quoted == quoted]
+        for quoted in (False, True)
+    )
+    asked = among([*own, *rivals], networks) if networks else own
+    # Of those that the paper quotes are shown that are there.
+    shown = [name for name in rivals if name in asked or study.complete(name)]
+    runs = study.runs([*shown, *own], only=asked)
     by_name = {run.network: run for run in runs}
     rows = []
     for row in published:
@@ -186,8 +194,7 @@ def _table5(study: Study[ClassifierRun], networks: Sequence[str] | None) -> None
         files = [_scores_file(run, MULTI_SCALE) for run in runs]
         members, scores = evaluate_ensemble(files, EvaluationOptions(), device=study.device)
         found = scores.metrics()
-        # The paper's is on the test set, of six: no difference is to be taken.
-        ours = ImageNetRow(TABLE5[-1], found.top1_error, found.top5_error, found.images, departs=True)
+        ours = ImageNetRow(TABLE5[-1], found.top1_error, found.top5_error, found.images)
         for run, (_, alone) in zip(runs, members, strict=True):
             say(f"{run.label}, seed {run.recipe.seed}, alone: top-5 error {alone.top5_error:.2f} %")
     _publish(study, 5, f"{MULTI_SCALE}, ensemble of {len(runs)}", [*quoted, ours], runs)

@@ -420,8 +420,9 @@ class Study(Generic[T]):
     def all_complete(self, network: str) -> list[T]:
         """Return all complete runs of a network, lower seeds first."""
         names = [path.name.removeprefix("seed") for path in self.path(network).parent.glob("seed*")]
-        seeds = sorted(int(name) for name in names if name.isdecimal())
-        return [one for seed in seeds if (one := self.complete(network, seed))]
+        # A copy beside it may be called seed00.
+        seeds = {int(name) for name in names if name.isdecimal()}
+        return [one for seed in sorted(seeds) if (one := self.complete(network, seed))]
 
 
 def among(known: Sequence[str], asked: Sequence[str] | None) -> Sequence[str]:
@@ -459,6 +460,9 @@ WRITTEN = {
     "nin": "NIN",
     "dsn": "DSN",
     "maxout": "Maxout",
+    "googlenet": "GoogLeNet",
+    "bn_inception": "BN-inception",
+    "prelu_net": "PReLU-net",
 }
 
 

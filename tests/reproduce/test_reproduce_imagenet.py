@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, Call, Shown, sentence_of, set_options, smooth_image
+from conftest import SMALL, Call, Refused, Shown, sentence_of, set_options, smooth_image
 
 from residual.evaluation.metrics import Metrics
 from residual.evaluation.scores import Scores, load_scores
@@ -177,6 +177,47 @@ def test_a_table_with_both_errors_says_of_which_its_differences_are(
         place = table["headings"].index("diff.")
         assert [row[place] for row in table["cells"] if row[3] == "25.00"] == [difference]
         assert ("differences are of top-5 errors" in table["caption"]) == (number == 3)
+
+
+def test_rivals_that_were_run_stand_beside_what_was_published(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {
+        name: imagenet.ClassifierRun(name, tmp_path, recipe, recipe, {}, [{}], [])
+        for name in ("vgg16", "prelu_net", "bn_inception")
+        for recipe in [find(f"imagenet-{name}")]
+    }
+    monkeypatch.setattr(imagenet.Study, "complete", lambda _, network, seed=0: runs.get(network))
+    monkeypatch.setattr(imagenet.ClassifierRun, "classes", 1000)
+    monkeypatch.setattr(imagenet, "errors_of", lambda *_: Metrics(1.0, 25.0, 7.5, 50_000, 1.0).plain())
+    found = {}
+    for number in (3, 4):
+        shown("reproduce", f"table{number}", "--no-train", "--out", tmp_path)
+        table = json.loads((tmp_path / f"table{number}.json").read_text())
+        assert table["departures"] == []
+        found |= {(number, row[0]): row[3:] for row in table["cells"]}
+    # Ours of the same network is compared, of another one it is not.
+    assert found[3, "VGG-16"] == ["25.00", "7.50", "-1.83", "its authors' weights, tested by the paper's"]
+    assert found[3, "GoogLeNet"] == ["quoted", "", "", ""]
+    assert found[3, "PReLU-net"][:3] == found[4, "VGG (v5)"][:3] == ["25.00", "7.50", ""]
+    assert found[4, "VGG (v5)"][3] == "its 19 layers; ours would be 16"
+    assert found[4, "BN-inception"][:3] == ["25.00", "7.50", "+1.69"]
+    assert found[4, "ResNet-50"][0] == "not run"
+
+
+def test_rivals_are_trained_where_they_are_named(
+    tmp_path: Path, shown: Shown, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[set[str]] = []
+    monkeypatch.setattr(
+        imagenet.Study, "train_missing", lambda _, recipes, __: trained.append({name for name, _ in recipes})
+    )
+    shown("reproduce", "table3", "--networks", "googlenet", "vgg16", "--out", tmp_path)
+    shown("reproduce", "table3", "--out", tmp_path)
+    assert trained == [{"googlenet", "vgg16"}, {row.network for row in TABLE3[3:]}]
+    said = refused("reproduce", "table3", "--networks", "bn_inception", "--out", tmp_path)
+    assert "resnet152, vgg16, googlenet, prelu_net" in said
+    assert [name for name, _ in imagenet.ENSEMBLE][:2] == ["resnet34-b", "resnet34-c"]
 
 
 def test_figure4(study: Path) -> None:

@@ -400,7 +400,8 @@ def test_a_run_counts_for_its_own_seed_alone(tmp_path: Path, refused: Refused) -
     said = f"{second} holds a run of seed 0; move it to {first}"
     for words in (("table6", "--depths", "20", "--seeds", "2", "--no-train"), ("report",)):
         assert said in refused("reproduce", *words, "--out", tmp_path)
-    shutil.rmtree(second)
+    second.rename(first.with_name("seed00"))
+    assert [one.path for one in Study(tmp_path, CIFAR10).all_complete("resnet20")] == [first]
     (first / "environment.json").unlink()
     assert f"{first} lacks its environment.json" in refused("reproduce", "report", "--out", tmp_path)
 
