@@ -62,6 +62,10 @@ class World:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def about_done(self, done: int, of: int) -> int:
+        """Return how many of all ranks' items are about done when this one has done ``done`` of its own."""
+        return min(done * self.size, of)
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:

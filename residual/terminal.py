@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from .errors import printable
+from .errors import on_a_line, printable
 
 #: Seconds between two lines where there is no terminal.
 PLAIN_SECONDS = 60.0
@@ -34,6 +34,11 @@ def say(*lines: str, stderr: bool = False) -> None:
     """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
     for line in lines:
         console(stderr=stderr).print(printable(line), soft_wrap=True)
+
+
+def note(*sentences: str) -> None:
+    """Say on stderr what is worth knowing and no error, each sentence on a line."""
+    say(*(f"note: {on_a_line(sentence)}" for sentence in sentences), stderr=True)
 
 
 def progress(*, silent: bool = False) -> Progress:

@@ -26,6 +26,8 @@ from conftest import (
 from residual import distributed
 from residual.__main__ import main as program
 
+from residual.distributed import World
+
 #: A model that exchanges gradients, in a cycle of references as in a run; what is left when the process ends.
 PROGRAM = """
 import atexit, sys
@@ -51,6 +53,10 @@ def work():
 with distributed.left():
     work()
 """
+
+
+def test_the_other_ranks_are_about_as_far() -> None:
+    assert [World(1, 4).about_done(done, 10) for done in (0, 2, 3)] == [0, 8, 10]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="what threads there are is read from /proc")

@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from residual.analysis.detection_figures import PrecisionCurve, precision_recall
 from residual.analysis.figures import file_content
 from residual.analysis.layer_figures import Named, responses_figure
 from residual.analysis.layers import Response
+from residual.run.run import _tell
 from residual.table import Table, TableRow
 from residual.terminal import progress, say
 from residual.training.display import Display
@@ -44,6 +46,15 @@ def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture
     with bar.console.capture() as capture:
         bar.console.print(bar.get_renderable())
     assert [re.split(r"  +", line)[0] for line in capture.get().splitlines()] == list(NAMES)
+
+
+def test_notes_show_names_that_are_no_utf8(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of a run's damaged images as elsewhere, and in its list of them."""
+    listing = tmp_path / "unreadable.txt"
+    _tell(["caf\udce9.png: it is empty"], "image{s} could not be read and {were} skipped", listing)
+    said = "note: 1 image could not be read and was skipped, listed in"
+    assert capsys.readouterr().err == f"{said} {listing}; the first: caf\\xe9.png: it is empty\n"
+    assert listing.read_text() == "caf\\xe9.png: it is empty\n"
 
 
 def test_long_work_is_told_of_in_lines_where_there_is_no_terminal(

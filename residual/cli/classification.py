@@ -16,7 +16,6 @@ from .options import (
     print_errors,
     progress_bar,
     takes,
-    warn,
 )
 from .output import print_json
 from .training import RunAsked, show_recipes, train_run
@@ -112,16 +111,17 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     from .. import distributed
     from ..evaluation.scores import save_scores
     from ..inference.evaluation import evaluate as evaluate_weights
+    from ..terminal import note
 
     options, keep = asked.options(), asked.save_scores is not None
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found = evaluate_weights(
-            weights, options, device=asked.device, keep_scores=keep, tell=warn, progress=progress
+            weights, options, device=asked.device, keep_scores=keep, tell=note, progress=progress
         )
     if distributed.rank() != 0:
         return
     if found.matched:
-        warn(found.matched)
+        note(found.matched)
     if asked.as_json:
         print_json({"weights": str(weights)} | found.summary())
     else:
@@ -159,11 +159,12 @@ def ensemble(
     from .. import distributed
     from ..evaluation.scores import save_scores
     from ..inference.ensemble import evaluate_ensemble
+    from ..terminal import note
 
     options = asked.options()
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found, together = evaluate_ensemble(
-            members, options, device=asked.device, tell=warn, progress=progress
+            members, options, device=asked.device, tell=note, progress=progress
         )
     if distributed.rank() != 0:
         return

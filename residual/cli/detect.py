@@ -200,13 +200,12 @@ def evaluate(
         _print_table(measured, weights, boxes, most)
     if submission:
         from ..detection.submission import submission_files, without_category
-        from ..terminal import say
+        from ..terminal import note
 
         if unknown := without_category(measured.dataset):
-            say(
-                f"note: what is found of {', '.join(unknown)} is not in {submission}: "
-                f"{measured.dataset.name} has no category of that name",
-                stderr=True,
+            note(
+                f"what is found of {', '.join(unknown)} is not in {submission}: "
+                f"{measured.dataset.name} has no category of that name"
             )
         for name, content in submission_files(measured.dataset, measured.detections).items():
             write_new(submission / name, content)

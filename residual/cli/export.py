@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import WeightsFolder, warn
+from .options import WeightsFolder
 
 app = typer.Typer()
 
@@ -37,6 +37,7 @@ def export(
     if onnx is None and torchvision is None:
         raise InputError("say what to write: --onnx FILE or --torchvision FILE")
     from ..models.weights import check_state_file, export_weights, load_weights
+    from ..terminal import note
 
     if torchvision:
         check_state_file(torchvision)  # before a large ONNX file is written
@@ -50,7 +51,7 @@ def export(
     if torchvision:
         export_weights(network, torchvision)
         if network.config["model"]["options"].get("pool") == "caffe":
-            warn(
+            note(
                 "the network's max pooling has the windows of the authors' files, and torchvision's others: "
                 "scores there differ by some percent (docs/departures.md)"
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
-from ..errors import InputError, on_a_line
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,10 +216,6 @@ def numbers(option: str, text: str) -> list[float]:
         raise InputError(f"{option} {text}: write numbers with commas between, as 0.5,0.5,0.5") from None
 
 
-def warn(sentence: str) -> None:
-    typer.echo(f"note: {sentence}", err=True)
-
-
 def sides(option: str, text: str | None) -> tuple[int, ...] | None:
     """Return the sides of images that an option names, None for none."""
     try:
@@ -256,6 +252,7 @@ def find_images(named: list[str]) -> list[Path]:
     # A file that is named is tried whatever its name is.
     from ..data.folder import not_read, scan
     from ..data.images import SUFFIXES
+    from ..terminal import note
 
     files: dict[Path, None] = {}
     for name in named:
@@ -272,7 +269,7 @@ def find_images(named: list[str]) -> list[Path]:
                     f"there is no image in the folder {path}; {holds}images end in {', '.join(SUFFIXES)}"
                 )
             if left_out:
-                warn(on_a_line(f"{path}: {not_read(left_out)}"))
+                note(f"{path}: {not_read(left_out)}")
         elif path.exists():
             inside = [path]
         else:

@@ -16,7 +16,6 @@ from .options import (
     find_images,
     nothing_read,
     progress_bar,
-    warn,
 )
 from .output import print_csv, print_json
 
@@ -148,12 +147,15 @@ def embed(
 
 
 def _say_skipped(damaged: "DamagedImage") -> None:
-    warn(f"skipped: {damaged}")
+    from ..terminal import note
+
+    note(f"skipped: {damaged}")
 
 
 def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:
     from ..analysis.sheet import MOST, Seen, draw_sheet
     from ..evaluation.classes import class_among, unnamed
+    from ..terminal import note
 
     names = _names(classes)
     folders = {Path(file).absolute().parent.name for file, _ in found}
@@ -165,7 +167,7 @@ def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str,
         images.append(Seen(Path(file), names[best.name], best.probability, own))
     draw_sheet(images, sheet)
     if len(images) > MOST:
-        warn(f"{sheet} shows the first {MOST:,} of {len(images):,} images")
+        note(f"{sheet} shows the first {MOST:,} of {len(images):,} images")
 
 
 def _names(classes: tuple[str, ...]) -> dict[str, str]:

@@ -116,13 +116,13 @@ def train_run(
 def _tell_of_bfloat16(recipe: "TrainingRecipe", asked: RunAsked) -> None:
     """Say, as a run begins, when this machine could train faster than its recipe asks it to."""
     from ..device import multiplies_bfloat16, pick_device
+    from ..terminal import note
 
     if recipe.precision != "bfloat16" and not asked.resume and multiplies_bfloat16(pick_device(asked.device)):
-        note = (
-            "note: this machine has instructions for bfloat16, with which training is 1.4 to 2 times as "
+        note(
+            "this machine has instructions for bfloat16, with which training is 1.4 to 2 times as "
             "fast: --set precision=bfloat16 (weights, statistics and updates stay float32)"
         )
-        typer.echo(note, err=True)
 
 
 def _short_forms(asked: RunAsked, more: Mapping[str, object]) -> list[str]:

@@ -152,8 +152,7 @@ def evaluate(
 
     def show(done: int) -> None:
         if progress:
-            # The other ranks are about as far.
-            progress(len(targets), min(done * world.size, len(targets)))
+            progress(len(targets), world.about_done(done, len(targets)))
 
     try:
         found = evaluate_network(

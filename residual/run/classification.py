@@ -23,6 +23,7 @@ from ..models.own import OwnNetwork
 from ..models.weights import load_weights, save_weights
 from ..recipes import Recipe
 from ..recipes.schema import Schedule
+from ..terminal import note
 from ..training.classification import COMPILED, classification_work
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
@@ -74,8 +75,7 @@ class ClassificationTask(Task):
         begin = start_classifier(self.recipe, self.source.classes, self.source.shape[0], kept)
         check_input(begin.model, self.recipe.model.name, self.source.shape)
         if self.world.is_main:
-            for note in self.source.notes:
-                print(f"note: {note}", file=sys.stderr)
+            note(*self.source.notes)
         self.network = begin.model
         teacher = teacher_of(self.recipe, self.source.classes, begin.model.in_channels, begun is not None)
         self.model = self.network.taught_by(teacher) if teacher else self.network.objective()
@@ -109,8 +109,10 @@ class ClassificationTask(Task):
         return classification_work(self.model, batches, lasting, self.world, device, eager)
 
     def _not_recorded(self, reason: str) -> None:
-        said = f"note: {self.recipe.name}: recording the tests of the network failed, so they go on kernel by"
-        print(f"{said} kernel, slower, to the same numbers ({reason})", file=sys.stderr)
+        said = (
+            f"{self.recipe.name}: recording the tests of the network failed, so they go on kernel by kernel"
+        )
+        note(f"{said}, slower, to the same numbers ({reason})")
 
     def evaluate(self) -> dict[str, Any]:
         return self._evaluate(self.split)

@@ -35,7 +35,7 @@ from ..models.preprocessing import Preprocessing
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe
 from ..recipes.schema import Schedule
-from ..terminal import say
+from ..terminal import note
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import detector_findings
@@ -155,7 +155,7 @@ class DetectionTask(Task):
                 *misspelt(self.train),
                 advice(fits, self.train, objects, detector, data, not self._from_detector),
             ]
-            say(*(f"note: {sentence}" for sentence in told if sentence), stderr=True)
+            note(*filter(None, told))
 
     @property
     def _from_detector(self) -> bool:

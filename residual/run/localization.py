@@ -47,7 +47,7 @@ from ..models.weights import load_weights
 from ..randomness import Stream, mix
 from ..recipes import LocalizationRecipe
 from ..recipes.schema import Schedule
-from ..terminal import counted, say
+from ..terminal import counted, note
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import localizer_findings
@@ -103,7 +103,7 @@ class LocalizationTask(Task):
         self.model = self.localizer
         if self.world.is_main and isinstance(self.localizer, PerClassRegression):
             at_once = min(recipe.batch.at_once, recipe.batch.size)
-            say(f"note: {head_memory(self.localizer, at_once, recipe.data.size)}", stderr=True)
+            note(head_memory(self.localizer, at_once, recipe.data.size))
 
     def begin(self) -> tuple[AnyLocalizer, str]:
         """Return the localizer that a fresh run starts with, and what that is made from."""
@@ -185,8 +185,7 @@ class LocalizationTask(Task):
         """Give what shows how many images of a dataset are done, called with the number of this rank's."""
         count = len(dataset)
         with counted(f"{self.recipe.name}: {what}", silent=not self.world.is_main) as show:
-            # The other ranks are about as far.
-            yield lambda done: show(count, min(done * self.world.size, count))
+            yield lambda done: show(count, self.world.about_done(done, count))
 
     def results(self, run: Run) -> dict[str, Any]:
         dataset = self.test.boxes
@@ -215,10 +214,7 @@ class LocalizationTask(Task):
             labels = guessed_classes(stored, self.test, views, self.device, self.world)
         except InputError as error:
             if self.world.is_main:
-                say(
-                    f"note: no classes were guessed ({error}); residual locate evaluate --classifier does",
-                    stderr=True,
-                )
+                note(f"no classes were guessed ({error}); residual locate evaluate --classifier does")
             return None
         return self._located(dense=True, labels=labels) | {"classifier": weights, "views": str(views)}
 

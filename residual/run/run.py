@@ -28,6 +28,7 @@ from ..models import own
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Schedule
 from ..signals import saying
+from ..terminal import note
 from ..training.folder import RunFolder, remembered_data_dir
 from ..training.loop import Run
 from .classification import ClassificationTask
@@ -91,7 +92,7 @@ def train(
     task.start(folder if resume and folder.checkpoints() else None)
     schedule = in_iterations(recipe, task.images)
     if world.is_main and not resume and (few := _few_iterations(recipe, task.images, schedule.iterations)):
-        print(few, file=sys.stderr)
+        note(few)
     log = _tensorboard_log(out / "tensorboard") if tensorboard and world.is_main else None
     options = {"--tensorboard": tensorboard, "--eager": eager, "--deterministic": deterministic}
     more = [] if device == "auto" else ["--device", device]
@@ -157,7 +158,7 @@ def with_own_code(recipe: R, asked: bool = False) -> R:
     if recipe.model.code not in (None, code):
         raise InputError(f"{file} is not what the run began with (its SHA-256 is another); put that back")
     if asked and not own.is_trusted(name):
-        print(f"note: training runs {file}, and from now on so does loading its networks", file=sys.stderr)
+        note(f"training runs {file}, and from now on so does loading its networks")
         own.trust(name)
     elif not own.is_trusted(name):
         raise InputError(f"the run's network is code in {file}; name the recipe as well if it may run")
@@ -227,10 +228,9 @@ def _try_page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str
     # Whatever a font, a decoder or an allocator raises: the page can be made again.
     except Exception as error:
         reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
-        print(
-            f"note: the run is complete, but its page was not written ({reason}); make it with: "
-            f"residual report {shlex.quote(str(folder.path))}",
-            file=sys.stderr,
+        note(
+            f"the run is complete, but its page was not written ({reason}); make it with: "
+            f"residual report {shlex.quote(str(folder.path))}"
         )
 
 
@@ -263,7 +263,7 @@ def _few_iterations(recipe: TrainingRecipe, images: int, length: int) -> str:
     many = f"{epochs} epoch{'s' if epochs > 1 else ''} of {images:,} images in batches of {batch}"
     smaller = f", or a --batch below {batch}" if batch > 1 else ""
     return (
-        f"note: {many} are {length} iteration{'s' if length > 1 else ''}, in which a network learns little; "
+        f"{many} are {length} iteration{'s' if length > 1 else ''}, in which a network learns little; "
         f"for more of them take more --epochs{smaller}"
     )
 
@@ -307,7 +307,7 @@ def check_same_data(folder: RunFolder, task: Task, resume: bool) -> dict[str, An
     if before | {"content": None} == now | {"content": None}:
         if task.mends:
             if distributed.rank() == 0:
-                print("note: not all images are what they were when the run was begun", file=sys.stderr)
+                note("not all images are what they were when the run was begun")
             return data
         what = (
             "the same names to train on, but images, their classes or boxes, or what is tested on, are others"
@@ -401,8 +401,7 @@ def _continue(
     if run.world.is_main:
         if task.started_from and not checkpoints:
             print(f"{run.recipe.name}: starting from {task.started_from}", file=sys.stderr)
-        for departure in task.departures:
-            print(f"note: this run departs from its recipe: {departure}", file=sys.stderr)
+        note(*(f"this run departs from its recipe: {departure}" for departure in task.departures))
         if resume:
             at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
             why = "" if checkpoints else ": no checkpoint was due before it stopped"
@@ -417,8 +416,7 @@ def _continue(
         }
         sessions = run.folder.sessions()
         if checkpoints and sessions and (other := _otherwise(sessions[-1], session)):
-            note = f"note: not as in the session before ({other}): the run is the same but for rounding"
-            print(note, file=sys.stderr)
+            note(f"not as in the session before ({other}): the run is the same but for rounding")
         run.folder.add_session(session)
         # The last checkpoint comes before the last evaluation, which is done again.
         done = run.progress.iteration
@@ -431,7 +429,7 @@ def _tell(faults: Sequence[str], what: str, listing: Path) -> None:
         replace_file(listing, "".join(f"{on_a_line(fault)}\n" for fault in faults))
         many = {"s": "s", "were": "were"} if len(faults) > 1 else {"s": "", "were": "was"}
         said = f"{len(faults):,} {what.format(**many)}"
-        print(f"note: {said}, listed in {listing}; the first: {on_a_line(faults[0])}", file=sys.stderr)
+        note(f"{said}, listed in {listing}; the first: {faults[0]}")
 
 
 def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:

@@ -30,7 +30,7 @@ from ..evaluation.views import Views, make_views, score, side_for, whole_images
 from ..models import Classifier
 from ..models.preprocessing import Preprocessing
 from ..recipes import Recipe
-from ..terminal import counted, say
+from ..terminal import counted, note, say
 
 #: A channel whose deviation is no larger never changes, but for rounding: it is not divided by it.
 CONSTANT = 1e-5
@@ -307,8 +307,7 @@ def folder_statistics(data_dir: Path, size: int) -> tuple[FolderIndex, Statistic
         InputError: when there is no such folder, or no image in it can be read.
     """
     index = index_folder(data_dir, "train")
-    for note in index.notes:
-        say(f"note: {note}", stderr=True)
+    note(*index.notes)
     return index, _statistics(index, size)
 
 

@@ -1,6 +1,5 @@
 """What a run does in an iteration of classification, and the sums that its log lines need."""
 
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -12,6 +11,7 @@ from ..distributed import World
 from ..models.own import OwnNetwork
 from ..randomness import Stream, mix
 from ..recipes import Recipe
+from ..terminal import note
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
 from .groups import has_dropout, one_thread_helps
 from .iteration import (
@@ -110,8 +110,8 @@ def classification_work(
             step.group = group
             optimizer.drop_gradients()
             if world.is_main:
-                said = f"note: {recipe.name}: compiling and recording failed, so it goes on kernel by kernel"
-                print(f"{said}, slower, to the same numbers ({reason})", file=sys.stderr)
+                said = f"{recipe.name}: compiling and recording failed, so it goes on kernel by kernel"
+                note(f"{said}, slower, to the same numbers ({reason})")
 
         return FastOrEager(best, iterate, give_up, lambda failed: world.any(failed, device))
 
