@@ -9,9 +9,9 @@ memory small, so no stored intermediate could tell it afterwards.
 import copy
 import itertools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..device import sums_dtype
 from ..errors import InputError
 from ..models.highway import HighwayLayer
+
+#: A batch: its inputs, and what is beside them.
+B = TypeVar("B", bound=tuple[Tensor, ...])
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,13 @@ def layers_of(model: nn.Module, x: Tensor) -> list[Layer]:
     ]
 
 
+def _as_they_run(model: nn.Module, batches: Iterable[B]) -> tuple[list[Layer], Iterator[B]]:
+    """Return a network's layers as its first image runs through them, and all batches, of inputs first."""
+    parts = iter(batches)
+    first = next(parts)
+    return layers_of(model, first[0][:1]), itertools.chain([first], parts)
+
+
 class Moments:
     """Standard deviation and variance of numbers that come in parts, as exact as the device can."""
 
@@ -156,9 +166,7 @@ def responses(
         batches: prepared inputs, float (n, C, H, W), on the model's device.
         progress: called with the number of images done after each batch.
     """
-    images = iter(batches)
-    first = next(images)
-    layers = layers_of(model, first[:1])
+    layers, parts = _as_they_run(model, ((x,) for x in batches))
     moments, opened = [Moments() for _ in layers], [Moments() for _ in layers]
     training = model.training
     model.eval()
@@ -173,7 +181,7 @@ def responses(
     ]
     done = 0
     try:
-        for x in itertools.chain([first], images):
+        for (x,) in parts:
             model(x)
             done += len(x)
             if progress:
@@ -199,9 +207,7 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
     """
     # BN's moving averages advance in training mode: those of a copy.
     model = copy.deepcopy(model).train()
-    parts = iter(batches)
-    first = next(parts)
-    layers = layers_of(model, first[0][:1])
+    layers, parts = _as_they_run(model, batches)
     before, after = [Moments() for _ in layers], [Moments() for _ in layers]
     squares = [0.0] * len(layers)
 
@@ -225,7 +231,7 @@ def signals(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[
         ]
     images = 0
     try:
-        for x, y in itertools.chain([first], parts):
+        for x, y in parts:
             F.cross_entropy(model(x), y).backward()
             model.zero_grad()
             images += len(y)
