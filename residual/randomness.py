@@ -7,7 +7,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """Uses of random numbers; two uses never share a sequence."""
+    """Uses of random numbers; two uses never share a sequence but where it is said."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -19,7 +19,10 @@ class Stream(IntEnum):
 
 
 def mix(seed: int, stream: Stream, *index: int) -> int:
-    """Return a seed of 63 bits that depends on all arguments and mixes them well."""
+    """Return a seed of 63 bits that depends on all arguments and mixes them well.
+
+    But not on noughts at the end: one number as the index gives what it gives with a second that is 0.
+    """
     return int(np.random.SeedSequence((seed, stream, *index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

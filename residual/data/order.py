@@ -82,6 +82,8 @@ class BalancedOrder(Order):
         members = self.members[k]
         epoch, place = divmod(turn, len(members))
         if self._rows.get(k, (-1,))[0] != epoch:
+            # The first class has the sequence of the turns in the round of that number: each by itself is as
+            # random, and runs that were begun so go on.
             random = generator(self.seed, Stream.CLASSES, epoch, k)
             self._rows[k] = epoch, members[torch.randperm(len(members), generator=random)]
         return self._rows[k][1][place]
