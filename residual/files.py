@@ -32,6 +32,17 @@ LARGE_NUMBER = re.compile(rf"[eE]\+?\d{{3}}|\d{{{DIGITS + 1}}}")
 HALF = re.compile(r"\.(?P<stem>.+)\.\d+\.new(?P<suffix>(\.[^.]*)?)")
 
 
+def without_home(text: str) -> str:
+    """Return a text in which paths do not tell where a user's home is: that is nobody's affair."""
+    home = os.path.expanduser("~")
+    # A run notes where links lead to; that may be below a folder of the same name.
+    for place in (os.path.realpath(home), home):
+        if len(place) > 1:
+            # Home itself as well; neither what goes on as home begins, nor a folder whose name begins so.
+            text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w-]|\.\w)", "~", text)
+    return text
+
+
 def refuse_existing(path: Path) -> None:
     """Raise an InputError where there is something already."""
     if os.path.lexists(path):

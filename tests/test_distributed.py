@@ -25,7 +25,6 @@ from conftest import (
 
 from residual import distributed
 from residual.__main__ import main as program
-
 from residual.distributed import World
 
 #: A model that exchanges gradients, in a cycle of references as in a run; what is left when the process ends.

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves
 from ..analysis.page import part, render
 from ..detection.steps import drops_of_steps
-from ..files import write_derived
+from ..files import without_home, write_derived
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Model
 from ..training.folder import RunFolder, split_of
@@ -70,8 +70,10 @@ def write_page(
     length = results["iterations"] if results else length
     text = render(
         "run.html.jinja",
-        path=folder.path,
+        path=without_home(str(folder.path)),
         recipe=recipe,
+        description=without_home(recipe.description or recipe.name),
+        whole_recipe=without_home(recipe.to_yaml()),
         network=network_of(recipe),
         kind=kind_of(recipe),
         results=results,
@@ -81,7 +83,7 @@ def write_page(
         length=length,
         seconds=results["seconds"] if results else (lines[-1]["seconds"] if lines else 0.0),
         curves=draw_curves(lines, recipe, length or done) if lines else [],
-        findings=findings,
+        findings=findings and findings | {"data": without_home(findings["data"])},
         missing=missing,
         sessions=sessions,
     )

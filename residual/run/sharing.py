@@ -4,7 +4,6 @@ The card (analysis/pages/card.md.jinja) says what the run's files say, and nothi
 """
 
 import math
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,15 +17,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..detection.weights import is_detector, read_detector
 from ..errors import InputError, needs
-from ..files import first_line, written_whole
+from ..files import first_line, without_home, written_whole
+from ..localization.weights import is_localizer, read_localizer
 from ..models.hub import endpoint_of_hub, repository
 from ..models.layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
 from ..models.names import is_name
 from ..models.own import is_own
 from ..models.weights import load_weights, weights_in
-from ..recipes import KINDS, DetectionRecipe, Recipe, TrainingRecipe, differences
+from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, differences
 from ..recipes.schema import Model, parse
 from ..training.folder import RunFolder
+from .page import kind_of, network_of
 
 CARD = "README.md"
 
@@ -53,7 +54,7 @@ def write_shared(run: Path, name: str, folder: Path, licence: str | None = None)
                 shutil.copyfile(weights / file, temporary / file)
         config = (weights / CONFIG_FILE).read_text(encoding="utf-8")
         for file, text in ((CONFIG_FILE, config), (CARD, card)):
-            (temporary / file).write_text(_without_home(text), encoding="utf-8")
+            (temporary / file).write_text(without_home(text), encoding="utf-8")
 
 
 def push(
@@ -98,19 +99,15 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     """
     if is_name(run):
         raise InputError(f"{run} is published already; push shares what a run of yours has trained")
-    detector = is_detector(run)
-    # Read whole, so that nothing damaged is shared.
-    config = read_detector(run).config.model_dump() if detector else load_weights(run).config
+    config, kind = _config(run)
     if not config.get("recipe") or not config.get("results"):
         raise InputError(f"{run} does not say how it was trained; push shares what a run has trained")
-    kind: type[TrainingRecipe] = DetectionRecipe if detector else Recipe
     recipe = parse(config["recipe"], str(run), kind)
     known = KINDS[kind][0].get(recipe.name)
     results = config["results"]
     sessions = _sessions(run)
     departures = [change for session in sessions for change in session.get("departures") or []]
-    backbone = recipe.detector.backbone.name if isinstance(recipe, DetectionRecipe) else None
-    network = backbone or config["model"]["name"]
+    network = config["model"]["name"] if kind is Recipe else network_of(recipe).name
     environment = Environment(
         loader=PackageLoader("residual.analysis", "pages"),
         undefined=StrictUndefined,
@@ -120,11 +117,11 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     text = environment.get_template("card.md.jinja").render(
         name=name,
         licence=licence,
-        detector=detector,
+        kind=kind_of(recipe),
         network=network,
         code=CODE_FILE if is_own(network) else None,
         recipe=recipe,
-        # Paths as they are, which ``_without_home`` is to know.
+        # Paths as they are, which ``without_home`` is to know.
         described=yaml.safe_dump(
             {key: value for key, value in config["recipe"].items() if key != "description"},
             sort_keys=False,
@@ -149,16 +146,21 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
+def _config(run: Path) -> tuple[dict[str, Any], type[TrainingRecipe]]:
+    """Return the config of what a run has trained, read whole so that nothing damaged is shared; its kind."""
+    if is_detector(run):
+        return read_detector(run).config.model_dump(), DetectionRecipe
+    if is_localizer(run):
+        return read_localizer(run).config.model_dump(), LocalizationRecipe
+    return load_weights(run).config, Recipe
+
+
 def _changes(known: TrainingRecipe, recipe: TrainingRecipe) -> list[str]:
     """Return how a recipe differs from the one of its name, but for a network that comes from weights."""
-    key, network = (
-        ("detector.backbone", known.detector.backbone)
-        if isinstance(known, DetectionRecipe)
-        else ("model", known.model)  # type: ignore[attr-defined]
-    )
     changes = differences(known, recipe)
-    if network.name != "weights":
+    if network_of(known).name != "weights":
         return changes
+    key = "detector.backbone" if isinstance(known, DetectionRecipe) else "model"
     of_weights = {f"{key}.{name}" for name in Model.model_fields}
     return [change for change in changes if change.partition(":")[0] not in of_weights]
 
@@ -167,17 +169,6 @@ def _sessions(run: Path) -> list[dict[str, Any]]:
     """Return a run's sessions, none where only its weights folder is there."""
     folder = run if (run / "weights").is_dir() else run.parent
     return RunFolder(folder).sessions()
-
-
-def _without_home(text: str) -> str:
-    """Return a text in which paths do not tell where a user's home is: that is nobody's affair."""
-    home = os.path.expanduser("~")
-    # A run notes where links lead to; that may be below a folder of the same name.
-    for place in (os.path.realpath(home), home):
-        if len(place) > 1:
-            # Home itself as well; neither what goes on as home begins, nor a folder whose name begins so.
-            text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w-]|\.\w)", "~", text)
-    return text
 
 
 @contextmanager

@@ -47,6 +47,7 @@ from ..files import (
     read_text,
     remove_half_written,
     replace_file,
+    without_home,
 )
 from ..models.preprocessing import Preprocessing
 from ..recipes import DetectionRecipe, LocalizationRecipe, TrainingRecipe, differences, read
@@ -353,7 +354,12 @@ class RunFolder:
         return list_checkpoints(self.path)
 
     def add_session(self, environment: dict[str, Any]) -> None:
-        replace_file(self.environment_file, as_json([*self.sessions(), environment]))
+        """Note a session; paths in it begin with ~ where they lie in the user's home."""
+        told = {
+            key: without_home(value) if isinstance(value, str) else value
+            for key, value in environment.items()
+        }
+        replace_file(self.environment_file, as_json([*self.sessions(), told]))
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return what is known of the run's sessions, none where it has not begun.
@@ -464,7 +470,8 @@ def remembered_data_dir(path: Path) -> Path | None:
         run = RunFolder(folder)
         # Beside a weights folder there may be files of others.
         sessions = run.sessions() if run.recipe_file.is_file() else []
-        if sessions and (stored := sessions[-1].get("data_dir")) and Path(stored).exists():
+        stored = os.path.expanduser(sessions[-1].get("data_dir") or "") if sessions else ""
+        if stored and Path(stored).exists():
             return Path(stored)
     return None
 

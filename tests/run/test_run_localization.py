@@ -10,6 +10,7 @@ import torch
 from conftest import Call, Refused, Shown, assert_same_run, metrics_of, results_of, sentence_of, set_options
 from located import SQUARES, WNIDS, write_classifier, write_tiny
 from PIL import Image
+from servers import HubServer
 
 import residual as package
 from residual.distributed import World
@@ -76,6 +77,25 @@ def test_squares_are_located(learned: Path) -> None:
     page = (learned / "report.html").read_text()
     assert "always the middle box of the mean size" in page
     assert page.count("<img src") >= 8
+
+
+def test_a_localizer_is_shared_with_a_card_of_its_own(
+    learned: Path, classifier: Path, squares: Path, hub: HubServer, tmp_path: Path, shown: Shown
+) -> None:
+    shown("push", learned, "somebody/squares", "--dry-run", tmp_path / "shared")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "pipeline_tag: object-detection" in card
+    assert "A localizer on cifar_resnet8 for 3 classes, by per-class regression (appendix C)" in card
+    results = results_of(learned)
+    for words, key in (("centre crop, true class", "test"), ("always the middle box", "middle_box")):
+        assert f"| {words} | 24 | {results[key]['localization_error']:.2f} % |" in card
+    assert "with its boxes: 48 to train on." in card
+    assert "residual locate predict hf:somebody/squares image.jpg --classifier CLASSIFIER" in card
+    assert 'residual.load_localizer("hf:somebody/squares", classifier="CLASSIFIER")' in card
+    hub.put("somebody/squares", tmp_path / "shared")
+    image = squares / "val" / "images" / "val_0.JPEG"
+    theirs = package.load_localizer("hf:somebody/squares", classifier=classifier, device="cpu")
+    assert theirs.predict(image) == package.load_localizer(learned, device="cpu").predict(image)
 
 
 def test_a_trained_localizer_is_tested_and_used(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,7 +23,8 @@ from residual.evaluation.scores import load_scores
 from residual.recipes import DetectionRecipe, find, override, read
 from residual.run import run as runs
 from residual.run.box_findings import localizer_findings
-from residual.run.page import panels_of
+from residual.run.page import panels_of, write_page
+from residual.training.folder import RunFolder
 
 
 def text_of(page: Path) -> str:
@@ -70,6 +72,15 @@ def test_a_run_ends_with_its_page_and_the_page_can_be_made_again_without_testing
     assert source.count("<svg") == source.count("</svg>") == 2
 
 
+def test_a_page_does_not_tell_where_its_makers_home_is(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(copied.parent))
+    recipe = override(read(copied / "recipe.yaml"), [f"model.weights={copied.parent}/weights"])
+    written = write_page(RunFolder(copied), recipe, 8, None, "").read_text()
+    assert "<code>residual report ~/copied</code>" in written
+    assert "weights: ~/weights" in written
+    assert str(copied.parent) not in written
+
+
 def test_a_run_that_kept_no_scores_is_tested_and_then_has_them(copied: Path, trained_on_images: Path) -> None:
     (copied / "scores.safetensors").unlink()
     run.report(copied, device="cpu")
@@ -110,7 +121,7 @@ def test_without_the_data_and_before_there_are_weights_the_page_says_so(copied: 
 def trained_data(path: Path) -> str:
     """Return the folder of the images by a run's command."""
     command = json.loads((path / "environment.json").read_text())[0]["command"].split()
-    return command[command.index("--data-dir") + 1]
+    return os.path.expanduser(command[command.index("--data-dir") + 1])
 
 
 def test_what_is_wrong_with_a_run_is_said(tmp_path: Path, copied: Path, refused: Refused) -> None:

@@ -158,6 +158,25 @@ def test_what_describes_a_session_has_what_is_read_of_it(tmp_path: Path) -> None
     assert folder.sessions()[0]["threads"] == 1
 
 
+def test_a_session_does_not_tell_whose_home_the_data_lie_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a run folder can be given away, and whoever has the data at the same place need not name it."""
+    ann, bob, folder = tmp_path / "ann", tmp_path / "bob", RunFolder(tmp_path / "run")
+    monkeypatch.setenv("HOME", str(ann))
+    folder.path.mkdir()
+    folder.recipe_file.write_text(find("digits-resnet20").to_yaml())
+    typed = {"command": f"residual train --data-dir {ann}/data", "data_dir": f"{ann}/data", "data": {}}
+    folder.add_session(SESSION | typed)
+    assert str(ann) not in folder.environment_file.read_text()
+    assert folder.sessions()[0]["command"] == "residual train --data-dir ~/data"
+    for home in (ann, bob):
+        monkeypatch.setenv("HOME", str(home))
+        assert remembered_data_dir(folder.path) is None
+        (home / "data").mkdir(parents=True)
+        assert remembered_data_dir(folder.path) == home / "data"
+
+
 def test_weights_that_a_killed_process_was_writing_are_removed_when_the_run_goes_on(tmp_path: Path) -> None:
     """They are as large as the network; what belongs to nobody's kill stays."""
     recipe = find("digits-resnet20")
