@@ -376,12 +376,12 @@ class RunFolder:
         return read_json(self.results_file, shapes.get(type(recipe), ClassifierResults), GONE)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the log's lines; errors as of ``recipe`` and ``read_metrics``."""
+        """Return the log's lines; errors as of ``recipe`` and ``lines_of``."""
         shapes: dict[type[TrainingRecipe], type[AnyLine]] = {
             DetectionRecipe: DetectorLine,
             LocalizationRecipe: LocalizerLine,
         }
-        return read_metrics(self.metrics_file, shapes.get(type(self.recipe()), ClassifierLine))
+        return lines_of(self.metrics_file, shapes.get(type(self.recipe()), ClassifierLine))
 
     def cut_metrics(self, iteration: int) -> None:
         """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""
@@ -415,7 +415,7 @@ class RunFolder:
         replace_file(self.results_file, as_json(results))
 
 
-def read_metrics(path: Path, shape: type[AnyLine]) -> list[dict[str, Any]]:
+def lines_of(path: Path, shape: type[AnyLine]) -> list[dict[str, Any]]:
     """Return the whole lines of a metrics.jsonl; a run that was killed may have left half of one.
 
     Args:

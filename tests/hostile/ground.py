@@ -298,7 +298,16 @@ def readers(given: dict[str, Any]) -> Iterator[tuple[str, Reader]]:
                 own = inspect.unwrap(function).__module__ == module.name
                 if own and (reader := _of_path(function, given)):
                     yield f"{module.name}.{name}", reader
-    for name in ("sessions", "results", "metrics", "recipe", "read_start", "started_from", "check_recipe"):
+    for name in (
+        "sessions",
+        "results",
+        "metrics",
+        "recipe",
+        "read_start",
+        "started_from",
+        "check_recipe",
+        "held_out",
+    ):
         more = {"recipe": given["recipe"]} if name == "results" else {}
         yield f"RunFolder.{name}", lambda path, n=name, m=more: getattr(RunFolder(path), n)(**m)
 

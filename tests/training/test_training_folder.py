@@ -23,7 +23,7 @@ from residual.training.folder import (
     DetectorLine,
     LocalizerLine,
     RunFolder,
-    read_metrics,
+    lines_of,
     recorded_split,
     remembered_data_dir,
 )
@@ -46,7 +46,7 @@ def write_lines(file: Path, *lines: str) -> Path:
 def test_a_damaged_line_is_named_and_half_a_line_is_none(tmp_path: Path) -> None:
     line = json.dumps(LINE) + "\n"
     file = write_lines(tmp_path / "metrics.jsonl", line, line, line[:20])
-    assert read_metrics(file, ClassifierLine) == [LINE, LINE]
+    assert lines_of(file, ClassifierLine) == [LINE, LINE]
     for bad, reason in (
         ("{]\n", "Expecting property name"),
         ("[1]\n", "Input should be a valid dictionary"),
@@ -54,7 +54,7 @@ def test_a_damaged_line_is_named_and_half_a_line_is_none(tmp_path: Path) -> None
         (line.replace("0.1", "1e999"), "1e999 is too large a number"),
         ("\n", "Expecting value"),
     ):
-        said = sentence_of(lambda: read_metrics(write_lines(file, line, bad, line), ClassifierLine))  # noqa: B023
+        said = sentence_of(lambda: lines_of(write_lines(file, line, bad, line), ClassifierLine))  # noqa: B023
         assert said.startswith(f"{file} is damaged (line 2: {reason}")
 
 
@@ -77,7 +77,7 @@ def test_what_a_line_lacks_is_named(shape: type[AnyLine], test: dict[str, Any], 
         bad = json.dumps(line)
         holder[key] = kept
         write_lines(file, json.dumps(line) + "\n", bad + "\n")
-        said = sentence_of(lambda: read_metrics(file, shape))
+        said = sentence_of(lambda: lines_of(file, shape))
         part = "" if holder is line else "train." if holder is line["train"] else "test."
         assert said.startswith(
             f"{file} is damaged (line 2: {part}{key}: Field required); it is not made again"
@@ -87,7 +87,7 @@ def test_what_a_line_lacks_is_named(shape: type[AnyLine], test: dict[str, Any], 
 def test_all_lines_of_a_log_are_about_one_split(tmp_path: Path) -> None:
     chosen = {"validation" if key == "test" else key: value for key, value in LINE.items()}
     file = write_lines(tmp_path / "metrics.jsonl", json.dumps(chosen) + "\n", json.dumps(LINE) + "\n")
-    assert "(line 2: validation: Field required)" in sentence_of(lambda: read_metrics(file, ClassifierLine))
+    assert "(line 2: validation: Field required)" in sentence_of(lambda: lines_of(file, ClassifierLine))
 
 
 def test_a_line_is_on_the_disk_before_a_checkpoint_that_comes_after_it(
