@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
 from typing import Any
 
@@ -128,16 +128,19 @@ def full_float32(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _float32_products(short: bool) -> Iterator[None]:
     """Choose what a GPU's float32 products are made of; leave that, and how kernels are chosen, as it was."""
-    cudnn, backends = torch.backends.cudnn, torch.backends
+    # PyTorch's types do not know its newer switches.
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
     kernels = cudnn.benchmark, cudnn.deterministic
     # PyTorch has an older way to choose and a newer one, and what is set in the newer one may not be to be
-    # read in the older one. Where both can be, both are put back.
+    # read in the older one. What can be is put back in both.
     newer = (cudnn.conv, cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul)
     precisions = [each.fp32_precision for each in newer]
-    try:
-        older = cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    except RuntimeError:
-        older = None
+    convolutions = products = None
+    with suppress(RuntimeError):
+        convolutions = cudnn.allow_tf32
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
     cudnn.allow_tf32 = short
     torch.set_float32_matmul_precision("high" if short else "highest")
     # The older way would leave it to what is set for everything.
@@ -146,9 +149,10 @@ def _float32_products(short: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = kernels
-        if older:
-            cudnn.allow_tf32 = older[0]
-            torch.set_float32_matmul_precision(older[1])
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
         for each, precision in zip(newer, precisions, strict=True):
             each.fp32_precision = precision
 

@@ -272,6 +272,11 @@ def newer() -> Iterator[Callable[[], list[str]]]:
 def test_switches_that_were_set_the_newer_way_are_kept(newer: Callable[[], list[str]]) -> None:
     """PyTorch refuses to read them the older way."""
     torch.backends.cuda.matmul.fp32_precision = "tf32"
+    allowed = torch.backends.cudnn.allow_tf32
+    with full_float32(CUDA):
+        assert newer()[:2] == ["ieee", "ieee"]
+    # What can be read the older way still can.
+    assert torch.backends.cudnn.allow_tf32 == allowed
     torch.backends.cudnn.conv.fp32_precision = "ieee"
     before = newer()
     with full_float32(CUDA):
