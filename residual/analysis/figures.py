@@ -169,7 +169,7 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
     ax.set_xlim(0, iterations)
     ax.set_ylim(0, top)
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:,.9g}")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     if iterations >= 10_000:
         ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
