@@ -159,6 +159,9 @@ def as_pixels(image: ImageLike, shorter_side: int | None = None) -> Tensor:
             return _pixels(_upright(image))
     if is_open_file(image):
         with _said_of("the open file"):
+            if not getattr(image, "seekable", lambda: True)():
+                # What is read from an address or a pipe, say.
+                raise InputError("the open file is a stream; give what it holds, as io.BytesIO(file.read())")
             image.seek(0)
             if not isinstance(image.read(0), bytes):
                 raise InputError("the open file is open for text; open it as open(path, 'rb')")

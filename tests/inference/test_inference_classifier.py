@@ -316,6 +316,14 @@ def test_a_file_that_is_open_for_text(weights: Path, tmp_path: Path) -> None:
         package.load(weights).predict(file)  # type: ignore[arg-type]
 
 
+def test_a_stream_is_no_damaged_file(weights: Path) -> None:
+    read, write = os.pipe()
+    os.close(write)
+    with open(read, "rb") as file:
+        said = sentence_of(lambda: list(package.load(weights).stream(file, skip=pytest.fail)))
+    assert said == "the open file is a stream; give what it holds, as io.BytesIO(file.read())"
+
+
 def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
     network = package.load(save_network(tmp_path / "w", mean=torch.full((3, 32, 32), torch.nan)))
     for use in (network.predict, network.probabilities, network.embed, network.heat):
