@@ -50,10 +50,13 @@ fi
 STUDY="$OUT/cifar10-$PRECISION"
 FAILED=()
 
-# What is to be brought home: all but checkpoints, which are large, and only for going on here.
+# What is to be brought home: all but checkpoints, which are large, and only for going on here. tar says 1 where a
+# file has changed under its hands, as one may that somebody still writes.
 pack() {
-    tar -czf "$OUT/.packing" -C "$OUT" --exclude="checkpoint-*" --exclude=.packing --exclude="*.tar.gz" . &&
-        mv "$OUT/.packing" "$OUT/gpu-day.tar.gz"
+    local packing
+    packing="$(mktemp)"
+    tar -czf "$packing" -C "$OUT" --exclude="checkpoint-*" --exclude="gpu-day.tar.gz" . 2>/dev/null
+    [ $? -le 1 ] && mv "$packing" "$OUT/gpu-day.tar.gz"
 }
 
 # step NAME LEAST MOST COMMAND...: not begun with less than LEAST seconds left, and ended after MOST. One that fails
