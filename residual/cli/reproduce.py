@@ -315,10 +315,8 @@ class Experiment:
 
     def do(self, asked: ExperimentOptions) -> Path:
         """Do the experiment and return its folder; options that all have are seen to here."""
-        from .. import distributed
-
         use_threads(asked.threads)
-        with limited(asked.minutes), distributed.left():
+        with limited(asked.minutes):
             self.call(asked)
         return asked.folder
 
