@@ -28,7 +28,11 @@ def font_with(text: str) -> FontEntry:
     letters = {ord(letter) for letter in text if not letter.isspace()}
 
     def lacking(font: FontEntry) -> int:
-        return len(letters.difference(get_font(font.fname).get_charmap()))
+        try:
+            return len(letters.difference(get_font(font.fname).get_charmap()))
+        except (OSError, RuntimeError):
+            # Matplotlib remembers fonts that are gone.
+            return len(letters) + 1
 
     upright = [
         font

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
-from matplotlib.font_manager import get_font
+from matplotlib.font_manager import FontEntry, fontManager, get_font
 from PIL import Image
 
 from residual.analysis.cost_figures import CostPoint, errors_against_costs
@@ -121,6 +121,13 @@ def test_names_are_drawn_in_a_font_that_has_their_letters() -> None:
         for name in ("дом", "том")
     ]
     assert drawn[0].tobytes() != drawn[1].tobytes()
+
+
+def test_a_font_that_is_gone_costs_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = FontEntry(fname="/gone.ttf", name="Gone", style="normal", weight=400, stretch="normal")
+    monkeypatch.setattr(fontManager, "ttflist", [gone, *fontManager.ttflist])
+    font_with.cache_clear()
+    assert ord("⌒") in get_font(font_with("⌒").fname).get_charmap()
 
 
 def test_a_caption_does_not_cover_a_small_image() -> None:
