@@ -108,12 +108,10 @@ def table(study: Study[ClassifierRun], number: int, networks: Sequence[str] | No
     published = TABLES[number]
     protocol = MULTI_SCALE if number == 4 else TEN_CROP
     known = study.family.networks
-    own, rivals = (
-        [row.network for row in published if row.network in known and row.quoted == quoted]
-        for quoted in (False, True)
-    )
-    asked = among([*own, *rivals], networks) if networks else own
-    # Of those that the paper quotes are shown that are there.
+    own = [row.network for row in published if row.network in known and not row.quoted]
+    rivals = [row.network for row in published if row.network and row.quoted]
+    asked = among([*own, *(name for name in rivals if name in known)], networks) if networks else own
+    # Of those that the paper quotes are shown that are there, by whatever recipe.
     shown = [name for name in rivals if name in asked or study.complete(name)]
     runs = study.runs([*shown, *own], only=asked)
     by_name = {run.network: run for run in runs}
