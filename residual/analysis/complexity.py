@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.packed import PackedConv2d
 
 if TYPE_CHECKING:
     from ..models import Classifier
@@ -81,8 +82,13 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
         input_size: (C, H, W) of the images.
 
     Raises:
-        InputError: when the network cannot take images of this size.
+        InputError: when the network cannot take images of this size, or was made ready to be used.
     """
+    if any(isinstance(module, PackedConv2d) for module in model.modules()):
+        raise InputError(
+            "of a network that was made ready to be used, BN is no layer and convolutions are packed; count "
+            "the one that residual.models.weights.load_weights gives"
+        )
     network = _without_memory(model)
     layers = {m: name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     activations: Counter[nn.Module] = Counter()

@@ -10,8 +10,10 @@ import torch
 import torchvision
 
 from residual.analysis.complexity import Complexity, complexity, default_input_size, headings, rows, to_json
+from residual.device import packs_weights
 from residual.errors import InputError
 from residual.models import SINGLE, build_model, model_names
+from residual.models.inference import for_inference
 
 #: Parameters as torchvision's documentation and the public CIFAR-10 networks give them.
 PARAMETERS = {
@@ -261,3 +263,12 @@ def test_rows_write_the_papers_units() -> None:
         ["total", ""],
     ]
     assert counted[-1][2:] == ["50", "25,557,032", "3.86 G", "10.59 M"]
+
+
+@pytest.mark.skipif(not packs_weights(torch.float32), reason="this processor packs no weights")
+def test_a_network_that_is_made_ready_is_not_counted_for_what_is_left_of_it() -> None:
+    network = for_inference(build_model("cifar_resnet8"))
+    with pytest.raises(
+        InputError, match=r"count the one that residual\.models\.weights\.load_weights gives$"
+    ):
+        complexity(network, (3, 32, 32))
