@@ -6,10 +6,11 @@ What is measured on a run's network is kept in its run folder.
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from ..analysis.layer_figures import (
     Named,
@@ -36,12 +37,13 @@ class KeptResponse(Kept):
 
     layer: str
     std: float
+    gate: float | None = None
 
 
 class KeptResponses(Kept):
     """The content of responses.json."""
 
-    layers: list[KeptResponse]
+    layers: Annotated[list[KeptResponse], Field(min_length=1)]
 
 
 class KeptSignal(Kept):
@@ -56,7 +58,7 @@ class KeptSignal(Kept):
 class KeptSignals(Kept):
     """The content of signals.json."""
 
-    moments: dict[str, list[KeptSignal]]
+    moments: Annotated[dict[str, Annotated[list[KeptSignal], Field(min_length=1)]], Field(min_length=1)]
     content: str | None = None
 
 
@@ -125,7 +127,7 @@ def responses_in(run: ClassifierRun) -> list[Response] | None:
     """Return the layer responses that a run folder holds, None where it holds none."""
     file = run.path / RESPONSES
     return (
-        [Response(**layer) for layer in read_json(file, KeptResponses, AGAIN)["layers"]]
+        [Response(**_own(layer, KeptResponse)) for layer in read_json(file, KeptResponses, AGAIN)["layers"]]
         if file.exists()
         else None
     )
@@ -153,7 +155,15 @@ def signals_in(run: ClassifierRun, images: str | None = None) -> Signals | None:
     file = run.path / SIGNALS
     if not file.exists() or is_of_others(kept := read_json(file, KeptSignals, AGAIN), images):
         return None
-    return {moment: [Signal(**layer) for layer in values] for moment, values in kept["moments"].items()}
+    return {
+        moment: [Signal(**_own(layer, KeptSignal)) for layer in values]
+        for moment, values in kept["moments"].items()
+    }
+
+
+def _own(layer: dict[str, Any], shape: type[Kept]) -> dict[str, Any]:
+    """Return what a file has of a layer that is read; other keys are others' affair."""
+    return {key: layer[key] for key in shape.model_fields if key in layer}
 
 
 def draw_responses(measured: Sequence[tuple[ClassifierRun, list[Response]]]) -> Figure | None:

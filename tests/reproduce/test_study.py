@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Call, Refused, Shown, set_options
+from conftest import Call, Refused, Shown, sentence_of, set_options
 from PIL import Image
 
 from residual import InputError, run
 from residual.analysis.figures import Panel
+from residual.analysis.layers import Response, Signal
 from residual.environment import describe
 from residual.errors import Interrupted
 from residual.inference import layers
 from residual.models import highway
 from residual.recipes import find, override
 from residual.reproduce import curves
+from residual.reproduce.layer_studies import responses_in, signals_in
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
 from residual.reproduce.study import CIFAR10, ClassifierRun, Study, TrainedRun
 from residual.reproduce.table6 import CifarRow, duration
@@ -404,6 +406,35 @@ def test_a_run_counts_for_its_own_seed_alone(tmp_path: Path, refused: Refused) -
     assert [one.path for one in Study(tmp_path, CIFAR10).all_complete("resnet20")] == [first]
     (first / "environment.json").unlink()
     assert f"{first} lacks its environment.json" in refused("reproduce", "report", "--out", tmp_path)
+
+
+def test_more_is_kept_of_layers_than_is_read_and_nothing_of_none_is_damage(tmp_path: Path) -> None:
+    folder = stand_in(tmp_path, "resnet20")
+    complete = Study(tmp_path, CIFAR10, train=False).complete("resnet20")
+    assert complete
+    response = {"layer": "conv1", "std": 1.0, "gate": None, "median": 0.5}
+    signal = {
+        "layer": "conv1",
+        "variance_before": 1.0,
+        "variance": 2.0,
+        "gradient_norm": 3.0,
+        "kurtosis": 4.0,
+    }
+    for name, whole, empty, read, found in (
+        ("responses", {"layers": [response]}, {"layers": []}, responses_in, [Response("conv1", 1.0)]),
+        (
+            "signals",
+            {"moments": {"after": [signal]}},
+            {"moments": {"after": []}},
+            signals_in,
+            {"after": [Signal("conv1", 1.0, 2.0, 3.0)]},
+        ),
+    ):
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(whole))
+        assert read(complete) == found
+        file.write_text(json.dumps(empty))
+        assert f"{file} is damaged (" in sentence_of(lambda read=read: read(complete))
 
 
 def test_what_one_network_of_a_figure_departs_in_is_said_of_it(tmp_path: Path, shown: Shown) -> None:
