@@ -22,17 +22,12 @@ def image_font(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.Ima
     return ImageFont.truetype(font_with(text).fname, size)
 
 
-@functools.cache
 def font_with(text: str) -> FontEntry:
     """Return the installed font that has most letters of a text, ``OWN`` where it has no less than others."""
     letters = {ord(letter) for letter in text if not letter.isspace()}
 
     def lacking(font: FontEntry) -> int:
-        try:
-            return len(letters.difference(get_font(font.fname).get_charmap()))
-        except (OSError, RuntimeError):
-            # Matplotlib remembers fonts that are gone.
-            return len(letters) + 1
+        return len(letters - _letters_of(font.fname))
 
     upright = [
         font
@@ -41,3 +36,13 @@ def font_with(text: str) -> FontEntry:
     ]
     own = next(font for font in upright if font.name == OWN and font.stretch == "normal")
     return min([own, *upright] if lacking(own) else [own], key=lacking)
+
+
+@functools.cache
+def _letters_of(file: str) -> frozenset[int]:
+    """Return the letters that a font has; captions are many, and to look into all fonts takes a second."""
+    try:
+        return frozenset(get_font(file).get_charmap())
+    except (OSError, RuntimeError):
+        # Matplotlib remembers fonts that are gone.
+        return frozenset()

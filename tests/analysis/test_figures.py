@@ -126,8 +126,17 @@ def test_names_are_drawn_in_a_font_that_has_their_letters() -> None:
 def test_a_font_that_is_gone_costs_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = FontEntry(fname="/gone.ttf", name="Gone", style="normal", weight=400, stretch="normal")
     monkeypatch.setattr(fontManager, "ttflist", [gone, *fontManager.ttflist])
-    font_with.cache_clear()
     assert ord("⌒") in get_font(font_with("⌒").fname).get_charmap()
+
+
+def test_captions_that_differ_in_their_scores_open_no_font_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    font_with("⌒ 0.97")
+
+    def never(file: str) -> None:
+        raise AssertionError(f"{file} was looked into before")
+
+    monkeypatch.setattr("residual.analysis.fonts.get_font", never)
+    assert font_with("⌒ 0.96") == font_with("⌒ 0.97")
 
 
 def test_a_caption_does_not_cover_a_small_image() -> None:
