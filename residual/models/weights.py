@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
-from ..class_names import ClassName, first_twice
+from ..class_names import ClassName, class_name, first_twice
 from ..errors import InputError
 from ..files import (
     as_json,
@@ -288,7 +288,7 @@ def import_weights(
     config["view"] = view and ViewConfig(crop=view[0], side=view[1]).model_dump()
     config["origin"] = origin
     _write(out, model, preprocessing, config)
-    return Weights(model.eval(), preprocessing, tuple(classes), config)
+    return Weights(model.eval(), preprocessing, tuple(config["classes"]), config)
 
 
 def import_caffe(
@@ -344,7 +344,7 @@ def import_caffe(
     classes = [str(k) for k in range(model.classes)] if classes is None else classes
     config = _describe(model, network.name, options, preprocessing, classes, source)
     _write(out, model, preprocessing, config)
-    return Weights(model.eval(), preprocessing, tuple(classes), config)
+    return Weights(model.eval(), preprocessing, tuple(config["classes"]), config)
 
 
 def check_state_file(file: Path) -> None:
@@ -382,7 +382,7 @@ def _describe(
         raise InputError(f"{len(classes)} names are given for {model.classes} classes; name each class once")
     if wrong := [name for name in classes if not isinstance(name, str)]:
         raise InputError(f"the name of a class is a text, not {wrong[0]!r}")
-    if twice := first_twice(classes):
+    if twice := first_twice(map(class_name, classes)):
         raise InputError(f"two of the classes are called {twice!r}; give each class a name of its own")
     per_pixel = preprocessing.per_pixel
     if isinstance(model, OwnNetwork):

@@ -99,6 +99,9 @@ def test_as_many_names_as_classes(tmp_path: Path) -> None:
     assert message == "2 names are given for 4 classes; name each class once"
     message = sentence_of(lambda: save_small(tmp_path / "weights", classes=range(4)))
     assert message == "the name of a class is a text, not 0"
+    # Accents apart or not: names would be the same when they are read.
+    message = sentence_of(lambda: save_small(tmp_path / "weights", classes=("a", "b", "\u00e9", "e\u0301")))
+    assert message == "two of the classes are called '\u00e9'; give each class a name of its own"
     assert list(tmp_path.iterdir()) == []
 
 
