@@ -118,8 +118,9 @@ def load_detections(file: Path, dataset: BoxDataset) -> list[Detections]:
         split = [tensors[name].split(counts) for name in ("boxes", "scores", "labels")]
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise damaged_file(file, first_line(error), remedy) from None
-    # Earlier versions noted the names alone.
+    # Earlier versions noted the names alone, then accents apart where macOS has written them so.
     content = metadata.get("content")
-    if ids != [annotated.id for annotated in dataset.images] or content not in (None, dataset.content()):
+    same = content in (None, dataset.content()) or content == dataset.content("NFD")
+    if not same or ids != [annotated.id for annotated in dataset.images]:
         raise OtherData(f"{file} is of other images, classes or boxes than {dataset.name} now has; {remedy}")
     return [Detections(*one) for one in zip(*split, strict=True)]

@@ -1,5 +1,6 @@
 """A detector on all images of a dataset: each rank its share, and training goes on as if nothing had been."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from detectors import small_detector
 from PIL import Image
 
 from residual.data.boxes import AnnotatedImage, BoxDataset
+from residual.detection.average_precision import Detections
 from residual.detection.inference import DetectionOptions, detect
-from residual.detection.testing import detect_dataset
+from residual.detection.testing import detect_dataset, load_detections, save_detections
 from residual.distributed import World
 
 HOW = DetectionOptions(40, 64, score_threshold=0.2)
@@ -63,3 +65,19 @@ def test_each_image_has_what_is_found_on_it(dataset: BoxDataset) -> None:
     said = sentence_of(lambda: detect_dataset([model], dataset, HOW, damaged="fatal"))
     assert "2.png" in said
     assert "data.damaged=skip" in said
+
+
+def test_what_was_found_of_names_with_accents_apart_is_read(
+    dataset: BoxDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions told images from others by names of classes as macOS had written them."""
+    none = Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0, dtype=torch.int64))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("residual.data.boxes.in_form", lambda names, form: names)
+        apart = replace(dataset, classes=("a", "cafe\u0301", "d"))
+        save_detections(tmp_path / "found.safetensors", apart, [none] * 4)
+    named = replace(dataset, classes=("a", "caf\u00e9", "d"))
+    assert len(load_detections(tmp_path / "found.safetensors", named)) == 4
+    other = replace(dataset, classes=("a", "cafe", "d"))
+    said = sentence_of(lambda: load_detections(tmp_path / "found.safetensors", other))
+    assert "is of other images, classes or boxes than" in said
