@@ -85,6 +85,7 @@ def arithmetic(device: torch.device, precision: str, deterministic: bool, one_si
         yield
         return
     exact = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     with _float32_products(short=precision != "float32"):
         torch.backends.cudnn.benchmark = one_size and not deterministic
         if deterministic:
@@ -94,7 +95,7 @@ def arithmetic(device: torch.device, precision: str, deterministic: bool, one_si
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(exact)
+            torch.use_deterministic_algorithms(exact, warn_only=warns)
 
 
 @contextmanager

@@ -200,6 +200,16 @@ def switches() -> tuple[bool, str, bool, bool]:
     )
 
 
+def test_what_has_no_kernel_that_repeats_is_warned_of_afterwards_where_it_was_before() -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with arithmetic(CUDA, "float32", deterministic=True, one_size=True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize(
     ("precision", "deterministic", "one_size", "expected"),
     [

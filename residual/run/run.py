@@ -100,8 +100,9 @@ def train(
     again = resume_command(task, out, data_dir, more)
     exact = deterministic and task.deterministic
     with (
-        working_in(folder, recipe, resume, where, world, again),
+        # Around the other, which is to know in what mode a kernel was refused.
         arithmetic(where, recipe.precision, exact, task.one_size),
+        working_in(folder, recipe, resume, where, world, again),
     ):
         work = task.place(where, schedule, eager)
         lasting = recipe.model_copy(update={"schedule": schedule})

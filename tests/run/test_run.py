@@ -33,7 +33,10 @@ from conftest import (
     wait_for,
 )
 
+from residual import run
+from residual.device import arithmetic
 from residual.errors import Interrupted
+from residual.recipes import find
 from residual.run.classification import ClassificationTask
 from residual.run.run import troubles
 from residual.training.checkpoint import list_checkpoints, load_checkpoint
@@ -332,19 +335,27 @@ def test_what_the_system_refused_is_said_of_the_file_that_it_was(tmp_path: Path)
     )
 
 
-def test_what_has_no_kernel_that_repeats_is_said_of_the_option(tmp_path: Path) -> None:
-    def fail() -> None:
-        with troubles("mine", RunFolder(tmp_path / "run"), CPU, "residual train --resume"):
-            raise RuntimeError(
-                "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but"
-            )
+def test_what_has_no_kernel_that_repeats_is_said_of_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run as on a GPU, whose arithmetic is put back when it fails."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError(
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but"
+        )
+
+    monkeypatch.setattr(ClassificationTask, "place", refuse)
+    monkeypatch.setattr(
+        "residual.run.run.arithmetic", lambda _, *chosen: arithmetic(torch.device("cuda:0"), *chosen)
+    )
+
+    def train(deterministic: bool) -> None:
+        out = tmp_path / str(deterministic)
+        run.train(find("digits-resnet20"), out, device="cpu", deterministic=deterministic)
 
     with pytest.raises(RuntimeError, match=r"^adaptive"):
-        fail()
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert sentence_of(fail).startswith(
-            "mine: --deterministic: adaptive_avg_pool2d_backward_cuda does not"
-        )
-    finally:
-        torch.use_deterministic_algorithms(False)
+        train(deterministic=False)
+    said = sentence_of(lambda: train(deterministic=True))
+    assert said.startswith("digits-resnet20: --deterministic: adaptive_avg_pool2d_backward_cuda does not")
+    assert not torch.are_deterministic_algorithms_enabled()
