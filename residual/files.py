@@ -235,6 +235,18 @@ def read_text(path: Path, remedy: str = "get it anew") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """Return a text file's lines that are not blank, as they are, each after its number from 1.
+
+    A name may have what other ends of lines are made of: Unicode has eight of them.
+
+    Raises:
+        InputError: as ``read_text``.
+    """
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [(number, line) for number, line in lines if line.strip()]
+
+
 def read_json(path: Path, shape: Any, remedy: str = "get it anew") -> Any:
     """Return a JSON file's content, of a shape that is checked.
 

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ..class_names import imagenet_det_classes
 from ..errors import InputError
-from ..files import read_text
+from ..files import numbered_lines
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
 from .named_files import image_number, in_kit
 from .voc import NOTHING, SHOWN, read_annotation
@@ -157,9 +157,7 @@ def _by_class(files: Sequence[Path], split: str) -> list[str]:
     #: Of each image, which labels but -1 it has: 1, 2 (for 0), or both.
     labels: dict[str, int] = {}
     for file in files:
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            if not line.strip():
-                continue
+        for number, line in numbered_lines(file):
             name, _, label = line.strip().rpartition(" ")
             if label not in SHOWN:
                 raise InputError(f"{file}, line {number}: {line!r} is not an image and 1, 0 or -1")
@@ -181,7 +179,7 @@ def _listed(file: Path) -> list[str]:
         there = sorted({path.stem for path in file.parent.glob("*.txt") if "_" not in path.stem})
         have = f"; there are {', '.join(there)}" if there else "; ImageNet's kit has the lists there"
         raise InputError(f"there is no split {file}{have}")
-    names = [line.split()[0] for line in read_text(file).split("\n") if line.strip()]
+    names = [line.split()[0] for _, line in numbered_lines(file)]
     if not names:
         raise InputError(f"{file} is empty; write one image's name a line")
     return names
@@ -244,7 +242,7 @@ def _from_pixel_0(item: Annotation, of_synset: dict[str, str]) -> Annotation:
 def _numbers(root: Path, part: str) -> dict[str, int]:
     """Return the number of each image of a part: what its list says, or the place there."""
     file = _lists(root) / f"{part}.txt"
-    lines = [line.split() for line in read_text(file).split("\n") if line.strip()] if file.is_file() else []
+    lines = [line.split() for _, line in numbered_lines(file)] if file.is_file() else []
     return {
         words[0]: place if len(words) < 2 or (number := image_number(words[1])) is None else number
         for place, words in enumerate(lines, start=1)
@@ -256,9 +254,7 @@ def _blacklist(root: Path) -> dict[int, frozenset[str]]:
     of_synset = dict(imagenet_det_classes())
     file = in_kit((root, root.parent), "*_det_validation_blacklist.txt")
     found: dict[int, frozenset[str]] = {}
-    for line, text in enumerate(read_text(file).split("\n") if file else [], start=1):
-        if not text.strip():
-            continue
+    for line, text in numbered_lines(file) if file else []:
         first, _, synset = text.strip().partition(" ")
         number, name = image_number(first), of_synset.get(synset.strip())
         if number is None or name is None:

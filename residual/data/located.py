@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 
 from ..errors import InputError
-from ..files import read_text
+from ..files import numbered_lines
 from .boxes import Annotation, BoxDataset, Layout, Record, make_box_dataset
 from .folder import FolderIndex, index_folder
 from .named_files import image_number, in_kit
@@ -155,9 +155,7 @@ def _uncounted(data_dir: Path, index: FolderIndex, notes: list[str]) -> frozense
     if file is None:
         return frozenset()
     numbers: set[int] = set()
-    for place, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for place, line in numbered_lines(file):
         if (number := image_number(line.strip())) is None:
             raise InputError(f"{file}, line {place}: {line.strip()!r} is not an image's number")
         numbers.add(number)
@@ -198,9 +196,7 @@ def _read_lists(
     by_class = [file.name for file in files] != [VAL_ANNOTATIONS]
     for file in files:
         folder = file.parent.name if by_class else ""
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            if not line.strip():
-                continue
+        for number, line in numbered_lines(file):
             name, *fields = line.strip().split("\t")
             try:
                 x1, y1, x2, y2 = map(float, fields[-4:])

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 from ..class_names import class_name
 from ..errors import InputError
-from ..files import read_content, read_text
+from ..files import numbered_lines, read_content
 from .boxes import (
     NAME_SPLITS,
     Annotation,
@@ -128,7 +128,7 @@ def _records(root: Path, listing: Path, boxes: bool, masks: bool, notes: list[st
     # LabelImg writes annotations beside the images where it is not told another folder.
     annotations = NamedFiles([root / "Annotations", folder], (".xml",)) if boxes else None
     instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
-    names = [_name(line.strip(), images) for line in read_text(listing).split("\n") if line.strip()]
+    names = [_name(line.strip(), images) for _, line in numbered_lines(listing)]
     if not names:
         raise InputError(f"{listing} is empty; write one image's name a line")
     last = Counter(last_part(name) for name in set(names))
