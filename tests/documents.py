@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import typer
 from caffe import caffemodel, resnet, write_mean
-from conftest import BEGUN, ROOT, set_options, shrink_rivals, smooth_image, write_images
+from conftest import BEGUN, ROOT, WIDTHS, set_options, shrink_rivals, smooth_image, write_images
 from located import xml
 from PIL import Image
 from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
@@ -335,7 +335,7 @@ class Stage:
         patch.setattr(cifar10, "RECORDS", RECORDS)
         patch.setattr(cifar, "FILTERS", (2, 4, 4))
         patch.setattr(cifar, "stack", _one_block)
-        patch.setattr(imagenet, "WIDTHS", (4, 4, 8, 8))
+        patch.setattr(imagenet, "WIDTHS", WIDTHS)
         shrink_rivals(patch)
         for depth in (18, 34, 50, 101, 152):
             block = BasicBlock if depth < 50 else BottleneckBlock
@@ -422,7 +422,7 @@ class Stage:
             _save(self.place / folder, "cifar_resnet20", CIFAR10_CLASSES, torch.rand(3, 32, 32))
         torch.save(build_model("resnet50", variant="v1.5").state_dict(), self.place / "resnet50.pth")
         torch.save(build_model("cifar_resnet20").state_dict(), self.place / "resnet20.th")
-        authors = resnet(50, (1, 1, 1, 1), (4, 4, 8, 8))
+        authors = resnet(50, (1, 1, 1, 1), WIDTHS)
         (self.place / "ResNet-50-model.caffemodel").write_bytes(caffemodel(authors.blobs))
         write_mean(self.place / "ResNet_mean.binaryproto")
 

@@ -83,7 +83,7 @@ SQUARES = [
     "batch.at_once=8",
     "schedule.epochs=null",
     "schedule.iterations=120",
-    "schedule.learning_rate=0.05",
+    "schedule.learning_rate=0.03",
     "evaluate_every=120",
     "checkpoint_every=60",
 ]

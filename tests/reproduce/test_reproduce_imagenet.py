@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, Call, Refused, Shown, sentence_of, set_options, smooth_image
+from conftest import SMALL, WIDTHS, Call, Refused, Shown, sentence_of, set_options, smooth_image
 
 from residual.evaluation.metrics import Metrics
 from residual.evaluation.scores import Scores, load_scores
@@ -25,7 +25,7 @@ from residual.reproduce.paper import TABLE2, TABLE3, TABLE4, TABLE5
 def narrow() -> Iterator[None]:
     """The paper's depths with few channels: what is tested is what is made of runs, not what they learn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "WIDTHS", (8, 8, 16, 16))
+        patch.setattr(networks, "WIDTHS", WIDTHS)
         yield
 
 
