@@ -170,6 +170,26 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
 
 
+def _kernels_take_bfloat16() -> bool:
+    # x86 needs AVX-512 for it, or newer instructions.
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+
+
+def slow_bfloat16(device: torch.device, precision: str) -> str | None:
+    """Return a sentence where bfloat16 is asked of a CPU whose kernels take none, and which is slow at it.
+
+    Without them, PyTorch multiplies such numbers in loops of its own (docs/performance.md).
+    """
+    if precision != "bfloat16" or device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if _kernels_take_bfloat16():
+        return None
+    return (
+        "this CPU has no instructions for bfloat16 and takes many times as long with it as with float32; "
+        "leave it out here"
+    )
+
+
 def packs_weights(dtype: torch.dtype) -> bool:
     """Whether convolutions on this CPU take weights that are in its kernels' order (models/packed.py)."""
     return (
@@ -177,8 +197,7 @@ def packs_weights(dtype: torch.dtype) -> bool:
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and hasattr(torch.ops.aten, "mkldnn_reorder_conv2d_weight")
-        # Without AVX-512 its kernels take no bfloat16.
-        and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and (dtype == torch.float32 or _kernels_take_bfloat16())
     )
 
 

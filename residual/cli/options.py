@@ -141,6 +141,7 @@ class EvaluationAsked:
         if self.save_scores:
             check_new(self.save_scores, "scores", SUFFIX)
         scales = sides("--scales", self.scales)
+        tell_of_precision(self.precision, self.device)
         return EvaluationOptions(
             self.dataset,
             self.split,
@@ -151,6 +152,14 @@ class EvaluationAsked:
             self.precision,
             self.size,
         )
+
+
+def tell_of_precision(precision: str, device: str) -> None:
+    """Say where a precision is a slow one on this machine."""
+    from ..device import pick_device, slow_bfloat16
+    from ..terminal import note
+
+    note(*filter(None, [slow_bfloat16(pick_device(device), precision)]))
 
 
 def use_threads(count: int | None) -> None:

@@ -16,6 +16,7 @@ from .options import (
     find_images,
     nothing_read,
     progress_bar,
+    tell_of_precision,
 )
 from .output import print_csv, print_json
 
@@ -80,6 +81,7 @@ def predict(
     if class_ and not heat:
         raise InputError("--class says what --heat is about; name a folder with --heat as well")
     targets = drawn_files(files, heat, "--heat") if heat else {}
+    tell_of_precision(precision, device)
     network = load(weights, device, precision)
     if class_:
         match_classes([class_], network.classes, "--class")
@@ -128,6 +130,7 @@ def embed(
     from ..inference.classifier import load
 
     check_new(out, "an array of features", ".npz")
+    tell_of_precision(precision, device)
     network = load(weights, device, precision)
     names, rows = [], []
     with progress_bar() as progress:

@@ -19,7 +19,7 @@ import torch
 from .. import distributed
 from ..data import check_data_dir
 from ..data.cifar10 import USUAL_DIR
-from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device
+from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device, slow_bfloat16
 from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, OtherData, is_out_of_memory, needs, on_a_line
@@ -403,6 +403,7 @@ def _continue(
         if task.started_from and not checkpoints:
             print(f"{run.recipe.name}: starting from {task.started_from}", file=sys.stderr)
         note(*(f"this run departs from its recipe: {departure}" for departure in task.departures))
+        note(*filter(None, [slow_bfloat16(device, run.recipe.precision)]))
         if resume:
             at = f"continuing at iteration {run.progress.iteration:,}" if checkpoints else "starting anew"
             why = "" if checkpoints else ": no checkpoint was due before it stopped"

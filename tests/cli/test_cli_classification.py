@@ -62,25 +62,30 @@ def test_train_my_own_yaml_then_evaluate(residual: Command, shown: Shown, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "settings", "told"),
+    ("capabilities", "settings", "told", "warned"),
     [
-        ({"avx512_bf16": True}, (), True),
-        ({"avx512_bf16": True}, ("--set", "precision=bfloat16"), False),
-        ({"avx512_bf16": False, "avx512_f": True}, (), False),
+        ({"avx512_bf16": True}, (), True, False),
+        ({"avx512_bf16": True}, ("--set", "precision=bfloat16"), False, False),
+        ({"avx512_bf16": False, "avx512_f": True}, ("--set", "precision=bfloat16"), False, False),
+        ({"avx2": True}, (), False, False),
+        ({"avx2": True}, ("--set", "precision=bfloat16"), False, True),
     ],
 )
-def test_a_machine_with_bfloat16_instructions_is_told_of(
+def test_what_bfloat16_is_worth_on_this_machine_is_told(
     monkeypatch: pytest.MonkeyPatch,
     shown: Shown,
     tmp_path: Path,
     capabilities: dict[str, bool],
     settings: tuple[str, ...],
     told: bool,
+    warned: bool,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr("residual.device._kernels_take_bfloat16", lambda: "avx2" not in capabilities)
     short = ("--set", "schedule.iterations=1", "--device", "cpu", "--out", str(tmp_path / "run"))
     said = shown("train", *TINY, *short, *settings).err
     assert said.count("--set precision=bfloat16") == told
+    assert said.count("no instructions for bfloat16") == warned
 
 
 def test_a_wrong_recipe_leaves_no_folder_behind(
