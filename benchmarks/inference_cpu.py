@@ -24,6 +24,7 @@ from paired import (
     print_checks,
     run,
     spread,
+    worthwhile,
     write_json,
 )
 from rich.console import Console
@@ -40,6 +41,9 @@ SIDES = {
 #: The numbers that convolutions multiply, of each side.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NUMBERS = dict.fromkeys(SIDES, "float32") | {"bfloat16": "bfloat16"}
+
+#: What is measured on this machine.
+MEASURED = worthwhile(SIDES)
 
 BATCHES = (1, 16)
 
@@ -137,9 +141,12 @@ def run_round(number: int, passes: int, file: Path) -> dict[str, Any]:
     for batch in BATCHES:
         # A batch of 16 takes as long as many single images.
         count = max(3, passes // batch)
-        found[f"batch {batch}"] = {s: in_new_process(partial(measure, s, batch, count, file)) for s in SIDES}
+        found[f"batch {batch}"] = {
+            side: in_new_process(partial(measure, side, batch, count, file)) for side in MEASURED
+        }
     found["flop_per_second"] = {
-        name: in_new_process(partial(matrix_product_rate, dtype)) for name, dtype in DTYPES.items()
+        name: in_new_process(partial(matrix_product_rate, DTYPES[name]))
+        for name in sorted({NUMBERS[side] for side in MEASURED})
     }
     return found
 
@@ -161,7 +168,7 @@ def summarize(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for batch in BATCHES:
         turns = [r[f"batch {batch}"] for r in rounds]
-        middles = [{side: median(turn[side]["milliseconds"]) for side in SIDES} for turn in turns]
+        middles = [{side: median(turn[side]["milliseconds"]) for side in MEASURED} for turn in turns]
         summary[f"batch {batch}"] = {
             side: {
                 "milliseconds": percentiles([ms for turn in turns for ms in turn[side]["milliseconds"]]),
@@ -175,7 +182,7 @@ def summarize(rounds: list[dict[str, Any]]) -> dict[str, Any]:
                     ]
                 ),
             }
-            for side in SIDES
+            for side in MEASURED
         }
     return summary
 
@@ -189,6 +196,7 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
             ("ONNX Runtime", "onnxruntime", WANTED_OF_ONNXRUNTIME),
         )
         for (batch, side), least in wanted.items()
+        if side in MEASURED
     }
 
 

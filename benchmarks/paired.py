@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +33,16 @@ def in_new_process(function: Callable[[], T]) -> T:
 def peak_bytes() -> int:
     """Return the largest memory that this process has had."""
     return getrusage(RUSAGE_SELF).ru_maxrss * 1024
+
+
+def worthwhile(sides: Iterable[str], device: str = "cpu") -> list[str]:
+    """Return the sides without the one in bfloat16 where a CPU has no instructions for it and takes hours."""
+    import torch
+
+    from residual.device import slow_bfloat16
+
+    slow = slow_bfloat16(torch.device(device), "bfloat16")
+    return [side for side in sides if not (slow and side == "bfloat16")]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from paired import (
     print_table,
     run,
     spread,
+    worthwhile,
     write_json,
 )
 from PIL import Image
@@ -156,13 +157,14 @@ def flop_per_image(protocol: ViewsName, model: str, images: int) -> float:
 
 def run_round(number: int, weights: Path, data: Path, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"round": number}
+    measured = worthwhile(SIDES, device)
     if device == "cpu":
         found["flop_per_second"] = {
-            side: in_new_process(partial(matrix_product_rate, dtype)) for side, dtype in DTYPES.items()
+            side: in_new_process(partial(matrix_product_rate, DTYPES[side])) for side in measured
         }
         found["reading_seconds"] = {p: in_new_process(partial(reading, p, data)) for p in PROTOCOLS}
     for protocol in PROTOCOLS:
-        sides = {s: in_new_process(partial(measure, s, protocol, weights, data, device)) for s in SIDES}
+        sides = {s: in_new_process(partial(measure, s, protocol, weights, data, device)) for s in measured}
         rows = {side: values.pop("probabilities") for side, values in sides.items()}
         for side, values in sides.items():
             values["largest_difference"] = float(np.abs(rows[side] - rows["usual"]).max())
@@ -187,7 +189,7 @@ def summarize(rounds: list[dict[str, Any]], flop: dict[ViewsName, float]) -> dic
                 values["fraction_of_ceiling"] = values["images_per_second"] * least
     fields = [key for key in rounds[0][PROTOCOLS[0]]["usual"] if key != "probabilities"]
     return {
-        p: {s: {field: spread([r[p][s][field] for r in rounds]) for field in fields} for s in SIDES}
+        p: {s: {field: spread([r[p][s][field] for r in rounds]) for field in fields} for s in rounds[0][p]}
         for p in PROTOCOLS
     }
 
@@ -198,6 +200,7 @@ def checks(summary: dict[str, Any], device: str) -> dict[str, bool]:
         >= least
         for protocol, sides in summary.items()
         for side, least in WANTED_RATIO.get(device, {}).items()
+        if side in sides
     }
 
 
@@ -238,7 +241,7 @@ def benchmark(
         folder = Path(name)
         write_weights(folder / "weights", model)
         write_images(folder / "data", images)
-        found = in_rounds(rounds, lambda n: run_round(n, folder / "weights", folder / "data", device))
+        found = in_rounds(rounds, lambda n: run_round(n, folder / "weights", folder / "data", where))
     kind = torch.device(where).type
     flop = (
         {protocol: flop_per_image(protocol, model, images) for protocol in PROTOCOLS} if kind == "cpu" else {}

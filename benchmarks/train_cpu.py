@@ -29,6 +29,7 @@ from paired import (
     print_checks,
     run,
     spread,
+    worthwhile,
     write_json,
 )
 from rich.console import Console
@@ -83,7 +84,7 @@ CASES = {
 }
 
 #: The sides that are measured where no others are asked for.
-USUAL_SIDES = "ours,bfloat16,usual"
+USUAL_SIDES = ",".join(worthwhile(("ours", "bfloat16", "usual")))
 
 #: What is measured, and what each side is called in the tables.
 SIDES = {
