@@ -172,7 +172,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 def _kernels_take_bfloat16() -> bool:
     # x86 needs AVX-512 for it, or newer instructions.
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def slow_bfloat16(device: torch.device, precision: str) -> str | None:

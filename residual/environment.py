@@ -25,6 +25,8 @@ def describe(device: torch.device, ranks: int) -> dict[str, Any]:
         "command": _command(),
         "commit": commit(),
         "device": _name(device),
+        # Two processors of one name ("AMD EPYC") may have others, and be three times as fast.
+        "instructions": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else None,
         "ranks": ranks,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -33,7 +33,7 @@ AnyRecipe = Recipe | DetectionRecipe | LocalizationRecipe
 IMAGENET_CLASSES = 1000
 #: What a page says of a session: what sessions of one study share, unlike when and on what each began.
 ENVIRONMENT = (
-    *("command", "commit", "versions", "python", "device", "threads", "ranks", "platform"),
+    *("command", "commit", "versions", "python", "device", "instructions", "threads", "ranks", "platform"),
     "departures",
 )
 #: Keys in which runs may differ from the paper's recipe without measuring something else.

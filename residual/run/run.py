@@ -323,8 +323,9 @@ def check_same_data(folder: RunFolder, task: Task, resume: bool) -> dict[str, An
 def _otherwise(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return in what a session differs from the one before it that can change the last digits of numbers."""
     found = []
-    for key in ("device", "ranks", "threads"):
-        if before.get(key) not in (None, now[key]):
+    for key in ("device", "instructions", "ranks", "threads"):
+        # Older sessions lack some, and instructions are a CPU's.
+        if None not in (before.get(key), now[key]) and before[key] != now[key]:
             found.append(f"{key}: {before[key]} then, {now[key]} now")
     then, here = (session.get("versions", {}).get("torch") for session in (before, now))
     if then not in (None, here):

@@ -169,6 +169,7 @@ class Session(Kept):
     data_dir: str | None = None
     settings: str | None = None
     started_from: str | None = None
+    instructions: str | None = None
     started: str
     iteration: int
     command: str

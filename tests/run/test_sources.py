@@ -331,10 +331,12 @@ def test_other_images_under_the_same_names_are_another_run(
     sessions = json.loads(file.read_text())
     assert sessions[0]["data"].keys() == {"classes", "images"}
     assert sessions[-1]["data"].keys() == {"classes", "images", "files", "content"}
-    sessions[-1]["threads"] = 7
+    sessions[-1] |= {"threads": 7, "instructions": "AVX"}
     file.write_text(json.dumps(sessions))
     said = shown("train", "--resume", "--out", out).err
-    assert "note: not as in the session before (threads: 7 then, 1 now): the run is the same but" in said
+    here = torch.backends.cpu.get_cpu_capability()
+    differs = f"instructions: AVX then, {here} now, threads: 7 then, 1 now"
+    assert f"note: not as in the session before ({differs}): the run is the same but" in said
     # Since then more is noted, and that counts.
     (out / "results.json").unlink()
     first.write_bytes(other.read_bytes())
