@@ -156,10 +156,12 @@ class EvaluationAsked:
 
 def tell_of_precision(precision: str, device: str) -> None:
     """Say where a precision is a slow one on this machine."""
+    from .. import distributed
     from ..device import pick_device, slow_bfloat16
     from ..terminal import note
 
-    note(*filter(None, [slow_bfloat16(pick_device(device), precision)]))
+    if distributed.rank() == 0:
+        note(*filter(None, [slow_bfloat16(pick_device(device), precision)]))
 
 
 def use_threads(count: int | None) -> None:

@@ -49,6 +49,16 @@ def test_csv_and_table(
     assert all(name in printed for name in TEN)
 
 
+def test_bfloat16_is_said_to_be_slow_where_it_is(
+    weights: Path, deep_folder: Path, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residual.device._kernels_take_bfloat16", lambda: False)
+    for command in (("predict",), ("embed", "--out", tmp_path / "features.npz")):
+        said = shown(*command, weights, deep_folder, "--precision", "bfloat16", "--device", "cpu").err
+        assert "note: this CPU has no instructions for bfloat16" in said
+    assert "instructions" not in shown("predict", weights, deep_folder, "--device", "cpu").err
+
+
 def test_the_table_names_classes_as_people_do(tmp_path: Path, shown: Shown) -> None:
     weights = save_network(tmp_path / "w", classes=("n01440764", "n02102040"))
     smooth_image().save(tmp_path / "a.png")
