@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
 from ..data.box_batches import TrainingImage
 from ..device import send, sums_dtype
@@ -427,8 +427,8 @@ def best_regions(
 ) -> list[Tensor]:
     """Return the regions that a proposal network makes of each image's anchors, (R, 4), the best first.
 
-    The host waits for the device twice, for the number of boxes that are large enough and for the number that
-    NMS leaves; where there are more than 25,000 boxes, torchvision's NMS waits once an image.
+    The host waits for a GPU twice, for the number of boxes that are large enough and for the number that NMS
+    leaves; where there are more than 25,000 boxes, torchvision's NMS waits once an image.
 
     Args:
         scores, outputs: of the network's head, (h*w*A,) and (h*w*A, 4) for each image.
@@ -450,11 +450,36 @@ def best_regions(
     sides = box[:, 2:] - box[:, :2]
     large = ((sides >= min_size) & (sides > 0)).all(dim=1).nonzero()[:, 0]
     box, top, owner = box[large], top[large], owner[large]
+    if box.device.type == "cpu":
+        counts = owner.bincount(minlength=len(sizes)).tolist()
+        return [
+            part[_first_of_nms(part, score, most)]
+            for part, score in zip(box.split(counts), top.split(counts), strict=True)
+        ]
     kept = batched_nms(box, top, owner, RPN_NMS_THRESHOLD)
     # Sorted by image, the order of scores within each kept.
     kept = kept[owner[kept].argsort(stable=True)]
     counts = owner[kept].bincount(minlength=len(sizes)).tolist()
     return [part[:most] for part in box[kept].split(counts)]
+
+
+def _first_of_nms(boxes: Tensor, scores: Tensor, most: int) -> Tensor:
+    """Return the first ``most`` of the boxes that NMS keeps, as if all had been compared.
+
+    Only a better box can suppress another, so of the best boxes NMS keeps the same whether it sees the rest
+    or not. On a CPU its time grows with the square of their number: it sees a part first where that is a
+    quarter or less, at most a twelfth more work where that is in vain.
+
+    Args:
+        boxes, scores: (N, 4) and (N,), the highest score first.
+    """
+    part = 3 * most
+    while 4 * part <= len(boxes):
+        kept = nms(boxes[:part], scores[:part], RPN_NMS_THRESHOLD)
+        if len(kept) >= most:
+            return kept[:most]
+        part *= 2
+    return nms(boxes, scores, RPN_NMS_THRESHOLD)[:most]
 
 
 def anchor_losses(

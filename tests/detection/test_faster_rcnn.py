@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectors import NO_BOXES, eye, small_detector, training_image
 from torch import Tensor
-from torchvision.ops import box_iou, roi_pool
+from torchvision.ops import box_iou, nms, roi_pool
 
 from residual.detection.backbones import make_backbone
 from residual.detection.faster_rcnn import (
@@ -166,6 +166,18 @@ def test_the_best_regions_are_large_enough_and_no_two_are_one() -> None:
     assert found(min_size=5) == [[4, 3, 1, 2], [0, 2, 4, 3]]
     assert found(before=3) == [[3, 1], [0]]
     assert found(most=1) == [[3], [0]]
+
+
+@pytest.mark.parametrize("most", [1, 20, 60, 500])
+def test_regions_are_those_of_nms_among_all(most: int) -> None:
+    """Where a part of the boxes is enough, where it is not, and where so many are not there."""
+    generator = torch.Generator().manual_seed(0)
+    corners = 40 * torch.rand((2, 600, 2), generator=generator)
+    anchors = torch.cat([corners, corners + 10 + 20 * torch.rand((2, 600, 2), generator=generator)], dim=2)
+    scores = torch.rand((2, 600), generator=generator)
+    given = (list(scores), [torch.zeros(600, 4)] * 2, list(anchors), [(80, 80)] * 2)
+    for found, boxes, score in zip(best_regions(*given, 600, most), anchors, scores, strict=True):
+        torch.testing.assert_close(found, boxes[nms(boxes, score, RPN_NMS_THRESHOLD)][:most])
 
 
 def test_the_numbers_of_faster_r_cnn() -> None:
