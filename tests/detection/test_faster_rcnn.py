@@ -172,8 +172,8 @@ def test_the_best_regions_are_large_enough_and_no_two_are_one() -> None:
 def test_regions_are_those_of_nms_among_all(most: int) -> None:
     """Where a part of the boxes is enough, where it is not, and where so many are not there."""
     generator = torch.Generator().manual_seed(0)
-    corners = 40 * torch.rand((2, 600, 2), generator=generator)
-    anchors = torch.cat([corners, corners + 10 + 20 * torch.rand((2, 600, 2), generator=generator)], dim=2)
+    corners = 12 * torch.rand((2, 600, 2), generator=generator)
+    anchors = torch.cat([corners, corners + 20 + 10 * torch.rand((2, 600, 2), generator=generator)], dim=2)
     scores = torch.rand((2, 600), generator=generator)
     given = (list(scores), [torch.zeros(600, 4)] * 2, list(anchors), [(80, 80)] * 2)
     for found, boxes, score in zip(best_regions(*given, 600, most), anchors, scores, strict=True):
