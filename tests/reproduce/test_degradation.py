@@ -169,7 +169,8 @@ def test_the_page_says_what_was_run(short: Path) -> None:
     ):
         assert expected in text
     session = json.loads((short / "plain20" / "environment.json").read_text())[0]
-    for expected in (session["device"], f"torch {session['versions']['torch']}", session["command"]):
+    machine = f"{session['device']} ({session['instructions']})"
+    for expected in (machine, f"torch {session['versions']['torch']}", session["command"]):
         assert " ".join(expected.split()) in text
     for name in RUNS:
         assert f"residual train cifar10-{name} --data-dir DIR" in text
