@@ -71,6 +71,29 @@ def test_long_work_is_told_of_in_lines_where_there_is_no_terminal(
     assert capsys.readouterr().err == "regions: 2,000 of 2,000, 0:00:00 left\n"
 
 
+def test_the_time_left_forgets_a_slow_start_and_hours_of_standing_still(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("residual.training.display.time.perf_counter", lambda: now[0])
+    display = Display("run", 100_000, lambda iteration: iteration, 500, silent=False)
+
+    def left(iteration: int, seconds: float) -> str:
+        """Go on for ``seconds``, to ``iteration``."""
+        now[0] += seconds
+        display.show(iteration, 0.5, None)
+        return capsys.readouterr().err.rpartition("  ")[2].strip()
+
+    assert left(501, 100) == "115 days, 3:51:40 left"  # a first iteration that compiles
+    for iteration in range(502, 604):
+        last = left(iteration, 1)  # 1 iteration a second from here
+    assert last == "1 day, 3:36:37 left"
+    left(604, 36_000)
+    for iteration in range(605, 2405):
+        last = left(iteration, 1)
+    assert last == "1 day, 3:06:36 left"
+
+
 @pytest.mark.parametrize("kind", ["precision", "responses"])
 def test_a_legend_shows_names_as_they_are(kind: str) -> None:
     if kind == "precision":

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -17,6 +18,9 @@ from ..terminal import console
 LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
 #: A part of the time spent waiting for images that is shown: below it the loop does not wait, it fetches.
 WORTH_TELLING = 0.05
+#: The newest seconds of a session from which the time left is told, or the newer half of a shorter one: a
+#: slow start, and hours in which the machine slept or had other work, are forgotten; evaluations count.
+PACE_SECONDS = 1800.0
 #: Width of the bar in characters.
 BAR = 16
 
@@ -50,16 +54,18 @@ class Display:
         #: The newest percentage of the part that is evaluated, as text.
         self.evaluated: list[str] = []
         self._live: Live | None = None
-        self._started = (time.perf_counter(), done)
+        self._started = time.perf_counter()
+        #: Times and iterations of which the pace is that from the first to now.
+        self._marks = deque([(self._started, done)])
         #: Where speed was last measured: time and iteration.
-        self._last = self._started
+        self._last = (self._started, done)
         #: When a line was last shown.
-        self._shown = self._started[0]
+        self._shown = self._started
         self._period = LIVE_SECONDS
         self._speed = 0.0
         self._busy = Busy()
         #: When waiting was last looked at, and how long it was by then.
-        self._waited = (self._started[0], 0.0)
+        self._waited = (self._started, 0.0)
         self.console = console(stderr=True)
 
     def __enter__(self) -> "Display":
@@ -91,8 +97,7 @@ class Display:
         """
         now = self._shown = time.perf_counter()
         self.measure(iteration)
-        pace = (now - self._started[0]) / max(iteration - self._started[1], 1)
-        left = timedelta(seconds=round(pace * (self.iterations - iteration)))
+        left = self._left(now, iteration)
         idle = (waited - self._waited[1]) / max(now - self._waited[0], 1e-9)
         self._waited = (now, waited)
         if self.silent:
@@ -126,6 +131,16 @@ class Display:
             seen = self.images(iteration) - self.images(self._last[1])
             self._speed = seen / max(now - self._last[0], 1e-9)
         self._last = (now, iteration)
+
+    def _left(self, now: float, iteration: int) -> timedelta:
+        """Return the time left at the pace of the newest part of this session."""
+        since = now - min(PACE_SECONDS, (now - self._started) / 2)
+        while len(self._marks) > 1 and self._marks[1][0] <= since:
+            self._marks.popleft()
+        began, first = self._marks[0]
+        self._marks.append((now, iteration))
+        pace = (now - began) / max(iteration - first, 1)
+        return timedelta(seconds=round(pace * (self.iterations - iteration)))
 
     def _line(self, place: str, errors: str, loss: float, left: timedelta, data: str) -> Table:
         """One line: the name, and of the rest what fits, the most telling first."""
