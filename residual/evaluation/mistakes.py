@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from .scores import Scores
 
@@ -34,22 +34,32 @@ class Mistake:
     right: float
 
 
-def confusion_matrix(scores: Scores) -> np.ndarray:
-    """Return how many images of each class were taken for each: int64 (K, K), a row a class that it is."""
+def confusion_matrix(scores: Scores) -> Tensor:
+    """Return how many images of each class were taken for each: int64 (K, K), a row a class that it is.
+
+    For few classes: it takes K x K numbers, gigabytes of tens of thousands.
+    """
     k = len(scores.classes)
     pairs = k * scores.targets + scores.probabilities.argmax(dim=1)
-    return torch.bincount(pairs, minlength=k * k).reshape(k, k).numpy()
+    return torch.bincount(pairs, minlength=k * k).reshape(k, k)
 
 
-def most_confused(matrix: np.ndarray, most: int) -> list[Confusion]:
+def most_confused(scores: Scores, most: int) -> list[Confusion]:
     """Return the pairs of different classes that were confused most often, the most frequent first."""
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    rows, columns = np.unravel_index(order, wrong.shape)
-    counts = wrong[rows, columns]
-    pairs = zip(rows.tolist(), columns.tolist(), counts.tolist(), strict=True)
-    return [Confusion(row, column, count) for row, column, count in pairs if count]
+    seen = scores.probabilities.argmax(dim=1)
+    wrong = seen != scores.targets
+    pairs, counts = torch.stack([scores.targets[wrong], seen[wrong]]).unique(dim=1, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:most]
+    return [
+        Confusion(row, column, count)
+        for row, column, count in zip(*pairs[:, order].tolist(), counts[order].tolist(), strict=True)
+    ]
+
+
+def counts_by_class(scores: Scores) -> tuple[Tensor, Tensor]:
+    """Return how many images each class has, and how many of them were seen as it: int64 (K,) each."""
+    right = scores.targets[scores.probabilities.argmax(dim=1) == scores.targets]
+    return tuple(torch.bincount(each, minlength=len(scores.classes)) for each in (scores.targets, right))  # type: ignore[return-value]
 
 
 def worst_mistakes(scores: Scores, most: int) -> list[Mistake]:

@@ -6,7 +6,7 @@ from ..analysis.page import image_address
 from ..class_names import readable
 from ..data.images import DamagedImage, pil_image
 from ..evaluation.labelled import LabelledImages
-from ..evaluation.mistakes import confusion_matrix, most_confused, worst_mistakes
+from ..evaluation.mistakes import confusion_matrix, counts_by_class, most_confused, worst_mistakes
 from ..evaluation.scores import Scores
 
 #: So many mistakes are shown as images.
@@ -26,14 +26,13 @@ def classifier_findings(scores: Scores, images: LabelledImages) -> dict[str, Any
         images: of which those that are not there any more are not shown.
     """
     names = readable(scores.classes)
-    matrix = confusion_matrix(scores)
     pairs = [
         {"is": names[pair.target], "seen": names[pair.seen], "count": pair.count}
-        for pair in most_confused(matrix, PAIRS)
+        for pair in most_confused(scores, PAIRS)
     ]
-    counts, right = matrix.sum(axis=1), matrix.diagonal()
+    counts, right = (each.tolist() for each in counts_by_class(scores))
     classes = [
-        {"name": name, "images": int(count), "wrong": int(count - hit), "error": 100 * (1 - hit / count)}
+        {"name": name, "images": count, "wrong": count - hit, "error": 100 * (1 - hit / count)}
         for name, count, hit in zip(names, counts, right, strict=True)
         if count
     ]
@@ -54,9 +53,9 @@ def classifier_findings(scores: Scores, images: LabelledImages) -> dict[str, Any
         "kind": "classifier",
         "data": str(scores.about.get("data", images.name)),
         "images": len(scores),
-        "wrong": int(counts.sum() - right.sum()),
+        "wrong": sum(counts) - sum(right),
         "names": names,
-        "matrix": _shaded(matrix.tolist()) if small else None,
+        "matrix": _shaded(confusion_matrix(scores).tolist()) if small else None,
         "pairs": pairs,
         "classes": sorted(classes, key=lambda row: -row["error"]),
         "mistakes": mistakes,
