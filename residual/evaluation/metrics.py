@@ -15,6 +15,10 @@ from ..errors import InputError
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
+#: A class among so many of the highest scores counts as right by the top-5 error.
+TOP = 5
+
+
 @dataclass(frozen=True)
 class Metrics:
     """What a network does on a set of images.
@@ -42,13 +46,13 @@ def places(scores: Tensor, targets: Tensor) -> Tensor:
     """Return the place of each image's right class among its scores, 0 for the first: int64 (n,).
 
     Of equal scores the class with the lower number comes first, as in ``argmax``; a score that is not a
-    number is behind all others, so a broken network is never right.
+    number is behind all others, and the first five, so a broken network is never right.
     """
     right = scores.gather(1, targets[:, None])
     classes = torch.arange(scores.shape[1], device=scores.device)
     tied = (scores == right) & (classes < targets[:, None])
     place = ((scores > right) | tied).sum(dim=1)
-    return torch.where(right[:, 0].isnan(), scores.shape[1], place)
+    return torch.where(right[:, 0].isnan(), max(scores.shape[1], TOP), place)
 
 
 class Tally:
@@ -69,7 +73,7 @@ class Tally:
         dtype = sums_dtype(right.device)
         loss = -right.to(dtype).clamp(min=SMALLEST).log().sum()
         count = torch.full_like(loss, len(targets))
-        sums = torch.stack([loss, *((place > top).sum().to(dtype) for top in (0, 4)), count])
+        sums = torch.stack([loss, *((place > top).sum().to(dtype) for top in (0, TOP - 1)), count])
         self.sums = sums if self.sums is None else self.sums + sums
 
     def metrics(self, world: World | None = None, device: torch.device | None = None) -> Metrics:

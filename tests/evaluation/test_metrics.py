@@ -38,10 +38,11 @@ def test_of_equal_scores_the_first_class_is_the_likeliest() -> None:
 
 
 def test_scores_that_are_no_numbers_are_wrong_answers() -> None:
-    tally = Tally()
-    tally.add(torch.full((2, 8), torch.nan), torch.tensor([0, 1]))
-    assert tally.metrics().top1_error == 100
-    assert tally.metrics().top5_error == 100
+    for classes in (3, 8):
+        tally = Tally()
+        tally.add(torch.full((2, classes), torch.nan), torch.tensor([0, 1]))
+        assert tally.metrics().top1_error == 100
+        assert tally.metrics().top5_error == 100
 
 
 def test_a_right_class_of_probability_0_has_a_finite_loss() -> None:
