@@ -202,7 +202,7 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
                 curve.iterations,
                 values,
                 color=curve.colour,
-                clip_on=max(values) > top,
+                clip_on=any(value > top for value in values),  # NaN is not
                 zorder=3,
                 # One evaluation is a point, and no line.
                 marker="o" if len(values) == 1 else None,

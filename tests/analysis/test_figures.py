@@ -1,5 +1,6 @@
 """Error curves, drawn."""
 
+import math
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -45,6 +46,16 @@ def test_drops_are_named_inside_the_axes_and_no_name_lies_on_another(drops: list
         assert all(name.count_overlaps(named[:place]) == 0 for place, name in enumerate(named))
         # Each of them is drawn.
         assert sum(line.get_linestyle() == ":" for line in ax.lines) == len(drops)
+
+
+def test_a_curve_that_begins_with_no_number_is_cut_at_the_top() -> None:
+    curve = ErrorCurve("", "#000000", [1, 2, 3], [2.3, 1.2, 0.4], [math.nan, 80.0, 2.0])
+    figure = error_curves(
+        [Panel("loss", (curve,), measure="loss", top=10)], iterations=3, drops=[], held_out="test"
+    )
+    training, held_out = figure.axes[0].lines
+    assert held_out.get_clip_on()
+    assert not training.get_clip_on()  # it may end on the frame
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
