@@ -85,6 +85,7 @@ def layer_signals(
         InputError: as ``layer_responses``.
     """
     weights, data, where = _open(path, dataset, data_dir, device)
+    data = _of_its_classes(data, weights)
     recipe = _recipe(path, weights)
     batches = _groups(weights, data, recipe, where)
     model = weights.config["model"]
@@ -138,15 +139,19 @@ def _recipe(path: Path, weights: Weights) -> Recipe | None:
 
 
 def _folder(path: Path, weights: Weights, data_dir: Path | None) -> FolderIndex:
-    """Return the training part of a folder of images, its targets those of the network."""
+    """Return the training part of a folder of images."""
     data_dir = data_dir or remembered_data_dir(path)
     if data_dir is None:
         raise InputError("name the folder that holds the training images with --data-dir")
     if weights.model.in_channels != 3:
         raise InputError(f"{path} takes images of {weights.model.in_channels} channels and files have 3")
-    index = part_of(path, data_dir, "train")
-    matched = match_classes(index.classes, weights.classes, index.name)
-    return replace(index, classes=weights.classes, targets=matched[index.targets])
+    return part_of(path, data_dir, "train")
+
+
+def _of_its_classes(data: Dataset | FolderIndex, weights: Weights) -> Dataset | FolderIndex:
+    """Return images whose targets are the network's classes."""
+    matched = match_classes(data.classes, weights.classes, data.name).to(data.targets.device)
+    return replace(data, classes=weights.classes, targets=matched[data.targets])
 
 
 def _inputs(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEN, Refused, Shown, save_network
+from conftest import Refused, Shown, save_network
 
 from residual.analysis.layers import responses
 from residual.data.folder import index_folder
@@ -18,6 +18,9 @@ from residual.models.preprocessing import Preprocessing
 from residual.models.weights import load_weights, save_weights
 from residual.recipes import find, override
 from residual.run.sources import Resident
+
+#: The classes of the data called so.
+DIGITS = tuple("0123456789")
 
 
 def test_responses_of_a_network_of_folders_are_those_of_the_centres(
@@ -67,6 +70,22 @@ def test_imported_weights_are_measured_on_a_folder_that_is_named(
     assert "takes images of 1 channels and files have 3" in refused("analyze", "responses", grey, *folder)
 
 
+def test_signals_are_of_the_classes_by_their_names(tmp_path: Path, refused: Refused) -> None:
+    """In memory as in folders: the loss, and with it all gradients, would be of others."""
+
+    def norms(classes: tuple[str, ...]) -> list[float]:
+        weights = save_network(tmp_path / classes[0], classes=classes, mean=torch.zeros(1))
+        found = inside.layer_signals(weights, "digits", None, 1)["after training"]
+        return [layer.gradient_norm for layer in found]
+
+    same, reversed_ = norms(DIGITS), norms(DIGITS[::-1])
+    assert same != pytest.approx(reversed_, rel=1e-3)
+    others = save_network(tmp_path / "others", classes=tuple("abcdefghij"), mean=torch.zeros(1))
+    assert "is none of the network's 10 classes" in refused(
+        "analyze", "signals", others, "--dataset", "digits"
+    )
+
+
 def test_what_is_measured_is_what_was_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups no larger than the mini-batch, in its order, and nothing that was held out."""
     settings = ["batch.size=8", "data.validation=1400", "data.split_seed=3", "data.balanced=true"]
@@ -78,7 +97,7 @@ def test_what_is_measured_is_what_was_trained_on(tmp_path: Path, monkeypatch: py
         name="cifar_resnet8",
         options={"in_channels": 1},
         preprocessing=Preprocessing(torch.rand(1, 8, 8)),
-        classes=TEN,
+        classes=DIGITS,
         recipe=recipe.model_dump(mode="json"),
     )
     monkeypatch.setattr(inside, "signals", lambda network, batches: [y.tolist() for _, y in batches])
