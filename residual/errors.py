@@ -28,7 +28,7 @@ class InputError(Exception):
 
 
 class OtherData(InputError):
-    """The data are not those any more that a result is about."""
+    """There is nothing to show of data: they are not those any more that a result is about, or it is none."""
 
 
 class Interrupted(BaseException):

@@ -42,6 +42,11 @@ class Scores:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all are numbers: those of a network that has diverged are not, and no file keeps them."""
+        return bool(self.probabilities.isfinite().all())
+
     def metrics(self) -> Metrics:
         tally = Tally()
         tally.add(self.probabilities, self.targets)
@@ -69,9 +74,12 @@ def save_scores(scores: Scores, file: Path) -> None:
     """Write scores as a .safetensors file: ``probabilities``, ``targets``, and the names as metadata.
 
     Raises:
-        InputError: when the file exists, has another suffix or cannot be written.
+        InputError: when the file exists, has another suffix or cannot be written, and for scores that are
+            no numbers.
     """
     check_new(file, "scores", SUFFIX)
+    if not scores.finite:
+        raise InputError(f"{file} was not written: there are scores that are no numbers (NaN) or infinite")
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -122,7 +130,7 @@ def _check(scores: Scores, file: Path) -> None:
     kinds = (scores.probabilities.dtype, scores.targets.dtype)
     if kinds != (torch.float32, torch.int64):
         raise damaged(file, f"scores and targets of {kinds[0]} and {kinds[1]}", ANEW, "scores")
-    if not scores.probabilities.isfinite().all():
+    if not scores.finite:
         raise damaged(file, "scores that are no numbers (NaN) or infinite", ANEW, "scores")
     for what, names in (("id", scores.ids), ("class", scores.classes)):
         if twice := first_twice(names):

@@ -30,7 +30,7 @@ from ..training.loop import Run, Work
 from .findings import classifier_findings
 from .sources import Resident, open_source
 from .start import start_classifier, teacher_of
-from .task import Task
+from .task import Task, check_classes
 
 
 class ClassificationTask(Task):
@@ -164,7 +164,8 @@ class ClassificationTask(Task):
     def keep(self, folder: RunFolder) -> None:
         # There from a session that was killed before it could finish the run.
         folder.scores_file.unlink(missing_ok=True)
-        save_scores(self._scores, folder.scores_file)
+        if self._scores.finite:
+            save_scores(self._scores, folder.scores_file)
 
     def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
         images, _ = self.source.labelled(self.split)
@@ -184,12 +185,15 @@ class ClassificationTask(Task):
         print(f"{folder.path}: testing on {self.source.images[self.split]:,} images", file=sys.stderr)
         where = open_device(device)
         stored = load_weights(folder.weights)
+        check_classes(stored.classes, self.source.classes, folder.path, images.name)
         model, preprocessing = for_inference(stored.model, where), stored.preprocessing.to(where)
         self._scores = self._scores_of(
             self.source.evaluate(model, preprocessing, self.split, World(), keep_scores=True)
         )
         if complete:
             self.keep(folder)
+        if not self._scores.finite:
+            raise OtherData(f"the scores of {folder.weights} are no numbers (NaN): it has learned nothing")
         return classifier_findings(self._scores, images)
 
     def save(self, folder: Path, results: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from ..analysis.figures import PALETTE, ErrorCurve, Panel, axis_top, error_curves
 from ..analysis.page import part, render
 from ..detection.steps import drops_of_steps
+from ..evaluation.metrics import TOP
 from ..files import without_home, write_derived
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Model
@@ -68,6 +69,8 @@ def write_page(
     sessions = folder.sessions()
     done = lines[-1]["iteration"] if lines else 0
     length = results["iterations"] if results else length
+    # Where there are no findings, the newest session knows how many classes there are.
+    classes = len(findings["names"]) if findings and "names" in findings else _classes(sessions)
     text = render(
         "run.html.jinja",
         path=without_home(str(folder.path)),
@@ -79,6 +82,7 @@ def write_page(
         results=results,
         last=lines[-1] if lines else None,
         errors=[] if type(recipe) in MEASURES else _errors(results, lines, sessions),
+        five=classes is None or classes > TOP,
         done=done,
         length=length,
         seconds=results["seconds"] if results else (lines[-1]["seconds"] if lines else 0.0),
@@ -203,6 +207,11 @@ def _top_of_losses(curves: Sequence[ErrorCurve]) -> float:
 
 def _finite(curves: Sequence[ErrorCurve], *lines: str) -> list[float]:
     return [v for curve in curves for line in lines for v in getattr(curve, line) if math.isfinite(v)]
+
+
+def _classes(sessions: Sequence[dict[str, Any]]) -> int | None:
+    """Return how many classes a classifier tells apart, None of a run of an early version."""
+    return (sessions[-1].get("data") or {}).get("classes") if sessions else None
 
 
 def _errors(

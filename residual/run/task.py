@@ -11,7 +11,7 @@ from torch import nn
 from ..class_names import Form
 from ..data.order import OrderedBatches
 from ..distributed import World
-from ..errors import InputError
+from ..errors import InputError, OtherData
 from ..recipes.schema import Schedule
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
@@ -24,6 +24,16 @@ def check_shared(batch: int, world: World) -> None:
             f"batch.size {batch} cannot be shared by {world.size} processes; start a number of processes "
             "that divides it"
         )
+
+
+def check_classes(trained: Sequence[str], now: Sequence[str], folder: Path, data: str) -> None:
+    """Raise OtherData where trained weights have other classes, or in another order, than data have now.
+
+    Args:
+        folder: of the run, for the sentence, as ``data``, the name of the images.
+    """
+    if tuple(trained) != tuple(now):
+        raise OtherData(f"{folder} was trained on other classes than there are now in {data}; put them back")
 
 
 class Task(ABC):

@@ -28,6 +28,8 @@ def test_a_round_trip(tmp_path: Path) -> None:
         save_scores(given, tmp_path / "new" / "a.safetensors")
     with pytest.raises(InputError, match=r"ends in .safetensors"):
         save_scores(given, tmp_path / "a.npz")
+    with pytest.raises(InputError, match="scores that are no numbers"):
+        save_scores(replace(given, probabilities=given.probabilities * torch.nan), tmp_path / "b.safetensors")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.safetensors"]
 
 
