@@ -242,6 +242,6 @@ def evaluate_localizer(
         unusable |= found.unusable
         protocols.append(Protocol(str(view), words, errors_of(dataset, labels, found)))
     width, height = localizer.config.mean_box
-    trivial: Located = middle_boxes(dataset, (width, height))
+    trivial: Located = middle_boxes(dataset, (width, height), found.usable)
     protocols.append(Protocol("always the middle box", "true", errors_of(dataset, truth, trivial)))
     return LocalizerEvaluation(dataset, protocols, unusable)

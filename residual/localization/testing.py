@@ -335,14 +335,14 @@ def mean_box(dataset: BoxDataset) -> tuple[float, float]:
     return width, height
 
 
-def middle_boxes(dataset: BoxDataset, part: tuple[float, float]) -> Located:
+def middle_boxes(dataset: BoxDataset, part: tuple[float, float], usable: Tensor) -> Located:
     """Return what a trivial predictor says: the box of one size in the middle of every image.
 
     Args:
         part: its width and height in parts of the image's, as ``mean_box`` gives them.
+        usable: which images it is compared on, bool (N,): those that a network could look at.
     """
     sizes = torch.tensor([annotated.size for annotated in dataset.images], dtype=torch.float32)
     half = sizes * torch.tensor(part) / 2
     boxes = torch.cat([sizes / 2 - half, sizes / 2 + half], dim=1)[:, None]
-    count = len(sizes)
-    return Located(boxes, torch.ones(count, 1), torch.ones(count, dtype=torch.bool), {}, 0.0)
+    return Located(boxes, torch.ones(len(sizes), 1), usable, {}, 0.0)

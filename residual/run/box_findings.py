@@ -80,14 +80,15 @@ def localizer_findings(dataset: BoxDataset, found: Sequence[Detections]) -> dict
     """Return images that are found worst and best, ready for the page.
 
     Args:
-        found: of each image of the dataset the box of its true class.
+        found: of each image of the dataset the box of its true class; none where it could not be looked at.
     """
-    owners = torch.arange(len(found)).repeat_interleave(
-        torch.tensor([len(annotated.labels) for annotated in dataset.images])
+    looked_at = [(a, one) for a, one in zip(dataset.images, found, strict=True) if len(one)]
+    owners = torch.arange(len(looked_at)).repeat_interleave(
+        torch.tensor([len(annotated.labels) for annotated, _ in looked_at])
     )
-    places = torch.cat([one.boxes[:1] for one in found])[owners]
-    every = overlaps(places, torch.cat([annotated.boxes for annotated in dataset.images]))
-    best = torch.zeros(len(found), dtype=every.dtype).scatter_reduce_(0, owners, every, "amax")
+    places = torch.cat([one.boxes[:1] for _, one in looked_at])[owners]
+    every = overlaps(places, torch.cat([annotated.boxes for annotated, _ in looked_at]))
+    best = torch.zeros(len(looked_at), dtype=every.dtype).scatter_reduce_(0, owners, every, "amax")
     order = best.argsort(stable=True)
     # The worst, and of the right ones some spread over all that there are.
     right = order[best[order] >= OVERLAP]
@@ -101,15 +102,17 @@ def localizer_findings(dataset: BoxDataset, found: Sequence[Detections]) -> dict
     return {
         "kind": "localizer",
         "data": dataset.name,
-        "images": len(found),
+        "images": len(looked_at),
         "parts": [
             {
                 "title": title,
                 "text": text,
                 "drawn": [
                     drawn
-                    for n in numbers[:WITH_BOXES].tolist()
-                    if (drawn := _where(dataset, n, found[n], float(best[n])))
+                    for (annotated, one), overlap in (
+                        (looked_at[n], float(best[n])) for n in numbers[:WITH_BOXES].tolist()
+                    )
+                    if (drawn := _where(dataset.classes, annotated, one, overlap))
                 ],
             }
             for title, text, numbers in parts
@@ -117,9 +120,10 @@ def localizer_findings(dataset: BoxDataset, found: Sequence[Detections]) -> dict
     }
 
 
-def _where(dataset: BoxDataset, number: int, found: Detections, overlap: float) -> dict[str, Any] | None:
+def _where(
+    classes: Sequence[str], annotated: AnnotatedImage, found: Detections, overlap: float
+) -> dict[str, Any] | None:
     """Return an image with its true boxes and the found one drawn; None where it is gone."""
-    annotated = dataset.images[number]
     try:
         image = decode(annotated.path)
     except DamagedImage:
@@ -130,7 +134,7 @@ def _where(dataset: BoxDataset, number: int, found: Detections, overlap: float) 
     boxes += [BoxDrawing(tuple(box), WRONG, "") for box in (found.boxes[:1] * scale).tolist()]
     return {
         "id": annotated.id,
-        "name": readable(dataset.classes)[int(annotated.labels[0])],
+        "name": readable(classes)[int(annotated.labels[0])],
         "overlap": overlap,
         "address": image_address(draw_boxes(pixels, boxes), "JPEG"),
     }

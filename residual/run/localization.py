@@ -52,7 +52,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import localizer_findings
 from .start import trained_network
-from .task import Task, check_shared
+from .task import Task, check_classes, check_shared
 
 
 class LocalizationTask(Task):
@@ -167,10 +167,14 @@ class LocalizationTask(Task):
             )
         self._skipped |= found.unusable
         if dense and labels is None:
-            #: For the page.
+            #: Which images could be looked at.
+            self._usable = found.usable
+            #: For the page: a box of each of these, and none of the others.
             self._found = [
-                Detections(box, score, label)
-                for box, score, label in zip(found.boxes, found.scores, asked, strict=True)
+                Detections(box[:usable], score[:usable], label[:usable])
+                for box, score, label, usable in zip(
+                    found.boxes, found.scores, asked, found.usable.long(), strict=True
+                )
             ]
         errors = errors_of(dataset, asked, found)
         return {
@@ -189,13 +193,15 @@ class LocalizationTask(Task):
 
     def results(self, run: Run) -> dict[str, Any]:
         dataset = self.test.boxes
-        middle = errors_of(dataset, true_classes(dataset), middle_boxes(dataset, mean_box(self.train.boxes)))
+        dense = self._located(dense=True)
+        trivial = middle_boxes(dataset, mean_box(self.train.boxes), self._usable)
+        middle = errors_of(dataset, true_classes(dataset), trivial)
         return {
             "parameters": sum(p.numel() for p in self.localizer.parameters()),
             "classes": len(self.train.index.classes),
             "train_images": len(self.train),
             "test": run.last,
-            "dense": self._located(dense=True),
+            "dense": dense,
             "guessed": self._guessed(),
             "middle_box": {"localization_error": middle.localization, "images": len(middle.right)},
             "left_out": len(self.notes),
@@ -235,8 +241,9 @@ class LocalizationTask(Task):
             return localizer_findings(self.test.boxes, kept)
         if not is_localizer(folder.weights) or not (folder.weights / MODEL_FILE).exists():
             return None
-        stored = read_localizer(folder.weights).model.to(open_device(device))
-        self.localizer = stored.to(memory_format=torch.channels_last)
+        stored = read_localizer(folder.weights)
+        check_classes(stored.config.classes, self.train.index.classes, folder.path, self.test.boxes.name)
+        self.localizer = stored.model.to(open_device(device)).to(memory_format=torch.channels_last)
         self._located(dense=True)
         if complete:
             self.keep(folder)

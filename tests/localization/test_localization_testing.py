@@ -127,7 +127,7 @@ def test_the_trivial_predictors_box_is_in_the_middle() -> None:
     dataset = BoxDataset("imagenet", ("val",), ("a",), (image,), (), (1,))
     width, height = mean_box(dataset)
     assert (width, height) == pytest.approx((0.5, (30 / 60 + 50 / 60) / 2))
-    found = middle_boxes(dataset, (width, height))
+    found = middle_boxes(dataset, (width, height), torch.ones(1, dtype=torch.bool))
     assert found.boxes[0, 0].tolist() == pytest.approx([25, 10, 75, 50])
 
 

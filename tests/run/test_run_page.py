@@ -20,6 +20,8 @@ from residual.detection.average_precision import Detections, mean_ap, voc_ap
 from residual.detection.boxes import load_boxes
 from residual.detection.testing import load_detections
 from residual.evaluation.scores import load_scores
+from residual.models.statedict import write_state
+from residual.models.weights import load_weights
 from residual.recipes import DetectionRecipe, find, override, read
 from residual.run import run as runs
 from residual.run.box_findings import localizer_findings
@@ -89,6 +91,29 @@ def test_a_run_that_kept_no_scores_is_tested_and_then_has_them(copied: Path, tra
     assert again.ids == before.ids
 
 
+def test_a_run_is_not_tested_once_more_on_other_classes(copied: Path, tmp_path: Path) -> None:
+    """They would have the names of those that it learned."""
+    data = shutil.copytree(trained_data(copied), tmp_path / "data")
+    for part in ("train", "val"):
+        first, *_ = sorted(path for path in (data / part).iterdir() if path.is_dir())
+        first.rename(first.with_name(f"z{first.name}"))
+    (copied / "scores.safetensors").unlink()
+    said = text_of(run.report(copied, data_dir=data, device="cpu"))
+    assert "was trained on other classes than there are now in" in said
+    assert not (copied / "scores.safetensors").exists()
+
+
+def test_a_run_whose_scores_are_no_numbers_has_its_page(copied: Path) -> None:
+    weights = load_weights(copied)
+    for parameter in weights.model.parameters():
+        parameter.data.fill_(3e38)  # weights that are numbers, whose products are none
+    write_state(weights.model, copied / "weights" / "model.safetensors")
+    (copied / "scores.safetensors").unlink()
+    for _ in range(2):
+        assert "are no numbers (NaN)" in text_of(run.report(copied, device="cpu"))
+    assert not (copied / "scores.safetensors").exists()
+
+
 def test_images_of_the_same_names_are_not_shown_as_those_that_were_tested(
     copied: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +139,7 @@ def test_without_the_data_and_before_there_are_weights_the_page_says_so(copied: 
         (copied / name).unlink()
     said = text_of(run.report(copied, data_dir=Path(trained_data(copied)), device="cpu"))
     assert "not complete : 8 of 8 iterations" in said
+    assert "top-5 error" not in said  # of three classes, as above
     assert "when there are final weights" in said
     (copied / "metrics.jsonl").unlink()
     assert "Nothing has been measured yet" in text_of(run.report(copied, device="cpu"))
@@ -248,8 +274,12 @@ def test_an_image_as_thin_as_a_line_is_shown(tmp_path: Path) -> None:
         torch.zeros(1, dtype=torch.bool),
     )
     line = AnnotatedImage("line", tmp_path / "line.png", (600, 1), box, label, no, no, torch.ones(1))
-    dataset = BoxDataset("imagenet", ("val",), ("line",), (line,), (), (0,))
-    found = localizer_findings(dataset, [Detections(box, torch.ones(1), label)])
+    # One that could not be looked at is not among the wrong ones.
+    dataset = BoxDataset("imagenet", ("val",), ("line",), (line, line), (), (0,))
+    nothing = Detections(torch.empty(0, 4), torch.empty(0), label[:0])
+    found = localizer_findings(dataset, [nothing, Detections(box, torch.ones(1), label)])
     wrong, right = found["parts"]
+    assert found["images"] == 1
     assert wrong["drawn"] == []
+    assert len(right["drawn"]) == 1
     assert right["drawn"][0]["address"].startswith("data:image/jpeg")
