@@ -24,7 +24,7 @@ class RCNNTask(LocalizationTask):
     """A recipe's R-CNN on the proposals of a localizer; see ``Task``.
 
     The trained localizer is a part of the network, which stays as it is: from the first checkpoint on a run
-    goes on without its folder, and the weights at the end are all that testing needs.
+    goes on without its folder, and the weights at the end are all that localizing a class needs.
     """
 
     def check_start(self) -> None:
