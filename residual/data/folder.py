@@ -19,8 +19,8 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +99,14 @@ class FolderIndex:
         """Return the images at ``indices``, int64 (M,)."""
         files = tuple(self.files[position] for position in indices.tolist())
         return FolderIndex(name, self.classes, files, self.targets[indices], self.root, self.notes)
+
+    def with_classes_of(self, names: Set[str]) -> "FolderIndex":
+        """Return the same images without classes that are not among ``names`` and that none of them is of."""
+        kept = sorted({*self.targets.tolist(), *(k for k, name in enumerate(self.classes) if name in names)})
+        number = torch.zeros(len(self.classes), dtype=torch.int64)
+        number[kept] = torch.arange(len(kept))
+        classes = tuple(self.classes[k] for k in kept)
+        return replace(self, classes=classes, targets=number[self.targets])
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Trained networks tested on any dataset by any protocol: classifiers (Section 3.4) and detectors."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from ..class_names import class_name
 from ..data import DATASETS, SPLITS, check_data_dir, load_dataset
 from ..data.boxes import BoxDataset
 from ..data.dataset import Dataset
-from ..data.folder import FolderIndex, index_folder
+from ..data.folder import FolderIndex, index_folder, parts_of
 from ..detection.average_precision import (
     ClassAP,
     Detections,
@@ -35,7 +35,7 @@ from ..evaluation.views import SCALES, Views, ViewsName, make_views, whole_image
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
 from ..recipes.detection import Boxes
-from ..training.folder import recorded_split, remembered_data_dir
+from ..training.folder import recorded_split, remembered_data_dir, run_of
 from .detector import LoadedDetector
 
 Split = Literal["train", "test"]
@@ -200,7 +200,9 @@ def _open(
         least = views.crop or min(views.sides)
         shape = (weights.model.in_channels, least, least)
         check_input(weights.model, str(path), shape, whole=views.crop is None)
-        return ImagesInFiles(part_of(path, data_dir, options.split)), views, str(views)
+        index = part_of(path, data_dir, options.split)
+        unknown = _unknown_split(path, weights, data_dir, index)
+        return ImagesInFiles(replace(index, notes=(*index.notes, *unknown))), views, str(views)
     if options.views or options.size or options.crop or options.scales:
         raise InputError(
             f"the images of {dataset} are tested whole, at their own size; views, sizes, crops and scales "
@@ -219,6 +221,20 @@ def part_of(path: Path, data_dir: Path, split: Split) -> FolderIndex:
     # What the run held out of a folder itself is what it is tested on.
     recorded = recorded_split(path, data_dir, "validation" if split == "test" else "train")
     return recorded or index_folder(data_dir, "val" if split == "test" else "train")
+
+
+def _unknown_split(path: Path, weights: Weights, data_dir: Path, index: FolderIndex) -> list[str]:
+    """Return what is to be said of images that may have been learned: nobody knows which were held out."""
+    data = (weights.config.get("recipe") or {}).get("data") or {}
+    run = run_of(path)
+    if not (data.get("folder") and data.get("validation")) or parts_of(data_dir):
+        return []
+    if run and run.split_file.is_file():
+        return []
+    return [
+        f"{path} was trained on a folder of which a share was held out, and only its run folder says which "
+        f"images those are (split.csv): if it was {data_dir}, most of these {len(index):,} were learned"
+    ]
 
 
 def dataset_of(path: Path, weights: Weights, name: str | None) -> str:
@@ -241,7 +257,9 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
         InputError: when its classes, its channels or its size are not the network's, or it lies in no folder.
     """
     check_data_dir(name, data_dir)
-    dataset = load_dataset(name, split, data_dir or remembered_data_dir(path))
+    # A run on another dataset remembers where that one lies.
+    own = ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
+    dataset = load_dataset(name, split, data_dir or (remembered_data_dir(path) if name == own else None))
     if weights.model.classes != len(dataset.classes):
         raise InputError(
             f"{path} has {weights.model.classes} classes and {name} has {len(dataset.classes)}; test it on a "

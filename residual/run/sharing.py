@@ -26,7 +26,7 @@ from ..models.own import is_own
 from ..models.weights import load_weights, weights_in
 from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, differences
 from ..recipes.schema import Model, parse
-from ..training.folder import RunFolder
+from ..training.folder import run_of
 from .page import kind_of, network_of
 
 CARD = "README.md"
@@ -167,8 +167,8 @@ def _changes(known: TrainingRecipe, recipe: TrainingRecipe) -> list[str]:
 
 def _sessions(run: Path) -> list[dict[str, Any]]:
     """Return a run's sessions, none where only its weights folder is there."""
-    folder = run if (run / "weights").is_dir() else run.parent
-    return RunFolder(folder).sessions()
+    folder = run_of(run)
+    return folder.sessions() if folder else []
 
 
 @contextmanager

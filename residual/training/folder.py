@@ -31,6 +31,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..class_names import class_name
 from ..data.folder import FolderIndex, index_folder, parts_of
 from ..errors import InputError, on_a_line
 from ..files import (
@@ -458,6 +459,20 @@ def _split_rows(file: Path) -> list[tuple[str, str, str]]:
     return [(image, name, split) for image, name, split in rows]
 
 
+def run_of(path: Path) -> RunFolder | None:
+    """Return the run that trained weights are of, None where they lie alone, or beside files of others.
+
+    Args:
+        path: the run folder, or a weights folder in it.
+    """
+    run = RunFolder(path)
+    if run.recipe_file.is_file():
+        return run
+    around = RunFolder((path if path.name else path.absolute()).parent)
+    ours = path.absolute().name in (around.weights.name, around.best.name)
+    return around if ours and around.recipe_file.is_file() else None
+
+
 def remembered_data_dir(path: Path) -> Path | None:
     """Return where the data of a run lay in its last session, None where none is known or it is gone.
 
@@ -467,14 +482,10 @@ def remembered_data_dir(path: Path) -> Path | None:
     Raises:
         InputError: when what is known of the sessions is damaged.
     """
-    for folder in (path, path.parent):
-        run = RunFolder(folder)
-        # Beside a weights folder there may be files of others.
-        sessions = run.sessions() if run.recipe_file.is_file() else []
-        stored = os.path.expanduser(sessions[-1].get("data_dir") or "") if sessions else ""
-        if stored and Path(stored).exists():
-            return Path(stored)
-    return None
+    run = run_of(path)
+    sessions = run.sessions() if run else []
+    stored = os.path.expanduser(sessions[-1].get("data_dir") or "") if sessions else ""
+    return Path(stored) if stored and Path(stored).exists() else None
 
 
 def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validation"]) -> FolderIndex | None:
@@ -488,9 +499,10 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
     Raises:
         InputError: when the run was trained on this folder and an image is gone.
     """
-    file = next((f for p in (path, path.parent) if (f := RunFolder(p).split_file).is_file()), None)
-    if file is None or "val" in parts_of(data_dir):
+    run = run_of(path)
+    if run is None or not run.split_file.is_file() or "val" in parts_of(data_dir):
         return None
+    file = run.split_file
     rows = _split_rows(file)
     index = index_folder(data_dir, "all")
     there = {name: position for position, name in enumerate(index.files)}
@@ -511,4 +523,7 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
     chosen = [there[name] for name, _, part in rows if part == split]
     if not chosen:
         raise damaged(file, f"it names no image for {split}", GONE)
-    return index.subset(torch.tensor(chosen), f"{data_dir} ({len(chosen)} for {split})")
+    # Without classes that have come in since.
+    return index.subset(torch.tensor(chosen), f"{data_dir} ({len(chosen)} for {split})").with_classes_of(
+        {class_name(name) for _, name, _ in rows}
+    )

@@ -142,6 +142,21 @@ def test_classes_without_names_say_how_to_name_them(tmp_path: Path) -> None:
         evaluate(tmp_path / "w", EvaluationOptions("folder", "test", data))
 
 
+def test_another_dataset_is_not_looked_for_among_a_runs_own_images(
+    trained_on_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be downloaded there, and be one of the classes from then on."""
+    asked = []
+
+    def load(name: str, split: str, data_dir: Path | None) -> Any:
+        asked.append(data_dir)
+        raise InputError("not here")
+
+    monkeypatch.setattr("residual.inference.evaluation.load_dataset", load)
+    sentence_of(lambda: evaluate(trained_on_images, EvaluationOptions("cifar10")))
+    assert asked == [None]
+
+
 def test_a_split_and_a_protocol_that_there_are_not(trained_on_images: Path, images: Path) -> None:
     def said(**asked: Any) -> str:
         return sentence_of(lambda: residual.evaluate(trained_on_images, images, device="cpu", **asked))

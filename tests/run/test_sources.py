@@ -259,6 +259,12 @@ def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, ref
         assert (tested["images"], tested["loss"]) == (6, results["validation"]["loss"])
         assert tested["data"].endswith("(6 for validation)")
     assert json.loads(shown("evaluate", tmp_path / "run", "--split", "train", "--json").out)["images"] == 15
+    # Weights that lie elsewhere know neither what was held out nor files that are beside them.
+    alone = shutil.copytree(tmp_path / "run" / "weights", tmp_path / "alone")
+    (tmp_path / "split.csv").write_text("of somebody else")
+    tested = shown("evaluate", alone, "--data-dir", undivided, "--json")
+    assert "most of these 21 were learned" in tested.err
+    assert json.loads(tested.out)["images"] == 21
     # The seed of the split decides it, not that of the run.
     for setting, same in (("seed=5", True), ("data.split_seed=5", False)):
         recipe = small_recipe("imagenet-resnet18", "data.validation=0.3", setting)
@@ -274,6 +280,11 @@ def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, ref
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "split.csv is of other images or classes than there are now" in page
     assert not (tmp_path / "run" / "scores.safetensors").exists()
+    # ... and what was held out is as it was, also where a class has come in that sorts among the others.
+    shutil.copytree(grown / "bee", grown / "bat")
+    tested = json.loads(shown("evaluate", tmp_path / "run", "--data-dir", grown, "--json").out)
+    assert (tested["images"], tested["loss"]) == (6, results["validation"]["loss"])
+    shutil.rmtree(grown / "bat")
     (grown / split["validation"][0]).unlink()
     said = shown("evaluate", tmp_path / "run", "--data-dir", grown, "--dataset", "folder").err
     assert "15 of them have the names of images that were learned" in said

@@ -281,6 +281,7 @@ def test_a_split_keeps_names_of_any_letters(tmp_path: Path) -> None:
     assert index.classes == ("a\\rb", 'c "d", e', "f")
     assert all(name.isprintable() for name in (*index.ids, *index.classes))
     run = RunFolder(tmp_path)
+    run.recipe_file.write_text(find("digits-resnet20").to_yaml())
     run.write_split({"train": index.subset(torch.tensor([0]), "t"), "validation": index})
     found = recorded_split(tmp_path, tmp_path / "images", "validation")
     assert found is not None
@@ -300,6 +301,7 @@ NO_SPLITS = ["", "image,class,split\na.png,ant\n", "image,class,split\na,b,c\n",
 @pytest.mark.parametrize("content", NO_SPLITS)
 def test_a_damaged_split_is_named(content: str, tmp_path: Path, images: Path) -> None:
     run = RunFolder(tmp_path)
+    run.recipe_file.write_text(find("digits-resnet20").to_yaml())
     run.split_file.write_text(content)
     said = sentence_of(lambda: recorded_split(tmp_path, images / "train", "validation"))
     assert said.startswith(f"{run.split_file} is damaged (")
