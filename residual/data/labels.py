@@ -89,18 +89,18 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         InputError: when it cannot be read, or a line names no image or no class.
     """
     text = read_text(path, "write a line of PATH,CLASS for each image")
-    first = text.partition("\n")[0]
+    first = text.lstrip().partition("\n")[0]
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    # Strictly: a quote that nothing closes would make one cell of all lines to the next one.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise InputError(f"{path} cannot be read as CSV ({error})") from None
-    columns = _columns(rows[0], path) if rows else None
+        raise InputError(f"{path}, line {reader.line_num}: it cannot be read as CSV ({error})") from None
+    columns = _columns(rows[0][1], path) if rows else None
     begin = 1 if columns else 0
     columns = columns or {"path": 0, "label": 1, "split": 2}
-    for number, row in enumerate(rows[begin:], start=begin + 1):
-        if not any(cell.strip() for cell in row):
-            continue
+    for number, row in rows[begin:]:
         cells = {name: row[column].strip() if column < len(row) else "" for name, column in columns.items()}
         if not cells["path"] or not cells["label"]:
             raise InputError(
