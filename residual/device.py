@@ -226,6 +226,11 @@ def keep_freed_memory() -> None:
 
 def memory_ran_out(device: torch.device) -> str:
     """Return a sentence on how much memory was taken and how to take less."""
+    if device.type == "cpu":
+        return (
+            "the memory ran out; free some, or take fewer or smaller images at a time, as with a smaller "
+            "batch.size and schedule.learning_rate in proportion"
+        )
     taken, free_some = "", "free some"
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

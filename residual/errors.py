@@ -45,12 +45,16 @@ class Interrupted(BaseException):
         self.signal = number
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch says that a GPU's memory has run out.
+def memory_that_ran_out(error: Exception) -> str:
+    """Return which memory an error says has run out: "the GPU's memory", "the memory"; "" where it says none.
 
-    By its words: what CUDA itself and Apple's GPUs raise has no class of its own.
+    By its words: what CUDA itself and Apple's GPUs raise has no class of its own, nor what PyTorch does on a
+    CPU.
     """
-    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+    if isinstance(error, RuntimeError) and "out of memory" in str(error):
+        return "the GPU's memory"
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return "the memory" if on_cpu or isinstance(error, MemoryError) else ""
 
 
 def printable(text: str) -> str:

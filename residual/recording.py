@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from .errors import is_out_of_memory
+from .errors import memory_that_ran_out
 from .files import first_line
 
 #: How often work is done before it is recorded, so that libraries have set themselves up and what is to be
@@ -53,6 +53,6 @@ def why(error: Exception, helps: str) -> str:
     before = error.__context__
     if isinstance(error, RuntimeError) and isinstance(before, Exception) and not error.__suppress_context__:
         error = before
-    if is_out_of_memory(error):
-        return "the GPU's memory ran out; free some, or take a smaller batch.size, to be fast again"
+    if memory := memory_that_ran_out(error):
+        return f"{memory} ran out; free some, or take a smaller batch.size, to be fast again"
     return f"{type(error).__name__}: {first_line(error)}; {helps} fast again"

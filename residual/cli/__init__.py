@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import InputError, Interrupted, is_out_of_memory
+from ..errors import InputError, Interrupted, memory_that_ran_out
 from . import (
     analyze,
     classification,
@@ -79,10 +79,10 @@ def main() -> None:
         # The reader of our output (head, say) has gone; that is no error.
         sys.stderr.close()
     except Exception as error:
-        if is_out_of_memory(error):
+        if memory := memory_that_ran_out(error):
             _fail(
-                "the GPU's memory ran out; take fewer images or smaller ones at a time (a lower --batch, "
-                "--scales or data.shorter_side), or --device cpu",
+                f"{memory} ran out; take fewer images or smaller ones at a time (a lower --batch, --scales "
+                f"or data.shorter_side){', or --device cpu' if 'GPU' in memory else ''}",
                 2,
             )
         _fail(output.unexpected(error), 70)

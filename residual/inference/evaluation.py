@@ -24,7 +24,7 @@ from ..detection.average_precision import (
 from ..detection.boxes import load_boxes
 from ..detection.testing import detect_dataset
 from ..device import open_device
-from ..errors import InputError, is_out_of_memory, nearest, whole_number, whole_numbers
+from ..errors import InputError, memory_that_ran_out, nearest, whole_number, whole_numbers
 from ..evaluation.classes import how_matched, match_classes, unnamed
 from ..evaluation.inputs import check_input, usual_size, view_of
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
@@ -166,11 +166,11 @@ def evaluate(
             keep_scores=keep_scores,
             progress=show,
         )
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        if not (memory := memory_that_ran_out(error)):
             raise
         raise InputError(
-            f"{path}: the GPU's memory ran out in testing; use smaller scales or --precision bfloat16"
+            f"{path}: {memory} ran out in testing; use smaller scales or --precision bfloat16"
         ) from None
     about = {"weights": str(path), "data": images.name, "views": shown}
     scores = found.scores(images, weights.classes, targets, about)

@@ -22,7 +22,7 @@ from ..data.cifar10 import USUAL_DIR
 from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device, slow_bfloat16
 from ..distributed import World
 from ..environment import describe
-from ..errors import InputError, Interrupted, OtherData, is_out_of_memory, needs, on_a_line
+from ..errors import InputError, Interrupted, OtherData, memory_that_ran_out, needs, on_a_line
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
@@ -367,8 +367,10 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
             yield
     except KeyboardInterrupt:
         raise Interrupted(stopped, signal.SIGINT) from None
+    except MemoryError:
+        raise InputError(f"{name}: {memory_ran_out(device)}") from None
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if memory_that_ran_out(error):
             raise InputError(f"{name}: {memory_ran_out(device)}") from None
         # What has no kernel that repeats bit for bit, and what cuBLAS reads before its first product.
         if "deterministic" not in str(error) or not torch.are_deterministic_algorithms_enabled():

@@ -181,6 +181,24 @@ def test_a_gpu_whose_memory_runs_out_is_a_sentence(
     assert "--device cpu" in said
 
 
+@pytest.mark.parametrize("taken", [2**60, 2**70], ids=["allocator", "python"])
+def test_a_cpu_whose_memory_runs_out_is_a_sentence(
+    taken: int, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PyTorch raises there itself, and what Python does."""
+
+    def full(*_: object, **__: object) -> None:
+        if taken < 2**63:
+            torch.empty(taken, dtype=torch.uint8)
+        raise MemoryError
+
+    monkeypatch.setattr("residual.inference.classifier.load", full)
+    smooth_image().save(tmp_path / "a.png")
+    said = refused("predict", tmp_path, tmp_path / "a.png")
+    assert said.startswith("residual: the memory ran out; take fewer images or smaller ones")
+    assert "--device" not in said
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """As in ``residual recipes | head -n 1``."""
     process = subprocess.Popen(
