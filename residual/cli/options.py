@@ -3,6 +3,7 @@
 import glob
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -294,8 +295,10 @@ def find_images(named: list[str]) -> list[Path]:
 def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Path]:
     """Return the PNG file in a folder that each image is to be drawn into, where nothing is yet.
 
+    It has the image's name; where several have it, they lie in folders as the images do.
+
     Raises:
-        InputError: when one exists, or two images have one name, or the folder is none or that of the images.
+        InputError: when one exists, or the folder is none or that of the images.
     """
     from ..files import refuse_existing
 
@@ -306,9 +309,14 @@ def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Pat
         raise InputError(f"{option} {folder} holds the images themselves; name another folder")
     targets = {image: folder / f"{image.stem}.png" for image in images}
     if len(set(targets.values())) < len(targets):
-        raise InputError(
-            f"{option} {folder}: two of the images have the same name; give them folders of their own"
-        )
+        whole = {image: Path(os.path.abspath(image)) for image in images}
+        common = os.path.commonpath([path.parent for path in whole.values()])
+        below = {image: path.relative_to(common) for image, path in whole.items()}
+        times = Counter(path.with_suffix("") for path in below.values())
+        for image, path in below.items():
+            # Two of one folder differ in their suffixes.
+            name = path.stem if times[path.with_suffix("")] == 1 else path.name
+            targets[image] = folder / path.parent / f"{name}.png"
     for target in targets.values():
         refuse_existing(target)
     return targets

@@ -386,7 +386,7 @@ IMAGENET = Group(
 )
 DETECTION = Group(
     DETECTION_OUT,
-    (*NETWORKS, "weights_vgg16", "weights_resnet101", *TRAINING),
+    (*NETWORKS, "weights_resnet101", *TRAINING),
     (
         "--no-train",
         f"--data-dir ~/cells --out runs/cells {RESNET101}{NEXT}--set data.layout=voc "
@@ -444,7 +444,7 @@ def _detection_table(
         f"--data-dir ~/{data}{NEXT}{'--weights-vgg16 weights/vgg16 ' if vgg16 else ''}{RESNET101}",
         f"--data-dir ~/{data} --networks {example}{NEXT}{RESNET101}",
     )
-    return Experiment(call, DETECTION, options, examples)
+    return Experiment(call, DETECTION, (*(["weights_vgg16"] if vgg16 else []), *options), examples)
 
 
 #: In the paper's order.

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from conftest import Refused, sentence_of
+from conftest import Refused, Shown, sentence_of
 from pydantic import ValidationError
 
-from residual.cli.options import SIDE, find_images, sides
+from residual.cli.options import SIDE, drawn_files, find_images, sides
 from residual.recipes.schema import Folder
 
 
@@ -19,6 +19,26 @@ def test_files_folders_and_patterns(deep_folder: Path) -> None:
     assert find_images([str(folder / "b [1].JPG")]) == [folder / "b [1].JPG"]
     assert find_images([str(deep), str(folder)]) == [deep, *everything[:2]]  # each once
     assert find_images([str(folder / "notes.txt")]) == [folder / "notes.txt"]  # named, so tried
+
+
+def test_images_of_one_name_are_drawn_into_folders_as_they_lie(tmp_path: Path) -> None:
+    one, other = tmp_path / "in" / "cat" / "1.png", tmp_path / "in" / "dog" / "1.png"
+    out = tmp_path / "out"
+    assert drawn_files([one], out, "--out") == {one: out / "1.png"}
+    assert drawn_files([one, other], out, "--out") == {
+        one: out / "cat" / "1.png",
+        other: out / "dog" / "1.png",
+    }
+    jpeg = one.with_suffix(".jpg")
+    assert drawn_files([one, jpeg, other], out, "--out") == {
+        one: out / "cat" / "1.png.png",
+        jpeg: out / "cat" / "1.jpg.png",
+        other: out / "dog" / "1.png",
+    }
+    other.parent.mkdir(parents=True)
+    other.touch()
+    said = sentence_of(lambda: drawn_files([one, other], tmp_path / "in", "--out"))
+    assert "1.png exists already" in said
 
 
 def test_sides_are_those_that_a_recipe_takes(refused: Refused, tmp_path: Path) -> None:
@@ -35,3 +55,8 @@ def test_sides_are_those_that_a_recipe_takes(refused: Refused, tmp_path: Path) -
     ):
         assert "--size" in (said := refused(*words, "--size", "100000")), said
         assert "8192" in said
+
+
+def test_a_table_without_vgg_takes_no_weights_of_it(shown: Shown) -> None:
+    assert "--weights-vgg16" in shown("reproduce", "table9", "--help").out
+    assert "--weights-vgg16" not in shown("reproduce", "table12", "--help").out
