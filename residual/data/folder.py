@@ -151,9 +151,15 @@ def holds_classes(data_dir: Path) -> bool:
     if _is_part(data_dir.name) and (data_dir.absolute().parent / "train").is_dir():
         return False  # a part, of the folder above
     folders = _folders_in(data_dir)
-    return not any(_is_part(path.name) for path in folders) and any(
-        file.name.lower().endswith(SUFFIXES) for path in folders for file in path.iterdir()
-    )
+    return not any(_is_part(path.name) for path in folders) and any(map(_holds_images, folders))
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there are images in a folder itself; False of one that cannot be read."""
+    try:
+        return any(file.name.lower().endswith(SUFFIXES) for file in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -186,13 +192,16 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
     listing = _cached(root)
     flat = listing.images[""]
     folders = {name: files for name, files in listing.images.items() if name}
-    places = (root, data_dir)
+    # A part that is named itself has its list beside it as well.
+    above = (data_dir.absolute().parent,) if root == data_dir and _is_part(data_dir.name) else ()
+    places = (root, data_dir, *above)
     names = [name.format(part) for name in LISTS]
     source = next((p / name for p in places for name in names if (p / name).is_file()), None)
     if source and not flat and list(folders) == [INNER]:
         flat, folders = [f"{INNER}/{file}" for file in folders[INNER]], {}
+    told: list[str] = []
     if flat and not folders:
-        found = _flat(root, data_dir, part, source, flat, classes)
+        found, told = _flat(root, data_dir, part, source, flat, classes)
     else:
         found = _sorted(root, folders, listing)
     found = _with_names(found, data_dir, root)
@@ -200,7 +209,8 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
     if (split != "val" or strange) and (level := _one_level_too_many(root, found)):
         raise InputError(level)
     name = f"{data_dir} {root.name}" if root != data_dir else str(data_dir)
-    return _index(name, root, found, classes, root, _notes(root, found, listing, flat if folders else []))
+    notes = [*told, *_notes(root, found, listing, flat if folders else []), *_beside(data_dir, root)]
+    return _index(name, root, found, classes, root, notes)
 
 
 def _index(
@@ -309,7 +319,11 @@ def _root(data_dir: Path, split: Split) -> Path:
     root = data_dir / part
     if root.is_dir():
         return root
-    there = {path.name for path in _folders_in(data_dir)}
+    folders = _folders_in(data_dir)
+    if len(folders) == 1 and all((folders[0] / name).is_dir() for name in ("train", part)):
+        # Many archives have one folder more around everything.
+        raise InputError(f"{data_dir} has no folder {part}; name {folders[0]}")
+    there = {path.name for path in folders}
     divided = bool(there & {"train", "val"}) or (bool(there) and all(map(_is_part, there)))
     if split != "train" and not divided:
         return data_dir
@@ -377,8 +391,8 @@ def _flat(
     source: Path | None,
     images: list[str],
     classes: tuple[str, ...] | None,
-) -> dict[str, list[str]]:
-    """Return each class's images, of a folder without a directory for each."""
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return each class's images, of a folder without a directory for each, and what to say of its list."""
     places = (root, data_dir, data_dir / "ILSVRC2012_devkit_t12" / "data")
     if source:
         known = read_list(source)
@@ -398,7 +412,10 @@ def _flat(
     found: dict[str, list[str]] = {}
     for file in sorted(images):
         found.setdefault(known.class_of(file), []).append(file)
-    return found
+    if not (absent := known.absent(images)):
+        return found, []
+    many = f"{len(absent):,} image{'s' if len(absent) > 1 else ''} that {known.path} names"
+    return found, [f"{many} {'are' if len(absent) > 1 else 'is'} not in {root}; the first: {absent[0]}"]
 
 
 def _read_devkit(path: Path, images: list[str]) -> ClassList:
@@ -474,6 +491,18 @@ def _notes(root: Path, found: dict[str, list[str]], listing: Listing, loose: lis
         yield (
             f"{root}: all {len(found):,} classes have the same folders ({some}); if those are the classes, "
             f"put them into {root} directly"
+        )
+
+
+def _beside(data_dir: Path, root: Path) -> Iterable[str]:
+    """Yield a sentence where folders with images lie beside ``train``: it may be a class among others."""
+    if root == data_dir or root.name != "train":
+        return
+    others = [path for path in _folders_in(data_dir) if not _is_part(path.name)]
+    if strange := sorted(path.name for path in others if _holds_images(path)):
+        yield (
+            f"{data_dir}: of its folders only {root.name} is trained on, not {', '.join(strange[:3])}"
+            f"{', ...' if len(strange) > 3 else ''}; if all are classes, put them into a new folder train"
         )
 
 

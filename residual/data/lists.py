@@ -10,7 +10,7 @@ text with tabs               FILE, CLASS, and numbers that are not read (Tiny Im
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -63,6 +63,12 @@ class ClassList:
                 "is the class; a class of several words needs a .csv)"
             )
         return next(iter(found))
+
+    def absent(self, files: Iterable[str]) -> list[str]:
+        """Return the files that the list names and that are not among ``files``."""
+        names = {composed(PurePosixPath(file).name) for file in files}
+        stems = set(map(_stem, names))
+        return [file for file in self.classes if file not in names and _stem(file) not in stems]
 
     def named(self, names: tuple[str, ...] | None) -> "ClassList":
         """Return the list with names in place of numbers, where it has nothing but numbers.

@@ -3,7 +3,6 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from residual import InputError
-from residual.data.folder import index_folder
+from residual.data.folder import Split, index_folder
 from residual.data.lists import ClassList
 
 
@@ -179,9 +178,7 @@ def test_many_files_start_in_seconds(tmp_path: Path) -> None:
 # --- what people bring ---
 
 
-def refusal(
-    path: Path, split: Literal["train", "val"] = "train", classes: tuple[str, ...] | None = None
-) -> str:
+def refusal(path: Path, split: Split = "train", classes: tuple[str, ...] | None = None) -> str:
     return sentence_of(lambda: index_folder(path, split, classes))
 
 
@@ -222,6 +219,28 @@ def test_one_level_too_many(tmp_path: Path) -> None:
     )
     assert refusal(tmp_path) == f"{said} into {train}"
     assert "has a single class, images, whose 2 folders look like" in refusal(tmp_path, "val", ("cat", "dog"))
+
+
+def test_one_folder_more_around_the_parts(images: Path, tmp_path: Path) -> None:
+    around = tmp_path / "around"
+    (around / "inner").mkdir(parents=True)
+    for part in ("train", "val"):
+        (images / part).rename(around / "inner" / part)
+    splits: tuple[Split, ...] = ("train", "val", "all")
+    for split in splits:
+        assert f"{around} has no folder {'val' if split == 'val' else 'train'}; name {around / 'inner'}" in (
+            refusal(around, split)
+        )
+
+
+def test_a_class_that_is_called_train_does_not_hide_the_others(tmp_path: Path) -> None:
+    for name in ("bus/1.png", "car/1.png", "train/steam/1.png", "train/diesel/1.png"):
+        touch(tmp_path / name)
+    (note,) = index_folder(tmp_path, "all").notes
+    assert note == (
+        f"{tmp_path}: of its folders only train is trained on, not bus, car; if all are classes, put them "
+        "into a new folder train"
+    )
 
 
 def test_a_single_class_is_said_and_nested_classes_too(tmp_path: Path) -> None:
@@ -360,6 +379,19 @@ def test_lists_of_a_flat_folder(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     index = index_folder(tmp_path, "val", ("cat", "sea lion"))
     assert dict(zip(index.files, index.targets.tolist(), strict=True)) == {"a b.jpg": 1, "2.jpg": 0}
+
+
+def test_a_list_beside_a_part_that_is_named_itself(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        touch(tmp_path / "val" / name)
+    (tmp_path / "val.txt").write_text("1.png cat\n2.png dog\n3.png dog\n4.png cat\n")
+    for named in (tmp_path, tmp_path / "val"):
+        index = index_folder(named, "val")
+        assert index.classes == ("cat", "dog")
+        (note,) = index.notes
+        assert note == (
+            f"2 images that {tmp_path / 'val.txt'} names are not in {tmp_path / 'val'}; the first: 3.png"
+        )
 
 
 def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
