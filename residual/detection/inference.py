@@ -185,8 +185,10 @@ def _choose(
 ) -> list[Detections]:
     """Return what is left after the least score, NMS within each class, and voting."""
     results = []
+    # Who votes does not hang on which detections are asked for: a box would move with that.
+    least = min(how.score_threshold, DetectionOptions.score_threshold) if how.refine else how.score_threshold
     for score, box, size in zip(scores, boxes, sizes, strict=True):
-        region, label = (score[:, 1:] > how.score_threshold).nonzero().unbind(dim=1)
+        region, label = (score[:, 1:] > least).nonzero().unbind(dim=1)
         values = score[region, label + 1]
         places = clip_boxes_to_image(box[region, label], size)
         # A box that was outside the image has no area left, and overlaps nothing, not even itself.
@@ -195,7 +197,13 @@ def _choose(
         every = Detections(places, values, label)
         kept = batched_nms(places, values, label, how.nms_threshold)[: how.max_detections]
         chosen = Detections(places[kept], values[kept], label[kept])
-        results.append(vote(chosen, every) if how.refine else chosen)
+        if how.refine:
+            # The surest ones come first.
+            asked = int((chosen.scores > how.score_threshold).sum())
+            chosen = vote(
+                Detections(chosen.boxes[:asked], chosen.scores[:asked], chosen.labels[:asked]), every
+            )
+        results.append(chosen)
     return results
 
 

@@ -71,6 +71,11 @@ def test_refinement_joins_new_and_old_predictions_before_nms() -> None:
     assert found.scores.tolist() == pytest.approx([0.6])
     # (0.6 * 10 + 0.3 * 13) / 0.9 = 11
     assert found.boxes.tolist() == [pytest.approx([0, 0, 8, 11])]
+    # Who votes does not hang on the least score of what is asked for.
+    (sure,) = detect([Scripted(region, *looks)], [image], replace(how, score_threshold=0.5))
+    assert sure.boxes.equal(found.boxes)
+    (nothing,) = detect([Scripted(region, *looks)], [image], replace(how, score_threshold=0.65))
+    assert len(nothing) == 0
     (plain,) = detect([Scripted(region, looks[0])], [image], replace(how, refine=False))
     assert plain.boxes.tolist() == [pytest.approx([0, 0, 8, 10])]
 
