@@ -43,14 +43,16 @@ def load_boxes(
         found = READERS[data.layout](folder, splits, classes, boxes=boxes, masks=masks)
     # Every backbone for such images has a stride of 16.
     size = functools.partial(input_size, shorter=data.shorter_side, longer=data.longer_side, stride=16)
-    kept, notes = [], list(found.notes)
+    kept, too_long = [], []
     for annotated in found.images:
         try:
             size(*annotated.size)
             none = torch.zeros_like(annotated.difficult)
             kept.append(replace(annotated, difficult=none) if data.use_difficult else annotated)
         except InputError as error:
-            notes.append(f"{annotated.path}: {error}; it is left out")
+            too_long.append(f"{annotated.path}: {error}; it is left out")
     if not kept:
-        raise InputError(f"{folder}: no image of {' and '.join(splits)} can be used; the first: {notes[0]}")
-    return replace(found, images=tuple(kept), notes=tuple(notes))
+        raise InputError(
+            f"{folder}: no image of {' and '.join(splits)} can be used; the first: {too_long[0]}"
+        )
+    return replace(found, images=tuple(kept), notes=(*found.notes, *too_long))

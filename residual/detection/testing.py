@@ -49,11 +49,12 @@ def detect_dataset(
 
     Args:
         members: one detector, or several as an ensemble.
-        damaged: "skip": nothing is found on an image that cannot be used, and it is named.
+        damaged: "skip": nothing is found on an image that cannot be used, and it is named; its objects count
+            as missed.
         progress: called with the number of images done by this rank.
 
     Raises:
-        InputError: for an image that cannot be used, if those are fatal.
+        InputError: for an image that cannot be used, if those are fatal, and where none can be.
     """
     world = world or World()
     start = time.perf_counter()
@@ -80,6 +81,9 @@ def detect_dataset(
     for theirs, names in world.gather((mine, unusable)):
         found |= theirs
         unusable = unusable | names
+    if not found:
+        first = next(iter(unusable.values()), "there is none")
+        raise InputError(f"{dataset.name}: no image can be looked at; the first: {first}")
     return DatasetDetections(
         [found.get(number, nothing) for number in range(len(dataset))],
         unusable,

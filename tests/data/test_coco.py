@@ -58,6 +58,18 @@ def test_coco(tmp_path: Path) -> None:
     assert len(second.boxes) == 0
 
 
+def test_the_first_fault_is_what_is_wrong_not_a_class_that_is_left_out(tmp_path: Path) -> None:
+    folder = coco(tmp_path, lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 5]))
+    with pytest.raises(
+        InputError, match="no object of the annotations can be used; the first fault: "
+    ) as error:
+        load_coco(folder, ["train"], ["dog"])
+    assert "has no area" in str(error.value)
+    (folder / "annotations" / "instances_train.json").write_text(json.dumps(COCO))
+    (note,) = load_coco(folder, ["train"], ["dog"]).notes
+    assert "1 object of the class 'car' left out" in note
+
+
 def test_categories_of_two_splits_are_one_whether_accents_are_apart(tmp_path: Path) -> None:
     folder = coco(tmp_path, lambda c: c["categories"][0].update(name="caf\u00e9"))
     content = json.loads((folder / "annotations" / "instances_train.json").read_text())
