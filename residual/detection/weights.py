@@ -172,6 +172,13 @@ def take_over(detector: FasterRCNN, stored: dict[str, Tensor], same_classes: boo
     Raises:
         InputError: when they are not alike otherwise.
     """
+    scores = "rpn_head.cls_logits.weight"
+    theirs, ours = (len(state[scores]) if scores in state else 0 for state in (stored, detector.state_dict()))
+    if theirs and theirs != ours:
+        raise InputError(
+            f"the detector to start from has {theirs} anchors at a position, and {ours} are asked for: keep "
+            "the number of detector.anchor_sizes times detector.aspect_ratios, or start from a classifier"
+        )
     anew = () if same_classes else ("cls_score", "bbox_pred", "mask_head")
     own = {
         name: tensor for name, tensor in detector.state_dict().items() if _layer(name) in (*anew, "mask_head")

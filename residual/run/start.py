@@ -27,6 +27,8 @@ from ..recipes.schema import Model
 from .page import network_of
 
 R = TypeVar("R", bound=TrainingRecipe)
+#: What stays the recipe's where a detector goes on from another one: how it learns, and how much it may find.
+OF_THE_RECIPE = ("freeze", "regions", "train_proposals", "ignore_cross_boundary_anchors", "max_detections")
 
 
 def start_from(recipe: R, weights: Path) -> R:
@@ -81,7 +83,7 @@ def _started_from(recipe: R, weights: Path) -> R:
     kept = stored.model_copy(
         update={
             "backbone": stored.backbone.model_copy(update={"weights": _lasting(weights)}),
-            **{key: getattr(wanted, key) for key in ("freeze", "regions", "train_proposals")},
+            **{key: getattr(wanted, key) for key in OF_THE_RECIPE},
             "masks": wanted.masks or (stored.masks and recipe.may_have_masks),
         }
     )

@@ -296,8 +296,14 @@ def test_masks_are_what_the_recipe_or_the_weights_have(
 
 
 def test_a_detector_brings_its_images_sides_with_its_anchors(begun_detector: Path) -> None:
-    own = find("voc-finetune", DetectionRecipe)
+    own = override(
+        find("voc-finetune", DetectionRecipe),
+        ["detector.max_detections=300", "detector.ignore_cross_boundary_anchors=true"],
+    )
     started = start_from(own, begun_detector)
+    # How it learns, and how much it may find, stays the recipe's.
+    assert started.detector.max_detections == 300
+    assert started.detector.ignore_cross_boundary_anchors
     assert started.detector.anchor_sizes == (14, 20)
     assert (started.data.shorter_side, started.data.longer_side) == (48, 48)
     assert (own.data.shorter_side, own.data.longer_side) == (600, 1000)
