@@ -48,6 +48,8 @@ def group(context: typer.Context) -> None:
     only_first_rank(context, ("train",))
 
 
+#: Faults of the data that are named; all of them are in the JSON.
+FAULTS = 5
 BoxesDir = Annotated[
     Path | None,
     typer.Option(
@@ -84,6 +86,8 @@ class DetectorAsked:
         from ..detection.improvements import SCALES
         from ..inference.detector import load_detector
 
+        if self.multi_scale and self.scales:
+            raise InputError("--multi-scale is --scales 200,400,600,800,1000; leave one of the two out")
         sides = shorter_sides(self.scales) if self.scales else (SCALES if self.multi_scale else ())
         return load_detector(*weights, device=self.device, refine=self.refine, scales=sides)
 
@@ -168,8 +172,9 @@ def evaluate(
     asked: DetectorAsked,
 ) -> None:
     """Test a detector: average precision by VOC's rule (or ImageNet's) and COCO's."""
+    from ..detection.submission import check_splits, submission_files, without_category
     from ..files import write_new
-    from ..inference.evaluation import evaluate_detector
+    from ..inference.evaluation import evaluate_detector, tested_on
 
     if not boxes:
         measures = {"--figure": figure, "--11-points and --area": points, "--difficult": difficult}
@@ -179,6 +184,8 @@ def evaluate(
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     detector = asked.load(weights)
+    if submission:
+        check_splits(*tested_on(detector, layout, split or ()))
     with progress_bar(asked.as_json) as progress:
         measured = evaluate_detector(
             detector,
@@ -199,7 +206,6 @@ def evaluate(
         most = detector.options().max_detections
         _print_table(measured, weights, boxes, most)
     if submission:
-        from ..detection.submission import submission_files, without_category
         from ..terminal import note
 
         if unknown := without_category(measured.dataset):
@@ -448,9 +454,15 @@ def _print_table(
                 f"up to {max_detections} detections an image: VOC AP counts all of them, COCO AP the best "
                 f"{COCO_DETECTIONS} of each class"
             )
-    faults = [*measured.dataset.notes, *measured.unusable.values()]
-    if faults:
-        typer.echo(f"left out: {len(faults):,}; the first: {faults[0]}")
+    missed = "; their objects count as missed" if boxes else ""
+    for what, faults in (
+        ("left out or cut", measured.dataset.notes),
+        (f"could not be looked at{missed}", tuple(measured.unusable.values())),
+    ):
+        if faults:
+            typer.echo(f"{what}: {len(faults):,}{', the first ones' if len(faults) > FAULTS else ''}")
+            for fault in faults[:FAULTS]:
+                typer.echo(f"  {fault}")
 
 
 def _print_sizes(name: str, coco: dict[str, Any], measured: "DetectorEvaluation") -> None:

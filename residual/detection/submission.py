@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..data.boxes import BoxDataset
+from ..errors import InputError
 from ..files import file_names
 from .average_precision import Detections, as_coco
 
@@ -80,6 +81,15 @@ def imagenet_file(dataset: BoxDataset, found: Sequence[Detections]) -> str:
 def without_category(dataset: BoxDataset) -> list[str]:
     """Return the classes that the annotations do not know, of which no server knows either."""
     return [name for name, number in zip(dataset.classes, dataset.categories, strict=True) if number is None]
+
+
+def check_splits(layout: str, splits: Sequence[str]) -> None:
+    """Raise an InputError where a server would not take what is found on several splits: VOC's."""
+    if layout == "voc" and len(splits) > 1:
+        raise InputError(
+            f"VOC's server takes the results of one split, and these are {' and '.join(splits)}; name one of "
+            "them with --split"
+        )
 
 
 def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, str]:

@@ -325,6 +325,14 @@ class DetectorEvaluation:
         return mean_ap(self.classes)
 
 
+def tested_on(
+    detector: LoadedDetector, layout: str | None, splits: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the layout and the splits that a detector is tested on: the recipe's where none are named."""
+    recipe = (detector.config.recipe or {}).get("data") or {}
+    return layout or recipe.get("layout") or "voc", tuple(splits) or tuple(recipe.get("test") or ())
+
+
 def evaluate_detector(
     detector: LoadedDetector,
     path: Path,
@@ -356,7 +364,7 @@ def evaluate_detector(
     if coco and boxes:
         check_pycocotools("COCO AP")
     recipe = (detector.config.recipe or {}).get("data") or {}
-    splits = tuple(splits) or tuple(recipe.get("test") or ())
+    layout, splits = tested_on(detector, layout, splits)
     if not splits:
         raise InputError(f"{path} does not say what to test it on; name a split with --split")
     data_dir = data_dir or remembered_data_dir(path)
@@ -364,7 +372,7 @@ def evaluate_detector(
         raise InputError("name the folder of the annotated images with --data-dir")
     shorter, longer = detector.least_sides
     data = Boxes(
-        layout=layout or recipe.get("layout") or "voc",  # type: ignore[arg-type]
+        layout=layout,  # type: ignore[arg-type]
         train=splits,
         ap_rule=ap_rule or recipe.get("ap_rule") or "area",  # type: ignore[arg-type]
         shorter_side=shorter,
@@ -377,7 +385,7 @@ def evaluate_detector(
             f"{path} does not know the class {unknown[0]!r}{nearest(unknown[0], detector.classes)}"
         )
     # VOC's lists of images with masks are others: what is tested on hangs on the detector alone.
-    masks = detector.gives_masks and data.layout != "imagenet-det"
+    masks = boxes and detector.gives_masks and data.layout != "imagenet-det"
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     found = detect_dataset(
         detector.members,

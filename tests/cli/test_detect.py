@@ -50,6 +50,21 @@ START = ["train", "voc-finetune", *set_options(BEGUN)]
         (["evaluate", "gone", "--no-boxes", "--area"], ["leave --11-points and --area out, or --no-boxes"]),
         (["evaluate", "{begun_detector}", "--submission", "long.png"], ["long.png is not an empty folder"]),
         (["evaluate", "{begun_detector}", "--scales", "a"], ["--scales a", "400,600,800"]),
+        (
+            ["evaluate", "{begun_detector}", "--scales", "400,600", "--multi-scale"],
+            ["leave one of the two out"],
+        ),
+        (
+            ["evaluate", "{begun_detector}", "--split", "test", "--split", "train", "--submission", "new"],
+            ["VOC's server takes the results of one split", "test and train"],
+        ),
+        (
+            [
+                *("train", "voc-finetune", "--weights", "{begun_detector}", "--data-dir", "{few_shapes}"),
+                *("--set", "data.train=train", "--set", "detector.anchor_sizes=[8,16,32,64]"),
+            ],
+            ["4 are asked for", "keep the number of detector.anchor_sizes"],
+        ),
         (["predict", "{begun_detector}", "gone.jpg"], ["there is no file gone.jpg"]),
         (["predict", "{begun_detector}", "x" * 5000], ["xxx ... is too long a name for a file"]),
         (["predict", "{begun_detector}", "long.png", "--out", "x" * 5000], ["too long"]),
@@ -158,6 +173,25 @@ def test_some_classes_are_tested_in_a_folder_of_any_name(
     assert report["classes"]["square"] == known["square"] | {"ap": report["classes"]["square"]["ap"]}
     said = refused("detect", "evaluate", run, "--data-dir", data, "--classes", "sqare")
     assert "does not know the class 'sqare'; did you mean square?" in said
+
+
+def test_images_that_cannot_be_looked_at_are_told_apart_from_what_is_left_out(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    data = Path(shutil.copytree(few_shapes, tmp_path / "data"))
+    files = sorted((data / "Annotations").glob("test*.xml"))
+    for file in files:
+        file.write_text(file.read_text().replace("<name>disc</name>", "<name>ship</name>"))
+    first = data / "JPEGImages" / f"{files[0].stem}.png"
+    first.write_bytes(first.read_bytes()[:100])
+    told = shown("detect", "evaluate", begun_detector, "--data-dir", data).out
+    assert re.search(r"left out or cut: 1\n .*of the class 'ship' left out", told)
+    assert re.search(rf"could not be looked at; their objects count as missed: 1\n +{first.stem}: ", told)
+    for file in files:
+        image = data / "JPEGImages" / f"{file.stem}.png"
+        image.write_bytes(image.read_bytes()[:100])
+    said = refused("detect", "evaluate", begun_detector, "--data-dir", data)
+    assert f"no image can be looked at; the first: {first.stem}: " in said
 
 
 def test_what_was_measured_is_shown_before_files_are_written(
