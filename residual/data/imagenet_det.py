@@ -158,10 +158,10 @@ def _by_class(files: Sequence[Path], split: str) -> list[str]:
     labels: dict[str, int] = {}
     for file in files:
         for number, line in numbered_lines(file):
-            name, _, label = line.strip().rpartition(" ")
-            if label not in SHOWN:
+            name, *rest = line.split()
+            if len(rest) != 1 or rest[0] not in SHOWN:
                 raise InputError(f"{file}, line {number}: {line!r} is not an image and 1, 0 or -1")
-            labels[name] = labels.get(name, 0) | (label == "1") | 2 * (label == "0")
+            labels[name] = labels.get(name, 0) | (rest[0] == "1") | 2 * (rest[0] == "0")
     wanted = {TRAIN: (1,), PARTIAL: (2, 3), NEGATIVE: (0,)}[split]
     names = [name for name, has in labels.items() if has in wanted]
     if not names:

@@ -180,7 +180,8 @@ class FasterRCNN(nn.Module):
         sizes: list[tuple[int, int]],
     ) -> list[Tensor]:
         """Return each image's proposals, (R, 4), the best first: as ``best_regions``."""
-        before, most = PRE_NMS_TOP_N[self.training], self.proposals[self.training]
+        most = self.proposals[self.training]
+        before = max(PRE_NMS_TOP_N[self.training], most)
         return best_regions(scores, outputs, anchors, sizes, before, most, self.min_size)
 
     def region_maps(self, map: Tensor) -> list[Tensor]:

@@ -101,7 +101,8 @@ def test_the_classes_lists_say_which_images_are_whole_partial_and_negative(tmp_p
         tmp_path,
         "train",
         {"n1/whole": ant, "n1/partial": ant, "n1/both": ant, "extra0/none": None, "other": ant},
-        train_1=["n1/whole -1", "n1/partial 0", "n1/both 1", "extra0/none -1"],
+        # As VOC's lists have them, and with tabs.
+        train_1=["n1/whole -1", "n1/partial  0", "n1/both\t1", "extra0/none -1 "],
         train_3=["n1/whole 1", "n1/both 0", "extra0/none -1", ""],
         # The kit's own train.txt names them all.
         train=["n1/whole 1", "n1/partial 2", "n1/both 3", "extra0/none 4"],

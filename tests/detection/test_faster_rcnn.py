@@ -180,6 +180,15 @@ def test_regions_are_those_of_nms_among_all(most: int) -> None:
         torch.testing.assert_close(found, boxes[nms(boxes, score, RPN_NMS_THRESHOLD)][:most])
 
 
+def test_more_proposals_than_are_usually_compared_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRE_NMS_TOP_N, False, 3)
+    model = small_detector(proposals=(60, 20)).eval()
+    images = [torch.rand(3, 64, 64)]
+    with torch.inference_mode():
+        (found,) = model.run_rpn(model.maps(images), [(64, 64)]).proposals
+    assert 3 < len(found) <= 20
+
+
 def test_the_numbers_of_faster_r_cnn() -> None:
     """Read a second time off Faster R-CNN's Section 3.1, Fast R-CNN's 2.3 and their released code."""
     assert (RPN_SAMPLES, RPN_MAX_POSITIVES, RPN_NMS_THRESHOLD, RPN_CHANNELS) == (256, 128, 0.7, 512)
