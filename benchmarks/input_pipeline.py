@@ -138,6 +138,7 @@ def benchmark(
     files = sorted(p.resolve() for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise InputError(f"{images} holds no JPEG files")
+    about = environment("cpu")
     found: dict[str, Any] = {}
     progress = Console(stderr=True, highlight=False)
     for crop in ("scale", "resized"):
@@ -158,7 +159,7 @@ def benchmark(
     show(found)
     result = {
         "benchmark": "input_pipeline",
-        "environment": environment("cpu"),
+        "environment": about,
         "images": len(files),
         "bytes_per_image": sum(f.stat().st_size for f in files) // len(files),
         "settings": {"rounds": rounds, "batch": batch, "batches": batches},

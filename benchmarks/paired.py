@@ -87,7 +87,7 @@ def check_new_file(out: Path | None) -> None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return what stands beside a benchmark's result."""
+    """Return what stands beside a benchmark's result; asked for before it is measured, for its commit."""
     import torch
 
     from residual.environment import describe

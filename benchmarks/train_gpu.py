@@ -232,6 +232,7 @@ def benchmark(
     settings = Settings("resnet20", 10 if device == "cuda" else 1, iterations, workers, data_dir)
     progress = Console(stderr=True, highlight=False)
     where = torch.device(device)
+    about = environment(device)
     rates = in_new_process(partial(ceilings, where))
     found: dict[str, Any] = {}
     for depth in map(int, depths.split(",")):
@@ -247,7 +248,7 @@ def benchmark(
     reached = checks(found)
     result = {
         "benchmark": "train_gpu",
-        "environment": environment(device),
+        "environment": about,
         "settings": {
             "warmup": settings.warmup,
             "iterations": iterations,

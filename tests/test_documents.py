@@ -47,10 +47,10 @@ NOT_RUN = {
     "python benchmarks/train_cpu.py --network resnet18 --rounds 3 --profile": "measures for minutes",
     "python benchmarks/train_gpu.py --out results/benchmarks/train_gpu.json --profile profile.txt": "a GPU",
     "python benchmarks/train_gpu.py --sides ours-tf32,ours-combo": "a GPU",
-    "python benchmarks/inference_cpu.py --rounds 2": "measures for minutes",
+    "python benchmarks/inference_cpu.py --rounds 2 --passes 32": "measures for minutes",
     "python benchmarks/input_pipeline.py FOLDER": "measures for minutes",
     "python benchmarks/testing.py --device cpu --images 6 --rounds 2": "measures for minutes",
-    "python benchmarks/detection.py --images 1 --passes 1": "measures for minutes",
+    "python benchmarks/detection.py --images 1 --passes 1 --rounds 2 --tasks inference": "measures for minutes",
 }
 
 TOLD = distinct(told_by_pages())
@@ -144,6 +144,11 @@ def test_every_setting_that_is_told_is_one_of_a_recipe(setting: str) -> None:
             continue
         return
     pytest.fail(f"no recipe takes {setting}")
+
+
+def test_the_readme_is_a_page_or_two() -> None:
+    """As CONTRIBUTING has it."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_the_readmes_speeds_are_those_of_the_committed_benchmarks() -> None:
