@@ -218,8 +218,12 @@ class DetectionRecipe(TrainingRecipe):
         return self
 
 
-#: Both backbones start from classifiers that the command is given with --weights.
-BACKBONES = {"resnet101": Model(name="resnet101", shortcut="B", variant="v1"), "vgg16": Model(name="vgg16")}
+#: Both backbones start from classifiers that the command is given with --weights. Their max pooling is that
+#: of the authors' files, as in the recipes that train them.
+BACKBONES = {
+    "resnet101": Model(name="resnet101", shortcut="B", variant="v1", pool="caffe"),
+    "vgg16": Model(name="vgg16", pool="caffe"),
+}
 
 
 def _voc(train: str, backbone: str, training: Literal["joint", "alternating"] = "joint") -> DetectionRecipe:

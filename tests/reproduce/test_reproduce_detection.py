@@ -209,7 +209,7 @@ def test_runs_of_detect_train_count_and_say_how_they_depart(
     monkeypatch.chdir(Path(weights[3]).parent)
     tiny = ["detect", "train", "coco-resnet101", *SET, "--data-dir", coco]
     scratch = ["--set", "detector.backbone.name=cifar_resnet8", "--set", "detector.backbone.variant=null"]
-    scratch += ["--set", "detector.backbone.shortcut=null"]
+    scratch += ["--set", "detector.backbone.shortcut=null", "--set", "detector.backbone.pool=null"]
     for out, start in (("one", scratch), ("two", ["--weights", "cifar_resnet8"])):
         assert call(*tiny, *start, "--out", tmp_path / out / "coco-resnet101" / "seed0") == 0
         # The same weights by another path are the same.
