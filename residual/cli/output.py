@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from ..errors import InputError, printable
@@ -56,6 +56,16 @@ def in_order() -> Iterator[None]:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
         raise InputError(f"the output cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def printed_once() -> Iterator[None]:
+    """Print nothing in this context but in the first of torchrun's processes, where all do the same."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def print_json(value: Any) -> None:

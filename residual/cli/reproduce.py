@@ -13,6 +13,7 @@ from ..signals import limited
 from .detect import BoxesDir, Scales, shorter_sides
 from .locate import ImagesDir
 from .options import DataDir, Deterministic, Device, Eager, Minutes, Settings, Threads, takes, use_threads
+from .output import printed_once
 
 if TYPE_CHECKING:
     from ..reproduce.study import ClassifierRun, Family, Study, T
@@ -316,7 +317,7 @@ class Experiment:
     def do(self, asked: ExperimentOptions) -> Path:
         """Do the experiment and return its folder; options that all have are seen to here."""
         use_threads(asked.threads)
-        with limited(asked.minutes):
+        with printed_once(), limited(asked.minutes):
             self.call(asked)
         return asked.folder
 
@@ -518,7 +519,7 @@ EXPERIMENTS = (
         vgg16=False,
     ),
     Experiment(localization, LOCALIZATION),
-    Experiment(report, REPORT, (), ("", "--out results/cifar10 --imagenet results/imagenette")),
+    Experiment(report, REPORT, (), ("", "--out results/cifar10/full --imagenet results/imagenette")),
 )
 for experiment in EXPERIMENTS:
     experiment.add_to(app)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import distributed
 from ..analysis.figures import Panel
+from ..device import open_device
 from ..evaluation.scores import save_scores
 from ..evaluation.views import ViewsName
 from ..files import as_json, read_json, write_derived
@@ -171,14 +172,18 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
     there = file.exists() and scores.exists()
     if not there or is_of_others(read_json(file, KeptErrors, AGAIN), images):
         options = EvaluationOptions("folder", "test", study.data_dir, protocol)
-        what = f"testing {run.label}, {protocol}"
-        say(what, stderr=True)
-        with counted(what, silent=distributed.rank() != 0) as show:
+        what, first = f"testing {run.label}, {protocol}", distributed.rank() == 0
+        if first:
+            say(what, stderr=True)
+        with counted(what, silent=not first) as show:
             outcome = evaluate(run.path, options, device=study.device, keep_scores=True, progress=show)
         assert outcome.scores is not None
-        scores.unlink(missing_ok=True)
-        save_scores(outcome.scores, scores)
-        write_derived(file, as_json(outcome.summary() | {"content": images}))
+        if first:
+            scores.unlink(missing_ok=True)
+            save_scores(outcome.scores, scores)
+            write_derived(file, as_json(outcome.summary() | {"content": images}))
+        # No rank reads before the first has written.
+        distributed.join(open_device(study.device)).barrier()
     return read_json(file, KeptErrors, AGAIN)
 
 

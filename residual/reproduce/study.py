@@ -108,7 +108,10 @@ class ClassifierRun(TrainedRun):
     @cached_property
     def classes(self) -> int:
         """How many the network tells apart."""
-        return len(read_json(RunFolder(self.path).weights / CONFIG_FILE, WeightsConfig)["classes"])
+        told = (self.sessions[-1].get("data") or {}).get("classes")
+        # Early sessions did not note it.
+        config = RunFolder(self.path).weights / CONFIG_FILE
+        return told or len(read_json(config, WeightsConfig)["classes"])
 
     @property
     def depth(self) -> int:
@@ -136,8 +139,8 @@ class ClassifierRun(TrainedRun):
 
     @property
     def test_error(self) -> float:
-        """Of the final weights, in percent."""
-        return float(self.results["test"]["top1_error"])
+        """Of the final weights, in percent, on what was held out where nothing else is (a folder)."""
+        return float((self.results["test"] or self.results[self.held_out])["top1_error"])
 
     @property
     def departures(self) -> list[str]:

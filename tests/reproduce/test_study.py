@@ -23,7 +23,7 @@ from residual.environment import describe
 from residual.errors import Interrupted
 from residual.inference import layers
 from residual.models import highway
-from residual.recipes import find, override
+from residual.recipes import DetectionRecipe, find, override
 from residual.reproduce import curves
 from residual.reproduce.layer_studies import responses_in, signals_in
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
@@ -503,6 +503,29 @@ def test_the_report_calls_the_held_out_part_by_its_name(tmp_path: Path, shown: S
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Training error and validation error." in text
     assert "bold lines denote validation error" in text
+
+
+def test_a_run_without_test_images_or_weights_has_its_error_and_its_classes() -> None:
+    """Of a folder; and where the weights were not copied with the rest."""
+    recipe = find("imagenet-resnet18")
+    line = {"iteration": 1, "train": {"top1_error": 9.0}, "validation": {"top1_error": 12.0}}
+    results = {"train": None, "test": None, "validation": {"top1_error": 11.0}}
+    run = ClassifierRun(
+        "resnet18", Path("nowhere"), recipe, recipe, results, [line], [{"data": {"classes": 200}}]
+    )
+    assert (run.training_error, run.test_error, run.classes) == (9, 11, 200)
+
+
+def test_a_detector_from_the_papers_own_classifier_is_the_papers(tmp_path: Path) -> None:
+    """Its max pooling came with it, and was none of the recipe's."""
+    for network in ("resnet101", "vgg16"):
+        classifier = find(f"imagenet-{network}").model
+        paper = find(f"coco-{network}", DetectionRecipe)
+        backbone = classifier.model_copy(update={"weights": "weights"})
+        recipe = paper.model_copy(
+            update={"detector": paper.detector.model_copy(update={"backbone": backbone})}
+        )
+        assert TrainedRun(network, Path(), paper, recipe, {}, [], []).departures == []
 
 
 def test_evaluations_are_a_departure_where_the_rate_follows_them() -> None:
