@@ -38,7 +38,7 @@ from .localization.weights import is_localizer
 from .models.inference import Precision
 from .models.weights import load_weights
 from .recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, find, override, read
-from .recipes.schema import OTHERWISE, SHORT_FORMS
+from .recipes.schema import OTHERWISE, SHORT_FORMS, settings_of
 from .run import report as write_report
 from .run import start_from
 from .run import train as train_run
@@ -109,6 +109,21 @@ def recipe(
     return override(_find(name), _settings(settings, {"epochs": epochs, "lr": lr, "batch": batch}))
 
 
+def _started(chosen: TrainingRecipe, weights: Path) -> TrainingRecipe:
+    """Return a recipe that starts from weights, whatever was changed of a built-in one after that.
+
+    So does the command: of a detector that goes on the weights bring anchors, sides and more, which
+    settings may change.
+    """
+    started = start_from(chosen, weights)
+    builtin = KINDS[type(chosen)][0].get(chosen.name)
+    if builtin is None:
+        return started
+    own, now, before = map(settings_of, (chosen, started, builtin))
+    lost = [key for key, value in own.items() if value != before.get(key) and value != now.get(key)]
+    return override(started, [f"{key}={json.dumps(own[key])}" for key in lost])
+
+
 def train(
     recipe: TrainingRecipe | PathLike | None,
     data: PathLike | None = None,
@@ -142,7 +157,7 @@ def train(
     if weights is not None:
         if chosen is None:
             raise InputError("a run is resumed from its own weights; leave weights out")
-        chosen = start_from(chosen, _path(weights))
+        chosen = _started(chosen, _path(weights))
     if out is None:
         assert chosen is not None
         out = Path("runs") / chosen.name
@@ -172,6 +187,7 @@ def evaluate(
     scales: Sequence[int] | None = None,
     precision: Precision = "float32",
     device: str = "auto",
+    classifier: PathLike | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> ClassifierEvaluation | DetectorEvaluation | LocalizerEvaluation:
     """Test a trained classifier, detector or localizer, by the paper's protocols.
@@ -182,6 +198,8 @@ def evaluate(
         dataset, split, views, size, crop, scales: of a classifier, as of ``EvaluationOptions``. What has no
             dataset of its own is tested on a folder.
         precision: "bfloat16" is faster and a little less exact; of a classifier or a detector.
+        classifier: of a localizer, whose five likeliest classes are located; None for the one that it was
+            trained from.
         tell: is given a sentence about each image that is skipped, and what else should be known.
 
     Returns:
@@ -194,6 +212,8 @@ def evaluate(
     path = _path(weights)
     data_dir = None if data is None else _path(data)
     detector = is_detector(path)
+    if classifier is not None and not is_localizer(path):
+        raise InputError(f"{path} is no localizer, and classifier is for those; leave it out")
     if detector or is_localizer(path):
         what = "detector" if detector else "localizer"
         others = {"dataset": dataset, "views": views, "size": size, "crop": crop, "scales": scales}
@@ -207,7 +227,10 @@ def evaluate(
             found = evaluate_detector(loaded, path, data_dir)
         else:
             _only_float32(path, precision)
-            found = evaluate_localizer(load_localizer(path, device=device), path, data_dir)
+            guessing = None if classifier is None else _path(classifier)
+            found = evaluate_localizer(
+                load_localizer(path, classifier=guessing, device=device), path, data_dir
+            )
         for sentence in (*found.dataset.notes, *found.unusable.values()):
             if tell:
                 tell(sentence)

@@ -176,6 +176,21 @@ def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
     )
 
 
+def test_what_was_changed_of_a_recipe_is_not_lost_to_a_detectors_weights(
+    begun_detector: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the command line: weights first, and settings after them."""
+    begun = []
+    monkeypatch.setattr("residual.api.train_run", lambda recipe, *_, **__: begun.append(recipe))
+    changed = {"data.longer_side": 700, "detector.anchor_sizes": [16.0, 32.0], "detector.max_detections": 7}
+    residual.train(residual.recipe("voc-finetune", changed), weights=begun_detector, out="nowhere")
+    (recipe,) = begun
+    assert recipe.detector.anchor_sizes == (16, 32)
+    assert (recipe.data.shorter_side, recipe.data.longer_side) == (48, 700)
+    assert recipe.detector.max_detections == 7
+    assert recipe.detector.backbone.weights
+
+
 def test_what_is_left_out_of_a_detectors_test_is_told(
     begun_detector: Path, few_shapes: Path, tmp_path: Path
 ) -> None:

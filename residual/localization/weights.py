@@ -175,7 +175,7 @@ def outline_localizer(
 
 def is_localizer(folder: Path) -> bool:
     """Whether a folder (or the weights folder in it) holds a localizer; False where it holds nothing."""
-    return not is_name(folder) and folder.is_dir() and has_format(folder, LOCALIZER_FORMAT)
+    return (is_name(folder) or folder.is_dir()) and has_format(folder, LOCALIZER_FORMAT)
 
 
 def read_localizer(folder: Path) -> StoredLocalizer:

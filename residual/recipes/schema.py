@@ -399,13 +399,13 @@ def override(recipe: R, settings: list[str]) -> R:
             part[parent] = part.get(parent) or {}
             part = part[parent]
         part[last] = parse_yaml(text, lambda _: InputError(f"--set {setting}: {text!r} is not a YAML value"))  # noqa: B023
-        # YAML 1.1 reads 1e-3 (no dot) as text.
-        if isinstance(part[last], str) and (number := _number(part[last])) is not None:
+        # YAML 1.1 reads 1e-3 (no dot) as text, which is none where it is not in quotes.
+        if part[last] == text.strip() and (number := _number(part[last])) is not None:
             part[last] = number
     if not settings:
         return recipe
     changed = parse(value, "--set " + " ".join(settings), type(recipe))
-    if changes := differences(recipe, changed):
+    if (changes := differences(recipe, changed)) and "description" not in named:
         changed = changed.model_copy(update={"description": f"{recipe.name} with {'; '.join(changes)}"})
     return changed
 

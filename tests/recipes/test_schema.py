@@ -46,6 +46,12 @@ def test_settings_are_typed_yaml_values() -> None:
     assert override(RECIPES["cifar10-resnet110"], ["schedule.warmup=null"]).schedule.warmup is None
 
 
+def test_a_text_of_digits_in_quotes_is_a_text_and_a_description_is_kept() -> None:
+    recipe = override(RECIPES["finetune"], ['name="2024"', "description=mine", "data.validation=2e-1"])
+    assert (recipe.name, recipe.description, recipe.data.validation) == ("2024", "mine", 0.2)
+    assert override(recipe, ["seed=1"]).description == "2024 with seed: 0 -> 1"
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
