@@ -36,6 +36,7 @@ def export(
     """
     if onnx is None and torchvision is None:
         raise InputError("say what to write: --onnx FILE or --torchvision FILE")
+    from ..models.blocks import BottleneckBlock
     from ..models.weights import check_state_file, export_weights, load_weights
     from ..terminal import note
 
@@ -50,6 +51,14 @@ def export(
         typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
     if torchvision:
         export_weights(network, torchvision)
+        if any(
+            isinstance(part, BottleneckBlock) and part.conv1.stride[0] > 1 for part in network.model.modules()
+        ):
+            note(
+                "the network's bottlenecks have their stride on the first 1x1 (v1, the paper's), those of "
+                "torchvision's and timm's networks of that name on the 3x3: they load the file, and compute "
+                "something else (docs/inference.md)"
+            )
         if network.config["model"]["options"].get("pool") == "caffe":
             note(
                 "the network's max pooling has the windows of the authors' files, and torchvision's others: "

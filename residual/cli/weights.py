@@ -74,7 +74,8 @@ def weights(
     """List the weights that can be used by name, or fetch some.
 
     With their parameters, the errors that their authors published, and whether they are in the cache. Of the
-    Hugging Face Hub also timm:NAME and hf:OWNER/NAME, which are listed once they are in the cache.
+    Hugging Face Hub also timm:NAME and hf:OWNER/NAME: networks of timm's are listed once they are in the
+    cache; folders that residual push has made are not, and lie in the Hub's own cache.
     """
     from ..files import cache_folder
     from ..models.names import cached, check

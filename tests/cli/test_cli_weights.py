@@ -42,6 +42,16 @@ def test_import_and_export(shown: Shown, tmp_path: Path) -> None:
     assert all(torch.equal(back[name], state[name]) for name in state)
 
 
+@pytest.mark.parametrize(("variant", "told"), [("v1", True), ("v1.5", False)])
+def test_a_stride_that_torchvision_has_elsewhere_is_told(
+    variant: str, told: bool, shown: Shown, tmp_path: Path
+) -> None:
+    """It would load the file, and compute something else."""
+    weights = save_network(tmp_path / "w", "resnet50", mean=torch.zeros(3), variant=variant)
+    said = shown("export", weights, "--torchvision", tmp_path / "b.safetensors").err
+    assert ("their stride on the first 1x1 (v1" in said) == told
+
+
 def test_the_size_that_weights_were_trained_at(
     images: Path, shown: Shown, refused: Refused, tmp_path: Path
 ) -> None:
