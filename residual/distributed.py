@@ -6,12 +6,15 @@ and a process that torchrun did not start is a world of one.
 
 import atexit
 import gc
+import hashlib
 import importlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -144,6 +147,22 @@ def started() -> bool:
 def restarts() -> int:
     """Return how often torchrun has started the processes anew (``--max-restarts``): one of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def launcher() -> str | None:
+    """Return what tells the torchrun that started this process from any other; None where none did.
+
+    It stays what it is when torchrun starts its processes anew. That of rank 0 is the job's.
+    """
+    if not started():
+        return None
+    agent = os.getppid()
+    try:
+        # Of all numbers of a process the 22nd is when it began; names may have spaces.
+        began = Path(f"/proc/{agent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        began = ""  # anywhere but on Linux
+    return hashlib.sha256(f"{socket.gethostname()} {agent} {began}".encode()).hexdigest()[:12]
 
 
 def rank() -> int:

@@ -57,6 +57,12 @@ def memory_that_ran_out(error: Exception) -> str:
     return "the memory" if on_cpu or isinstance(error, MemoryError) else ""
 
 
+def is_lost_process(error: Exception) -> bool:
+    """Whether PyTorch says that another process of the same run has ended; by its words, as above."""
+    lost = ("Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in lost)
+
+
 def printable(text: str) -> str:
     """Return a text that files and terminals take: bytes of file names that are no UTF-8 become ``\\xe9``.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import InputError, Interrupted, memory_that_ran_out
+from ..errors import InputError, Interrupted, is_lost_process, memory_that_ran_out
 from . import (
     analyze,
     classification,
@@ -85,6 +85,8 @@ def main() -> None:
                 f"or data.shorter_side){', or --device cpu' if 'GPU' in memory else ''}",
                 2,
             )
+        if is_lost_process(error):
+            _fail("another of the processes that train together has ended; what it said tells why", 1)
         _fail(output.unexpected(error), 70)
 
 

@@ -43,7 +43,6 @@ class ClassificationTask(Task):
     """
 
     command = ("residual", "train")
-    deterministic = True
     one_size = True
     network: Classifier
     notes = ()

@@ -75,7 +75,6 @@ def finish(out: Path | str, *, data_dir: Path | str | None = None, device: str =
             task.split: task.evaluate(),
         }
         if world.is_main:
-            folder.remove_unfinished_weights()
-            task.save(folder.weights, results)
+            folder.replace_weights(lambda path: task.save(path, results))
         world.barrier()
         return results

@@ -59,7 +59,6 @@ class LocalizationTask(Task):
     """A recipe's localizer on its data, by per-class regression; see ``Task``."""
 
     command = ("residual", "locate", "train")
-    deterministic = False
     one_size = True
     #: A folder's ``val``; as for detectors nothing is chosen by it.
     split = "test"

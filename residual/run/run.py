@@ -71,8 +71,10 @@ def train(
     where = pick_device(device)
     world = distributed.join(where)
     folder = RunFolder(out)
-    # What torchrun starts anew goes on with what its processes had begun before one of them died.
-    resume = resume or (distributed.restarts() > 0 and folder.recipe_file.is_file())
+    # What torchrun starts anew goes on with what its processes had begun before one of them died, not with
+    # what they were refused for.
+    ours = distributed.restarts() > 0 and world.is_main and folder.begun_by(distributed.launcher())
+    resume = resume or world.gather(ours)[0]
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
     if isinstance(recipe, Recipe) and not resume:
         check_data_dir(recipe.data.dataset, data_dir)
@@ -87,6 +89,11 @@ def train(
             folder.sweep()  # it may have been killed just after
         return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
+    if not isinstance(recipe, Recipe) and (eager or deterministic):
+        raise InputError(
+            f"{recipe.name}: {'eager' if eager else 'deterministic'} is for classifiers; others always run "
+            "kernel by kernel, and pooling of regions has none that repeats bit for bit; leave it out"
+        )
     task = task_of(recipe, data_dir, world)
     data = check_same_data(folder, task, resume)
     task.start(folder if resume and folder.checkpoints() else None)
@@ -98,10 +105,9 @@ def train(
     more = [] if device == "auto" else ["--device", device]
     more += [option for option, given in options.items() if given]
     again = resume_command(task, out, data_dir, more)
-    exact = deterministic and task.deterministic
     with (
         # Around the other, which is to know in what mode a kernel was refused.
-        arithmetic(where, recipe.precision, exact, task.one_size),
+        arithmetic(where, recipe.precision, deterministic, task.one_size),
         working_in(folder, recipe, resume, where, world, again),
     ):
         work = task.place(where, schedule, eager)
@@ -418,6 +424,7 @@ def _continue(
             "settings": run.folder.recipe_checksum(),
             "data": data,
             "data_dir": str(data_dir.resolve()) if data_dir else None,
+            "launcher": distributed.launcher(),
         }
         sessions = run.folder.sessions()
         if checkpoints and sessions and (other := _otherwise(sessions[-1], session)):
@@ -444,16 +451,19 @@ def _tensorboard_log(folder: Path) -> Callable[[dict[str, Any]], None]:
     except ImportError:
         raise needs("--tensorboard", "tensorboard", "tensorboard") from None
 
-    # Opened by the first line: until then the run folder may not be there.
-    writer = functools.cache(lambda: SummaryWriter(str(folder)))
+    writer: SummaryWriter | None = None
 
     def log(line: dict[str, Any]) -> None:
+        nonlocal writer
+        # Opened by the first line: until then the run folder may not be there. What an earlier session has
+        # written from there on, before it was killed, is no longer shown.
+        writer = writer or SummaryWriter(str(folder), purge_step=line["iteration"])
         for split in line.keys() & {"train", "validation", "test"}:
             for name in line[split].keys() & {"loss", "top1_error", "ap50", "localization_error"}:
                 # No image to test on, or none with an object, is no number.
                 if line[split][name] is not None:
-                    writer().add_scalar(f"{split}/{name}", line[split][name], line["iteration"])
-        writer().add_scalar("learning_rate", line["learning_rate"], line["iteration"])
-        writer().flush()
+                    writer.add_scalar(f"{split}/{name}", line[split][name], line["iteration"])
+        writer.add_scalar("learning_rate", line["learning_rate"], line["iteration"])
+        writer.flush()
 
     return log

@@ -44,7 +44,6 @@ class Task(ABC):
         images: of the training split.
         one_size: whether all inputs have one size.
         mends: whether an image that cannot be read ends the run, which then goes on with it mended.
-        deterministic: whether there are kernels that give the same bits each time.
         notes: on what was left out of the data.
         departures: in which ways the run differs from what its recipe says.
         started_from: what was kept of trained weights, None for a fresh network; known after ``start``.
@@ -57,7 +56,6 @@ class Task(ABC):
     images: int
     one_size: bool
     mends: bool
-    deterministic: bool
     notes: Sequence[str]
     departures: list[str]
     started_from: str | None

@@ -6,6 +6,8 @@ split.csv            which images are held out, where the run has divided a fold
 metrics.jsonl        one line an evaluation
 checkpoint-*         the newest two
 weights/             the final network (models/weights.py)
+left-out.txt, unreadable.txt  what is wrong with annotations, and with images
+tensorboard/         TensorBoard's events, where they were asked for
 start.safetensors    the preprocessing of the weights that the run started from: resuming needs no other file
 best/                the network of the lowest validation error, where there is such a split: not the result
 scores.safetensors   what a classifier saw in each held-out image (evaluation/scores.py), or
@@ -171,6 +173,7 @@ class Session(Kept):
     settings: str | None = None
     started_from: str | None = None
     instructions: str | None = None
+    launcher: str | None = None
     started: str
     iteration: int
     command: str
@@ -208,7 +211,7 @@ class RunFolder:
         self.detections_file = path / "detections.safetensors"
         self.proposals_file = path / "proposals.safetensors"
         self.page = path / "report.html"
-        self._new_best = path / ".best"
+        self._new = path / ".new-weights"
         self._lock = FileLock(path / ".lock", timeout=0)
 
     @staticmethod
@@ -293,7 +296,7 @@ class RunFolder:
             self._remove_half_written()
 
     def _remove_half_written(self) -> None:
-        remove_half_written(self.path, self.weights.name, self._new_best.name)
+        remove_half_written(self.path, self.weights.name, self._new.name)
 
     def recipe_checksum(self) -> str:
         """Return what tells the recipe from any other; comments and the description decide nothing."""
@@ -385,6 +388,13 @@ class RunFolder:
         }
         return lines_of(self.metrics_file, shapes.get(type(self.recipe()), ClassifierLine))
 
+    def begun_by(self, launcher: str | None) -> bool:
+        """Whether the newest session of the run is of a job, or the run was begun and has none yet."""
+        if not self.recipe_file.is_file():
+            return False
+        sessions = self.sessions()
+        return not sessions or sessions[-1].get("launcher") == launcher
+
     def cut_metrics(self, iteration: int) -> None:
         """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""
         lines = [line for line in self.metrics() if line["iteration"] <= iteration]
@@ -408,10 +418,17 @@ class RunFolder:
         Args:
             save: writes a folder that is not there yet.
         """
-        shutil.rmtree(self._new_best, ignore_errors=True)
-        save(self._new_best)
-        shutil.rmtree(self.best, ignore_errors=True)
-        self._new_best.rename(self.best)
+        self._replace(self.best, save)
+
+    def replace_weights(self, save: Callable[[Path], None]) -> None:
+        """Have weights of a run that is not complete written in place of those of an earlier iteration."""
+        self._replace(self.weights, save)
+
+    def _replace(self, folder: Path, save: Callable[[Path], None]) -> None:
+        shutil.rmtree(self._new, ignore_errors=True)
+        save(self._new)
+        shutil.rmtree(folder, ignore_errors=True)
+        self._new.rename(folder)
 
     def finish(self, results: dict[str, Any]) -> None:
         replace_file(self.results_file, as_json(results))

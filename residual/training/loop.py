@@ -249,7 +249,10 @@ class Run:
         try:
             due = 0 < progress.iteration < schedule.iterations and progress.iteration % epoch == 0
             if due and self.meter.read(world)[2]:
-                # There are images that no log line is about: a signal has ended the evaluation.
+                # There are images that no log line is about: a signal has ended the evaluation. A session
+                # that had done it, and was killed before its first checkpoint, has left its line.
+                if world.is_main:
+                    self.folder.cut_metrics(progress.iteration - 1)
                 self._log(display, granted)
             while progress.iteration < schedule.iterations:
                 self.iterate(progress.iteration)

@@ -199,6 +199,20 @@ def test_a_cpu_whose_memory_runs_out_is_a_sentence(
     assert "--device" not in said
 
 
+def test_the_others_end_is_no_fault_of_residual(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call, capsys: Any
+) -> None:
+    """Of processes that train together one was refused, and says why; the others hear that it has gone."""
+
+    def lost(*_: object, **__: object) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:29151")
+
+    monkeypatch.setattr("residual.inference.classifier.load", lost)
+    smooth_image().save(tmp_path / "a.png")
+    assert call("predict", tmp_path, tmp_path / "a.png") == 1
+    assert "another of the processes that train together has ended" in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     """As in ``residual recipes | head -n 1``."""
     process = subprocess.Popen(

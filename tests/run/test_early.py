@@ -35,6 +35,23 @@ def stopped(complete: Path, tmp_path: Path) -> Path:
     return out
 
 
+def test_earlier_weights_stay_until_there_are_later_ones(
+    stopped: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    shown("finish", stopped)
+    before = tensors_of(stopped)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("residual.run.classification.save_weights", full)
+        assert "No space left" in refused("finish", stopped)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors_of(stopped).items())
+    shown("finish", stopped)
+    assert not list(stopped.glob(".new*"))
+
+
 def test_a_run_that_was_stopped_can_be_used(
     stopped: Path, complete: Path, shown: Shown, refused: Refused
 ) -> None:

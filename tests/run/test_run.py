@@ -36,7 +36,7 @@ from conftest import (
 from residual import run
 from residual.device import arithmetic
 from residual.errors import Interrupted
-from residual.recipes import find
+from residual.recipes import DetectionRecipe, find, read
 from residual.run.classification import ClassificationTask
 from residual.run.run import troubles
 from residual.training.checkpoint import list_checkpoints, load_checkpoint
@@ -187,11 +187,21 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(task)
 
+    def killed_in_the_next(task: ClassificationTask) -> Any:
+        if next(calls) > 4:
+            raise RuntimeError("killed")
+        return evaluate(task)
+
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationTask, "evaluate", stopped)
         assert call("train", *TINY, "--out", tmp_path / "stopped") == 128 + signal.SIGTERM
     assert lines(tmp_path / "stopped") == 3
     assert load_checkpoint(list_checkpoints(tmp_path / "stopped")[-1])[1].iteration == 40
+    # The resumed run does it, and is killed at once: that line is not to be there twice.
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "evaluate", killed_in_the_next)
+        assert call("train", "--resume", "--out", tmp_path / "stopped") == 70
+    assert lines(tmp_path / "stopped") == 4
     assert call("train", "--resume", "--out", tmp_path / "stopped") == 0
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
@@ -220,6 +230,31 @@ def test_resuming_a_complete_run_changes_nothing(uninterrupted: Path, shown: Sho
 def test_a_run_is_never_overwritten(uninterrupted: Path, refused: Refused) -> None:
     said = refused("train", *TINY, "--out", uninterrupted)
     assert "holds a run already; continue it with --resume" in said
+
+
+def test_torchrun_goes_on_with_its_own_run_alone(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, its processes are started anew: the run that lies there is not theirs."""
+    out = shutil.copytree(uninterrupted, tmp_path / "run")
+    sessions = json.loads((out / "environment.json").read_text())
+    recipe = read(out / "recipe.yaml")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for launcher in ("this", "another"):
+        monkeypatch.setattr("residual.distributed.launcher", lambda: "this")
+        sessions[-1]["launcher"] = launcher
+        (out / "environment.json").write_text(json.dumps(sessions))
+        if launcher == "this":
+            assert run.train(recipe, out, device="cpu") == results_of(out)
+        else:
+            assert "holds a run already" in sentence_of(lambda: run.train(recipe, out, device="cpu"))
+
+
+def test_what_is_for_classifiers_is_not_silently_left_out_of_others(tmp_path: Path) -> None:
+    recipe = find("voc-finetune", DetectionRecipe)
+    said = sentence_of(lambda: run.train(recipe, tmp_path / "run", device="cpu", deterministic=True))
+    assert "deterministic is for classifiers" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_new_run_inside_of_another_ones_folder_does_not_take_its_images(
