@@ -34,7 +34,9 @@ def rows_of(out: Path, study: Path) -> Iterator[Row]:
     failed = bool(last) and (" passed" not in last[0] or "failed" in last[0] or "error" in last[0])
     passed = _verdict(not failed if last else None)
     yield "tests marked gpu", last[0] if last else "not run", "all pass", passed
-    for name in BENCHMARKS:
+    # Measured where compiling has failed.
+    instead = ("eager",) if (out / "eager.json").is_file() else ()
+    for name in (*instead, *BENCHMARKS):
         file = out / f"{name}.json"
         if not file.is_file():
             yield f"benchmark {name}", "not run", "", ""

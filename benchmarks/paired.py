@@ -72,18 +72,18 @@ def matrix_product_rate(dtype: "torch.dtype", size: int = 2048, products: int = 
     return 2 * size**3 / min(seconds() for _ in range(products))
 
 
-def check_new_file(out: Path | None) -> None:
+def check_new_file(out: Path | None, option: str = "--out") -> None:
     """Raise an InputError where the result could not be written, before minutes are spent on it."""
     if out is None:
         return
     if out.exists():
-        raise InputError(f"--out {out}: the file is there already; name another, or remove it")
+        raise InputError(f"{option} {out}: the file is there already; name another, or remove it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot make the folder: {error.strerror}") from None
+        raise InputError(f"{option} {out}: cannot make the folder: {error.strerror}") from None
     if not os.access(out.parent, os.W_OK):
-        raise InputError(f"--out {out}: cannot write to {out.parent}")
+        raise InputError(f"{option} {out}: cannot write to {out.parent}")
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -227,15 +227,21 @@ def benchmark(
         raise InputError(f"--sides: there is no side {unknown[0]!r}; known are {', '.join(SIDES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no GPU that PyTorch sees; on a CPU use benchmarks/train_cpu.py")
+    try:
+        networks = [int(depth) for depth in depths.split(",")]
+    except ValueError:
+        raise InputError(f"--depths {depths}: write whole numbers with commas between, as 20,56") from None
+    if profile_to and not set(chosen) - {"usual"}:
+        raise InputError("--profile is of a side of ours; name one with --sides")
     check_new_file(out)
-    check_new_file(profile_to)
+    check_new_file(profile_to, "--profile")
     settings = Settings("resnet20", 10 if device == "cuda" else 1, iterations, workers, data_dir)
     progress = Console(stderr=True, highlight=False)
     where = torch.device(device)
     about = environment(device)
     rates = in_new_process(partial(ceilings, where))
     found: dict[str, Any] = {}
-    for depth in map(int, depths.split(",")):
+    for depth in networks:
         turns: dict[str, list[Measurement]] = {side: [] for side in chosen}
         for number in range(1, rounds + 1):
             for side in chosen:

@@ -2,7 +2,10 @@
 
 import torch
 
+from residual.data.dataset import Dataset
 from residual.data.order import BalancedOrder, Order
+from residual.data.resident import ResidentBatches
+from residual.models.preprocessing import Preprocessing
 from residual.randomness import Stream, mix
 
 
@@ -27,6 +30,13 @@ def test_balanced_classes_are_equally_frequent() -> None:
 
 def test_the_order_is_that_of_resident_batches() -> None:
     order = Order(10, 4, 7)
+    images = torch.zeros(10, 1, 2, 2, dtype=torch.uint8)
+    targets = numbers = torch.arange(10)
+    data = Dataset("ten", tuple("abcdefghij"), images, targets, numbers)
+    flat = Preprocessing(torch.zeros(1))
+    batches = ResidentBatches(data, flat, 4, pad=0, flip=False, seed=7, device=torch.device("cpu"))
+    for iteration in (0, 3):
+        assert torch.equal(batches(iteration)[1], order(iteration))
     row = torch.cat([order(i) for i in range(5)])
     assert sorted(row[:10].tolist()) == list(range(10))
     assert sorted(row[10:].tolist()) == list(range(10))
