@@ -42,6 +42,7 @@ from .recipes.schema import OTHERWISE, SHORT_FORMS, settings_of
 from .run import report as write_report
 from .run import start_from
 from .run import train as train_run
+from .run.page import network_of
 from .training.folder import RunFolder
 
 PathLike = str | os.PathLike[str]
@@ -109,19 +110,24 @@ def recipe(
     return override(_find(name), _settings(settings, {"epochs": epochs, "lr": lr, "batch": batch}))
 
 
-def _started(chosen: TrainingRecipe, weights: Path) -> TrainingRecipe:
-    """Return a recipe that starts from weights, whatever was changed of a built-in one after that.
+def _started(recipe: TrainingRecipe, weights: Path) -> TrainingRecipe:
+    """Return a recipe that starts from weights; what was changed of a built-in one holds after that as well.
 
-    So does the command: of a detector that goes on the weights bring anchors, sides and more, which
-    settings may change.
+    So does what the command is given with --set: a detector that goes on brings anchors, sides and more.
     """
-    started = start_from(chosen, weights)
-    builtin = KINDS[type(chosen)][0].get(chosen.name)
-    if builtin is None:
+    started = start_from(recipe, weights)
+    builtin = KINDS[type(recipe)][0].get(recipe.name)
+    if builtin is None or _has_start(recipe):
         return started
-    own, now, before = map(settings_of, (chosen, started, builtin))
+    own, now, before = map(settings_of, (recipe, started, builtin))
     lost = [key for key, value in own.items() if value != before.get(key) and value != now.get(key)]
     return override(started, [f"{key}={json.dumps(own[key])}" for key in lost])
+
+
+def _has_start(recipe: TrainingRecipe) -> bool:
+    """Whether a recipe names weights already, as a run's does: its network is theirs, and not a change."""
+    second = isinstance(recipe, LocalizationRecipe) and recipe.rcnn
+    return bool(network_of(recipe).weights or (second and second.localizer))
 
 
 def train(
@@ -141,7 +147,8 @@ def train(
     Args:
         recipe: of ``recipe``, or its name; None to resume the run in ``out``.
         data: where the data lie, as --data-dir: a folder or a CSV file.
-        weights: to start from: a weights folder, a run folder, or a name as "torchvision:resnet18".
+        weights: to start from: a weights folder, a run folder, or a name as "torchvision:resnet18". What was
+            changed of a built-in recipe holds over what a detector's weights bring.
         out: the run folder; None for ``runs/`` and the recipe's name.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         resume: continue at the newest checkpoint; a complete run just gives its results again.
@@ -157,7 +164,9 @@ def train(
     if weights is not None:
         if chosen is None:
             raise InputError("a run is resumed from its own weights; leave weights out")
-        chosen = _started(chosen, _path(weights))
+        # A recipe in a file is one's own: the weights bring what theirs is, as by the command.
+        start = _started if isinstance(recipe, TrainingRecipe) else start_from
+        chosen = start(chosen, _path(weights))
     if out is None:
         assert chosen is not None
         out = Path("runs") / chosen.name

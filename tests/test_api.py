@@ -177,18 +177,24 @@ def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
 
 
 def test_what_was_changed_of_a_recipe_is_not_lost_to_a_detectors_weights(
-    begun_detector: Path, monkeypatch: pytest.MonkeyPatch
+    begun_detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on the command line: weights first, and settings after them."""
     begun = []
     monkeypatch.setattr("residual.api.train_run", lambda recipe, *_, **__: begun.append(recipe))
     changed = {"data.longer_side": 700, "detector.anchor_sizes": [16.0, 32.0], "detector.max_detections": 7}
     residual.train(residual.recipe("voc-finetune", changed), weights=begun_detector, out="nowhere")
-    (recipe,) = begun
+    recipe = begun[-1]
     assert recipe.detector.anchor_sizes == (16, 32)
     assert (recipe.data.shorter_side, recipe.data.longer_side) == (48, 700)
     assert recipe.detector.max_detections == 7
     assert recipe.detector.backbone.weights
+    # What a run was begun from is no change: other weights are others.
+    again = save_network(tmp_path / "other", "cifar_resnet14")
+    residual.train(residual.recipe("finetune"), weights=save_network(tmp_path / "one"), out="nowhere")
+    residual.train(begun[-1], weights=again, out="nowhere")
+    assert begun[-1].model.weights == str(again.resolve())
+    assert begun[-1].model.name == "cifar_resnet14"
 
 
 def test_what_is_left_out_of_a_detectors_test_is_told(

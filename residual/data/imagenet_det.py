@@ -158,8 +158,8 @@ def _by_class(files: Sequence[Path], split: str) -> list[str]:
     labels: dict[str, int] = {}
     for file in files:
         for number, line in numbered_lines(file):
-            name, *rest = line.split()
-            if len(rest) != 1 or rest[0] not in SHOWN:
+            name, *rest = line.rsplit(maxsplit=1)
+            if not rest or rest[0] not in SHOWN:
                 raise InputError(f"{file}, line {number}: {line!r} is not an image and 1, 0 or -1")
             labels[name] = labels.get(name, 0) | (rest[0] == "1") | 2 * (rest[0] == "0")
     wanted = {TRAIN: (1,), PARTIAL: (2, 3), NEGATIVE: (0,)}[split]

@@ -91,12 +91,17 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     text = read_text(path, "write a line of PATH,CLASS for each image")
     first = text.lstrip().partition("\n")[0]
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-    # Strictly: a quote that nothing closes would make one cell of all lines to the next one.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: it cannot be read as CSV ({error})") from None
+    # A quote that nothing closes makes one cell of all lines to the next one.
+    for number, row in rows:
+        if any("\n" in cell or "\r" in cell for cell in row):
+            raise InputError(
+                f"{path}, line {number}: a cell ends here that began in a line before; close its quotes"
+            )
     columns = _columns(rows[0][1], path) if rows else None
     begin = 1 if columns else 0
     columns = columns or {"path": 0, "label": 1, "split": 2}

@@ -5,7 +5,7 @@ change between two halves of one run. Unknown keys are errors.
 """
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -386,6 +386,7 @@ def override(recipe: R, settings: list[str]) -> R:
         value["schedule"]["epochs"] = None
     if "evaluate_epochs" in named and "evaluate_every" not in named:
         value["evaluate_every"] = None
+    quoted: list[tuple[dict[str, Any], str, float]] = []
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -399,15 +400,31 @@ def override(recipe: R, settings: list[str]) -> R:
             part[parent] = part.get(parent) or {}
             part = part[parent]
         part[last] = parse_yaml(text, lambda _: InputError(f"--set {setting}: {text!r} is not a YAML value"))  # noqa: B023
-        # YAML 1.1 reads 1e-3 (no dot) as text, which is none where it is not in quotes.
-        if part[last] == text.strip() and (number := _number(part[last])) is not None:
-            part[last] = number
+        # YAML 1.1 reads 1e-3 (no dot) as text.
+        if isinstance(part[last], str) and (number := _number(part[last])) is not None:
+            if part[last] == text.strip():
+                part[last] = number
+            else:
+                quoted.append((part, last, number))
     if not settings:
         return recipe
-    changed = parse(value, "--set " + " ".join(settings), type(recipe))
+    changed = _parsed(value, quoted, "--set " + " ".join(settings), type(recipe))
     if (changes := differences(recipe, changed)) and "description" not in named:
         changed = changed.model_copy(update={"description": f"{recipe.name} with {'; '.join(changes)}"})
     return changed
+
+
+def _parsed(
+    value: dict[str, Any], quoted: Sequence[tuple[dict[str, Any], str, float]], source: str, kind: type[R]
+) -> R:
+    """Return the recipe of plain data; what was written in quotes is a text first, and then a number."""
+    if quoted:
+        try:
+            return parse(value, source, kind)
+        except InputError:
+            for part, last, number in quoted:
+                part[last] = number
+    return parse(value, source, kind)
 
 
 def differences(old: BaseModel, new: BaseModel) -> list[str]:

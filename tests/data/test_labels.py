@@ -28,9 +28,10 @@ def listing(tmp_path: Path) -> Path:
         "\ufeffFilename;Width;Class\r\na.jpg;3;sea lion\r\nb\\c d.png;4;cat\r\n",
         'label\timage\n"sea lion"\ta.jpg\ncat\t"b/c d.png"\n\n',
         "a.jpg, sea lion\nb/c d.png,cat\na.jpg,sea lion\n",
+        'a.jpg,"sea lion" \n"b/c d.png",cat\n',
         "\r\n;;\r\nImage;Label\r\na.jpg;sea lion\r\nb/c d.png;cat\r\n",
     ],
-    ids=["bare", "header", "excel", "tabs", "twice", "empty lines"],
+    ids=["bare", "header", "excel", "tabs", "twice", "spaces", "empty lines"],
 )
 def test_lists_as_they_are_written(text: str, listing: Path) -> None:
     listing.write_bytes(text.encode())
@@ -66,8 +67,8 @@ def test_absolute_paths_and_splits(listing: Path) -> None:
         ("path,label,split\na.jpg,cat,holdout\n", "line 2: there is no split 'holdout'"),
         ("path,label,split\na.jpg,cat,train\ne.png,cat,\n", "names the split of some images only"),
         # It would be one cell with all lines to the next quote, or to the end.
-        ('a.jpg,"cat\nb/c d.png,dog\ne.png,"ant"\n', "line 3: it cannot be read as CSV"),
-        ('a.jpg,cat\nb/c d.png,"dog\n', "it cannot be read as CSV"),
+        ('a.jpg,"cat\nb/c d.png,dog\ne.png,"ant"\n', "line 3: a cell ends here that began in a line before"),
+        ('a.jpg,cat\nb/c d.png,"dog\n', "a cell ends here that began"),
         ("\n\npath,label\na.jpg,cat\nnone.jpg,cat\n", "line 5: there is no file"),
         ("", "lists no image"),
         ("path,label\n", "lists no image"),

@@ -50,6 +50,9 @@ def test_a_text_of_digits_in_quotes_is_a_text_and_a_description_is_kept() -> Non
     recipe = override(RECIPES["finetune"], ['name="2024"', "description=mine", "data.validation=2e-1"])
     assert (recipe.name, recipe.description, recipe.data.validation) == ("2024", "mine", 0.2)
     assert override(recipe, ["seed=1"]).description == "2024 with seed: 0 -> 1"
+    # Where a text cannot be, it is the number: values of Python's are written so.
+    assert override(recipe, ['schedule.learning_rate="1e-3"']).schedule.learning_rate == 0.001
+    assert override(recipe, ["schedule.learning_rate=1e-3 # low"]).schedule.learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
