@@ -192,11 +192,12 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
     listing = _cached(root)
     flat = listing.images[""]
     folders = {name: files for name, files in listing.images.items() if name}
-    # A part that is named itself has its list beside it as well.
-    above = (data_dir.absolute().parent,) if root == data_dir and _is_part(data_dir.name) else ()
-    places = (root, data_dir, *above)
     names = [name.format(part) for name in LISTS]
-    source = next((p / name for p in places for name in names if (p / name).is_file()), None)
+    source = next((p / name for p in (root, data_dir) for name in names if (p / name).is_file()), None)
+    if root == data_dir and _is_part(root.name):
+        # A part that is named itself has a list of its own beside it as well.
+        own = (root.absolute().parent / name.format(root.name) for name in LISTS)
+        source = source or next((file for file in own if file.is_file()), None)
     if source and not flat and list(folders) == [INNER]:
         flat, folders = [f"{INNER}/{file}" for file in folders[INNER]], {}
     told: list[str] = []
@@ -393,11 +394,13 @@ def _flat(
     classes: tuple[str, ...] | None,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return each class's images, of a folder without a directory for each, and what to say of its list."""
-    places = (root, data_dir, data_dir / "ILSVRC2012_devkit_t12" / "data")
+    # Where the parts lie: a part may be named itself.
+    around = root.absolute().parent if root == data_dir and _is_part(root.name) else data_dir
+    places = (root, around, around / "ILSVRC2012_devkit_t12" / "data")
     if source:
         known = read_list(source)
-        if classes is None and split == "val" and (data_dir / "train").is_dir():
-            classes = index_folder(data_dir, "train").classes
+        if classes is None and split == "val" and (around / "train").is_dir():
+            classes = index_folder(around, "train").classes
         # Numbers of the training part are the classes' names.
         if split == "val" or classes is not None:
             known = known.named(classes)

@@ -392,6 +392,18 @@ def test_a_list_beside_a_part_that_is_named_itself(tmp_path: Path) -> None:
         assert note == (
             f"2 images that {tmp_path / 'val.txt'} names are not in {tmp_path / 'val'}; the first: 3.png"
         )
+    # Not that of another part.
+    touch(tmp_path / "test" / "1.png")
+    assert "no file says what they show" in refusal(tmp_path / "test", "val")
+    # Positions are those of the training part beside it.
+    for name in ("ant", "bee"):
+        touch(tmp_path / "train" / name / "1.png")
+    (tmp_path / "val.txt").write_text("1.png 1\n2.png 0\n")
+    for named in (tmp_path, tmp_path / "val"):
+        index = index_folder(named, "val")
+        assert index.classes == ("ant", "bee")
+        assert [index.classes[k] for k in index.targets] == ["ant", "bee"]
+        assert index.files == ("2.png", "1.png")
 
 
 def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
