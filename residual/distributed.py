@@ -5,6 +5,7 @@ and a process that torchrun did not start is a world of one.
 """
 
 import atexit
+import contextlib
 import gc
 import hashlib
 import importlib
@@ -152,17 +153,34 @@ def restarts() -> int:
 def launcher() -> str | None:
     """Return what tells the torchrun that started this process from any other; None where none did.
 
-    It stays what it is when torchrun starts its processes anew. That of rank 0 is the job's.
+    It stays what it is when torchrun starts its processes anew. A job on several machines has several.
     """
     if not started():
         return None
-    agent = os.getppid()
-    try:
-        # Of all numbers of a process the 22nd is when it began; names may have spaces.
-        began = Path(f"/proc/{agent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        began = ""  # anywhere but on Linux
+    agent = parent = os.getppid()
+    with contextlib.suppress(OSError, IndexError, ValueError):  # anywhere but on Linux
+        # A script between the two is another process each time.
+        while parent > 1 and not _is_torchrun(parent):
+            parent = int(_status(parent)[1])
+        agent = parent if parent > 1 else agent
+    began = ""
+    with contextlib.suppress(OSError, IndexError):
+        began = _status(agent)[19]
     return hashlib.sha256(f"{socket.gethostname()} {agent} {began}".encode()).hexdigest()[:12]
+
+
+def _is_torchrun(process: int) -> bool:
+    """Whether a process is torchrun, also as ``python -m torch.distributed.run``."""
+    words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    return any(
+        os.path.basename(word) == b"torchrun" or word.startswith(b"torch.distributed.") for word in words
+    )
+
+
+def _status(process: int) -> list[str]:
+    """Return what Linux tells of a process after its name: the second is its parent, the 20th its start."""
+    told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    return told.rpartition(")")[2].split()
 
 
 def rank() -> int:

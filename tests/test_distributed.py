@@ -86,6 +86,25 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dist, name, lambda: 1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells")
+def test_processes_of_one_torchrun_know_it_through_a_script(tmp_path: Path) -> None:
+    """Started anew, a script between the two is another process; another torchrun is another."""
+    told = "import residual.distributed as d; print(d.launcher())"
+    script = tmp_path / "script.sh"
+    script.write_text(f"{sys.executable} -c '{told}'; true\n")
+    agent = tmp_path / "torchrun"
+    code = f"import subprocess\nfor _ in range(2): subprocess.run(['sh', {str(script)!r}])\n"
+    agent.write_text(code)
+    env = environment() | {"TORCHELASTIC_RUN_ID": "none"}
+    found = [
+        subprocess.run([sys.executable, agent], capture_output=True, text=True, env=env, timeout=120).stdout
+        for _ in range(2)
+    ]
+    (first, again), (other, _) = (said.split() for said in found)
+    assert first == again != other
+    assert distributed.launcher() is None
+
+
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize(("device", "backend"), [("cuda:1", "nccl"), ("cpu", "gloo")])
 def test_a_process_says_which_gpu_is_its_own(

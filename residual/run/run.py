@@ -73,8 +73,9 @@ def train(
     folder = RunFolder(out)
     # What torchrun starts anew goes on with what its processes had begun before one of them died, not with
     # what they were refused for.
-    ours = distributed.restarts() > 0 and world.is_main and folder.begun_by(distributed.launcher())
-    resume = resume or world.gather(ours)[0]
+    told = world.gather((distributed.restarts() > 0, distributed.launcher()))
+    anew = world.is_main and any(restarted for restarted, _ in told)
+    resume = resume or world.gather(anew and folder.begun_by({launcher for _, launcher in told}))[0]
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
     if isinstance(recipe, Recipe) and not resume:
         check_data_dir(recipe.data.dataset, data_dir)
@@ -89,10 +90,10 @@ def train(
             folder.sweep()  # it may have been killed just after
         return folder.results(recipe)
     # Everything that can be wrong with the input is found before the folder is made.
-    if not isinstance(recipe, Recipe) and (eager or deterministic):
+    if not isinstance(recipe, Recipe) and where.type != "cpu" and (eager or deterministic):
         raise InputError(
-            f"{recipe.name}: {'eager' if eager else 'deterministic'} is for classifiers; others always run "
-            "kernel by kernel, and pooling of regions has none that repeats bit for bit; leave it out"
+            f"{recipe.name}: {'eager' if eager else 'deterministic'} is for classifiers; on a GPU others "
+            "always run kernel by kernel, some of which repeat no bits; leave it out"
         )
     task = task_of(recipe, data_dir, world)
     data = check_same_data(folder, task, resume)

@@ -24,7 +24,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -296,7 +296,10 @@ class RunFolder:
             self._remove_half_written()
 
     def _remove_half_written(self) -> None:
-        remove_half_written(self.path, self.weights.name, self._new.name)
+        # Earlier versions wrote the best weights beside themselves by that name.
+        for folder in (self._new, self.path / ".best"):
+            shutil.rmtree(folder, ignore_errors=True)
+        remove_half_written(self.path, self.weights.name, self._new.name, ".best")
 
     def recipe_checksum(self) -> str:
         """Return what tells the recipe from any other; comments and the description decide nothing."""
@@ -388,12 +391,16 @@ class RunFolder:
         }
         return lines_of(self.metrics_file, shapes.get(type(self.recipe()), ClassifierLine))
 
-    def begun_by(self, launcher: str | None) -> bool:
-        """Whether the newest session of the run is of a job, or the run was begun and has none yet."""
+    def begun_by(self, launchers: Collection[str | None]) -> bool:
+        """Whether the newest session of the run is of a job, or the run was begun and has none yet.
+
+        Args:
+            launchers: of the job, one a machine.
+        """
         if not self.recipe_file.is_file():
             return False
         sessions = self.sessions()
-        return not sessions or sessions[-1].get("launcher") == launcher
+        return not sessions or sessions[-1].get("launcher") in launchers
 
     def cut_metrics(self, iteration: int) -> None:
         """Drop the lines after ``iteration``, and a half-written last one: the run will write them again."""

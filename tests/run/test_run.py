@@ -240,8 +240,8 @@ def test_torchrun_goes_on_with_its_own_run_alone(
     sessions = json.loads((out / "environment.json").read_text())
     recipe = read(out / "recipe.yaml")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr("residual.distributed.launcher", lambda: "this")
     for launcher in ("this", "another"):
-        monkeypatch.setattr("residual.distributed.launcher", lambda: "this")
         sessions[-1]["launcher"] = launcher
         (out / "environment.json").write_text(json.dumps(sessions))
         if launcher == "this":
@@ -250,7 +250,10 @@ def test_torchrun_goes_on_with_its_own_run_alone(
             assert "holds a run already" in sentence_of(lambda: run.train(recipe, out, device="cpu"))
 
 
-def test_what_is_for_classifiers_is_not_silently_left_out_of_others(tmp_path: Path) -> None:
+def test_what_is_for_classifiers_is_not_silently_left_out_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residual.run.run.pick_device", lambda _: torch.device("cuda"))
     recipe = find("voc-finetune", DetectionRecipe)
     said = sentence_of(lambda: run.train(recipe, tmp_path / "run", device="cpu", deterministic=True))
     assert "deterministic is for classifiers" in said
