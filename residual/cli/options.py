@@ -305,8 +305,6 @@ def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Pat
     # os.path: a name that is too long is no file.
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise InputError(f"{option} {folder} is a file, and a folder is meant")
-    if os.path.realpath(folder) in {os.path.realpath(image.parent) for image in images}:
-        raise InputError(f"{option} {folder} holds the images themselves; name another folder")
     targets = {image: folder / f"{image.stem}.png" for image in images}
     if len(set(targets.values())) < len(targets):
         whole = {image: Path(os.path.abspath(image)) for image in images}
@@ -317,7 +315,10 @@ def drawn_files(images: list[Path], folder: Path, option: str) -> dict[Path, Pat
             # Two of one folder differ in their suffixes.
             name = path.stem if times[path.with_suffix("")] == 1 else path.name
             targets[image] = folder / path.parent / f"{name}.png"
+    theirs = {os.path.realpath(image.parent) for image in images}
     for target in targets.values():
+        if theirs & {os.path.realpath(folder), os.path.realpath(target.parent)}:
+            raise InputError(f"{option} {folder} holds the images themselves; name another folder")
         refuse_existing(target)
     return targets
 

@@ -81,7 +81,7 @@ def load_located(
     layout, files = _annotations(data_dir, split, index)
     # A class's name may begin with its WordNet id, which is what annotations have.
     known = {name.partition(" ")[0]: name for name in index.classes} | {name: name for name in index.classes}
-    notes = list(index.notes)
+    notes: list[str] = []
     records: list[Record] = []
     positions: dict[Path, int] = {}
     uncounted = _uncounted(data_dir, index, notes) if layout == "imagenet" and split == "val" else frozenset()

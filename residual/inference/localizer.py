@@ -1,7 +1,7 @@
 """A trained localizer ready to be used: images in, boxes of their likeliest classes out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,8 @@ def evaluate_localizer(
         raise InputError("name the folder that holds train/ and val/ and their boxes with --data-dir")
     classifier = localizer.stored_classifier() if guesses else None
     images = load_located(data_dir, "val", localizer.classes)
-    dataset, truth = images.boxes, true_classes(images.boxes)
+    dataset = replace(images.boxes, notes=(*images.index.notes, *images.boxes.notes))
+    truth = true_classes(dataset)
     asked: list[tuple[bool, str, Tensor]] = [(False, "true", truth), (True, "true", truth)]
     if classifier:
         device = localizer.model.device

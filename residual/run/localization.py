@@ -89,6 +89,9 @@ class LocalizationTask(Task):
 
     def start(self, begun: RunFolder | None = None) -> None:
         recipe = self.recipe
+        if self.world.is_main:
+            # Of folders; what is wrong with boxes is listed in the run folder.
+            note(*dict.fromkeys([*self.train.index.notes, *self.test.index.notes]))
         self.localizer: AnyLocalizer
         # Those of the recipe, with which the classifier's agree: a resumed run has no others.
         self.options = recipe.localizer.backbone.options()
