@@ -476,7 +476,7 @@ class Stage:
         self._two_kinds()
         self.run("reproduce", "figure1", *small, "--out", runs / "shortened")
         shutil.copytree(runs / "shortened", runs / "cifar10")
-        shutil.copytree(runs / "shortened", self.place / "results" / "cifar10")
+        shutil.copytree(runs / "shortened", self.place / "results" / "cifar10" / "full")
         leave = shutil.ignore_patterns("*.safetensors")
         shutil.copytree(ROOT / "results" / "imagenette", self.place / "results" / "imagenette", ignore=leave)
 

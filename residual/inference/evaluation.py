@@ -384,7 +384,8 @@ def evaluate_detector(
         raise InputError(
             f"{path} does not know the class {unknown[0]!r}{nearest(unknown[0], detector.classes)}"
         )
-    # VOC's lists of images with masks are others: what is tested on hangs on the detector alone.
+    # VOC's lists of images with masks are others: what is tested on hangs on the detector alone, and what is
+    # sent to a server is of all images.
     masks = boxes and detector.gives_masks and data.layout != "imagenet-det"
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     found = detect_dataset(
