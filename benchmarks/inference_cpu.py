@@ -237,7 +237,7 @@ def benchmark(
 ) -> None:
     """Measure the latency of ResNet-50 on the CPU, in turns with torchvision's model and ONNX Runtime."""
     check_new_file(out)
-    measured = environment("cpu")
+    about = environment("cpu")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "resnet50.onnx"
         in_new_process(partial(write_onnx, file))
@@ -245,7 +245,7 @@ def benchmark(
     summary = summarize(found)
     result = {
         "benchmark": "inference_cpu",
-        "environment": measured,
+        "environment": about,
         "settings": {"rounds": rounds, "passes": passes},
         "summary": summary,
         "checks": checks(summary),

@@ -243,7 +243,7 @@ def benchmark(
 
     check_new_file(out)
     where = str(pick_device(device))
-    measured = environment(where)
+    about = environment(where)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_weights(folder / "weights", model)
@@ -256,7 +256,7 @@ def benchmark(
     summary = summarize(found, flop)
     result = {
         "benchmark": "testing",
-        "environment": measured,
+        "environment": about,
         "settings": {"rounds": rounds, "model": model, "images": images},
         "summary": summary,
         "checks": checks(summary, kind),

@@ -5,14 +5,13 @@ and a process that torchrun did not start is a world of one.
 """
 
 import atexit
-import contextlib
 import gc
 import hashlib
 import importlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -158,13 +157,13 @@ def launcher() -> str | None:
     if not started():
         return None
     agent = parent = os.getppid()
-    with contextlib.suppress(OSError, IndexError, ValueError):  # anywhere but on Linux
+    with suppress(OSError, IndexError, ValueError):  # anywhere but on Linux
         # A script between the two is another process each time.
         while parent > 1 and not _is_torchrun(parent):
             parent = int(_status(parent)[1])
         agent = parent if parent > 1 else agent
     began = ""
-    with contextlib.suppress(OSError, IndexError):
+    with suppress(OSError, IndexError):
         began = _status(agent)[19]
     return hashlib.sha256(f"{socket.gethostname()} {agent} {began}".encode()).hexdigest()[:12]
 

@@ -192,17 +192,18 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
     listing = _cached(root)
     flat = listing.images[""]
     folders = {name: files for name, files in listing.images.items() if name}
+    # Where the parts lie: one may be named itself, and has a list of its own beside it as well.
+    around = root.absolute().parent if root == data_dir and _is_part(root.name) else data_dir
     names = [name.format(part) for name in LISTS]
     source = next((p / name for p in (root, data_dir) for name in names if (p / name).is_file()), None)
-    if root == data_dir and _is_part(root.name):
-        # A part that is named itself has a list of its own beside it as well.
-        own = (root.absolute().parent / name.format(root.name) for name in LISTS)
+    if around != data_dir:
+        own = (around / name.format(root.name) for name in LISTS)
         source = source or next((file for file in own if file.is_file()), None)
     if source and not flat and list(folders) == [INNER]:
         flat, folders = [f"{INNER}/{file}" for file in folders[INNER]], {}
     told: list[str] = []
     if flat and not folders:
-        found, told = _flat(root, data_dir, part, source, flat, classes)
+        found, told = _flat(root, around, part, source, flat, classes)
     else:
         found = _sorted(root, folders, listing)
     found = _with_names(found, data_dir, root)
@@ -387,15 +388,13 @@ def _sorted(root: Path, folders: dict[str, list[str]], listing: Listing) -> dict
 
 def _flat(
     root: Path,
-    data_dir: Path,
+    around: Path,
     split: str,
     source: Path | None,
     images: list[str],
     classes: tuple[str, ...] | None,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return each class's images, of a folder without a directory for each, and what to say of its list."""
-    # Where the parts lie: a part may be named itself.
-    around = root.absolute().parent if root == data_dir and _is_part(root.name) else data_dir
     places = (root, around, around / "ILSVRC2012_devkit_t12" / "data")
     if source:
         known = read_list(source)

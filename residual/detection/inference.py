@@ -197,13 +197,7 @@ def _choose(
         every = Detections(places, values, label)
         kept = batched_nms(places, values, label, how.nms_threshold)[: how.max_detections]
         chosen = Detections(places[kept], values[kept], label[kept])
-        if how.refine:
-            # The surest ones come first.
-            asked = int((chosen.scores > how.score_threshold).sum())
-            chosen = vote(
-                Detections(chosen.boxes[:asked], chosen.scores[:asked], chosen.labels[:asked]), every
-            )
-        results.append(chosen)
+        results.append(vote(chosen[chosen.scores > how.score_threshold], every) if how.refine else chosen)
     return results
 
 

@@ -13,8 +13,6 @@ from ..errors import InputError
 
 #: The smallest score that the loss knows: an averaged softmax in float32 may be 0, its logarithm is not.
 SMALLEST = torch.finfo(torch.float32).tiny
-
-
 #: A class among so many of the highest scores counts as right by the top-5 error.
 TOP = 5
 

@@ -40,15 +40,14 @@ def confusion_matrix(scores: Scores) -> Tensor:
     For few classes: it takes K x K numbers, gigabytes of tens of thousands.
     """
     k = len(scores.classes)
-    pairs = k * scores.targets + scores.probabilities.argmax(dim=1)
+    pairs = k * scores.targets + scores.seen
     return torch.bincount(pairs, minlength=k * k).reshape(k, k)
 
 
 def most_confused(scores: Scores, most: int) -> list[Confusion]:
     """Return the pairs of different classes that were confused most often, the most frequent first."""
-    seen = scores.probabilities.argmax(dim=1)
-    wrong = seen != scores.targets
-    pairs, counts = torch.stack([scores.targets[wrong], seen[wrong]]).unique(dim=1, return_counts=True)
+    wrong = scores.seen != scores.targets
+    pairs, counts = torch.stack([scores.targets[wrong], scores.seen[wrong]]).unique(dim=1, return_counts=True)
     order = counts.argsort(descending=True, stable=True)[:most]
     return [
         Confusion(row, column, count)
@@ -58,7 +57,7 @@ def most_confused(scores: Scores, most: int) -> list[Confusion]:
 
 def counts_by_class(scores: Scores) -> tuple[Tensor, Tensor]:
     """Return how many images each class has, and how many of them were seen as it: int64 (K,) each."""
-    right = scores.targets[scores.probabilities.argmax(dim=1) == scores.targets]
+    right = scores.targets[scores.seen == scores.targets]
     return tuple(torch.bincount(each, minlength=len(scores.classes)) for each in (scores.targets, right))  # type: ignore[return-value]
 
 

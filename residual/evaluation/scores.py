@@ -1,5 +1,6 @@
 """Softmax scores of a set of images: their errors, and a file that keeps them for an ensemble."""
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @functools.cached_property
+    def seen(self) -> Tensor:
+        """The likeliest class of each image, int64 (N,)."""
+        return self.probabilities.argmax(dim=1)
 
     @property
     def finite(self) -> bool:

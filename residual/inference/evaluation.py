@@ -225,7 +225,7 @@ def part_of(path: Path, data_dir: Path, split: Split) -> FolderIndex:
 
 def _unknown_split(path: Path, weights: Weights, data_dir: Path, index: FolderIndex) -> list[str]:
     """Return what is to be said of images that may have been learned: nobody knows which were held out."""
-    data = (weights.config.get("recipe") or {}).get("data") or {}
+    data = _data_of(weights.config.get("recipe"))
     run = run_of(path)
     if not (data.get("folder") and data.get("validation")) or parts_of(data_dir):
         return []
@@ -237,9 +237,14 @@ def _unknown_split(path: Path, weights: Weights, data_dir: Path, index: FolderIn
     ]
 
 
+def _data_of(recipe: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a stored recipe says of its data; nothing of weights that no recipe of ours has trained."""
+    return (recipe or {}).get("data") or {}
+
+
 def dataset_of(path: Path, weights: Weights, name: str | None) -> str:
     """Return the name of a dataset, by default that which the network was trained on."""
-    name = name or ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
+    name = name or _data_of(weights.config.get("recipe")).get("dataset")
     if name is None:
         raise InputError(
             f"{path} does not say what it was trained on; name the data with --dataset: "
@@ -258,7 +263,7 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
     """
     check_data_dir(name, data_dir)
     # A run on another dataset remembers where that one lies.
-    own = ((weights.config.get("recipe") or {}).get("data") or {}).get("dataset")
+    own = _data_of(weights.config.get("recipe")).get("dataset")
     dataset = load_dataset(name, split, data_dir or (remembered_data_dir(path) if name == own else None))
     if weights.model.classes != len(dataset.classes):
         raise InputError(
@@ -329,7 +334,7 @@ def tested_on(
     detector: LoadedDetector, layout: str | None, splits: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
     """Return the layout and the splits that a detector is tested on: the recipe's where none are named."""
-    recipe = (detector.config.recipe or {}).get("data") or {}
+    recipe = _data_of(detector.config.recipe)
     return layout or recipe.get("layout") or "voc", tuple(splits) or tuple(recipe.get("test") or ())
 
 
@@ -363,7 +368,7 @@ def evaluate_detector(
     """
     if coco and boxes:
         check_pycocotools("COCO AP")
-    recipe = (detector.config.recipe or {}).get("data") or {}
+    recipe = _data_of(detector.config.recipe)
     layout, splits = tested_on(detector, layout, splits)
     if not splits:
         raise InputError(f"{path} does not say what to test it on; name a split with --split")

@@ -82,13 +82,14 @@ def localizer_findings(dataset: BoxDataset, found: Sequence[Detections]) -> dict
     Args:
         found: of each image of the dataset the box of its true class; none where it could not be looked at.
     """
-    looked_at = [(a, one) for a, one in zip(dataset.images, found, strict=True) if len(one)]
-    owners = torch.arange(len(looked_at)).repeat_interleave(
-        torch.tensor([len(annotated.labels) for annotated, _ in looked_at])
+    images = [annotated for annotated, one in zip(dataset.images, found, strict=True) if len(one)]
+    found = [one for one in found if len(one)]
+    owners = torch.arange(len(images)).repeat_interleave(
+        torch.tensor([len(annotated.labels) for annotated in images])
     )
-    places = torch.cat([one.boxes[:1] for _, one in looked_at])[owners]
-    every = overlaps(places, torch.cat([annotated.boxes for annotated, _ in looked_at]))
-    best = torch.zeros(len(looked_at), dtype=every.dtype).scatter_reduce_(0, owners, every, "amax")
+    places = torch.cat([one.boxes[:1] for one in found])[owners]
+    every = overlaps(places, torch.cat([annotated.boxes for annotated in images]))
+    best = torch.zeros(len(images), dtype=every.dtype).scatter_reduce_(0, owners, every, "amax")
     order = best.argsort(stable=True)
     # The worst, and of the right ones some spread over all that there are.
     right = order[best[order] >= OVERLAP]
@@ -102,17 +103,15 @@ def localizer_findings(dataset: BoxDataset, found: Sequence[Detections]) -> dict
     return {
         "kind": "localizer",
         "data": dataset.name,
-        "images": len(looked_at),
+        "images": len(images),
         "parts": [
             {
                 "title": title,
                 "text": text,
                 "drawn": [
                     drawn
-                    for (annotated, one), overlap in (
-                        (looked_at[n], float(best[n])) for n in numbers[:WITH_BOXES].tolist()
-                    )
-                    if (drawn := _where(dataset.classes, annotated, one, overlap))
+                    for n in numbers[:WITH_BOXES].tolist()
+                    if (drawn := _where(dataset.classes, images[n], found[n], float(best[n])))
                 ],
             }
             for title, text, numbers in parts

@@ -52,7 +52,6 @@ class DetectionTask(Task):
     """A recipe's detector on its data; see ``Task``."""
 
     command = ("residual", "detect", "train")
-    # RoI pooling has no kernel on a GPU that gives the same bits each time.
     one_size = False
     split = "test"
 

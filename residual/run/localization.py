@@ -173,9 +173,9 @@ class LocalizationTask(Task):
             self._usable = found.usable
             #: For the page: a box of each of these, and none of the others.
             self._found = [
-                Detections(box[:usable], score[:usable], label[:usable])
+                Detections(box, score, label)[usable]
                 for box, score, label, usable in zip(
-                    found.boxes, found.scores, asked, found.usable.long(), strict=True
+                    found.boxes, found.scores, asked, found.usable[:, None], strict=True
                 )
             ]
         errors = errors_of(dataset, asked, found)

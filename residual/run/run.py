@@ -374,9 +374,7 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
             yield
     except KeyboardInterrupt:
         raise Interrupted(stopped, signal.SIGINT) from None
-    except MemoryError:
-        raise InputError(f"{name}: {memory_ran_out(device)}") from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if memory_that_ran_out(error):
             raise InputError(f"{name}: {memory_ran_out(device)}") from None
         # What has no kernel that repeats bit for bit, and what cuBLAS reads before its first product.
