@@ -40,13 +40,14 @@ class Meter(ABC):
 
     Attributes:
         sums: (numbers,), as long as ``sums_dtype`` says.
-        broken_at: iteration of the first loss that was not finite, -1 while there is none.
+        broken_at: (1,), iteration of the first loss that was not finite, -1 while there is none.
     """
 
     def __init__(self, numbers: int, device: torch.device) -> None:
         dtype = sums_dtype(device)
         self.sums = torch.zeros(numbers, dtype=dtype, device=device)
-        self.broken_at = torch.full((), -1.0, dtype=dtype, device=device)
+        # Not (): what a compiled function writes into such a float64 tensor is lost in PyTorch 2.11, on a CPU.
+        self.broken_at = torch.full((1,), -1.0, dtype=dtype, device=device)
 
     def note(self, finite: Tensor, iteration: int | Tensor) -> None:
         """Remember the iteration where a loss was not finite, bool (); in place, as a CUDA graph needs it."""
@@ -345,7 +346,7 @@ class Run:
         broken = self.meter.broken_at
         if self.world.size > 1:
             # The first rank may not be the one that saw it.
-            seen = self.world.sum_(torch.stack([(broken >= 0).to(broken.dtype), broken.clamp(min=0)]))
+            seen = self.world.sum_(torch.cat([(broken >= 0).to(broken.dtype), broken.clamp(min=0)]))
             count, total = seen.tolist()
             at = total / count if count else -1
         else:
