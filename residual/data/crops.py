@@ -5,12 +5,16 @@ size, which is known only when its file is open.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from .images import CropFunction
+from .images import CropFunction, DamagedImage, decode_part
 
 
 class Crop(Protocol):
@@ -30,6 +34,26 @@ class Crop(Protocol):
     def at(self, numbers: Tensor) -> CropFunction:
         """Return the part that ``numbers``, float (self.numbers,) in [0, 1), choose."""
         ...
+
+
+def read_parts(
+    paths: Sequence[Path], crop: Crop, numbers: np.ndarray, flipped: Sequence[bool]
+) -> tuple[np.ndarray, list[str | None]]:
+    """Return the parts of n images, uint8 (n, S, S, 3), and what is wrong with each file, if something is.
+
+    Args:
+        numbers: uniform random ones, float32 (n, crop.numbers).
+    """
+    pixels = np.zeros((len(paths), crop.size, crop.size, 3), np.uint8)
+    reasons: list[str | None] = []
+    for place, path in enumerate(paths):
+        try:
+            decode_part(path, crop.at(torch.from_numpy(numbers[place])), pixels[place], flipped[place])
+        except DamagedImage as error:
+            reasons.append(str(error))
+        else:
+            reasons.append(None)
+    return pixels, reasons
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,15 @@ class DamagedImage(InputError):
     """A file that is no whole image."""
 
 
+def share_memory(processes: int) -> None:
+    """Take a part of the memory for decoding in this process, one of several that read for another.
+
+    What takes more than the part is NotHere.
+    """
+    global _budget
+    _budget = Budget(MEMORY // processes)
+
+
 def fatal(reason: object, key: str) -> str:
     """Return what ends a run in which an image that cannot be read is fatal.
 

@@ -5,10 +5,11 @@ Of a training set in files they are measured once, and kept in the user's cache 
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from ..errors import InputError
 from ..files import cache_folder, keep, parse_json, strict_json
 from ..tensors import CHECKSUM, pack, unpack
 from .folder import FolderIndex
+from .helpers import aside, at_once
 from .images import DamagedImage, decode_centre
 from .threads import in_threads
 
@@ -108,23 +110,20 @@ def measure(
     products = torch.zeros(3, 3, dtype=torch.float64)
     unreadable: dict[str, str] = {}
 
-    def read(position: int) -> Tensor | str:
-        try:
-            return decode_centre(index.path(position), size, side)
-        except DamagedImage as error:
-            return str(error)
+    def read(positions: range) -> Sums:
+        return aside(_sums, [index.path(position) for position in positions], size, side)
 
-    for position, pixels in enumerate(in_threads(read, range(len(index)), workers)):
-        if isinstance(pixels, str):
-            unreadable[index.ids[position]] = pixels
-        else:
-            values = pixels.long()
-            # Whole numbers add up exactly, in any order.
-            total += values
-            flat = values.flatten(1).double()
-            products += flat @ flat.T
+    step = at_once(len(index), workers)
+    few = [range(start, min(start + step, len(index))) for start in range(0, len(index), step)]
+    for positions, found in zip(few, in_threads(read, few, workers), strict=True):
+        # Whole numbers add up exactly, in any order.
+        total += torch.from_numpy(found[0])
+        products += torch.from_numpy(found[1])
+        for position, reason in zip(positions, found[2], strict=True):
+            if reason is not None:
+                unreadable[index.ids[position]] = reason
         if progress:
-            progress(position + 1)
+            progress(positions.stop)
     images = len(index) - len(unreadable)
     if not images:
         raise InputError(f"none of the {len(index):,} images of {index.name} can be read")
@@ -133,6 +132,28 @@ def measure(
     covariance = products / (255**2 * images * size**2) - rgb[:, None] * rgb
     # Contiguous, as it comes back from the cache: sums over another layout differ in the last digit.
     return Statistics(mean.float().contiguous(), covariance.float().contiguous(), images, unreadable)
+
+
+#: Over some images: the sums of their pixels, int64 (3, S, S), those of products of colours, float64 (3, 3),
+#: and what is wrong with each that could not be read.
+Sums = tuple[np.ndarray, np.ndarray, list[str | None]]
+
+
+def _sums(paths: Sequence[Path], size: int, side: int) -> Sums:
+    total = torch.zeros(3, size, size, dtype=torch.int64)
+    products = torch.zeros(3, 3, dtype=torch.float64)
+    reasons: list[str | None] = []
+    for path in paths:
+        try:
+            values = decode_centre(path, size, side).long()
+        except DamagedImage as error:
+            reasons.append(str(error))
+            continue
+        reasons.append(None)
+        total += values
+        flat = values.flatten(1).double()
+        products += flat @ flat.T
+    return total.numpy(), products.numpy(), reasons
 
 
 def mean_of(images: Tensor, kind: str) -> Tensor:

@@ -16,9 +16,10 @@ from ..device import send
 from ..errors import InputError
 from ..randomness import Stream, generator
 from .colour import ColourNoise
-from .crops import Crop
+from .crops import Crop, read_parts
 from .folder import FolderIndex
-from .images import DamagedImage, decode_part, fatal
+from .helpers import aside, at_once
+from .images import DamagedImage, fatal
 from .order import OrderedBatches
 from .threads import Prefetch
 
@@ -64,7 +65,8 @@ class StreamBatches(OrderedBatches):
         self.noise = noise
         self.device = device
         self.damaged = damaged
-        self.prefetch: Prefetch[np.ndarray, str | None] = Prefetch(self._begin, AHEAD, workers)
+        self.at_once = at_once(batch // ranks, workers)
+        self.prefetch: Prefetch[np.ndarray, list[str | None]] = Prefetch(self._begin, AHEAD, workers)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return this rank's inputs, float (n, 3, S, S) channels-last, and targets, int64 (n,).
@@ -73,7 +75,8 @@ class StreamBatches(OrderedBatches):
             DamagedImage: for an image that cannot be read, if those are fatal.
             InputError: when no image at all can be read.
         """
-        pixels, reasons = self.prefetch(iteration)
+        pixels, found = self.prefetch(iteration)
+        reasons = [reason for few in found for reason in few]
         chosen = self.indices(iteration)[self.mine]
         self._note(chosen.tolist(), reasons)
         if None not in reasons:
@@ -83,13 +86,13 @@ class StreamBatches(OrderedBatches):
         images = torch.from_numpy(pixels if places == list(range(len(places))) else pixels[places])
         return self._finish(iteration, images.permute(0, 3, 1, 2)), send(targets, self.device)
 
-    def _begin(self, iteration: int) -> tuple[np.ndarray, list[Callable[[], str | None]]]:
+    def _begin(self, iteration: int) -> tuple[np.ndarray, list[Callable[[], list[str | None]]]]:
         numbers, flipped = self._draws(iteration)
         chosen = self.indices(iteration)[self.mine].tolist()
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
+        few = (slice(start, start + self.at_once) for start in range(0, len(chosen), self.at_once))
         return pixels, [
-            partial(self._read, position, numbers[place], flipped[place], pixels[place])
-            for place, position in enumerate(chosen)
+            partial(self._read, chosen[some], numbers[some], flipped[some], pixels[some]) for some in few
         ]
 
     def _draws(self, iteration: int) -> tuple[Tensor, list[bool]]:
@@ -99,13 +102,13 @@ class StreamBatches(OrderedBatches):
         flipped = (torch.rand(self.batch, generator=random)[self.mine] < 0.5).tolist()
         return numbers, [self.flip and one for one in flipped]
 
-    def _read(self, position: int, numbers: Tensor, flipped: bool, out: np.ndarray) -> str | None:
-        """Fill ``out`` with the part of an image; return what is wrong with its file, if something is."""
-        try:
-            decode_part(self.index.path(position), self.crop.at(numbers), out, flipped)
-        except DamagedImage as error:
-            return str(error)
-        return None
+    def _read(
+        self, positions: list[int], numbers: Tensor, flipped: list[bool], out: np.ndarray
+    ) -> list[str | None]:
+        """Fill ``out`` with parts of images; return what is wrong with each file, if something is."""
+        paths = [self.index.path(position) for position in positions]
+        out[...], reasons = aside(read_parts, paths, self.crop, numbers.numpy(), flipped)
+        return reasons
 
     def _note(self, chosen: list[int], reasons: Sequence[str | None]) -> None:
         """Remember what is wrong with the images that could not be read, or end the run."""
@@ -131,7 +134,8 @@ class StreamBatches(OrderedBatches):
                     break
                 if self.index.ids[position] in self.unreadable:
                     continue
-                reason = self._read(position, numbers[place], flipped[place], pixels[place])
+                here = slice(place, place + 1)
+                (reason,) = self._read([position], numbers[here], flipped[here], pixels[here])
                 self._note([position], [reason])
                 if reason is None:
                     found.append(position)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from .. import signals
 from ..distributed import cores
+from ..errors import InputError
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -99,16 +100,26 @@ class Prefetch(Generic[C, T]):
         self._under_way.clear()
 
 
+class NotHere(InputError):
+    """What was asked for needs more than this process may take; the one that asked does it itself."""
+
+
 class Budget:
     """An amount of something that threads share; one that needs more than is free waits for the others."""
 
     def __init__(self, amount: int) -> None:
-        self.free = amount
+        self.free = self.all = amount
         self._changed = Condition()
 
     @contextmanager
     def hold(self, amount: int) -> Iterator[None]:
-        """Hold an amount, at most all that there is; a thread that holds some does not ask for more."""
+        """Hold an amount; a thread that holds some does not ask for more.
+
+        Raises:
+            NotHere: when it is more than there is.
+        """
+        if amount > self.all:
+            raise NotHere(f"{amount:,} of {self.all:,}")
         with self._changed:
             self._changed.wait_for(lambda: self.free >= amount)
             self.free -= amount

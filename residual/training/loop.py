@@ -46,7 +46,7 @@ class Meter(ABC):
     def __init__(self, numbers: int, device: torch.device) -> None:
         dtype = sums_dtype(device)
         self.sums = torch.zeros(numbers, dtype=dtype, device=device)
-        # Not (): what a compiled function writes into such a float64 tensor is lost in PyTorch 2.11, on a CPU.
+        # Not (): PyTorch 2.11 loses what a compiled function writes into such a float64 tensor of a CPU.
         self.broken_at = torch.full((1,), -1.0, dtype=dtype, device=device)
 
     def note(self, finite: Tensor, iteration: int | Tensor) -> None:

@@ -1,0 +1,246 @@
+"""Processes that read images for this one's threads, where there are more cores than Python's lock lets work.
+
+Opening an image and asking it for its size are Python's work, 0.3 ms of the 0.4 that one of 64 x 64 pixels
+takes: however many threads there are, they read 2,500 of those a second. A helper is a process of its own. A
+thread hands it files' names and waits without the lock.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import IO, Any, ParamSpec, TypeVar, cast
+
+from ..distributed import cores
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: From so many cores on there are helpers: fewer threads seldom wait for the lock.
+LEAST_CORES = 4
+#: Helpers at most, each of which takes 0.3 GB: no GPU needs more images than so many read.
+MOST = 16
+#: Images of one call, at most: to hand over a call takes the lock too.
+AT_ONCE = 8
+#: Calls that this process does itself before helpers are started, each of which takes seconds to begin.
+BEFORE = 64
+#: Bytes that a pipe holds, where it can be asked to: an image goes through it in a piece or two.
+PIPE = 1 << 20
+
+#: What a helper runs. The way to this package is the first that it is told: it may be on no usual path.
+_PROGRAM = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "from residual.data.helpers import help_on; help_on()"
+)
+
+
+class _Helper:
+    """A process, and the two pipes to it."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What goes wrong in it shows here as a pipe that ends.
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        self.requests = cast(IO[bytes], self.process.stdin)
+        self.replies = cast(IO[bytes], self.process.stdout)
+        if fcntl := _fcntl():
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(self.replies, fcntl.F_SETPIPE_SZ, PIPE)
+
+    def begin(self, share: int) -> None:
+        """Wait until it works; it gets one part in ``share`` of the memory for decoding."""
+        self.send(sys.path)
+        self.send(share)
+        self.receive()
+
+    def send(self, what: object) -> None:
+        pickle.dump(what, self.requests, pickle.HIGHEST_PROTOCOL)
+        self.requests.flush()
+
+    def receive(self) -> Any:
+        return pickle.load(self.replies)
+
+    def end(self) -> None:
+        """Its requests end, and so it does."""
+        for pipe in (self.requests, self.replies):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Helpers:
+    """The helpers of a process: started when there is enough to do, and there until it ends.
+
+    Args:
+        number: of helpers; 0 for none.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        #: Those that can be asked, and those of them that nobody asks now.
+        self.alive = 0
+        self.free: SimpleQueue[_Helper] = SimpleQueue()
+        self._all: list[_Helper] = []
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._beginning = number
+
+    def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return ``function(*args)``, done by a helper as soon as there are any.
+
+        Args:
+            function: of a module; it, its arguments and its result can be pickled, and to do it twice does
+                no harm.
+        """
+        if self._calls < BEFORE:
+            self._count()
+        helper = self._next()
+        if helper is None:
+            return function(*args, **kwargs)
+        try:
+            helper.send((function, args, kwargs))
+            done, result = helper.receive()
+        except Exception:
+            # It has been ended, where the machine's memory ran out, say. What it was to do is done here.
+            with self._lock:
+                self.alive -= 1
+            helper.end()
+            return function(*args, **kwargs)
+        self.free.put(helper)
+        # Errors are this process's own, which has more memory, and raised where they can be caught.
+        return result if done else function(*args, **kwargs)
+
+    def _count(self) -> None:
+        with self._lock:
+            self._calls += 1
+            due = self._calls == BEFORE
+        if due:
+            for _ in range(self.number):
+                threading.Thread(target=self._begin, name="helper", daemon=True).start()
+
+    def _begin(self) -> None:
+        """Start one and wait for it, in a thread of its own: until all can be asked, this process works."""
+        # With a system that starts no more processes, and helpers that do not begin, there are fewer of them.
+        with contextlib.suppress(OSError):
+            helper = _Helper()
+            with self._lock:
+                self._all.append(helper)
+            try:
+                helper.begin(self.number)
+            except Exception:
+                helper.end()
+            else:
+                self.free.put(helper)
+        with self._lock:
+            self._beginning -= 1
+            if not self._beginning:
+                self.alive = self.free.qsize()
+
+    def _next(self) -> _Helper | None:
+        """Return a helper, waiting until one is free; None where there are none."""
+        while self.alive:
+            # The last one may end while others wait for it.
+            with contextlib.suppress(Empty):
+                return self.free.get(timeout=1)
+        return None
+
+    def end(self) -> None:
+        """End all of them."""
+        with self._lock:
+            self.alive = 0
+        for helper in self._all:
+            helper.end()
+
+
+_helpers: Helpers | None = None
+_making = threading.Lock()
+
+
+def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return ``function(*args)``, from another process where that is faster; see ``Helpers.__call__``."""
+    global _helpers
+    if _helpers is None:
+        with _making:
+            _helpers = _helpers or Helpers(_number())
+    return _helpers(function, *args, **kwargs) if _helpers.number else function(*args, **kwargs)
+
+
+def at_once(images: int, workers: int | None) -> int:
+    """Return how many of some images go into one call, so that all threads (None: one a core) have some."""
+    return max(1, min(AT_ONCE, images // (workers or cores())))
+
+
+def _number() -> int:
+    # A program that has Python packed into it would start itself.
+    if cores() < LEAST_CORES or not sys.executable or getattr(sys, "frozen", False):
+        return 0
+    return min(cores(), MOST)
+
+
+@atexit.register
+def _end() -> None:
+    """They would see by themselves that nobody asks any more, a moment later."""
+    if _helpers:
+        _helpers.end()
+
+
+def _forget() -> None:
+    """In a process that was forked: they are its parent's."""
+    global _helpers
+    _helpers = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def help_on() -> None:
+    """Do what is asked for until nobody asks any more: what a helper runs."""
+    # A Ctrl-C is heard by all processes of a terminal; who decides what it means closes the pipe.
+    for heard in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, heard):
+            signal.signal(getattr(signal, heard), signal.SIG_IGN)
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # Whatever a library prints is no reply.
+    os.dup2(2, 1)
+    import torch
+
+    from . import images
+
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        images.share_memory(pickle.load(requests))
+        _reply(replies, None)
+        while True:
+            function, args, kwargs = pickle.load(requests)
+            try:
+                found = True, function(*args, **kwargs)
+            except Exception:
+                found = False, None
+            _reply(replies, found)
+
+
+def _reply(replies: IO[bytes], what: object) -> None:
+    pickle.dump(what, replies, pickle.HIGHEST_PROTOCOL)
+    replies.flush()
+
+
+def _fcntl():  # type: ignore[no-untyped-def]
+    """Return the module where there is one; Windows has none."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    return fcntl

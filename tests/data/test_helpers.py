@@ -1,0 +1,191 @@
+"""Processes that read images for threads: the same as without them, whatever becomes of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from residual import InputError
+from residual.data import helpers, images
+from residual.data.crops import ScaleCrop, read_parts
+from residual.data.folder import FolderIndex
+from residual.data.helpers import Helpers, at_once
+from residual.data.statistics import measure
+from residual.data.stream import StreamBatches
+from residual.models.preprocessing import Preprocessing
+
+
+def pid(_: object = None) -> int:
+    return os.getpid()
+
+
+def memory() -> int:
+    return images._budget.all
+
+
+def waits(_: object) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def signals_ignored() -> list[bool]:
+    return [signal.getsignal(heard) is signal.SIG_IGN for heard in (signal.SIGINT, signal.SIGTERM)]
+
+
+def until(happened: Callable[[], object]) -> None:
+    last = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < last
+        time.sleep(0.02)
+
+
+def begun(number: int) -> Helpers:
+    started = Helpers(number)
+    while not started.alive:
+        started(pid)
+    return started
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Helpers]:
+    started = begun(2)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def helped(two: Helpers, monkeypatch: pytest.MonkeyPatch) -> Helpers:
+    """Whatever is read in this test is read by helpers."""
+    monkeypatch.setattr(helpers, "_helpers", two)
+    return two
+
+
+def test_they_begin_when_there_is_enough_to_do() -> None:
+    started = Helpers(1)
+    for _ in range(helpers.BEFORE - 1):
+        assert started(pid) == os.getpid()
+    assert not started._all
+    until(lambda: started(pid) != os.getpid())
+    started.end()
+
+
+def test_threads_are_helped_by_all_of_them(two: Helpers) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        found = set(pool.map(lambda number: two(waits, number), range(24)))
+    assert len(found) == 2
+    assert os.getpid() not in found
+    assert two(signals_ignored) == [True, True]
+    # Together they take no more memory for decoding than this process.
+    assert two(memory) == images.MEMORY // 2
+
+
+def test_images_are_the_same_bits(plain_colours: FolderIndex, helped: Helpers) -> None:
+    plain_colours.path(4).write_bytes(b"damaged")
+
+    def batches() -> list[torch.Tensor]:
+        stream = StreamBatches(
+            plain_colours,
+            ScaleCrop(8, 9, 12),
+            Preprocessing(torch.zeros(3)),
+            4,
+            True,
+            None,
+            0,
+            torch.device("cpu"),
+        )
+        return [stream(number)[0] for number in range(3)]
+
+    assert helped.free.qsize() == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(helpers, "_helpers", Helpers(0))
+        mine = batches()
+        statistics = measure(plain_colours, 8, 9)
+    for theirs, ours in zip(batches(), mine, strict=True):
+        assert torch.equal(theirs, ours)
+    found = measure(plain_colours, 8, 9)
+    assert torch.equal(found.mean, statistics.mean)
+    assert torch.equal(found.covariance, statistics.covariance)
+    assert found.unreadable == statistics.unreadable != {}
+
+
+def test_what_a_helper_cannot_do_is_done_here(tmp_path: Path, two: Helpers) -> None:
+    """An image that takes more than its part of the memory; and errors, which are raised here."""
+    Image.new("RGB", (11000, 9000), (1, 2, 3)).save(tmp_path / "large.png")
+    paths, numbers = [tmp_path / "large.png"], np.zeros((1, 3), np.float32)
+    pixels, reasons = two(read_parts, paths, ScaleCrop(8, 8, 8), numbers, [False])
+    assert reasons == [None]
+    assert pixels[0, 0, 0].tolist() == [1, 2, 3]
+    with pytest.raises(InputError, match="there is no such file"):
+        two(images.decode, tmp_path / "none.png")
+    assert two.alive == 2
+
+
+def test_one_that_is_ended_costs_nothing() -> None:
+    started = begun(2)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(started, [pid] * 4))) <= 2
+        for helper in started._all:
+            os.kill(helper.process.pid, signal.SIGKILL)
+            helper.process.wait()
+        assert set(pool.map(started, [pid] * 8)) == {os.getpid()}
+    assert started.alive == 0
+    started.end()
+
+
+def test_where_no_process_can_be_started_this_one_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    started = Helpers(2)
+    assert {started(pid) for _ in range(2 * helpers.BEFORE)} == {os.getpid()}
+    until(lambda: not started._beginning)
+    assert started(pid) == os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_they_end_when_this_process_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time; from residual.data.helpers import Helpers; h = Helpers(1)\n"
+        "while not h.alive: h(os.getpid)\n"
+        "print(h(os.getpid), flush=True); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, text=True
+    ) as it:
+        assert it.stdout
+        helper = int(it.stdout.readline())
+        os.kill(helper, 0)
+        it.kill()
+
+    def gone() -> bool:
+        try:
+            # Where nobody has waited for it yet, it is a zombie.
+            return Path(f"/proc/{helper}/stat").read_text(encoding="utf-8").split()[2] == "Z"
+        except FileNotFoundError:
+            return True
+
+    until(gone)
+
+
+def test_they_are_for_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((1, 0), (helpers.LEAST_CORES - 1, 0), (helpers.LEAST_CORES, 4), (96, 16)):
+        monkeypatch.setattr(helpers, "cores", lambda cores=cores: cores)
+        assert helpers._number() == expected
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert helpers._number() == 0
+
+
+def test_all_threads_have_something_to_read() -> None:
+    assert [at_once(128, 16), at_once(128, 2), at_once(12, 16), at_once(64, 12)] == [8, 8, 1, 5]
