@@ -1,8 +1,8 @@
-"""How many training images a second one core prepares, from JPEG files to a batch, against PIL transforms.
+"""How many training images a second are prepared, from JPEG files to a batch, against PIL transforms.
 
 The paper's augmentation: shorter side sampled in [256, 480], a random 224 x 224 crop or its flip,
-mean subtracted, colour noise. One core for each side, by its own time; the sides take turns. See README.md
-beside this file.
+mean subtracted, colour noise. One core for each side, by its own time; or, with ``--workers``, as many as are
+asked for, by the clock. The sides take turns. See README.md beside this file.
 """
 
 import os
@@ -22,20 +22,39 @@ from rich.table import Table
 from residual.errors import InputError
 
 WANTED_RATIO = {"scale": 2.5, "resized": 1.8}
+#: Sides of one core, and of several.
+ONE = ("ours", "usual", "decoding")
+SEVERAL = ("ours", "threads", "usual")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side, once: images a second of a core's time, and the process's peak memory."""
+    """One side, once: images a second, of a core's time or by the clock, and this process's peak memory."""
 
     images_per_second: float
     peak_bytes: int
 
 
-def ours(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
-    """Return what prepares a batch as ``residual train`` does."""
+@dataclass(frozen=True)
+class Settings:
+    """What is prepared, and by how many: ``workers`` None for one core."""
+
+    batch: int
+    batches: int
+    size: int
+    workers: int | None
+
+    @property
+    def shorter_side(self) -> tuple[int, int]:
+        """As 256 to 480 are to 224."""
+        return round(self.size * 256 / 224), round(self.size * 480 / 224)
+
+
+def ours(files: list[Path], crop: str, settings: Settings, helped: bool = True) -> Callable[[], None]:
+    """Return what prepares a batch as ``residual train`` does, without its helpers if so asked."""
     import torch
 
+    from residual.data import helpers
     from residual.data.colour import ColourNoise
     from residual.data.crops import ResizedCrop, ScaleCrop
     from residual.data.folder import FolderIndex
@@ -46,23 +65,27 @@ def ours(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
     keep_freed_memory()
     names = tuple(str(file) for file in files)
     index = FolderIndex("files", ("one",), names, torch.zeros(len(names), dtype=torch.int64), Path("/"))
-    scale = crop == "scale"
+    scale, size = crop == "scale", settings.size
     batches = StreamBatches(
         index,
-        ScaleCrop() if scale else ResizedCrop(),
-        Preprocessing(torch.full((3, 224, 224) if scale else (3,), 0.45)),
-        batch,
+        ScaleCrop(size, *settings.shorter_side) if scale else ResizedCrop(size),
+        Preprocessing(torch.full((3, size, size) if scale else (3,), 0.45)),
+        settings.batch,
         True,
         ColourNoise(torch.tensor([0.003, 0.02, 0.2]), torch.eye(3)) if scale else None,
         0,
         torch.device("cpu"),
-        workers=1,
+        workers=settings.workers or 1,
     )
     iterations = iter(range(10**9))
+    number = settings.workers if helped and settings.workers else 0
+    helpers.begin(number)
+    while number and not helpers.ready():
+        batches(next(iterations))
     return lambda: batches(next(iterations)) and None
 
 
-def usual(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
+def usual(files: list[Path], crop: str, settings: Settings) -> Callable[[], None]:
     """Return what prepares a batch as training scripts with torchvision's transforms do."""
     import random
 
@@ -72,9 +95,12 @@ def usual(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
 
     class Resize:
         def __call__(self, image: Image.Image) -> Image.Image:
-            return transforms.functional.resize(image, random.randint(256, 480))
+            return transforms.functional.resize(image, random.randint(*settings.shorter_side))
 
-    first = [Resize(), transforms.RandomCrop(224)] if crop == "scale" else [transforms.RandomResizedCrop(224)]
+    size = settings.size
+    first = (
+        [Resize(), transforms.RandomCrop(size)] if crop == "scale" else [transforms.RandomResizedCrop(size)]
+    )
     transform = transforms.Compose(
         [
             *first,
@@ -84,46 +110,67 @@ def usual(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
         ]
     )
 
+    class Files(torch.utils.data.Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return settings.batch * 100_000
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            with random.choice(files).open("rb") as opened:
+                prepared: torch.Tensor = transform(Image.open(opened).convert("RGB"))
+            return prepared
+
+    loader = iter(
+        torch.utils.data.DataLoader(
+            Files(),
+            settings.batch,
+            num_workers=settings.workers or 0,
+            multiprocessing_context="fork" if settings.workers else None,
+        )
+    )
+
     def prepare() -> None:
-        chosen = random.choices(files, k=batch)
-        images = []
-        for file in chosen:
-            with file.open("rb") as opened:
-                images.append(transform(Image.open(opened).convert("RGB")))
-        torch.stack(images)
+        next(loader)
 
     return prepare
 
 
-def decoding(files: list[Path], batch: int, crop: str) -> Callable[[], None]:
+def decoding(files: list[Path], crop: str, settings: Settings) -> Callable[[], None]:
     """Return what decodes a batch at full size, and does nothing else."""
     import random
 
     from residual.data.images import decode
 
     def prepare() -> None:
-        for file in random.choices(files, k=batch):
+        for file in random.choices(files, k=settings.batch):
             decode(file)
 
     return prepare
 
 
-def measure(side: str, files: list[Path], batch: int, batches: int, crop: str) -> Measurement:
-    """Run one side in this process, on one core."""
-    # Threads of a side's own would be other cores: a core is what is asked about.
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def measure(side: str, files: list[Path], crop: str, settings: Settings) -> Measurement:
+    """Run one side in this process."""
+    if settings.workers is None:
+        # Threads of a side's own would be other cores: a core is what is asked about.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import torch
 
     torch.set_num_threads(1)
-    prepare = {"ours": ours, "usual": usual, "decoding": decoding}[side](files, batch, crop)
+    sides: dict[str, Callable[..., Callable[[], None]]] = {
+        "ours": ours,
+        "threads": partial(ours, helped=False),
+        "usual": usual,
+        "decoding": decoding,
+    }
+    prepare = sides[side](files, crop, settings)
     for _ in range(4):  # what is decoded ahead is then as much at the beginning as at the end
         prepare()
-    # The core's own time, of all threads: what others do on the machine meanwhile does not count.
-    started = time.process_time()
-    for _ in range(batches):
+    # A core's own time, of all threads: what others do on the machine meanwhile does not count.
+    clock = time.process_time if settings.workers is None else time.perf_counter
+    started = clock()
+    for _ in range(settings.batches):
         prepare()
-    seconds = time.process_time() - started
-    return Measurement(batch * batches / seconds, getrusage(RUSAGE_SELF).ru_maxrss * 1024)
+    seconds = clock() - started
+    return Measurement(settings.batch * settings.batches / seconds, getrusage(RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def benchmark(
@@ -131,21 +178,31 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each side gets.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
     batches: Annotated[int, typer.Option(min=1, help="Timed batches in a turn.")] = 12,
+    size: Annotated[
+        int, typer.Option(min=16, help="Side of the crops; shorter sides as 256 to 480 to 224.")
+    ] = 224,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads and helpers, and the DataLoader's workers, by the clock; else one core."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; it must be new.")] = None,
 ) -> None:
-    """Measure the preparation of training images on one core, in turns with PIL transforms."""
+    """Measure the preparation of training images, in turns with PIL transforms."""
     check_new_file(out)
     files = sorted(p.resolve() for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise InputError(f"{images} holds no JPEG files")
     about = environment("cpu")
     found: dict[str, Any] = {}
+    settings = Settings(batch, batches, size, workers)
     progress = Console(stderr=True, highlight=False)
     for crop in ("scale", "resized"):
-        turns: dict[str, list[Measurement]] = {"ours": [], "usual": [], "decoding": []}
+        turns: dict[str, list[Measurement]] = {side: [] for side in (SEVERAL if workers else ONE)}
         for number in range(1, rounds + 1):
             for side, measured in turns.items():
-                measured.append(in_new_process(partial(measure, side, files, batch, batches, crop)))
+                measured.append(in_new_process(partial(measure, side, files, crop, settings)))
             speeds = ", ".join(f"{side} {m[-1].images_per_second:.0f}" for side, m in turns.items())
             progress.print(f"{crop}, round {number} of {rounds}, images/s: {speeds}")
         ratios = [
@@ -156,28 +213,30 @@ def benchmark(
             "ratio": spread(ratios),
             "rounds": {s: [asdict(m) for m in t] for s, t in turns.items()},
         }
-    show(found)
+    show(found, workers)
     result = {
         "benchmark": "input_pipeline",
         "environment": about,
         "images": len(files),
         "bytes_per_image": sum(f.stat().st_size for f in files) // len(files),
-        "settings": {"rounds": rounds, "batch": batch, "batches": batches},
+        "settings": {"rounds": rounds, **asdict(settings)},
         "augmentations": found,
     }
     write_json(result, out)
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print medians and ratios, and whether the target holds."""
-    table = Table(title="training images from JPEG files, one core: median")
+def show(found: dict[str, Any], workers: int | None) -> None:
+    """Print medians and ratios, and whether the target of one core holds."""
+    where = f"{workers} workers" if workers else "one core"
+    third = "threads" if workers else "decoding"
+    table = Table(title=f"training images from JPEG files, {where}: median")
     for heading in (
         "augmentation",
         "ours, images/s",
         "usual",
         "ours / usual",
         "min-max",
-        "decoding alone",
+        "threads alone" if workers else "decoding alone",
         "peak, GB",
         "usual, GB",
     ):
@@ -191,18 +250,20 @@ def show(found: dict[str, Any]) -> None:
             *(f"{speeds[side]['median']:.0f}" for side in ("ours", "usual")),
             f"{ratio['median']:.2f}",
             f"{ratio['min']:.2f}-{ratio['max']:.2f}",
-            f"{speeds['decoding']['median']:.0f}",
+            f"{speeds[third]['median']:.0f}",
             *(f"{peaks[side]:.2f}" for side in ("ours", "usual")),
         )
     console = Console(highlight=False)
     console.print(table)
-    print_checks(
-        console,
-        {
-            f"{crop}: at least {least} times the usual transforms": found[crop]["ratio"]["median"] >= least
-            for crop, least in WANTED_RATIO.items()
-        },
-    )
+    if workers is None:
+        print_checks(
+            console,
+            {
+                f"{crop}: at least {least} times the usual transforms": found[crop]["ratio"]["median"]
+                >= least
+                for crop, least in WANTED_RATIO.items()
+            },
+        )
 
 
 if __name__ == "__main__":
@@ -212,5 +273,6 @@ if __name__ == "__main__":
 Examples:
   python benchmarks/input_pipeline.py ~/imagenet/val
   python benchmarks/input_pipeline.py ~/imagenet/val --out results/benchmarks/input_pipeline.json
+  python benchmarks/input_pipeline.py ~/tiny-imagenet-200/val --size 64 --batch 128 --workers 16
 """,
     )

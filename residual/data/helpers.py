@@ -177,6 +177,18 @@ def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return _helpers(function, *args, **kwargs) if _helpers.number else function(*args, **kwargs)
 
 
+def begin(number: int) -> None:
+    """Have so many helpers from now on, 0 for none, whatever the cores: for measurements."""
+    global _helpers
+    _end()
+    _helpers = Helpers(number)
+
+
+def ready() -> bool:
+    """Whether helpers can be asked."""
+    return bool(_helpers and _helpers.alive)
+
+
 def at_once(images: int, workers: int | None) -> int:
     """Return how many of some images go into one call, so that all threads (None: one a core) have some."""
     return max(1, min(AT_ONCE, images // (workers or cores())))
