@@ -49,6 +49,7 @@ NOT_RUN = {
     "python benchmarks/train_gpu.py --sides ours-tf32,ours-combo": "a GPU",
     "python benchmarks/inference_cpu.py --rounds 2 --passes 32": "measures for minutes",
     "python benchmarks/input_pipeline.py FOLDER": "measures for minutes",
+    "python benchmarks/input_pipeline.py FOLDER --workers 2": "measures for minutes",
     "python benchmarks/testing.py --device cpu --images 6 --rounds 2": "measures for minutes",
     "python benchmarks/detection.py --images 1 --passes 1 --rounds 2 --tasks inference": "measures for long",
 }

@@ -1,7 +1,7 @@
 """Work done in threads, in order and ahead: the one prefetch of training, testing and prediction.
 
-Decoding and resizing free Python's lock, so threads are enough: nothing is copied between processes, and
-nothing is left behind when one is killed. Ranks on one machine share its cores.
+Decoding and resizing free Python's lock, opening a file does not: where there are many cores, what a thread
+does is handed to another process (helpers.py). Ranks on one machine share its cores.
 """
 
 import time
