@@ -48,6 +48,7 @@ class Display:
     ) -> None:
         self.name = name
         self.iterations = iterations
+        self._done = done
         self.images = images
         self.silent = silent
         self.about = about
@@ -114,7 +115,8 @@ class Display:
             print(
                 f"{self.name}: iteration {place}  loss {loss:.3f}  "
                 + (f"{self.about}: {errors}  " if errors else "")
-                + f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s{data}  {left} left",
+                + f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s{data}"
+                + (f"  {left}" if left else ""),
                 file=sys.stderr,
                 flush=True,
             )
@@ -132,23 +134,30 @@ class Display:
             self._speed = seen / max(now - self._last[0], 1e-9)
         self._last = (now, iteration)
 
-    def _left(self, now: float, iteration: int) -> timedelta:
-        """Return the time left at the pace of the newest part of this session."""
+    def _left(self, now: float, iteration: int) -> str:
+        """Return the time left at the pace of the newest part of this session, as a line has it.
+
+        Nothing after a session's first iteration: what is compiled is compiled in that one.
+        """
+        if iteration - self._done <= 1:
+            self._started = now
+            self._marks[0] = (now, iteration)
+            return ""
         since = now - min(PACE_SECONDS, (now - self._started) / 2)
         while len(self._marks) > 1 and self._marks[1][0] <= since:
             self._marks.popleft()
         began, first = self._marks[0]
         self._marks.append((now, iteration))
         pace = (now - began) / max(iteration - first, 1)
-        return timedelta(seconds=round(pace * (self.iterations - iteration)))
+        return f"{timedelta(seconds=round(pace * (self.iterations - iteration)))} left"
 
-    def _line(self, place: str, errors: str, loss: float, left: timedelta, data: str) -> Table:
+    def _line(self, place: str, errors: str, loss: float, left: str, data: str) -> Table:
         """One line: the name, and of the rest what fits, the most telling first."""
         width = self.console.width - len(self.name)
         cells: list[RenderableType] = [self.name]
         for cell in (
             place,
-            f"{left} left",
+            left,
             errors,
             data.strip(),
             f"loss {loss:.3f}",
