@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .images import CropFunction, DamagedImage, decode_part
+from .images import CropFunction, decode_part
 
 
 class Crop(Protocol):
@@ -36,24 +36,19 @@ class Crop(Protocol):
         ...
 
 
-def read_parts(
-    paths: Sequence[Path], crop: Crop, numbers: np.ndarray, flipped: Sequence[bool]
-) -> tuple[np.ndarray, list[str | None]]:
-    """Return the parts of n images, uint8 (n, S, S, 3), and what is wrong with each file, if something is.
+def read_parts(paths: Sequence[Path], crop: Crop, numbers: np.ndarray, flipped: Sequence[bool]) -> np.ndarray:
+    """Return the parts of n images, uint8 (n, S, S, 3).
 
     Args:
         numbers: uniform random ones, float32 (n, crop.numbers).
+
+    Raises:
+        DamagedImage: for the first image that cannot be read.
     """
-    pixels = np.zeros((len(paths), crop.size, crop.size, 3), np.uint8)
-    reasons: list[str | None] = []
-    for place, path in enumerate(paths):
-        try:
-            decode_part(path, crop.at(torch.from_numpy(numbers[place])), pixels[place], flipped[place])
-        except DamagedImage as error:
-            reasons.append(str(error))
-        else:
-            reasons.append(None)
-    return pixels, reasons
+    pixels = np.empty((len(paths), crop.size, crop.size, 3), np.uint8)
+    for path, mine, flip, out in zip(paths, torch.from_numpy(numbers), flipped, pixels, strict=True):
+        decode_part(path, crop.at(mine), out, flip)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,23 @@ def fatal(reason: object, key: str) -> str:
     return f"{reason}; mend it and go on with --resume, or begin another run without it or with {key}=skip"
 
 
+def read_together(read: Callable[[range], T], places: range) -> list[tuple[range, T | str]]:
+    """Read some images at once; where one of them is damaged, each alone.
+
+    Args:
+        read: gives what is read of the images at some places, or raises DamagedImage.
+
+    Returns:
+        Places and what was read of them, or what is wrong with the one there.
+    """
+    try:
+        return [(places, read(places))]
+    except DamagedImage as error:
+        if len(places) == 1:
+            return [(places, str(error))]
+        return [found for place in places for found in read_together(read, range(place, place + 1))]
+
+
 def decode(path: Path, shorter_side: int | None = None) -> Tensor:
     """Return an image as uint8 RGB (3, H, W), upright.
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..files import cache_folder, keep, parse_json, strict_json
 from ..tensors import CHECKSUM, pack, unpack
 from .folder import FolderIndex
 from .helpers import aside, at_once
-from .images import DamagedImage, decode_centre
+from .images import DamagedImage, decode_centre, read_together
 from .threads import in_threads
 
 
@@ -115,15 +116,16 @@ def measure(
 
     step = at_once(len(index), workers)
     few = [range(start, min(start + step, len(index))) for start in range(0, len(index), step)]
-    for positions, found in zip(few, in_threads(read, few, workers), strict=True):
-        # Whole numbers add up exactly, in any order.
-        total += torch.from_numpy(found[0])
-        products += torch.from_numpy(found[1])
-        for position, reason in zip(positions, found[2], strict=True):
-            if reason is not None:
-                unreadable[index.ids[position]] = reason
-        if progress:
-            progress(positions.stop)
+    for parts in in_threads(partial(read_together, read), few, workers):
+        for positions, found in parts:
+            if isinstance(found, str):
+                unreadable[index.ids[positions[0]]] = found
+            else:
+                # Whole numbers add up exactly, in any order.
+                total += torch.from_numpy(found[0])
+                products += torch.from_numpy(found[1])
+            if progress:
+                progress(positions.stop)
     images = len(index) - len(unreadable)
     if not images:
         raise InputError(f"none of the {len(index):,} images of {index.name} can be read")
@@ -134,26 +136,19 @@ def measure(
     return Statistics(mean.float().contiguous(), covariance.float().contiguous(), images, unreadable)
 
 
-#: Over some images: the sums of their pixels, int64 (3, S, S), those of products of colours, float64 (3, 3),
-#: and what is wrong with each that could not be read.
-Sums = tuple[np.ndarray, np.ndarray, list[str | None]]
+#: Over some images: the sums of their pixels, int64 (3, S, S), and of products of colours, float64 (3, 3).
+Sums = tuple[np.ndarray, np.ndarray]
 
 
 def _sums(paths: Sequence[Path], size: int, side: int) -> Sums:
     total = torch.zeros(3, size, size, dtype=torch.int64)
     products = torch.zeros(3, 3, dtype=torch.float64)
-    reasons: list[str | None] = []
     for path in paths:
-        try:
-            values = decode_centre(path, size, side).long()
-        except DamagedImage as error:
-            reasons.append(str(error))
-            continue
-        reasons.append(None)
+        values = decode_centre(path, size, side).long()
         total += values
         flat = values.flatten(1).double()
         products += flat @ flat.T
-    return total.numpy(), products.numpy(), reasons
+    return total.numpy(), products.numpy()
 
 
 def mean_of(images: Tensor, kind: str) -> Tensor:

@@ -19,7 +19,7 @@ from .colour import ColourNoise
 from .crops import Crop, read_parts
 from .folder import FolderIndex
 from .helpers import aside, at_once
-from .images import DamagedImage, fatal
+from .images import DamagedImage, fatal, read_together
 from .order import OrderedBatches
 from .threads import Prefetch
 
@@ -106,9 +106,14 @@ class StreamBatches(OrderedBatches):
         self, positions: list[int], numbers: Tensor, flipped: list[bool], out: np.ndarray
     ) -> list[str | None]:
         """Fill ``out`` with parts of images; return what is wrong with each file, if something is."""
-        paths = [self.index.path(position) for position in positions]
-        out[...], reasons = aside(read_parts, paths, self.crop, numbers.numpy(), flipped)
-        return reasons
+
+        def read(places: range) -> None:
+            some = slice(places.start, places.stop)
+            paths = [self.index.path(position) for position in positions[some]]
+            out[some] = aside(read_parts, paths, self.crop, numbers[some].numpy(), flipped[some])
+
+        found = read_together(read, range(len(positions)))
+        return [reason for places, reason in found for _ in places]
 
     def _note(self, chosen: list[int], reasons: Sequence[str | None]) -> None:
         """Remember what is wrong with the images that could not be read, or end the run."""
