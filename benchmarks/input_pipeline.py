@@ -29,7 +29,7 @@ SEVERAL = ("ours", "threads", "usual")
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side, once: images a second, of a core's time or by the clock, and this process's peak memory."""
+    """One side, once: images a second, of a core's time or by the clock, and peak memory without workers'."""
 
     images_per_second: float
     peak_bytes: int
@@ -80,7 +80,10 @@ def ours(files: list[Path], crop: str, settings: Settings, helped: bool = True) 
     iterations = iter(range(10**9))
     number = settings.workers if helped and settings.workers else 0
     helpers.begin(number)
+    started = time.monotonic()
     while number and not helpers.ready():
+        if time.monotonic() - started > 120:
+            raise RuntimeError("no helper begins on this machine: what is measured would be threads alone")
         batches(next(iterations))
     return lambda: batches(next(iterations)) and None
 
@@ -237,7 +240,7 @@ def show(found: dict[str, Any], workers: int | None) -> None:
         "ours / usual",
         "min-max",
         "threads alone" if workers else "decoding alone",
-        "peak, GB",
+        "peak, GB" if workers is None else "without workers, GB",
         "usual, GB",
     ):
         table.add_column(heading, justify="left" if heading == "augmentation" else "right")

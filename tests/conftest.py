@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from residual import InputError, build_model
 from residual.cli import main
+from residual.data import helpers
 from residual.data.folder import FolderIndex, index_folder
 from residual.distributed import World
 from residual.evaluation.scores import Scores
@@ -44,6 +45,8 @@ ROOT = Path(__file__).parent.parent
 # As in the processes that tests start. The networks here are small: threads that wait for each other on a
 # busy machine cost minutes, and another number of threads gives other bits.
 torch.set_num_threads(1)
+# What is replaced in a test would not be in a helper, and each process of the suite would have its own.
+helpers.begin(0)
 CPU = torch.device("cpu")
 #: The marker of tests that need a GPU, and all of what -m says where they run.
 GPU_ONLY = "gpu"

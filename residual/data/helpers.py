@@ -7,6 +7,7 @@ thread hands it files' names and waits without the lock.
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
@@ -29,11 +31,11 @@ MOST = 16
 #: Images of one call, at most: to hand over a call takes the lock too.
 AT_ONCE = 8
 #: Calls that this process does itself before helpers are started, each of which takes seconds to begin.
-BEFORE = 64
+BEFORE = 256
 #: Bytes that a pipe holds, where it can be asked to: an image goes through it in a piece or two.
 PIPE = 1 << 20
 
-#: What a helper runs. The way to this package is the first that it is told: it may be on no usual path.
+#: What a helper runs. The way to this package is the first that it is told.
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from residual.data.helpers import help_on; help_on()"
@@ -60,24 +62,46 @@ class _Helper:
 
     def begin(self, share: int) -> None:
         """Wait until it works; it gets one part in ``share`` of the memory for decoding."""
-        self.send(sys.path)
-        self.send(share)
-        self.receive()
+        # This very package comes first; what is relative means this process's folder as it is now.
+        self._send([str(Path(__file__).parents[2]), *map(os.path.abspath, map(str, sys.path))])
+        self._send(share)
+        self._receive()
 
-    def send(self, what: object) -> None:
+    def ask(
+        self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bool, T]:
+        """Return whether it could be done, and the result."""
+        # Relative paths are from here; a folder that has been removed has none.
+        folder = ""
+        with contextlib.suppress(OSError):
+            folder = os.getcwd()
+        # Bytes: what cannot be unpickled there spoils no other request.
+        self._send(pickle.dumps((folder, function, args, kwargs), pickle.HIGHEST_PROTOCOL))
+        return cast(tuple[bool, T], self._receive())
+
+    def _send(self, what: object) -> None:
         pickle.dump(what, self.requests, pickle.HIGHEST_PROTOCOL)
         self.requests.flush()
 
-    def receive(self) -> Any:
+    def _receive(self) -> object:
         return pickle.load(self.replies)
 
     def end(self) -> None:
-        """Its requests end, and so it does."""
+        """End it at once, whatever it does."""
+        # First of all: a thread that waits for its reply holds the pipe.
+        self.process.kill()
+        self.process.wait()
         for pipe in (self.requests, self.replies):
             with contextlib.suppress(OSError):
                 pipe.close()
-        self.process.kill()
-        self.process.wait()
+
+    def leave(self) -> None:
+        """In a process that was forked from its parent's: hold its pipes no longer, so that it can end."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for pipe in (self.requests, self.replies):
+            os.dup2(nowhere, pipe.fileno())
+        os.close(nowhere)
+        self.process.returncode = 0
 
 
 class Helpers:
@@ -92,10 +116,11 @@ class Helpers:
         #: Those that can be asked, and those of them that nobody asks now.
         self.alive = 0
         self.free: SimpleQueue[_Helper] = SimpleQueue()
-        self._all: list[_Helper] = []
+        self.all: list[_Helper] = []
         self._lock = threading.Lock()
         self._calls = 0
         self._beginning = number
+        self._ended = False
 
     def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return ``function(*args)``, done by a helper as soon as there are any.
@@ -110,13 +135,15 @@ class Helpers:
         if helper is None:
             return function(*args, **kwargs)
         try:
-            helper.send((function, args, kwargs))
-            done, result = helper.receive()
-        except Exception:
-            # It has been ended, where the machine's memory ran out, say. What it was to do is done here.
+            done, result = helper.ask(function, args, kwargs)
+        except BaseException as error:
+            # Its reply, if there is one, would be taken for the next one's.
             with self._lock:
                 self.alive -= 1
             helper.end()
+            if not isinstance(error, Exception):
+                raise
+            # It has been ended, where the machine's memory ran out, say. What it was to do is done here.
             return function(*args, **kwargs)
         self.free.put(helper)
         # Errors are this process's own, which has more memory, and raised where they can be caught.
@@ -126,9 +153,11 @@ class Helpers:
         with self._lock:
             self._calls += 1
             due = self._calls == BEFORE
-        if due:
-            for _ in range(self.number):
+        for _ in range(self.number if due else 0):
+            try:
                 threading.Thread(target=self._begin, name="helper", daemon=True).start()
+            except RuntimeError:  # a system that starts no more threads
+                self._begun()
 
     def _begin(self) -> None:
         """Start one and wait for it, in a thread of its own: until all can be asked, this process works."""
@@ -136,31 +165,38 @@ class Helpers:
         with contextlib.suppress(OSError):
             helper = _Helper()
             with self._lock:
-                self._all.append(helper)
+                self.all.append(helper)
             try:
                 helper.begin(self.number)
             except Exception:
                 helper.end()
             else:
                 self.free.put(helper)
+        self._begun()
+
+    def _begun(self) -> None:
         with self._lock:
             self._beginning -= 1
-            if not self._beginning:
+            if not self._beginning and not self._ended:
                 self.alive = self.free.qsize()
 
     def _next(self) -> _Helper | None:
-        """Return a helper, waiting until one is free; None where there are none."""
-        while self.alive:
-            # The last one may end while others wait for it.
+        """Return a helper, or None for what this process does itself."""
+        while self.alive > 0:
+            # Where there are as many as ever, a thread without one waits. Else each has one, and who has none
+            # works: a rank that uses all cores while the others wait, say. The last one may end meanwhile.
             with contextlib.suppress(Empty):
-                return self.free.get(timeout=1)
+                return self.free.get(timeout=1) if self.number == MOST else self.free.get_nowait()
+            if self.number < MOST:
+                break
         return None
 
     def end(self) -> None:
         """End all of them."""
         with self._lock:
-            self.alive = 0
-        for helper in self._all:
+            self._ended, self.alive = True, 0
+            helpers = list(self.all)
+        for helper in helpers:
             helper.end()
 
 
@@ -195,10 +231,10 @@ def at_once(images: int, workers: int | None) -> int:
 
 
 def _number() -> int:
-    # A program that has Python packed into it would start itself.
-    if cores() < LEAST_CORES or not sys.executable or getattr(sys, "frozen", False):
-        return 0
-    return min(cores(), MOST)
+    # A program that has Python packed into it would start itself, and many processes of one program so many
+    # times as many.
+    alone = multiprocessing.parent_process() is None and not getattr(sys, "frozen", False)
+    return min(cores(), MOST) if alone and sys.executable and cores() >= LEAST_CORES else 0
 
 
 @atexit.register
@@ -208,10 +244,19 @@ def _end() -> None:
         _helpers.end()
 
 
+#: Of this process's parent, where that was forked: kept, since to forget them would be to wait for them.
+_parents: list[_Helper] = []
+
+
 def _forget() -> None:
     """In a process that was forked: they are its parent's."""
-    global _helpers
-    _helpers = None
+    global _helpers, _making
+    if _helpers:
+        _parents.extend(_helpers.all)
+        for helper in _helpers.all:
+            with contextlib.suppress(OSError, ValueError):
+                helper.leave()
+    _helpers, _making = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -224,6 +269,9 @@ def help_on() -> None:
     for heard in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, heard):
             signal.signal(getattr(signal, heard), signal.SIG_IGN)
+    # Where Linux runs out of memory it ends a helper, which costs little, and not the process that has most.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # Whatever a library prints is no reply.
     os.dup2(2, 1)
@@ -235,9 +283,14 @@ def help_on() -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         images.share_memory(pickle.load(requests))
         _reply(replies, None)
+        here = ""
         while True:
-            function, args, kwargs = pickle.load(requests)
+            request = pickle.load(requests)
             try:
+                folder, function, args, kwargs = pickle.loads(request)
+                if folder != here:
+                    os.chdir(folder)
+                    here = folder
                 found = True, function(*args, **kwargs)
             except Exception:
                 found = False, None

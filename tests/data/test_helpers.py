@@ -1,5 +1,6 @@
 """Processes that read images for threads: the same as without them, whatever becomes of them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, ImageFile
 
 from residual import InputError
 from residual.data import helpers, images
@@ -31,6 +32,21 @@ def pid(_: object = None) -> int:
 
 def memory() -> int:
     return images._budget.all
+
+
+def folder() -> str:
+    return os.getcwd()
+
+
+def interrupted() -> None:
+    time.sleep(60)
+
+
+class Unpicklable:
+    """What this process can give, and a helper cannot take."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return int, ("no number",)
 
 
 def waits(_: object) -> int:
@@ -74,16 +90,21 @@ def test_they_begin_when_there_is_enough_to_do() -> None:
     started = Helpers(1)
     for _ in range(helpers.BEFORE - 1):
         assert started(pid) == os.getpid()
-    assert not started._all
+    assert not started.all
     until(lambda: started(pid) != os.getpid())
     started.end()
 
 
-def test_threads_are_helped_by_all_of_them(two: Helpers) -> None:
-    with ThreadPoolExecutor(6) as pool:
+@pytest.mark.parametrize(("threads", "most", "here"), [(2, 16, False), (6, 16, True), (6, 2, False)])
+def test_threads_are_helped_by_all_of_them(
+    threads: int, most: int, here: bool, two: Helpers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More threads than helpers work themselves, unless there are as many helpers as there ever are."""
+    monkeypatch.setattr(helpers, "MOST", most)
+    with ThreadPoolExecutor(threads) as pool:
         found = set(pool.map(lambda number: two(waits, number), range(24)))
-    assert len(found) == 2
-    assert os.getpid() not in found
+    assert len(found - {os.getpid()}) == 2
+    assert (os.getpid() in found) == here
     assert two(signals_ignored) == [True, True]
     # Together they take no more memory for decoding than this process.
     assert two(memory) == images.MEMORY // 2
@@ -129,11 +150,65 @@ def test_what_a_helper_cannot_do_is_done_here(tmp_path: Path, two: Helpers) -> N
     assert two.alive == 2
 
 
+def test_relative_paths_are_from_where_this_process_is(
+    two: Helpers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert two(folder) == str(tmp_path.resolve())
+    monkeypatch.chdir(ROOT)
+    assert two(folder) == str(ROOT)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert two(pid) == os.getpid()
+    monkeypatch.chdir(ROOT)
+    assert two(pid) != os.getpid()
+
+
+def test_what_only_a_helper_calls_damaged_is_read(
+    plain_colours: FolderIndex, helped: Helpers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a file, which this program has asked Pillow to take."""
+    path, noise = plain_colours.path(4), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, "jpeg")
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert list(measure(plain_colours, 8, 9).unreadable) == [plain_colours.ids[4]]
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert measure(plain_colours, 8, 9).unreadable == {}
+
+
+def test_a_request_that_cannot_be_read_spoils_no_other(two: Helpers) -> None:
+    unreadable = Unpicklable()
+    assert two(id, unreadable) == id(unreadable)
+    assert two(pid) != os.getpid()
+    assert two.alive == 2
+
+
+def test_who_is_interrupted_waits_for_no_helper() -> None:
+    started = begun(1)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            started(interrupted)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert started(pid) == os.getpid()
+    assert started.alive == 0
+    started.end()
+    assert started(pid) == os.getpid()
+
+
 def test_one_that_is_ended_costs_nothing() -> None:
     started = begun(2)
     with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(started, [pid] * 4))) <= 2
-        for helper in started._all:
+        assert started(pid) != os.getpid()
+        for helper in started.all:
             os.kill(helper.process.pid, signal.SIGKILL)
             helper.process.wait()
         assert set(pool.map(started, [pid] * 8)) == {os.getpid()}
@@ -157,7 +232,10 @@ def test_they_end_when_this_process_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, time; from residual.data.helpers import Helpers; h = Helpers(1)\n"
         "while not h.alive: h(os.getpid)\n"
-        "print(h(os.getpid), flush=True); time.sleep(60)"
+        "print(h(os.getpid), flush=True)\n"
+        # A process that was forked from it, and outlives it.
+        "if os.fork(): time.sleep(60)\n"
+        "else: time.sleep(20)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -182,7 +260,10 @@ def test_they_are_for_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, expected in ((1, 0), (helpers.LEAST_CORES - 1, 0), (helpers.LEAST_CORES, 4), (96, 16)):
         monkeypatch.setattr(helpers, "cores", lambda cores=cores: cores)
         assert helpers._number() == expected
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "frozen", True, raising=False)
+        assert helpers._number() == 0
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "another")
     assert helpers._number() == 0
 
 
