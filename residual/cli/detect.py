@@ -50,6 +50,8 @@ def group(context: typer.Context) -> None:
 
 #: Faults of the data that are named; all of them are in the JSON.
 FAULTS = 5
+#: The least score that ``detect evaluate`` counts: what is below is hardly a detection.
+WEAK = 0.05
 BoxesDir = Annotated[
     Path | None,
     typer.Option(
@@ -268,6 +270,7 @@ def predict(
     from ..detection.submission import as_json as rows
     from ..files import check_new, written_whole
     from ..models.names import check
+    from ..terminal import note
 
     check(weights)
     if asked.as_json and as_csv:
@@ -332,6 +335,8 @@ def predict(
     if masks and not (asked.as_json or as_csv):
         typer.echo(f"masks: {masks}")
     drawings.write_sheet()
+    if not any(result.get("objects") for result in results) and score_threshold > WEAK:
+        note(f"no object has a score of {score_threshold:g}; --score-threshold {WEAK:g} shows weaker ones")
     check_all_used(sum("error" in result for result in results), images)
 
 

@@ -158,7 +158,6 @@ def _say_skipped(damaged: "DamagedImage") -> None:
 def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:
     from ..analysis.sheet import MOST, Seen, draw_sheet
     from ..evaluation.classes import class_among, unnamed
-    from ..terminal import note
 
     names = _names(classes)
     folders = {Path(file).absolute().parent.name for file, _ in found}
@@ -169,8 +168,8 @@ def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str,
         own = None if truth is None else names[classes[truth]]
         images.append(Seen(Path(file), names[best.name], best.probability, own))
     draw_sheet(images, sheet)
-    if len(images) > MOST:
-        note(f"{sheet} shows the first {MOST:,} of {len(images):,} images")
+    less = f", the first {MOST:,} of {len(images):,} images" if len(images) > MOST else ""
+    typer.echo(f"drawn: {sheet}{less}", err=True)
 
 
 def _names(classes: tuple[str, ...]) -> dict[str, str]:

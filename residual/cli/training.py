@@ -24,7 +24,10 @@ class RunAsked:
     """The run that was asked for."""
 
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name (the command recipes lists them) or a YAML file.")
+        str | None,
+        typer.Argument(
+            help="A recipe's name (see residual recipes, residual detect recipes) or a YAML file."
+        ),
     ] = None
     out: Annotated[
         Path | None, typer.Option(help="The run folder (default: runs/ and the recipe's name).")

@@ -137,6 +137,15 @@ def test_a_sheet_says_how_many_images_it_shows(
         assert capsys.readouterr().err == f"drawn: {sheet}{told}\n"
 
 
+def test_where_no_object_is_found_weaker_ones_are_offered(
+    begun_detector: Path, few_shapes: Path, shown: Shown
+) -> None:
+    image = few_shapes / "JPEGImages" / "test000.png"
+    said = shown("detect", "predict", begun_detector, image, "--score-threshold", "1")
+    assert said.out == f"{image}: 0 objects\n"
+    assert "no object has a score of 1; --score-threshold 0.05 shows weaker ones" in said.err
+
+
 def test_predict_prints_csv(begun_detector: Path, few_shapes: Path, shown: Shown, refused: Refused) -> None:
     images = sorted((few_shapes / "JPEGImages").glob("test*.png"))
     arguments = ("detect", "predict", begun_detector, *images, "--score-threshold", "0.05")

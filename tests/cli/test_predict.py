@@ -28,9 +28,8 @@ def test_the_command_prints_json_and_draws_a_sheet(
         assert len(sheet.getcolors(2**24) or []) > 100
     monkeypatch.setattr("residual.analysis.sheet.MOST", 2)
     less = tmp_path / "less.png"
-    assert (
-        f"{less} shows the first 2 of 3 images" in shown("predict", weights, deep_folder, "--sheet", less).err
-    )
+    said = shown("predict", weights, deep_folder, "--sheet", less).err
+    assert f"drawn: {less}, the first 2 of 3 images" in said
 
 
 def test_csv_and_table(
