@@ -11,11 +11,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Annotated, Any
 
 import typer
-from paired import check_new_file, environment, in_new_process, print_checks, run, spread, write_json
+from paired import (
+    check_new_file,
+    environment,
+    in_new_process,
+    peak_bytes,
+    print_checks,
+    run,
+    spread,
+    write_json,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -173,7 +181,7 @@ def measure(side: str, files: list[Path], crop: str, settings: Settings) -> Meas
     for _ in range(settings.batches):
         prepare()
     seconds = clock() - started
-    return Measurement(settings.batch * settings.batches / seconds, getrusage(RUSAGE_SELF).ru_maxrss * 1024)
+    return Measurement(settings.batch * settings.batches / seconds, peak_bytes())
 
 
 def benchmark(

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
 from ..errors import InputError
 from .options import drawn_files
+from .output import say_drawn
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,6 +77,4 @@ class Drawings:
 
         if self.sheet and self._thumbnails:
             draw_boxed_sheet(self._thumbnails, self.sheet)
-            shown = len(self._thumbnails)
-            less = f", the first {shown:,} of {self._count:,} images" if shown < self._count else ""
-            typer.echo(f"drawn: {self.sheet}{less}", err=True)
+            say_drawn(self.sheet, len(self._thumbnails), self._count)

@@ -50,8 +50,6 @@ def group(context: typer.Context) -> None:
 
 #: Faults of the data that are named; all of them are in the JSON.
 FAULTS = 5
-#: The least score that ``detect evaluate`` counts: what is below is hardly a detection.
-WEAK = 0.05
 BoxesDir = Annotated[
     Path | None,
     typer.Option(
@@ -267,6 +265,7 @@ def predict(
     from ..analysis.figures import PALETTE
     from ..data.images import decode, pil_image
     from ..data.masks import as_instances, instance_palette
+    from ..detection.inference import DetectionOptions
     from ..detection.submission import as_json as rows
     from ..files import check_new, written_whole
     from ..models.names import check
@@ -335,8 +334,10 @@ def predict(
     if masks and not (asked.as_json or as_csv):
         typer.echo(f"masks: {masks}")
     drawings.write_sheet()
-    if not any(result.get("objects") for result in results) and score_threshold > WEAK:
-        note(f"no object has a score of {score_threshold:g}; --score-threshold {WEAK:g} shows weaker ones")
+    # What is below the least score that testing counts is hardly a detection.
+    weak = DetectionOptions.score_threshold
+    if not any(result.get("objects") for result in results) and score_threshold > weak:
+        note(f"no object has a score of {score_threshold:g}; --score-threshold {weak:g} shows weaker ones")
     check_all_used(sum("error" in result for result in results), images)
 
 

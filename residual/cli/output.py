@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, printable
@@ -104,3 +105,9 @@ def unexpected(error: Exception) -> str:
     except OSError as failed:
         return f"{said}; its traceback cannot be kept ({failed.strerror}): show it with RESIDUAL_DEBUG=1"
     return f"{said}; please report it with its traceback, which is in {file}"
+
+
+def say_drawn(sheet: Path, shown: int, images: int) -> None:
+    """Say where a sheet is, and how many of the images are on it where not all are."""
+    less = f", the first {shown:,} of {images:,} images" if shown < images else ""
+    print(f"drawn: {sheet}{less}", file=sys.stderr)

@@ -18,7 +18,7 @@ from .options import (
     progress_bar,
     tell_of_precision,
 )
-from .output import print_csv, print_json
+from .output import print_csv, print_json, say_drawn
 
 if TYPE_CHECKING:
     from ..data.images import DamagedImage
@@ -168,8 +168,7 @@ def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str,
         own = None if truth is None else names[classes[truth]]
         images.append(Seen(Path(file), names[best.name], best.probability, own))
     draw_sheet(images, sheet)
-    less = f", the first {MOST:,} of {len(images):,} images" if len(images) > MOST else ""
-    typer.echo(f"drawn: {sheet}{less}", err=True)
+    say_drawn(sheet, min(MOST, len(images)), len(images))
 
 
 def _names(classes: tuple[str, ...]) -> dict[str, str]:

@@ -56,9 +56,10 @@ class _Helper:
         )
         self.requests = cast(IO[bytes], self.process.stdin)
         self.replies = cast(IO[bytes], self.process.stdout)
-        if fcntl := _fcntl():
-            with contextlib.suppress(OSError, AttributeError):
-                fcntl.fcntl(self.replies, fcntl.F_SETPIPE_SZ, PIPE)
+        with contextlib.suppress(ImportError, AttributeError, OSError):
+            import fcntl
+
+            fcntl.fcntl(self.replies, fcntl.F_SETPIPE_SZ, PIPE)
 
     def begin(self, share: int) -> None:
         """Wait until it works; it gets one part in ``share`` of the memory for decoding."""
@@ -230,6 +231,12 @@ def at_once(images: int, workers: int | None) -> int:
     return max(1, min(AT_ONCE, images // (workers or cores())))
 
 
+def few(images: int, workers: int | None) -> list[range]:
+    """Return the places of some images, those of one call together; see ``at_once``."""
+    step = at_once(images, workers)
+    return [range(start, min(start + step, images)) for start in range(0, images, step)]
+
+
 def _number() -> int:
     # A program that has Python packed into it would start itself, and many processes of one program so many
     # times as many.
@@ -300,12 +307,3 @@ def help_on() -> None:
 def _reply(replies: IO[bytes], what: object) -> None:
     pickle.dump(what, replies, pickle.HIGHEST_PROTOCOL)
     replies.flush()
-
-
-def _fcntl():  # type: ignore[no-untyped-def]
-    """Return the module where there is one; Windows has none."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    return fcntl

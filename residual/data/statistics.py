@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..files import cache_folder, keep, parse_json, strict_json
 from ..tensors import CHECKSUM, pack, unpack
 from .folder import FolderIndex
-from .helpers import aside, at_once
+from .helpers import aside, few
 from .images import DamagedImage, decode_centre, read_together
 from .threads import in_threads
 
@@ -114,9 +114,7 @@ def measure(
     def read(positions: range) -> Sums:
         return aside(_sums, [index.path(position) for position in positions], size, side)
 
-    step = at_once(len(index), workers)
-    few = [range(start, min(start + step, len(index))) for start in range(0, len(index), step)]
-    for parts in in_threads(partial(read_together, read), few, workers):
+    for parts in in_threads(partial(read_together, read), few(len(index), workers), workers):
         for positions, found in parts:
             if isinstance(found, str):
                 unreadable[index.ids[positions[0]]] = found
@@ -125,7 +123,8 @@ def measure(
                 total += torch.from_numpy(found[0])
                 products += torch.from_numpy(found[1])
             if progress:
-                progress(positions.stop)
+                for position in positions:
+                    progress(position + 1)
     images = len(index) - len(unreadable)
     if not images:
         raise InputError(f"none of the {len(index):,} images of {index.name} can be read")

@@ -18,7 +18,7 @@ from ..randomness import Stream, generator
 from .colour import ColourNoise
 from .crops import Crop, read_parts
 from .folder import FolderIndex
-from .helpers import aside, at_once
+from .helpers import aside, few
 from .images import DamagedImage, fatal, read_together
 from .order import OrderedBatches
 from .threads import Prefetch
@@ -65,7 +65,7 @@ class StreamBatches(OrderedBatches):
         self.noise = noise
         self.device = device
         self.damaged = damaged
-        self.at_once = at_once(batch // ranks, workers)
+        self.workers = workers
         self.prefetch: Prefetch[np.ndarray, list[str | None]] = Prefetch(self._begin, AHEAD, workers)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
@@ -90,9 +90,9 @@ class StreamBatches(OrderedBatches):
         numbers, flipped = self._draws(iteration)
         chosen = self.indices(iteration)[self.mine].tolist()
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
-        few = (slice(start, start + self.at_once) for start in range(0, len(chosen), self.at_once))
         return pixels, [
-            partial(self._read, chosen[some], numbers[some], flipped[some], pixels[some]) for some in few
+            partial(self._read, chosen, numbers, flipped, pixels, places)
+            for places in few(len(chosen), self.workers)
         ]
 
     def _draws(self, iteration: int) -> tuple[Tensor, list[bool]]:
@@ -103,17 +103,16 @@ class StreamBatches(OrderedBatches):
         return numbers, [self.flip and one for one in flipped]
 
     def _read(
-        self, positions: list[int], numbers: Tensor, flipped: list[bool], out: np.ndarray
+        self, positions: list[int], numbers: Tensor, flipped: list[bool], out: np.ndarray, places: range
     ) -> list[str | None]:
-        """Fill ``out`` with parts of images; return what is wrong with each file, if something is."""
+        """Fill places of ``out`` with parts of images; return what is wrong with each, if something is."""
 
         def read(places: range) -> None:
             some = slice(places.start, places.stop)
             paths = [self.index.path(position) for position in positions[some]]
             out[some] = aside(read_parts, paths, self.crop, numbers[some].numpy(), flipped[some])
 
-        found = read_together(read, range(len(positions)))
-        return [reason for places, reason in found for _ in places]
+        return [reason for some, reason in read_together(read, places) for _ in some]
 
     def _note(self, chosen: list[int], reasons: Sequence[str | None]) -> None:
         """Remember what is wrong with the images that could not be read, or end the run."""
@@ -140,7 +139,7 @@ class StreamBatches(OrderedBatches):
                 if self.index.ids[position] in self.unreadable:
                     continue
                 here = slice(place, place + 1)
-                (reason,) = self._read([position], numbers[here], flipped[here], pixels[here])
+                (reason,) = self._read([position], numbers[here], flipped[here], pixels[here], range(1))
                 self._note([position], [reason])
                 if reason is None:
                     found.append(position)

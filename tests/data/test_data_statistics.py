@@ -50,11 +50,9 @@ def test_from_the_cache_they_are_the_same_bits(
     index = index_folder(images, "train")
     told: list[int] = []
     cold = training_statistics(index, 32, 37, told.append)
-    assert told == sorted(set(told))
-    assert told.pop() == 13
-    told.clear()
+    assert told == list(range(1, 14))
     warm = training_statistics(index, 32, 37, told.append)
-    assert not told, "it was measured again"
+    assert len(told) == 13, "it was measured again"
     for name in ("mean", "covariance", "channel_mean", "channel_std"):
         assert torch.equal(getattr(cold, name), getattr(warm, name)), name
         assert getattr(cold, name).stride() == getattr(warm, name).stride(), name
@@ -93,10 +91,8 @@ def test_a_damaged_image_and_a_link_that_leads_nowhere_cost_one_measurement(
     plain_colours.path(5).symlink_to(tmp_path / "later.png")
     told: list[int] = []
     first = training_statistics(plain_colours, 8, 9, told.append)
-    assert told.pop() == 11
-    told.clear()
     again = training_statistics(plain_colours, 8, 9, told.append)
-    assert not told, "it was measured again"
+    assert len(told) == 11, "it was measured again"
     assert first.images == again.images == 9
     assert again.unreadable == first.unreadable
     assert "is a link to" in first.unreadable[plain_colours.ids[5]]
