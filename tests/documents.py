@@ -409,6 +409,9 @@ class Stage:
         lists = write_shapes(self.home / "cells", train=6, test=4, masks=True) / "ImageSets" / "Main"
         shutil.copy(lists / "train.txt", lists / "trainval.txt")
         (self.home / "other").symlink_to("cells")
+        (self.home / "labelled").mkdir()
+        for file in [*self.home.glob("cells/JPEGImages/*"), *self.home.glob("cells/Annotations/*")]:
+            shutil.copy(file, self.home / "labelled")
 
     def _weights(self) -> None:
         names = [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
@@ -471,6 +474,8 @@ class Stage:
             ("det", "imagenet-det-resnet101", "ILSVRC"),
         ):
             self.run("detect", "train", recipe, *boxes, "--data-dir", home / data, "--out", runs / name)
+        share = ("--set", "data.validation=0.2", "--data-dir", home / "labelled", "--out", runs / "labelled")
+        self.run("detect", "train", "voc-finetune", *boxes, *share)
         masks = ("--data-dir", home / "cells", "--out", runs / "masks")
         self.run("detect", "train", "voc-finetune", "--masks", *boxes, *masks)
         self._two_kinds()

@@ -53,7 +53,8 @@ FAULTS = 5
 BoxesDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="A VOCdevkit, a folder laid out like one of its years, COCO's folder, or ILSVRC."
+        "--data-dir",
+        help="A VOCdevkit, a folder like one of its years or as labelImg leaves it, COCO's, or ILSVRC.",
     ),
 ]
 Weights = Annotated[
@@ -98,6 +99,7 @@ Examples:
   residual detect train voc07+12-resnet101 --weights runs/imagenet-resnet101 --data-dir ~/VOCdevkit
   residual detect train coco-vgg16 --weights weights/vgg16 --data-dir ~/coco
   residual detect train voc-finetune --weights torchvision:resnet50 --data-dir ~/cells --out runs/cells
+  residual detect train voc-finetune --weights runs/cells --data-dir ~/labelled --set data.validation=0.2
   residual detect train voc-finetune --weights runs/cells --data-dir ~/other --set data.train=train
   residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --epochs 20 --lr 0.002
   residual detect train my.yaml --data-dir ~/cells
@@ -137,7 +139,9 @@ def evaluate(
     data_dir: BoxesDir = None,
     split: Annotated[
         list[str] | None,
-        typer.Option("--split", help="Part of the data; again for several (default: the recipe's test)."),
+        typer.Option(
+            "--split", help="Part of the data; again for several (default: what the run was tested on)."
+        ),
     ] = None,
     layout: Annotated[
         Literal["voc", "coco", "imagenet-det"] | None,
@@ -482,9 +486,10 @@ def _print_sizes(name: str, coco: dict[str, Any], measured: "DetectorEvaluation"
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
     typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
-    test = results["test"]
+    split = "validation" if results.get("validation") else "test"
+    test = results[split]
     if test and test["ap50"] is not None:
-        typer.echo(f"  test   mAP {test['ap50']:.2f} %   {test['images']:,} images")
+        typer.echo(f"  {split}   mAP {test['ap50']:.2f} %   {test['images']:,} images")
         for name, value in test["classes"].items():
             typer.echo(f"    {name:16} {'-' if value is None else f'{value:6.2f} %'}")
         for key, name in (("coco_box", "COCO AP"), ("coco_mask", "mask AP")):

@@ -6,10 +6,11 @@ pixel column i is the stretch from i to i + 1.
 
 import hashlib
 import math
+import os
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..class_names import Form, class_name, in_form
 from ..errors import InputError
+from ..randomness import Stream, generator
 from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
 from .masks import Mask, Outline, as_mask, fits, turned_mask
@@ -95,6 +97,7 @@ class BoxDataset:
         notes: one sentence for everything that was left out or cut.
         categories: the number of each class in the annotations' own counting, for submissions; of COCO its
             id as the JSON has it, a number or a text. None where they do not know the class.
+        part: which of the splits' images these are, as "40 for validation"; "" for all.
     """
 
     layout: Layout
@@ -103,6 +106,7 @@ class BoxDataset:
     images: tuple[AnnotatedImage, ...]
     notes: tuple[str, ...]
     categories: tuple[int | str | None, ...]
+    part: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -110,12 +114,31 @@ class BoxDataset:
     @property
     def name(self) -> str:
         """Of the dataset and its splits, as "voc 2007/test"."""
-        return f"{self.layout} {'+'.join(self.splits)}"
+        return f"{self.layout} {'+'.join(self.splits)}" + (f" ({self.part})" if self.part else "")
 
     @property
     def has_masks(self) -> bool:
         """Whether any object that is to be learned and found has a mask."""
         return any(self.mask_counts())
+
+    def subset(self, chosen: Collection[int], use: str) -> "BoxDataset":
+        """Return the images at some positions, in their order here.
+
+        Args:
+            use: what for, as "validation".
+        """
+        images = tuple(self.images[n] for n in sorted(chosen))
+        return replace(self, images=images, part=f"{len(images):,} for {use}")
+
+    def listed(self, folder: Path) -> list[tuple[str, str]]:
+        """Return each image's path below (or beside) a folder, and the classes of its objects in a word."""
+        return [
+            (
+                path_from(folder, annotated),
+                "+".join(self.classes[k] for k in annotated.labels.unique().tolist()),
+            )
+            for annotated in self.images
+        ]
 
     def content(self, form: Form = "NFC") -> str:
         """Return the identity of the images, and of what is known to be on them.
@@ -163,6 +186,48 @@ class BoxDataset:
             return [0] * len(self.classes)
         labels = torch.cat([annotated.labels[annotated.wanted] for annotated in self.images])
         return torch.bincount(labels, minlength=len(self.classes)).tolist()
+
+
+def path_from(folder: Path, annotated: AnnotatedImage) -> str:
+    """Return an image's path as a folder sees it, which is the same on every machine that has the folder."""
+    return Path(os.path.relpath(annotated.path, folder)).as_posix()
+
+
+def divide(dataset: BoxDataset, share: float, seed: int) -> tuple[BoxDataset, BoxDataset]:
+    """Return what remains for training, and a random share of the images for validation.
+
+    A pure function of the images, their labels and the seed. Images are dealt out by the rarest of their
+    classes, so that each class has about its share on both sides; one that a single image shows is learned.
+
+    Args:
+        share: between 0 and 1.
+
+    Raises:
+        InputError: unless both have an image.
+    """
+    total = len(dataset)
+    objects = dataset.counts()
+    shown = [set(annotated.labels[annotated.wanted].tolist()) for annotated in dataset.images]
+    # Images without objects come last.
+    rarest = [min(((objects[k], k) for k in labels), default=(math.inf, 0)) for labels in shown]
+    order = torch.randperm(total, generator=generator(seed, Stream.SPLIT)).tolist()
+    order.sort(key=rarest.__getitem__)
+    held = {
+        image
+        for place, image in enumerate(order)
+        if math.floor((place + 1) * share + 0.5) > math.floor(place * share + 0.5)
+    }
+    for label in range(len(dataset.classes)):
+        of_class = [image for image in order if label in shown[image]]
+        if of_class and held.issuperset(of_class):
+            held.remove(of_class[0])
+    if not 0 < len(held) < total:
+        raise InputError(
+            f"data.validation={share:g} holds {len(held):,} of the {total:,} images of {dataset.name} out; "
+            "both what is learned from and what is held out need one"
+        )
+    rest = set(range(total)) - held
+    return dataset.subset(rest, "training"), dataset.subset(held, "validation")
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,11 @@ class FolderIndex:
         files = tuple(self.files[position] for position in indices.tolist())
         return FolderIndex(name, self.classes, files, self.targets[indices], self.root, self.notes)
 
+    def listed(self) -> list[tuple[str, str]]:
+        """Return each image's file and its class's name."""
+        names = (self.classes[target] for target in self.targets.tolist())
+        return list(zip(self.files, names, strict=True))
+
     def with_classes_of(self, names: Set[str]) -> "FolderIndex":
         """Return the same images without classes that are not among ``names`` and that none of them is of."""
         kept = sorted({*self.targets.tolist(), *(k for k, name in enumerate(self.classes) if name in names)})

@@ -7,6 +7,9 @@
       SegmentationObject/ID.png     masks: the pixels of an annotation's k-th object have the number k
       ImageSets/Segmentation/SPLIT.txt   of the images that have one
 
+Where there is no list at all, every annotated image is of the split "trainval", and images and annotations
+may lie anywhere in the folder, as labelImg leaves them.
+
 VOC counts pixels from 1 and names a box by its first and last pixel, so the box from pixel 1 to pixel 10
 reaches from 0 to 10 in our coordinates.
 
@@ -14,6 +17,7 @@ What other tools make of the layout is read too: folders in these folders, annot
 names with suffixes or in another case, polygons and rotated boxes.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +46,8 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROTATED = ("cx", "cy", "w", "h", "angle")
 #: What stands behind a name in the list of a class: whether the image shows it, hardly shows it, or not.
 SHOWN = ("1", "0", "-1")
+#: The split of all annotated images, where there are no lists.
+ALL = "trainval"
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
@@ -85,14 +91,14 @@ def load_voc(
         root, listing = _locate(folder, split, masks)
         for record in _records(root, listing, boxes, masks, notes):
             if record.path in records:
-                notes.append(f"{listing}: {record.id} is listed twice; it counts once")
+                notes.append(f"{listing or root}: {record.id} is listed twice; it counts once")
             records.setdefault(record.path, record)
     place = f"{folder}: {' and '.join(splits)}"
     return make_box_dataset("voc", splits, list(records.values()), classes, None, notes, place, boxes)
 
 
-def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
-    """Return the folder that a split lies in, and its listing."""
+def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
+    """Return the folder that a split lies in, and its listing; None for all annotated images."""
     year, _, name = split.rpartition("/")
     candidates = [folder / f"VOC{year}", folder / "VOCdevkit" / f"VOC{year}"] if year else [folder]
     root = next((path for path in candidates if path.is_dir()), None)
@@ -103,6 +109,10 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
         listing = root / "ImageSets" / "Main" / f"{name}.txt"
     if not listing.is_file():
         lists = sorted(path.stem for path in listing.parent.glob("*.txt"))
+        # A year of VOC that lacks its lists is not whole.
+        unlisted = not lists and not year and bool(_annotations(root).files)
+        if unlisted and name == ALL:
+            return root, None
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
         have = (
@@ -111,6 +121,11 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
             else "; VOC's layout has one list a split there, COCO's (data.layout=coco) a JSON; of tables or "
             "YOLO's files make one of these first"
         )
+        if unlisted:
+            have = (
+                f", and no other; without lists all annotated images are {ALL}: hold a share of them out "
+                "with --set data.validation=0.2"
+            )
         if any((folder / "annotations").glob("*.json")):
             have = (
                 "; it is laid out as COCO's: --set data.layout=coco, data.train and data.test are its splits"
@@ -119,26 +134,52 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path]:
     return root, listing
 
 
-def _records(root: Path, listing: Path, boxes: bool, masks: bool, notes: list[str]) -> Iterator[Record]:
-    """Yield the listed images and their annotations; what is missing or damaged is noted."""
+def _annotations(root: Path) -> NamedFiles:
+    if (folder := root / "JPEGImages").is_dir():
+        # LabelImg writes annotations beside the images where it is not told another folder.
+        return NamedFiles([root / "Annotations", folder], (".xml",))
+    return NamedFiles([_around(root, (".xml",))], (".xml",))
+
+
+def _around(root: Path, suffixes: Sequence[str]) -> Path:
+    """Return the innermost folder in ``root`` that holds all files of some suffixes."""
+    files = NamedFiles([root], suffixes).files.values()
+    return Path(os.path.commonpath([path.parent for path in files])) if files else root
+
+
+def _records(
+    root: Path, listing: Path | None, boxes: bool, masks: bool, notes: list[str]
+) -> Iterator[Record]:
+    """Yield the listed images (None: all that are annotated) and their annotations; faults are noted."""
     folder = root / "JPEGImages"
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
+        if listing:
+            raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
+        folder = _around(root, SUFFIXES)
     images = NamedFiles([folder], SUFFIXES)
-    # LabelImg writes annotations beside the images where it is not told another folder.
-    annotations = NamedFiles([root / "Annotations", folder], (".xml",)) if boxes else None
+    annotations = _annotations(root) if boxes else None
     instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
-    names = [_name(line.strip(), images) for _, line in numbered_lines(listing)]
-    if not names:
-        raise InputError(f"{listing} is empty; write one image's name a line")
+    place = listing or root
+    if listing:
+        names = [_name(line.strip(), images) for _, line in numbered_lines(listing)]
+        if not names:
+            raise InputError(f"{listing} is empty; write one image's name a line")
+    else:
+        names = [name[: -len(".xml")] for name in _annotations(root).files]
+        bare = len(images.files) - len(names)
+        if bare > 0:
+            notes.append(
+                f"{root}: {bare:,} of {len(images.files):,} images have no annotation and are left out (an "
+                "image without objects has an annotation without objects)"
+            )
     last = Counter(last_part(name) for name in set(names))
     several: list[tuple[str, list[Path], Path | None]] = []
     for name in names:
         found = images.find(name, loosely=last[last_part(name)] == 1)
         if not found:
-            notes.append(f"{listing}: there is no image {name} in {folder}; it is left out")
+            notes.append(f"{place}: there is no image {name} in {folder}; it is left out")
             continue
-        content, where = NOTHING, listing
+        content, where = NOTHING, place
         if annotations is not None:
             below = found[0].relative_to(folder).with_suffix("").as_posix()
             files = annotations.find(below, loosely=last[last_part(name)] == 1)
@@ -161,7 +202,7 @@ def _records(root: Path, listing: Path, boxes: bool, masks: bool, notes: list[st
         name, found, file = several[0]
         taken = f"{file.name} is taken" if file else "it is left out"
         notes.append(
-            f"{listing}: {len(several):,} names have more than one image; a JPEG is taken where no "
+            f"{place}: {len(several):,} names have more than one image; a JPEG is taken where no "
             "annotation's filename tells, and without one they are left out; the first is "
             f"{name}: {' and '.join(path.name for path in found)}, {taken}"
         )

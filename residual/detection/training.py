@@ -25,7 +25,7 @@ from .faster_rcnn import FasterRCNN
 from .steps import position
 from .steps import rate as alternating_rate
 
-AP50 = Curve("ap50", "AP50")
+AP50 = Curve("ap50", "AP50", rises=True)
 
 
 class LossMeter(Meter):

@@ -10,7 +10,7 @@ import torch
 from .. import distributed
 from ..class_names import class_name
 from ..data import DATASETS, SPLITS, check_data_dir, load_dataset
-from ..data.boxes import BoxDataset
+from ..data.boxes import BoxDataset, path_from
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex, index_folder, parts_of
 from ..detection.average_precision import (
@@ -333,9 +333,35 @@ class DetectorEvaluation:
 def tested_on(
     detector: LoadedDetector, layout: str | None, splits: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the layout and the splits that a detector is tested on: the recipe's where none are named."""
+    """Return the layout and the splits that a detector is tested on: the recipe's where none are named.
+
+    Of a recipe that holds images out of those to train on: the splits that they are of.
+    """
     recipe = _data_of(detector.config.recipe)
-    return layout or recipe.get("layout") or "voc", tuple(splits) or tuple(recipe.get("test") or ())
+    own = recipe.get("train" if recipe.get("validation") else "test")
+    return layout or recipe.get("layout") or "voc", tuple(splits) or tuple(own or ())
+
+
+def _held_out(path: Path, dataset: BoxDataset, data_dir: Path) -> BoxDataset:
+    """Return the images that a run has held out of those to train on.
+
+    Raises:
+        InputError: where nothing says which they are, or one is gone.
+    """
+    run = run_of(path)
+    names = run.held_out() if run else None
+    if run is None or names is None:
+        raise InputError(
+            f"{path} was trained on images of which a share was held out, and only its run folder says which "
+            "(split.csv); name a split to test on with --split"
+        )
+    there = {path_from(data_dir, annotated): place for place, annotated in enumerate(dataset.images)}
+    if gone := next((name for name in names if name not in there), None):
+        raise InputError(
+            f"{run.split_file} says that {gone} was held out, which is not (or not annotated) in {data_dir}; "
+            "name the run's own folder with --data-dir, or a split with --split"
+        )
+    return dataset.subset([there[name] for name in names], "validation")
 
 
 def evaluate_detector(
@@ -356,7 +382,8 @@ def evaluate_detector(
 
     Args:
         path: the folder that it is from, which may know where the data lay.
-        splits, layout, ap_rule: None or empty for those of the recipe that it was trained by.
+        splits, layout, ap_rule: None or empty for those of the recipe that it was trained by; of a recipe
+            that holds images out of those to train on, these.
         coco: whether to compute COCO's average precision as well.
         boxes: whether the images have annotations; without, there are detections only.
         classes: of the detector's that are tested; empty for all. Objects of other classes are left out.
@@ -369,6 +396,7 @@ def evaluate_detector(
     if coco and boxes:
         check_pycocotools("COCO AP")
     recipe = _data_of(detector.config.recipe)
+    held_out = bool(recipe.get("validation")) and not splits
     layout, splits = tested_on(detector, layout, splits)
     if not splits:
         raise InputError(f"{path} does not say what to test it on; name a split with --split")
@@ -393,6 +421,8 @@ def evaluate_detector(
     # sent to a server is of all images.
     masks = boxes and detector.gives_masks and data.layout != "imagenet-det"
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
+    if held_out:
+        dataset = _held_out(path, dataset, data_dir)
     found = detect_dataset(
         detector.members,
         dataset,

@@ -17,6 +17,7 @@ from .schema import (
     Optimizer,
     Part,
     Schedule,
+    Seed,
     Side,
     TrainingRecipe,
     Warmup,
@@ -110,6 +111,11 @@ class Boxes(Lists):
     train: tuple[str, ...]
     #: What is evaluated; empty for nothing, as where the annotations are not public.
     test: tuple[str, ...] = ()
+    #: A share of the training images, between 0 and 1, that is held out for choosing and evaluated in place
+    #: of ``test``, which is then not looked at; 0 for none.
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    #: Seed of that split; apart from ``seed`` so that several runs share one split.
+    split_seed: Seed = Field(0, ge=0)
     #: Names of the classes; empty for those that the training annotations name.
     classes: tuple[ClassName, ...] = ()
     #: Average precision by 11 points (VOC 2007), by area (VOC 2010 and later), or by area with the matching

@@ -7,7 +7,7 @@ together beside their run folders.
 import functools
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,7 @@ def table(
     ensemble = study.all_complete(together) if together else []
     runs = list({run.path: run for run in [*found.values(), *ensemble]}.values())
     check_alike(runs)
+    _check_tested(run.recipe for run in runs)
     # Runs share their images, and reading the boxes of some ten thousand takes a while.
     identity = functools.cache(_identity)
     rows = []
@@ -211,6 +212,7 @@ def _train_missing(
     """
     # Wrong settings are wrong even where a run cannot be trained.
     asked = {which: study.recipe(*which) for which in wanted}
+    _check_tested(asked.values())
     recipes = {
         which: _with_classifier(study, recipe, *which, weights)
         for which, recipe in asked.items()
@@ -228,6 +230,15 @@ def _train_missing(
         if data.test:
             load_boxes(folder, data, data.test, train.classes)
     study.train_missing(recipes, beside)
+
+
+def _check_tested(recipes: Iterable[AnyRecipe]) -> None:
+    for recipe in recipes:
+        if isinstance(recipe, DetectionRecipe) and recipe.data.validation:
+            raise InputError(
+                f"{recipe.name}: the tables are of test sets, at which a run that holds images out does not "
+                "look; leave data.validation at 0"
+            )
 
 
 def _lacking(study: Study[DetectorRun], name: str, seed: int, weights: Mapping[str, Path]) -> str:

@@ -86,7 +86,7 @@ class ClassificationTask(Task):
         if self._stored:
             folder.write_start(self._stored)
         if splits := self.source.divided():
-            folder.write_split(splits)
+            folder.write_split({split: index.listed() for split, index in splits.items()})
 
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
         # One rank measures the training set and tells the others, whose cache folder may be another one.

@@ -9,7 +9,7 @@ import torch
 
 from ..class_names import Form
 from ..data.box_batches import BoxBatches
-from ..data.boxes import BoxDataset, misspelt
+from ..data.boxes import BoxDataset, divide, misspelt
 from ..data.imagenet_det import has_own_halves
 from ..data.masks import check_pycocotools
 from ..detection.alternating import AlternatingRCNN
@@ -40,7 +40,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import detector_findings
 from .start import check_network, trained_network
-from .task import Task, check_shared
+from .task import Task, check_classes, check_shared
 
 #: How a run on ImageNet DET may depart from the paper's.
 OWN_HALVES = "val1 and val2 are halves of ours, as R-CNN's lists of them are not in ImageSets/DET"
@@ -53,7 +53,6 @@ class DetectionTask(Task):
 
     command = ("residual", "detect", "train")
     one_size = False
-    split = "test"
 
     def __init__(self, recipe: DetectionRecipe, data_dir: Path | None, world: World) -> None:
         check_shared(recipe.batch.size, world)
@@ -67,11 +66,18 @@ class DetectionTask(Task):
         if masks:
             check_pycocotools("masks")
         self.train = load_boxes(data_dir, data, data.train, data.classes or None, masks=masks)
+        #: What the curve is about, None for nothing.
+        self.held_out: BoxDataset | None = None
+        if data.validation:
+            self.train, self.held_out = divide(self.train, data.validation, data.split_seed)
+        self.split = "validation" if data.validation else "test"
         self._check_classes()
-        self.test = self._load_test(self.train.classes) if data.test else None
+        self.notes = list(self.train.notes)
+        if data.test and not data.validation:
+            self.held_out = self._load_test(self.train.classes)
+            self.notes += self.held_out.notes
         self.images = len(self.train)
         self.mends = data.damaged == "fatal"
-        self.notes = [*self.train.notes, *(self.test.notes if self.test else ())]
         self.departures: list[str] = []
         if data.layout == "imagenet-det" and has_own_halves(data_dir, (*data.train, *data.test)):
             self.departures.append(OWN_HALVES)
@@ -102,8 +108,8 @@ class DetectionTask(Task):
             )
 
     def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
-        # The images to test on decide nothing of what is learned, but the curve is about them.
-        content = [split.content(form) for split in (self.train, self.test) if split is not None]
+        # The images held out decide nothing of what is learned, but the curve is about them.
+        content = [split.content(form) for split in (self.train, self.held_out) if split is not None]
         return self.train.fingerprint() | {"content": " ".join(content)}
 
     def start(self, begun: RunFolder | None = None) -> None:
@@ -161,7 +167,7 @@ class DetectionTask(Task):
 
     def _tested_too(self) -> str:
         """Say how many images are learned from and tested on, "" for none."""
-        tested = {annotated.path for annotated in self.test.images} if self.test else set()
+        tested = {annotated.path for annotated in self.held_out.images} if self.held_out else set()
         both = sum(annotated.path in tested for annotated in self.train.images)
         if not both:
             return ""
@@ -183,7 +189,9 @@ class DetectionTask(Task):
         return build_detector(self.recipe.detector, backbone, len(self.train.classes), preprocessing)
 
     def record(self, folder: RunFolder) -> None:
-        """Which images are in which split is said by the dataset's own lists."""
+        """Which images are in which split is said by the dataset's own lists, but where we divided it."""
+        if parts := self._divided():
+            folder.write_split(parts)
 
     def place(self, device: torch.device, schedule: Schedule, eager: bool) -> Work:
         self.detector = self.detector.to(device).to(memory_format=torch.channels_last)
@@ -199,29 +207,29 @@ class DetectionTask(Task):
 
         Of a detector with masks COCO's of boxes and masks as well.
         """
-        if self.test is None:
+        if self.held_out is None:
             return {"ap50": None, "images": 0}
         data = self.recipe.data
         if self.world.is_main:
-            print(f"{self.recipe.name}: testing on {len(self.test):,} images", file=sys.stderr)
+            print(f"{self.recipe.name}: testing on {len(self.held_out):,} images", file=sys.stderr)
         most = self.recipe.detector.max_detections
         options = DetectionOptions(data.shorter_side, data.longer_side, max_detections=most)
         found = detect_dataset(
-            [fold_batchnorm(self.detector)], self.test, options, self.world, damaged=data.damaged
+            [fold_batchnorm(self.detector)], self.held_out, options, self.world, damaged=data.damaged
         )
         self._skipped |= found.unusable
         #: Those of the newest evaluation: after the last iteration the final ones.
         self._found = found.detections
-        classes = voc_ap(self.test, found.detections, data.ap_rule)
+        classes = voc_ap(self.held_out, found.detections, data.ap_rule)
         measured = {
             "ap50": 100 * mean_ap(classes) if any(c.objects for c in classes) else None,
             "classes": {c.name: 100 * c.average_precision if c.objects else None for c in classes},
-            "images": len(self.test),
+            "images": len(self.held_out),
             "images_per_second": found.images_per_second,
         }
-        if self.test.has_masks:
+        if self.held_out.has_masks:
             for name, masks in (("coco_box", False), ("coco_mask", True)):
-                ap = coco_ap(self.test, found.detections, masks)
+                ap = coco_ap(self.held_out, found.detections, masks)
                 measured[name] = {
                     key: None if math.isnan(ap[key]) else 100 * ap[key] for key in ("AP", "AP50")
                 }
@@ -232,45 +240,61 @@ class DetectionTask(Task):
             "parameters": sum(p.numel() for p in self.detector.parameters()),
             "classes": dict(zip(self.train.classes, self.train.counts(), strict=True)),
             "train_images": len(self.train),
-            "test": run.last,
+            "validation": None,
+            "test": None,
+            self.split: run.last,
+            "best_validation_ap50": None if run.progress.best is None else 100 - run.progress.best,
             "left_out": len(self.notes),
         }
 
     def unreadable(self) -> dict[str, str]:
         return {
             f"{split}/{id}": reason
-            for split, found in (("train", self.batches.unreadable), ("test", self._skipped))
+            for split, found in (("train", self.batches.unreadable), (self.split, self._skipped))
             for id, reason in found.items()
         }
 
     def keep(self, folder: RunFolder) -> None:
-        if self.test is not None:
-            save_detections(folder.detections_file, self.test, self._found)
+        if self.held_out is not None:
+            save_detections(folder.detections_file, self.held_out, self._found)
 
     def findings(self, folder: RunFolder, device: str) -> dict[str, Any] | None:
         rule = self.recipe.data.ap_rule
-        if self.test is None:
+        if self.held_out is None:
             return None
+        # Of images that are more now others are held out, and they were learned.
+        parts, noted = self._divided(), folder.held_out()
+        if parts and noted not in (None, tuple(image for image, _ in parts["validation"])):
+            raise OtherData(f"{folder.split_file} is of other images than there are now; put them back")
         complete = folder.results_file.exists()
         if complete and folder.detections_file.exists():
-            self.test = self._test_by(tuple(folder.results(self.recipe)["classes"]), self.test)
-            return detector_findings(self.test, load_detections(folder.detections_file, self.test), rule)
+            tested = self._tested_by(tuple(folder.results(self.recipe)["classes"]), self.held_out, folder)
+            return detector_findings(tested, load_detections(folder.detections_file, tested), rule)
         if not is_detector(folder.weights) or not (folder.weights / MODEL_FILE).exists():
             return None
         stored = read_detector(folder.weights)
-        self.test = self._test_by(stored.classes, self.test)
+        self.held_out = self._tested_by(stored.classes, self.held_out, folder)
         self.detector = stored.model.to(open_device(device)).to(memory_format=torch.channels_last)
         self.evaluate()
         if complete:
             self.keep(folder)
-        return detector_findings(self.test, self._found, rule)
+        return detector_findings(self.held_out, self._found, rule)
 
-    def _test_by(self, classes: tuple[str, ...], today: BoxDataset) -> BoxDataset:
-        """Return the images to test on by the classes of trained weights; the training split may have others.
+    def _divided(self) -> dict[str, list[tuple[str, str]]]:
+        """Return the images of each split that this recipe made, and their classes; {} where it made none."""
+        if not self.recipe.data.validation:
+            return {}
+        assert self.held_out is not None
+        return {"train": self.train.listed(self.data_dir), "validation": self.held_out.listed(self.data_dir)}
+
+    def _tested_by(self, classes: tuple[str, ...], today: BoxDataset, folder: RunFolder) -> BoxDataset:
+        """Return the images held out by the classes of trained weights; the training split may have others.
 
         Args:
             today: the same by the training split's classes.
         """
+        if self.recipe.data.validation:
+            check_classes(classes, today.classes, folder.path, today.name)
         try:
             return today if today.classes == classes else self._load_test(classes)
         except InputError as error:

@@ -24,7 +24,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -113,9 +113,10 @@ class Precision50(Kept):
 
 
 class DetectorResults(AnyResults):
-    """... and of a detector's."""
+    """... and of a detector's; earlier ones held nothing out."""
 
     classes: dict[str, int]
+    validation: Precision50 | None = None
     test: Precision50 | None
 
 
@@ -154,9 +155,10 @@ class ClassifierLine(AnyLine):
 
 
 class DetectorLine(AnyLine):
-    """... and of a detector's."""
+    """... and of a detector's: one of the two splits."""
 
-    test: Precision50
+    validation: Precision50 | None = None
+    test: Precision50 | None = None
 
 
 class LocalizerLine(AnyLine):
@@ -318,12 +320,15 @@ class RunFolder:
                 "or start another run with --out"
             )
 
-    def write_split(self, splits: Mapping[str, FolderIndex]) -> None:
-        """Write which split each image is in: a line of its path, its class and "train" or "validation"."""
+    def write_split(self, splits: Mapping[str, Iterable[tuple[str, str]]]) -> None:
+        """Write which split each image is in: a line of its path, its class and "train" or "validation".
+
+        Args:
+            splits: of each the images' paths and classes.
+        """
         lines = [csv_line(("image", "class", "split"))]
-        for split, index in splits.items():
-            for file, target in zip(index.files, index.targets.tolist(), strict=True):
-                lines.append(csv_line((file, index.classes[target], split)))
+        for split, images in splits.items():
+            lines += [csv_line((file, name, split)) for file, name in images]
         replace_file(self.split_file, os.fsencode("".join(lines)))
 
     def held_out(self) -> tuple[str, ...] | None:
@@ -334,7 +339,10 @@ class RunFolder:
         """
         if not self.split_file.is_file():
             return None
-        return tuple(image for image, _, split in _split_rows(self.split_file) if split == "validation")
+        rows = _split_rows(self.split_file)
+        if held := tuple(image for image, _, split in rows if split == "validation"):
+            return held
+        raise damaged(self.split_file, "it names no image for validation", GONE)
 
     def write_start(self, preprocessing: Preprocessing) -> None:
         """Keep what a run has of the weights that it started from and its checkpoints have not."""

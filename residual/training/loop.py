@@ -77,10 +77,12 @@ class Curve:
     Attributes:
         key: in what an evaluation gives.
         name: for people.
+        rises: whether more is better, as of a precision; an error falls.
     """
 
     key: str
     name: str
+    rises: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class Run:
         world: the ranks that train together.
         resume_command: what to type to continue the run, for messages.
         log: also called with every line of metrics.jsonl (TensorBoard, say).
-        best: called by rank 0 with the line of an evaluation whose validation error is the lowest so far.
+        best: called by rank 0 with the line of an evaluation whose validation error (of a curve that rises,
+            what is left to 100 %) is the lowest so far.
     """
 
     def __init__(
@@ -318,11 +321,12 @@ class Run:
         }
         now: float | None = metrics[self.work.curve.key]
         if now is not None:
-            if self.split == "validation" and (progress.best is None or now < progress.best):
-                progress.best = now
+            error = 100 - now if self.work.curve.rises else now
+            if self.split == "validation" and (progress.best is None or error < progress.best):
+                progress.best = error
                 if self.best and self.world.is_main:
                     self.best(line)
-            follow_plateau(self.recipe.schedule, progress, now)
+            follow_plateau(self.recipe.schedule, progress, error)
             display.evaluation(self.split, now)
         self.meter.reset()
         if display.due() or progress.iteration == self.recipe.schedule.iterations:

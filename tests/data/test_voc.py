@@ -1,5 +1,6 @@
 """Annotations in VOC's layout, and a sentence for each thing that can be wrong with them."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import sentence_of
 from PIL import Image, ImageOps
 from shapes import write_shapes
 
-from residual.data.boxes import BoxDataset, misspelt
+from residual.data.boxes import BoxDataset, divide, misspelt
 from residual.data.images import stored_size, upright_box, upright_size
 from residual.data.masks import box_around
 from residual.data.voc import load_voc
@@ -507,6 +509,7 @@ def test_lists_of_single_classes_are_named_where_there_are_no_others(tmp_path: P
     with pytest.raises(InputError, match=r"there is no split .*; there are dog_train; name them"):
         load_voc(folder, ["train"])
     (folder / "ImageSets/Main/dog_train.txt").unlink()
+    shutil.rmtree(folder / "Annotations")
     with pytest.raises(InputError, match="of tables or YOLO's files make one of these first"):
         load_voc(folder, ["train"])
 
@@ -560,3 +563,85 @@ def test_a_size_that_no_image_has_is_not_one(tmp_path: Path) -> None:
     data = load_voc(voc(tmp_path, {"one": annotation(item("dog", 1, 1, 10, 20), size=size)}), ["train"])
     assert data.images[0].size == (40, 30)
     assert data.content()
+
+
+def names_of(data: BoxDataset) -> list[str]:
+    return [annotated.id for annotated in data.images]
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [
+        ("", ""),
+        ("JPEGImages", "Annotations"),
+        ("images", "annotations"),
+        ("images/first", "labels/xml/first"),
+        ("JPEGImages", "JPEGImages"),
+    ],
+)
+def test_without_lists_all_annotated_images_are_trainval(
+    tmp_path: Path, images: str, annotations: str
+) -> None:
+    for number in range(4):
+        for name in (f"{number}", f"deep/{number}"):
+            image(tmp_path / images / f"{name}.jpg")
+            if number < 3:
+                file = tmp_path / annotations / f"{name}.xml"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(annotation(item("dog", 1, 1, 9 + number, 9)))
+    data = load_voc(tmp_path, ["trainval"])
+    assert sorted(names_of(data)) == ["0", "1", "2", "deep/0", "deep/1", "deep/2"]
+    for annotated in data.images:
+        assert annotated.boxes.tolist() == [[0, 0, 9 + int(annotated.id[-1]), 9]]
+    assert len(data.notes) == 1
+    assert "2 of 8 images have no annotation and are left out" in data.notes[0]
+    assert f"all annotated images are trainval: {HOLD_OUT}" in sentence_of(
+        lambda: load_voc(tmp_path, ["test"])
+    )
+
+
+HOLD_OUT = "hold a share of them out with --set data.validation=0.2"
+
+
+def test_a_year_without_its_lists_is_not_whole(tmp_path: Path) -> None:
+    voc(tmp_path / "VOC2007", {"a": annotation(item("dog", 1, 1, 9, 9))})
+    (tmp_path / "VOC2007" / "ImageSets" / "Main" / "train.txt").unlink()
+    assert "there is no split" in sentence_of(lambda: load_voc(tmp_path, ["2007/trainval"]))
+
+
+def boxes_of(tmp_path: Path, *shown: str) -> BoxDataset:
+    """A dataset of an image for each word, whose letters are the classes that it shows."""
+    named = {
+        f"{number:03d}": annotation(*(item(name, 1, 1, 9, 9) for name in word))
+        for number, word in enumerate(shown)
+    }
+    return load_voc(voc(tmp_path, {**named}), ["train"])
+
+
+def test_a_share_is_held_out_of_every_class(tmp_path: Path) -> None:
+    data = boxes_of(tmp_path, *["a"] * 50, *["ab"] * 20, *["c"] * 10, *[""] * 20)
+    train, held = divide(data, 0.2, seed=3)
+    assert len(train) == 80
+    assert len(held) == 20
+    assert sorted(names_of(train) + names_of(held)) == names_of(data)
+    assert names_of(held) == sorted(names_of(held))
+    assert held.counts() == [14, 4, 2]
+    assert sum(not len(annotated.boxes) for annotated in held.images) == 4
+    assert held.name == "voc train (20 for validation)"
+    same, other = divide(data, 0.2, seed=3)[1], divide(data, 0.2, seed=4)[1]
+    assert names_of(same) == names_of(held) != names_of(other)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_only_image_of_a_class_is_learned(tmp_path: Path, seed: int) -> None:
+    data = boxes_of(tmp_path, "a", "b", "c", "dd", "ef", "g", *["h"] * 6)
+    train, held = divide(data, 0.5, seed)
+    assert min(train.counts()) > 0
+    assert held.counts()[-1] > 0
+
+
+@pytest.mark.parametrize(("images", "share"), [(1, 0.2), (2, 0.2), (3, 0.01)])
+def test_both_parts_need_an_image(tmp_path: Path, images: int, share: float) -> None:
+    data = boxes_of(tmp_path, *["a"] * images)
+    said = sentence_of(lambda: divide(data, share, 0))
+    assert f"data.validation={share:g} holds" in said

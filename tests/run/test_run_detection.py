@@ -382,3 +382,65 @@ def test_difficult_objects_are_learned_and_asked_for_on_request(
         counted[switch] = json.loads(shown(*arguments).out)["classes"]
     objects = {key: sum(row["objects"] for row in value.values()) for key, value in counted.items()}
     assert objects["--difficult"] == objects[""] > objects["--no-difficult"] == 0
+
+
+def test_images_are_held_out_to_choose_by(
+    few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    """A folder as labelImg leaves it: images and annotations together, and no lists."""
+    data = tmp_path / "labelled"
+    data.mkdir()
+    for file in [*few_shapes.glob("JPEGImages/*"), *few_shapes.glob("Annotations/*")]:
+        shutil.copy(file, data)
+    settings = set_options([setting for setting in BEGUN if not setting.startswith("data.train=")])
+    whole = ("detect", "train", "voc-finetune", *settings, "--data-dir", data)
+    assert "hold a share of them out with --set data.validation=0.2" in refused(
+        *whole, "--out", tmp_path / "no"
+    )
+    out = tmp_path / "run"
+    told = shown(*whole, "--set", "data.validation=0.2", "--out", out)
+    assert "validation   mAP" in told.out
+
+    results, lines = results_of(out), metrics_of(out)
+    assert results["train_images"] == 12
+    assert results["validation"]["images"] == 3
+    assert results["test"] is None
+    found = [line["validation"]["ap50"] for line in lines]
+    assert results["best_validation_ap50"] == pytest.approx(max(found))
+    best = json.loads((out / "best" / "config.json").read_text())["results"]
+    assert best["validation"]["ap50"] == pytest.approx(max(found))
+    assert best["iterations"] == lines[found.index(max(found))]["iteration"]
+    rows = [row.split(",") for row in (out / "split.csv").read_text().splitlines()[1:]]
+    held_out = {name for name, _, split in rows if split == "validation"}
+    assert len(rows) == 15
+    assert len(held_out) == 3
+    assert {name for _, names, _ in rows for name in names.split("+")} == set(CLASSES)
+
+    # What was held out is what is tested, here and by the page.
+    measured = json.loads(shown("detect", "evaluate", out, "--json").out)
+    assert measured["images"] == 3
+    assert measured["data"] == "voc trainval (3 for validation)"
+    assert 100 * measured["map"] == pytest.approx(results["validation"]["ap50"])
+    shown("report", out)
+    assert "voc trainval (3 for validation)" in (out / "report.html").read_text()
+    shown("finish", "--help")
+    assert json.loads(shown("detect", "evaluate", out, "--split", "trainval", "--json").out)["images"] == 15
+
+    # Images that have come in since would be dealt out otherwise; what was held out stays what it was.
+    shutil.copy(few_shapes / "JPEGImages" / "train000.png", data / "new.png")
+    shutil.copy(few_shapes / "Annotations" / "train000.xml", data / "new.xml")
+    again = json.loads(shown("detect", "evaluate", out, "--json").out)
+    assert again | {"images_per_second": 0} == measured | {"images_per_second": 0}
+    shown("report", out)
+    assert "of other images than there are now" in (out / "report.html").read_text()
+    (data / min(held_out)).unlink()
+    assert f"{min(held_out)} was held out, which is not" in refused("detect", "evaluate", out)
+    shutil.copytree(out / "weights", tmp_path / "weights")
+    alone = refused("detect", "evaluate", tmp_path / "weights", "--data-dir", data)
+    assert "only its run folder says which (split.csv)" in alone
+
+
+def test_held_out_images_are_not_looked_at_by_the_tables(tmp_path: Path, refused: Refused) -> None:
+    held = ("--set", "data.validation=0.2", "--out", tmp_path, "--data-dir", tmp_path)
+    said = refused("reproduce", "table8", "--weights-vgg16", tmp_path, *held)
+    assert "leave data.validation at 0" in said
