@@ -268,9 +268,6 @@ def try_out(told: Told, stage: "Stage", folder: Path, patch: Any, call: Callable
             shutil.rmtree(path)
         elif path.is_file():
             path.unlink()
-    if command.words[0] == "reproduce":
-        # The pages of its runs, which no study reads, take as long as a run of a few iterations.
-        patch.setattr("residual.run.run._try_page", lambda *_: None)
     status = call(*command.words)
     assert status == 0, f"{told.where}: {' '.join(['residual', *command.words])} ended with {status}"
     for name in written_by(command.words):
@@ -329,7 +326,11 @@ class Stage:
         self.place.mkdir()
 
     def patch(self, patch: Any) -> None:
-        """Make networks and CIFAR-10 small, and everything happen in this home."""
+        """Make networks and CIFAR-10 small, and everything happen in this home.
+
+        Runs write no pages, which take as long as a few iterations; ``residual report`` does.
+        """
+        patch.setattr("residual.run.run._try_page", lambda *_: None)
         patch.setenv("HOME", str(self.home))
         patch.setenv("RESIDUAL_CACHE", str(self.home / "cache"))
         patch.setattr(cifar10, "RECORDS", RECORDS)
@@ -501,11 +502,11 @@ class Stage:
 
 
 def _link_or_copy(source: str, to: str) -> None:
-    """Copy a file; tensors are replaced by whole files and never changed, so that a link does."""
-    if source.endswith(".safetensors"):
-        os.link(source, to)
-    else:
+    """Copy a file that is added to; all others are replaced whole and never changed, so that a link does."""
+    if source.endswith(".jsonl"):
         shutil.copy2(source, to)
+    else:
+        os.link(source, to)
 
 
 def _save(folder: Path, name: str, classes: Any, mean: torch.Tensor) -> None:

@@ -1,6 +1,7 @@
 """HTML pages: each is one file that loads nothing, from the templates in pages/."""
 
 import base64
+import functools
 import io
 from typing import Any, Literal
 
@@ -15,12 +16,17 @@ from .figures import page_svg
 
 def render(template: str, **values: Any) -> str:
     """Return a page from a template; a value that it names and nobody gives is an error."""
-    environment = Environment(
+    return _templates().get_template(template).render(version=__version__, **values)
+
+
+@functools.cache
+def _templates() -> Environment:
+    """Return what keeps the templates once they are compiled."""
+    return Environment(
         loader=PackageLoader("residual.analysis", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
     )
-    return environment.get_template(template).render(version=__version__, **values)
 
 
 def part(figure: Figure, label: str) -> Markup:

@@ -133,6 +133,8 @@ def mean_of_positions(x: Tensor) -> Tensor:
 
 def initialize(network: nn.Module) -> None:
     """He initialisation [12] in place: weights from N(0, 2/fan_in), biases 0, BN scale 1 and shift 0."""
+    if next(network.parameters()).is_meta:
+        return  # shapes alone have no numbers, and drawing none takes PyTorch longer than drawing some
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

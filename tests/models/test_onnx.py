@@ -87,9 +87,9 @@ def test_every_preprocessing_is_in_the_graph(mean: Tensor, std: Tensor | None, t
         ("resnet18", {"shortcut": "B"}, None),
         ("resnet50", {"variant": "v1.5"}, 64),
         ("resnet18", {"pool": "caffe"}, None),
-        ("googlenet", {}, None),
+        pytest.param("googlenet", {}, None, marks=pytest.mark.slow),
         pytest.param("bn_inception", {}, None, marks=pytest.mark.slow),
-        ("prelu_net", {}, None),
+        pytest.param("prelu_net", {}, None, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
 )
