@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
-from torchvision.transforms.v2.functional import resize
 
+from ..data.images import resize
 from ..device import full_float32, send
 from ..errors import InputError
 from .average_precision import Detections
@@ -243,7 +243,7 @@ def _fits(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> bool:
 def _resized(image: Tensor, shorter: int, longer: int, member: FasterRCNN) -> Tensor:
     height, width = image.shape[1:]
     new_width, new_height = input_size(width, height, shorter, longer, member.backbone.stride)
-    return member.preprocessing(resize(image, [new_height, new_width], antialias=True)[None])[0]
+    return member.preprocessing(resize(image, new_height, new_width)[None])[0]
 
 
 def _scale(resized: Tensor, image: Tensor) -> Tensor:

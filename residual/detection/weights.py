@@ -22,7 +22,7 @@ from ..files import as_json, checked, damaged, first_line, read_json, written_wh
 from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
-from ..models.statedict import load_state, read_state, write_state
+from ..models.statedict import load_state, read_state, with_memory, write_state
 from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, Checked, check_version, has_format, weights_in
 from ..recipes.detection import Detector
 from .backbones import Backbone, VGGBackbone, outline_backbone
@@ -156,7 +156,7 @@ def read_detector(folder: Path) -> StoredDetector:
         raise damaged(file, first_line(error), ANEW) from None
     with torch.device("meta"):
         model = build_detector(detector, backbone, len(config.classes), Preprocessing(torch.zeros(3)))
-    model.to_empty(device="cpu")
+    with_memory(model)
     load_state(model, read_state(where / MODEL_FILE), str(where / MODEL_FILE))
     return StoredDetector(model.eval(), config)
 

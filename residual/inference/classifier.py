@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..analysis.heat import beside, draw_heat
 from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file, pil_image
 from ..device import full_float32, open_device
 from ..errors import InputError, whole_number
@@ -60,10 +59,15 @@ class Heat:
 
     def draw(self) -> Image.Image:
         """Return the image with the scores over it, bright where the class is seen."""
+        # Matplotlib, for its colours, takes longer to import than to predict.
+        from ..analysis.heat import draw_heat
+
         return draw_heat(self.image, self.scores)
 
     def draw_beside(self) -> Image.Image:
         """Return the image as the network saw it, and beside it ``draw``."""
+        from ..analysis.heat import beside
+
         drawn = self.draw()
         seen = pil_image(self.image).convert("RGB").resize(drawn.size, Image.Resampling.NEAREST)
         return beside([seen, drawn])

@@ -14,10 +14,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from ..data.box_batches import AnnotatedBatches, ReadFunction, TrainingImage, flip_boxes, full_size
 from ..data.boxes import AnnotatedImage, BoxDataset
+from ..data.images import resize
 from ..detection.faster_rcnn import ROI_POSITIVE_FRACTION
 from ..detection.targets import match_regions
 from ..files import damaged as damaged_file
@@ -182,4 +182,4 @@ def load_region(
 def warp(image: Tensor, region: Tensor, side: int) -> Tensor:
     """Return a region of an image uint8 (3, H, W), at whole pixels, as a square: uint8 (3, side, side)."""
     left, top, right, bottom = region.int().tolist()
-    return resize(image[:, top:bottom, left:right], [side, side], antialias=True)
+    return resize(image[:, top:bottom, left:right], side, side)

@@ -24,7 +24,7 @@ from ..models.frozen import freeze_batch_norm
 from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
-from ..models.statedict import load_state, read_state, write_state
+from ..models.statedict import load_state, read_state, with_memory, write_state
 from ..models.weights import (
     ANEW,
     DETECTOR_FORMAT,
@@ -195,7 +195,7 @@ def read_localizer(folder: Path) -> StoredLocalizer:
             model = outline_localizer(localizer, rcnn, config.options, len(config.classes), config.size)
     except (ValidationError, InputError) as error:
         raise damaged(file, first_line(error), ANEW) from None
-    model.to_empty(device="cpu")
+    with_memory(model)
     load_state(model, read_state(where / MODEL_FILE), str(where / MODEL_FILE))
     return StoredLocalizer(model.eval(), config)
 

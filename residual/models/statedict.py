@@ -9,7 +9,7 @@ import re
 import types
 import zipfile
 from pathlib import Path, PosixPath
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import check_file, damaged, first_line
 from ..tensors import apart
+
+M = TypeVar("M", bound=nn.Module)
 
 #: Keys under which training scripts keep the state dict among other things; one may lie in another.
 WRAPPING_KEYS = (
@@ -104,6 +106,20 @@ def read_foreign_state(file: Path) -> dict[str, Tensor]:
     ):
         state = {name.removeprefix(f"{next(iter(firsts))}."): tensor for name, tensor in state.items()}
     return state
+
+
+def with_memory(model: M) -> M:
+    """Give an outline, on the meta device, memory on the CPU in place; its numbers are whatever lay there.
+
+    As ``to_empty`` does, for which PyTorch imports an algebra system: more than half a second.
+    """
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            setattr(module, name, nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return model
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -39,7 +39,7 @@ from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE, refu
 from .names import check, folder_of, is_name
 from .own import OwnNetwork, check_trusted, is_own, split_name, trust
 from .preprocessing import Preprocessing
-from .statedict import load_state, read_foreign_state, read_state, write_state
+from .statedict import load_state, read_foreign_state, read_state, with_memory, write_state
 
 FORMAT = "residual weights"
 #: What detection/weights.py writes; known here to tell a detector from something foreign.
@@ -218,7 +218,7 @@ def load_weights(folder: Path) -> Weights:
             model = outline(config.model.name, **options)
         except InputError as error:
             raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
-        model.to_empty(device="cpu")
+        with_memory(model)
     load_state(model, read_state(folder / MODEL_FILE), str(folder / MODEL_FILE))
     preprocessing = _read_preprocessing(folder, config.preprocessing, model.in_channels)
     return Weights(model.eval(), preprocessing, tuple(config.classes), content)
@@ -279,7 +279,7 @@ def import_weights(
     if shortcut is not None and found.get("shortcut", shortcut) != shortcut:
         raise InputError(f"{file} has shortcuts of option {found['shortcut']}, not {shortcut}; leave it out")
     options = found | asked
-    model = outline(name, **options).to_empty(device="cpu")
+    model = with_memory(outline(name, **options))
     load_state(model, state, str(file))
     del options["classes"]
     preprocessing, source = choose_preprocessing(model, mean, std)
@@ -322,7 +322,7 @@ def import_caffe(
     options = visible_options(network.state, network.name, outline(network.name)) | {"pool": "caffe"}
     if network.name.startswith("resnet"):
         options["variant"] = "v1"
-    model = outline(network.name, **options).to_empty(device="cpu")
+    model = with_memory(outline(network.name, **options))
     load_state(model, network.state, str(file))
     del options["classes"]
     if isinstance(mean, Path):

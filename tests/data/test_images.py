@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import torch
 from conftest import random_pixels, smooth_image
 from memory import memory_taken
 from PIL import Image
+from torch import Tensor
 
+from residual.data import images
 from residual.data.crops import ScaleCrop, scaled
 from residual.data.images import (
     SUFFIXES,
@@ -487,3 +490,42 @@ def test_a_jpeg_that_was_opened_and_drawn_on_is_not_read_from_its_file_again(tmp
     image = Image.open(tmp_path / "a.jpg")
     image.paste("red", (0, 0, 120, 90))
     assert as_pixels(image).float().mean(dim=(1, 2)).tolist() == [255, 0, 0]
+
+
+LAID_OUT: dict[str, Callable[[Tensor], Tensor]] = {
+    "planes": lambda image: image,
+    "pixels": lambda image: image.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    "a part": lambda image: image[:, 3:-4, 2:-5],
+    "several": lambda image: torch.stack([image, image.flip(2)]),
+    "several, channels last": lambda image: torch.stack([image, image.flip(2)]).to(
+        memory_format=torch.channels_last
+    ),
+    "turned": lambda image: image.transpose(1, 2).flip(2),
+}
+
+
+@pytest.mark.parametrize("bytes_at_once", [True, False])
+@pytest.mark.parametrize("laid_out", LAID_OUT)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_is_torchvisions(
+    channels: int, laid_out: str, bytes_at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.transforms.v2.functional import _geometry
+    from torchvision.transforms.v2.functional import resize as theirs
+
+    monkeypatch.setattr(images, "_resizes_bytes", lambda: bytes_at_once)
+    monkeypatch.setattr(_geometry, "_do_native_uint8_resize_on_cpu", lambda _: bytes_at_once)
+    image = LAID_OUT[laid_out](random_pixels(channels, 61, 47))
+    for height, width in ((30, 31), (100, 90), (64, 20), tuple(image.shape[-2:])):
+        mine, expected = images.resize(image, height, width), theirs(image, [height, width], antialias=True)
+        assert torch.equal(mine, expected)
+        assert mine.stride() == expected.stride()
+    for side in (16, 33, 80):
+        assert torch.equal(resize_shorter(image, side), theirs(image, [side], antialias=True))
+
+
+def test_this_processor_resizes_as_torchvision_has_it_do() -> None:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional._geometry import _do_native_uint8_resize_on_cpu
+
+    assert images._resizes_bytes() == _do_native_uint8_resize_on_cpu(InterpolationMode.BILINEAR)
