@@ -101,8 +101,10 @@ class EvaluationAsked:
         ),
     ] = None
     split: Annotated[
-        Literal["test", "train"],
-        typer.Option(help="Split of the dataset; test is a folder's val, or what was held out."),
+        str,
+        typer.Option(
+            metavar="<test|train>", help="Split of the dataset; test is a folder's val, or what was held out."
+        ),
     ] = "test"
     data_dir: TestDataDir = None
     views: Annotated[
@@ -145,7 +147,8 @@ class EvaluationAsked:
         tell_of_precision(self.precision, self.device)
         return EvaluationOptions(
             self.dataset,
-            self.split,
+            # Which names a wrong one, and what it may mean.
+            self.split,  # type: ignore[arg-type]
             self.data_dir,
             self.views,
             self.crop,

@@ -35,7 +35,7 @@ from ..evaluation.views import SCALES, Views, ViewsName, make_views, whole_image
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
 from ..recipes.detection import Boxes
-from ..training.folder import recorded_split, remembered_data_dir, run_of
+from ..training.folder import find_data_dir, recorded_split, remembered_data_dir, run_of
 from .detector import LoadedDetector
 
 Split = Literal["train", "test"]
@@ -191,11 +191,7 @@ def _open(
     """Return the images, what of them a network is to look at, and how to call that."""
     dataset = dataset_of(path, weights, options.dataset)
     if dataset == "folder":
-        data_dir = options.data_dir or remembered_data_dir(path)
-        if data_dir is None:
-            raise InputError(
-                "--dataset folder needs --data-dir: the folder with train/ and val/, or with the classes"
-            )
+        data_dir = find_data_dir(path, options.data_dir, "the folder with train/ and val/, or the classes,")
         views = views_for(weights, options)
         least = views.crop or min(views.sides)
         shape = (weights.model.in_channels, least, least)
@@ -400,9 +396,7 @@ def evaluate_detector(
     layout, splits = tested_on(detector, layout, splits)
     if not splits:
         raise InputError(f"{path} does not say what to test it on; name a split with --split")
-    data_dir = data_dir or remembered_data_dir(path)
-    if data_dir is None:
-        raise InputError("name the folder of the annotated images with --data-dir")
+    data_dir = find_data_dir(path, data_dir, "the folder of the annotated images")
     shorter, longer = detector.least_sides
     data = Boxes(
         layout=layout,  # type: ignore[arg-type]

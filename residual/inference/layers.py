@@ -27,7 +27,7 @@ from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import Recipe
 from ..recipes.schema import Batch, parse
-from ..training.folder import remembered_data_dir
+from ..training.folder import find_data_dir
 from .evaluation import dataset_of, in_memory, part_of
 
 
@@ -140,9 +140,7 @@ def _recipe(path: Path, weights: Weights) -> Recipe | None:
 
 def _folder(path: Path, weights: Weights, data_dir: Path | None) -> FolderIndex:
     """Return the training part of a folder of images."""
-    data_dir = data_dir or remembered_data_dir(path)
-    if data_dir is None:
-        raise InputError("name the folder that holds the training images with --data-dir")
+    data_dir = find_data_dir(path, data_dir, "the folder that holds the training images")
     if weights.model.in_channels != 3:
         raise InputError(f"{path} takes images of {weights.model.in_channels} channels and files have 3")
     return part_of(path, data_dir, "train")

@@ -30,7 +30,7 @@ from ..localization.testing import (
 from ..localization.weights import LocalizerWeightsConfig, read_localizer
 from ..models.inference import fold_batchnorm
 from ..models.weights import Weights, load_weights
-from ..training.folder import remembered_data_dir
+from ..training.folder import find_data_dir
 from .classifier import Network, load
 from .evaluation import EvaluationOptions, views_for
 
@@ -217,9 +217,7 @@ def evaluate_localizer(
     Raises:
         InputError: when the data are missing or of other classes, or there is no classifier.
     """
-    data_dir = data_dir or remembered_data_dir(path)
-    if data_dir is None:
-        raise InputError("name the folder that holds train/ and val/ and their boxes with --data-dir")
+    data_dir = find_data_dir(path, data_dir, "the folder that holds train/ and val/ and their boxes")
     classifier = localizer.stored_classifier() if guesses else None
     images = load_located(data_dir, "val", localizer.classes)
     dataset = replace(images.boxes, notes=(*images.index.notes, *images.boxes.notes))

@@ -41,7 +41,8 @@ class Lists(Part):
     def _lists_are_tuples(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        names = {name for name, field in cls.model_fields.items() if "tuple" in str(field.annotation)}
+        types = {name: str(field.annotation) for name, field in cls.model_fields.items()}
+        names = {name for name, of in types.items() if "tuple" in of and "str" in of}
         return {
             key: tuple(item)
             if isinstance(item, list)

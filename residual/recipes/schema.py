@@ -346,7 +346,8 @@ def parse(value: Any, source: str, kind: type[R]) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        # Of a value that is of neither of two types the last is told: a number holds whole ones too.
+        faults = list({_key(fault): fault for fault in error.errors(include_url=False)}.values())
         more = [f"and {len(faults) - SAID} more"] if len(faults) > SAID else []
         said = [*(_sentence(fault, kind) for fault in faults[:SAID]), *more]
         raise InputError(f"{source}: {'; '.join(said)}") from None
@@ -477,16 +478,38 @@ def _number(text: str) -> float | None:
         return None
 
 
+#: What to write in place of a value that is wrong, by the kind of the fault; the rest is its context.
+WRITE = {
+    "int_type": "write a whole number",
+    "float_type": "write a number",
+    "finite_number": "write a finite number",
+    "bool_type": "write true or false",
+    "string_type": "write a name",
+    "tuple_type": "write a list in brackets, as [0.5, 0.75]",
+    "literal_error": "write {expected}",
+    "greater_than_equal": "write {ge:g} or more",
+    "greater_than": "write more than {gt:g}",
+    "less_than_equal": "write {le:g} or less",
+    "less_than": "write less than {lt:g}",
+}
+
+
+def _key(error: Any) -> str:
+    """Return the key that a fault is at, without the type that a value of several types is not of."""
+    parts = [str(part) for part in error["loc"]]
+    return ".".join(parts[:-1] if parts[-1:] in (["int"], ["float"]) else parts)
+
+
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = _key(error)
     if error["type"] == "extra_forbidden":
         return f"there is no key {key!r}{_meant(key, _keys(kind))}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "model_type" or error["type"] == "model_attributes_type":
         return f"{key} has keys of its own; set one of those, as {_first_key(key, kind)}"
-    if error["type"] == "tuple_type":
-        return f"{key} = {short(error['input'])}: write a list, as [0.5, 0.75]"
+    if error["type"] in WRITE:
+        message = WRITE[error["type"]].format(**error.get("ctx", {}))
     if error["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message
     return f"{key} = {short(error['input'])}: {message}"

@@ -9,7 +9,7 @@ from .. import distributed
 from ..device import arithmetic, pick_device
 from ..errors import InputError
 from ..recipes import KINDS
-from ..training.folder import RunFolder, remembered_data_dir
+from ..training.folder import RunFolder, refuse_lost_data, remembered_data_dir
 from ..training.loop import Run
 from .run import check_same_data, in_iterations, resume_command, task_of, with_own_code, working_in
 
@@ -45,6 +45,8 @@ def finish(out: Path | str, *, data_dir: Path | str | None = None, device: str =
         _, command = KINDS[type(recipe)]
         again = f"{command} train --resume --out {shlex.quote(str(out))}"
         raise InputError(f"{out} has no checkpoint yet; let it go on: {again}")
+    if data_dir is None:
+        refuse_lost_data(out)
     task = task_of(recipe, data_dir, world)
     check_same_data(folder, task, resume=True)
     task.start(folder)

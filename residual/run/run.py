@@ -29,7 +29,7 @@ from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecip
 from ..recipes.schema import Schedule
 from ..signals import saying
 from ..terminal import note
-from ..training.folder import RunFolder, remembered_data_dir
+from ..training.folder import RunFolder, refuse_lost_data, remembered_data_dir
 from ..training.loop import Run
 from .classification import ClassificationTask
 from .page import write_page
@@ -79,16 +79,19 @@ def train(
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
     if isinstance(recipe, Recipe) and not resume:
         check_data_dir(recipe.data.dataset, data_dir)
+    if folder.results_file.exists():
+        if world.is_main:
+            folder.sweep()  # it may have been killed just after
+            note(f"{out} is complete, so nothing was trained; these are its results")
+        return folder.results(recipe)
     if resume:
         # A new run's folder may lie in another run's, whose data are not meant.
         data_dir = data_dir or remembered_data_dir(out)
     if data_dir is None and isinstance(recipe, Recipe) and recipe.data.dataset == "cifar10":
         # What is noted is where it lies, wherever the run is resumed from.
         data_dir = USUAL_DIR
-    if folder.results_file.exists():
-        if world.is_main:
-            folder.sweep()  # it may have been killed just after
-        return folder.results(recipe)
+    if resume and data_dir is None:
+        refuse_lost_data(out)
     # Everything that can be wrong with the input is found before the folder is made.
     if not isinstance(recipe, Recipe) and where.type != "cpu" and (eager or deterministic):
         raise InputError(

@@ -514,10 +514,43 @@ def remembered_data_dir(path: Path) -> Path | None:
     Raises:
         InputError: when what is known of the sessions is damaged.
     """
+    stored = _noted_data_dir(path)
+    return stored if stored and stored.exists() else None
+
+
+def _noted_data_dir(path: Path) -> Path | None:
     run = run_of(path)
     sessions = run.sessions() if run else []
     stored = os.path.expanduser(sessions[-1].get("data_dir") or "") if sessions else ""
-    return Path(stored) if stored and Path(stored).exists() else None
+    return Path(stored) if stored else None
+
+
+def find_data_dir(path: Path, given: Path | None, what: str) -> Path:
+    """Return where the data of a run, or of its weights, lie: where it is said, or where they lay.
+
+    Args:
+        path: as of ``remembered_data_dir``.
+        given: what the command was given, if anything.
+        what: they are, for the sentence, as "the folder of the annotated images".
+
+    Raises:
+        InputError: where nobody knows, or they are gone.
+    """
+    found = given or remembered_data_dir(path)
+    if found is None:
+        refuse_lost_data(path, what)
+        raise InputError(f"name {what} with --data-dir")
+    return found
+
+
+def refuse_lost_data(path: Path, what: str = "the folder of the images") -> None:
+    """Raise an InputError where it is known where the data of a run lay, and they are gone.
+
+    Args:
+        path, what: as of ``find_data_dir``.
+    """
+    if (lost := _noted_data_dir(path)) and not lost.exists():
+        raise InputError(f"{lost}, where the images of {path} lay, is not there; name {what} with --data-dir")
 
 
 def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validation"]) -> FolderIndex | None:

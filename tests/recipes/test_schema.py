@@ -60,17 +60,17 @@ def test_a_text_of_digits_in_quotes_is_a_text_and_a_description_is_kept() -> Non
     [
         ("schedule.iteration=5", ["'schedule.iteration'", "schedule.iterations"]),
         ("shedule.iterations=5", ["'shedule.iterations'", "schedule.iterations"]),
-        ("schedule.iterations=many", ["schedule.iterations", "'many'", "integer"]),
-        ("schedule.iterations=2.5", ["schedule.iterations", "2.5", "integer"]),
-        ("schedule.iterations=0", ["schedule.iterations", "greater than or equal to 1"]),
+        ("schedule.iterations=many", ["schedule.iterations", "'many'", "write a whole number"]),
+        ("schedule.iterations=2.5", ["schedule.iterations", "2.5", "write a whole number"]),
+        ("schedule.iterations=0", ["schedule.iterations", "write 1 or more"]),
         ("schedule.learning_rate=-1", ["schedule.learning_rate", "-1"]),
         ("schedule.learning_rate=.inf", ["schedule.learning_rate", "finite"]),
         ("schedule.drops=[0.7, 0.5]", ["schedule", "increasing"]),
-        ("optimizer.momentum=1", ["optimizer.momentum", "less than 1"]),
+        ("optimizer.momentum=1", ["optimizer.momentum", "write less than 1"]),
         ("optimizer.form=caffe", ["optimizer.form", "paper"]),
         ("batch.size=100", ["batch", "multiple of bn_group 64"]),
         ("data.dataset=cifar100", ["data.dataset", "cifar10"]),
-        ("data.flip=maybe", ["data.flip", "boolean"]),
+        ("data.flip=maybe", ["data.flip", "write true or false"]),
         ("name=../escape", ["name", "pattern"]),
         ("schedule.warmup.iterations=64000", ["warmup.iterations", "not shorter"]),
         ("seed", ["key=value"]),
@@ -139,9 +139,9 @@ def test_what_a_key_is_called_elsewhere(recipe: str, key: str, meant: str) -> No
     ("share", "said"),
     [
         ("1.5", "no share between 0 and 1"),
-        ("-0.2", "greater than or equal to 0"),
+        ("-0.2", "write 0 or more"),
         ("20", "of a folder a share of each class is held out; write it as validation=0.2"),
-        ("most", "valid number"),
+        ("most", "= 'most': write a number"),
     ],
 )
 def test_a_share_that_cannot_be(share: str, said: str) -> None:
@@ -242,3 +242,22 @@ def test_images_of_all_scales_have_a_longest_side() -> None:
             find("coco-resnet101", DetectionRecipe),
             ["data.scale_range=[1,10]", "data.longer_side=8000", "data.shorter_side=8000"],
         )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.validation=20%", "data.validation = '20%': write a number"),
+        ("data.validation=20", "data.validation = 20: write less than 1"),
+        ("detector.anchor_sizes=32,64", "detector.anchor_sizes = '32,64': write a list in brackets, as"),
+        ("detector.pooling=mean", "detector.pooling = 'mean': write 'pool' or 'align'"),
+    ],
+)
+def test_wrong_settings_of_a_detector(setting: str, said: str) -> None:
+    recipe = find("voc-finetune", DetectionRecipe)
+    assert sentence_of(lambda: override(recipe, [setting])).startswith(f"--set {setting}: {said}")
+
+
+def test_a_list_of_one_name_is_the_name() -> None:
+    recipe = override(find("voc-finetune", DetectionRecipe), ["data.classes=cell", "data.train=train"])
+    assert (recipe.data.classes, recipe.data.train) == (("cell",), ("train",))

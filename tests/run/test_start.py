@@ -11,6 +11,7 @@ from conftest import (
     BEGUN,
     NARROW,
     SMALL,
+    Call,
     Refused,
     Shown,
     assert_same_run,
@@ -308,3 +309,25 @@ def test_a_detector_brings_its_images_sides_with_its_anchors(begun_detector: Pat
     assert (started.data.shorter_side, started.data.longer_side) == (48, 48)
     assert (own.data.shorter_side, own.data.longer_side) == (600, 1000)
     assert started.data.train == own.data.train
+
+
+def test_data_that_are_gone_are_named(
+    images: Path, few_shapes: Path, tmp_path: Path, call: Call, refused: Refused, shown: Shown
+) -> None:
+    """A run that was stopped, a complete one, and one of a detector; their images are elsewhere now."""
+    for kind, recipe, settings, source in (
+        ((), "imagenet-resnet18", NARROW, images),
+        (("detect",), "voc-finetune", BEGUN, few_shapes),
+    ):
+        data, out = tmp_path / "data", tmp_path / f"run {recipe}"
+        shutil.copytree(source, data)
+        assert call(*kind, "train", recipe, *set_options(settings), "--data-dir", data, "--out", out) == 0
+        now = data.rename(tmp_path / f"elsewhere {recipe}")
+        gone = f"{data}, where the images of {out} lay, is not there; name the folder "
+        assert gone in refused(*kind, "evaluate", out)
+        told = shown(*kind, "train", "--resume", "--out", out)
+        assert f"{out} is complete, so nothing was trained" in told.err
+        (out / "results.json").unlink()
+        assert gone in refused(*kind, "train", "--resume", "--out", out)
+        assert gone in refused("finish", out)
+        shown(*kind, "train", "--resume", "--out", out, "--data-dir", now)
