@@ -25,7 +25,7 @@ from .options import (
     takes,
     write_figure,
 )
-from .output import print_csv, print_json
+from .output import print_csv, print_faults, print_json
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ def group(context: typer.Context) -> None:
     only_first_rank(context, ("train",))
 
 
-#: Faults of the data that are named; all of them are in the JSON.
-FAULTS = 5
 BoxesDir = Annotated[
     Path | None,
     typer.Option(
@@ -465,14 +463,8 @@ def _print_table(
                 f"{COCO_DETECTIONS} of each class"
             )
     missed = "; their objects count as missed" if boxes else ""
-    for what, faults in (
-        ("left out or cut", measured.dataset.notes),
-        (f"could not be looked at{missed}", tuple(measured.unusable.values())),
-    ):
-        if faults:
-            typer.echo(f"{what}: {len(faults):,}{', the first ones' if len(faults) > FAULTS else ''}")
-            for fault in faults[:FAULTS]:
-                typer.echo(f"  {fault}")
+    print_faults("left out or cut", measured.dataset.notes)
+    print_faults(f"could not be looked at{missed}", tuple(measured.unusable.values()))
 
 
 def _print_sizes(name: str, coco: dict[str, Any], measured: "DetectorEvaluation") -> None:

@@ -17,7 +17,7 @@ from .options import (
     progress_bar,
     takes,
 )
-from .output import print_json
+from .output import print_faults, print_json
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -242,9 +242,7 @@ def _print_table(measured: "LocalizerEvaluation", weights: Path) -> None:
     headings = ("testing", "classes", "localization error %", "classification error %")
     caption = "best of five guesses, overlap 0.5"
     Table(f"{weights} on {measured.dataset.name}, {count:,} images", headings, rows, caption, names=2).print()
-    faults = [*measured.dataset.notes, *measured.unusable.values()]
-    if faults:
-        typer.echo(f"left out: {len(faults):,}; the first: {faults[0]}")
+    print_faults("left out", (*measured.dataset.notes, *measured.unusable.values()))
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:

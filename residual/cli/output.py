@@ -17,6 +17,10 @@ from ..errors import InputError, printable
 FULL = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 
 
+#: Faults of data that are printed at most; all of them are in the JSON.
+FAULTS = 5
+
+
 class _Closed(io.TextIOBase):
     """A standard output that the process was started without."""
 
@@ -87,6 +91,14 @@ def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
     for row in (headings, *rows):
         sys.stdout.write(csv_line([printable(cell) if isinstance(cell, str) else cell for cell in row]))
+
+
+def print_faults(what: str, faults: Sequence[str]) -> None:
+    """Print what is wrong with data, a line a fault, the first ones where there are many; nothing for none."""
+    if faults:
+        print(f"{what}: {len(faults):,}{', the first ones' if len(faults) > FAULTS else ''}")
+        for fault in faults[:FAULTS]:
+            print(f"  {fault}")
 
 
 def unexpected(error: Exception) -> str:
