@@ -193,6 +193,7 @@ def evaluate(
             detector,
             weights[0],
             data_dir,
+            others=weights[1:],
             splits=split or (),
             layout=layout,
             ap_rule=None if points is None else ("11 points" if points else "area"),

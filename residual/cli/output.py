@@ -94,7 +94,7 @@ def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def print_faults(what: str, faults: Sequence[str]) -> None:
-    """Print what is wrong with data, a line a fault, the first ones where there are many; nothing for none."""
+    """Print what is wrong with data, a line a fault, the first ones of many."""
     if faults:
         print(f"{what}: {len(faults):,}{', the first ones' if len(faults) > FAULTS else ''}")
         for fault in faults[:FAULTS]:

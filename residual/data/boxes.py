@@ -6,7 +6,6 @@ pixel column i is the stretch from i to i + 1.
 
 import hashlib
 import math
-import os
 import re
 from array import array
 from collections import Counter, defaultdict
@@ -131,7 +130,7 @@ class BoxDataset:
         return replace(self, images=images, part=f"{len(images):,} for {use}")
 
     def listed(self, folder: Path) -> list[tuple[str, str]]:
-        """Return each image's path below (or beside) a folder, and the classes of its objects in a word."""
+        """Return each image's path, below a folder where it is there, and its objects' classes in a word."""
         return [
             (
                 path_from(folder, annotated),
@@ -189,8 +188,11 @@ class BoxDataset:
 
 
 def path_from(folder: Path, annotated: AnnotatedImage) -> str:
-    """Return an image's path as a folder sees it, which is the same on every machine that has the folder."""
-    return Path(os.path.relpath(annotated.path, folder)).as_posix()
+    """Return an image's path below a folder, whatever links lead to that; all of it where it is elsewhere."""
+    for path, root in ((annotated.path, folder), (annotated.path.resolve(), folder.resolve())):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return annotated.path.resolve().as_posix()
 
 
 def divide(dataset: BoxDataset, share: float, seed: int) -> tuple[BoxDataset, BoxDataset]:

@@ -19,12 +19,13 @@ names with suffixes or in another case, polygons and rotated boxes.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
-from ..class_names import class_name
+from ..class_names import class_name, composed
 from ..errors import InputError
 from ..files import numbered_lines, read_content
 from .boxes import (
@@ -110,7 +111,7 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
     if not listing.is_file():
         lists = sorted(path.stem for path in listing.parent.glob("*.txt"))
         # A year of VOC that lacks its lists is not whole.
-        unlisted = not lists and not year and bool(_annotations(root).files)
+        unlisted = not lists and not year and _without_lists(root)
         if unlisted and name == ALL:
             return root, None
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
@@ -123,8 +124,9 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         )
         if unlisted:
             have = (
-                f", and no other; without lists all annotated images are {ALL}: hold a share of them out "
-                "with --set data.validation=0.2"
+                f", and no other: without lists all annotated images are {ALL}; train with --set "
+                "data.validation=0.2, which holds a share of them out, and test on that, or with "
+                f"--split {ALL}"
             )
         if any((folder / "annotations").glob("*.json")):
             have = (
@@ -134,70 +136,144 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
     return root, listing
 
 
-def _annotations(root: Path) -> NamedFiles:
-    if (folder := root / "JPEGImages").is_dir():
-        # LabelImg writes annotations beside the images where it is not told another folder.
-        return NamedFiles([root / "Annotations", folder], (".xml",))
-    return NamedFiles([_around(root, (".xml",))], (".xml",))
+def _without_lists(root: Path) -> bool:
+    """Whether a folder has annotations and no lists, nor folders in it: it would be one level too high."""
+    lists = (path for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}ImageSets"))
+    return next(lists, None) is None and bool(NamedFiles([root], (".xml",)).files)
 
 
-def _around(root: Path, suffixes: Sequence[str]) -> Path:
-    """Return the innermost folder in ``root`` that holds all files of some suffixes."""
-    files = NamedFiles([root], suffixes).files.values()
-    return Path(os.path.commonpath([path.parent for path in files])) if files else root
+@dataclass(frozen=True)
+class _Listed:
+    """A name in a list, the images that it may mean, and its annotation, which may not be there."""
+
+    name: str
+    images: list[Path]
+    annotation: Path
+    instances: list[Path]
+
+
+def _listed(root: Path, listing: Path, masks: bool) -> Iterator[_Listed]:
+    """Yield what a list names."""
+    folder = root / "JPEGImages"
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
+    images = NamedFiles([folder], SUFFIXES)
+    # LabelImg writes annotations beside the images where it is not told another folder.
+    annotations = NamedFiles([root / "Annotations", folder], (".xml",))
+    instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
+    names = [_name(line.strip(), images) for _, line in numbered_lines(listing)]
+    if not names:
+        raise InputError(f"{listing} is empty; write one image's name a line")
+    last = Counter(last_part(name) for name in set(names))
+    for name in names:
+        loosely = last[last_part(name)] == 1
+        found = images.find(name, loosely)
+        below = found[0].relative_to(folder).with_suffix("").as_posix() if found else name
+        files = annotations.find(below, loosely)
+        where = files[0] if files else root / "Annotations" / f"{below}.xml"
+        yield _Listed(name, found, where, instances.find(below, loosely) if instances else [])
+
+
+def _unlisted(root: Path, masks: bool, notes: list[str]) -> Iterator[_Listed]:
+    """Yield all that is annotated: images beside their annotations, or in a folder of images alone.
+
+    That one's path differs from that of the annotations in one folder, as ``images/a`` and ``xml/a`` or
+    ``a/images`` and ``a``.
+    """
+    objects = root / "SegmentationObject"
+    files = NamedFiles([root], (*SUFFIXES, ".xml")).files.values()
+    images = [path for path in files if path.suffix.lower() != ".xml" and objects not in path.parents]
+    xmls = [path for path in files if path.suffix.lower() == ".xml"]
+    parts = {path.relative_to(root).parts[0] for path in xmls if path.parent != root}
+    if len(known := sorted(parts & {"train", "valid", "val", "test"})) > 1:
+        raise InputError(
+            f"{root} has the parts {' and '.join(known)} and no lists of them; write "
+            "ImageSets/Main/train.txt and so on, one image's name a line, or name one part with --data-dir"
+        )
+    instances = NamedFiles([objects], (".png",)) if masks else None
+    annotated, holding = {path.parent for path in xmls}, {path.parent for path in images}
+    beside: dict[tuple[Path, str], list[Path]] = {}
+    apart: dict[tuple[str, ...], list[Path]] = {}
+    for path in images:
+        beside.setdefault((path.parent, _stem(path)), []).append(path)
+        if path.parent not in annotated:
+            for key in _but_one_folder(path.relative_to(root), "images"):
+                apart.setdefault(key, []).append(path)
+    place, used = Path(os.path.commonpath([path.parent for path in images])) if images else root, set()
+    for xml in xmls:
+        if xml.parent in holding:
+            found = beside.get((xml.parent, _stem(xml)), [])
+        else:
+            keys = _but_one_folder(xml.relative_to(root), "annotations")
+            found = _nearest(xml, dict.fromkeys(path for key in keys for path in apart.get(key, ())))
+        if len({path.parent for path in found}) > 1:
+            notes.append(f"{xml} may be of {' and of '.join(map(str, found[:2]))}; it is left out")
+            used.update(found)
+            continue
+        used.update(found)
+        name = (found[0].relative_to(place) if found else xml.relative_to(root)).with_suffix("").as_posix()
+        yield _Listed(name, found, xml, instances.find(name, loosely=True) if instances else [])
+    if bare := [path for path in images if path not in used]:
+        notes.append(
+            f"{root}: {len(bare):,} of {len(images):,} images have no annotation and are left out (an image "
+            f"without objects has an annotation without objects); the first is {bare[0]}"
+        )
+
+
+def _stem(path: Path) -> str:
+    return composed(path.stem).casefold()
+
+
+def _nearest(xml: Path, found: Iterable[Path]) -> list[Path]:
+    """Return those of some images whose folders differ least from those of an annotation."""
+    apart = {path: len({*path.parent.parts} ^ {*xml.parent.parts}) for path in found}
+    return [path for path, count in apart.items() if count == min(apart.values())]
+
+
+def _but_one_folder(path: Path, kind: Literal["images", "annotations"]) -> list[tuple[str, ...]]:
+    """Return keys that a path shares with those of the other kind which differ from it in one folder.
+
+    In its name, or one has it and the other has not.
+    """
+    folders, stem = path.parts[:-1], _stem(path)
+    longer, shorter = ("+", "-") if kind == "images" else ("-", "+")
+    keys = [(longer, *folders, stem)]
+    for n in range(len(folders)):
+        keys.append(("*", *folders[:n], "*", *folders[n + 1 :], stem))
+        keys.append((shorter, *folders[:n], *folders[n + 1 :], stem))
+    return keys
 
 
 def _records(
     root: Path, listing: Path | None, boxes: bool, masks: bool, notes: list[str]
 ) -> Iterator[Record]:
     """Yield the listed images (None: all that are annotated) and their annotations; faults are noted."""
-    folder = root / "JPEGImages"
-    if not folder.is_dir():
-        if listing:
-            raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
-        folder = _around(root, SUFFIXES)
-    images = NamedFiles([folder], SUFFIXES)
-    annotations = _annotations(root) if boxes else None
-    instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
     place = listing or root
-    if listing:
-        names = [_name(line.strip(), images) for _, line in numbered_lines(listing)]
-        if not names:
-            raise InputError(f"{listing} is empty; write one image's name a line")
-    else:
-        names = [name[: -len(".xml")] for name in _annotations(root).files]
-        bare = len(images.files) - len(names)
-        if bare > 0:
-            notes.append(
-                f"{root}: {bare:,} of {len(images.files):,} images have no annotation and are left out (an "
-                "image without objects has an annotation without objects)"
-            )
-    last = Counter(last_part(name) for name in set(names))
     several: list[tuple[str, list[Path], Path | None]] = []
-    for name in names:
-        found = images.find(name, loosely=last[last_part(name)] == 1)
+    for listed in _listed(root, listing, masks) if listing else _unlisted(root, masks, notes):
+        name, found, where = listed.name, listed.images, listed.annotation
         if not found:
-            notes.append(f"{place}: there is no image {name} in {folder}; it is left out")
+            missing = (
+                f"there is no image {name} in {root / 'JPEGImages'}" if listing else f"{where} has no image"
+            )
+            notes.append(f"{place}: {missing}; it is left out")
             continue
-        content, where = NOTHING, place
-        if annotations is not None:
-            below = found[0].relative_to(folder).with_suffix("").as_posix()
-            files = annotations.find(below, loosely=last[last_part(name)] == 1)
-            where = files[0] if files else root / "Annotations" / f"{below}.xml"
+        content = NOTHING
+        if boxes:
             read = read_annotation(where, notes)
             if read is None:
                 continue
             content = read
-            if instances is not None and (
-                pixels := instances.find(below, loosely=last[last_part(name)] == 1)
-            ):
-                content = replace(content, objects=_with_masks(content.objects, pixels[0], where, notes))
+            if listed.instances:
+                objects = _with_masks(content.objects, listed.instances[0], where, notes)
+                content = replace(content, objects=objects)
         file = _the_one(found, content.filename)
         if len(found) > 1 and (file is None or last_part(content.filename or "") != last_part(file.name)):
             several.append((name, found, file))
         if file is not None:
             # Its name without suffix is what VOC's servers know an image by.
-            yield Record(name.removesuffix(file.suffix), file, content.size, content.objects, str(where))
+            told = str(where if boxes else place)
+            yield Record(name.removesuffix(file.suffix), file, content.size, content.objects, told)
     if several:
         name, found, file = several[0]
         taken = f"{file.name} is taken" if file else "it is left out"

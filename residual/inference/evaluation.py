@@ -338,11 +338,14 @@ def tested_on(
     return layout or recipe.get("layout") or "voc", tuple(splits) or tuple(own or ())
 
 
-def _held_out(path: Path, dataset: BoxDataset, data_dir: Path) -> BoxDataset:
+def _held_out(path: Path, others: Sequence[Path], dataset: BoxDataset, data_dir: Path) -> BoxDataset:
     """Return the images that a run has held out of those to train on.
 
+    Args:
+        others: of an ensemble, which have to have held out the same.
+
     Raises:
-        InputError: where nothing says which they are, or one is gone.
+        InputError: where nothing says which they are, one is gone, or another member may have learned them.
     """
     run = run_of(path)
     names = run.held_out() if run else None
@@ -351,6 +354,13 @@ def _held_out(path: Path, dataset: BoxDataset, data_dir: Path) -> BoxDataset:
             f"{path} was trained on images of which a share was held out, and only its run folder says which "
             "(split.csv); name a split to test on with --split"
         )
+    for other in others:
+        its = run_of(other)
+        if its is None or set(its.held_out() or ()) != set(names):
+            raise InputError(
+                f"{other} has not held out the images that {path} has, and may have learned them; name a "
+                "split to test both on with --split"
+            )
     there = {path_from(data_dir, annotated): place for place, annotated in enumerate(dataset.images)}
     if gone := next((name for name in names if name not in there), None):
         raise InputError(
@@ -365,6 +375,7 @@ def evaluate_detector(
     path: Path,
     data_dir: Path | None = None,
     *,
+    others: Sequence[Path] = (),
     splits: Sequence[str] = (),
     layout: str | None = None,
     ap_rule: str | None = None,
@@ -378,6 +389,7 @@ def evaluate_detector(
 
     Args:
         path: the folder that it is from, which may know where the data lay.
+        others: those of an ensemble's other members.
         splits, layout, ap_rule: None or empty for those of the recipe that it was trained by; of a recipe
             that holds images out of those to train on, these.
         coco: whether to compute COCO's average precision as well.
@@ -416,7 +428,7 @@ def evaluate_detector(
     masks = boxes and detector.gives_masks and data.layout != "imagenet-det"
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     if held_out:
-        dataset = _held_out(path, dataset, data_dir)
+        dataset = _held_out(path, others, dataset, data_dir)
     found = detect_dataset(
         detector.members,
         dataset,

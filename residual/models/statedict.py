@@ -115,10 +115,10 @@ def with_memory(model: M) -> M:
     """
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
             setattr(module, name, nn.Parameter(empty, parameter.requires_grad))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu"))
     return model
 
 

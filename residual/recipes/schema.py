@@ -485,7 +485,7 @@ WRITE = {
     "finite_number": "write a finite number",
     "bool_type": "write true or false",
     "string_type": "write a name",
-    "tuple_type": "write a list in brackets, as [0.5, 0.75]",
+    "tuple_type": "write a list in brackets, as [first, second]",
     "literal_error": "write {expected}",
     "greater_than_equal": "write {ge:g} or more",
     "greater_than": "write more than {gt:g}",

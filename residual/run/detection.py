@@ -243,7 +243,8 @@ class DetectionTask(Task):
             "validation": None,
             "test": None,
             self.split: run.last,
-            "best_validation_ap50": None if run.progress.best is None else 100 - run.progress.best,
+            # As the log has it, but for the rounding of what is left to 100 %.
+            "best_validation_ap50": None if run.progress.best is None else round(100 - run.progress.best, 10),
             "left_out": len(self.notes),
         }
 

@@ -9,9 +9,17 @@ from .. import distributed
 from ..device import arithmetic, pick_device
 from ..errors import InputError
 from ..recipes import KINDS
-from ..training.folder import RunFolder, refuse_lost_data, remembered_data_dir
+from ..training.folder import RunFolder
 from ..training.loop import Run
-from .run import check_same_data, in_iterations, resume_command, task_of, with_own_code, working_in
+from .run import (
+    check_same_data,
+    data_dir_of,
+    in_iterations,
+    resume_command,
+    task_of,
+    with_own_code,
+    working_in,
+)
 
 
 def finish(out: Path | str, *, data_dir: Path | str | None = None, device: str = "auto") -> dict[str, Any]:
@@ -40,13 +48,11 @@ def finish(out: Path | str, *, data_dir: Path | str | None = None, device: str =
     recipe = with_own_code(RunFolder.check(out, None, resume=True))
     if folder.results_file.exists():
         raise InputError(f"{out} is complete; its weights are in {folder.weights}")
-    data_dir = data_dir or remembered_data_dir(out)
     if not folder.checkpoints():
         _, command = KINDS[type(recipe)]
         again = f"{command} train --resume --out {shlex.quote(str(out))}"
         raise InputError(f"{out} has no checkpoint yet; let it go on: {again}")
-    if data_dir is None:
-        refuse_lost_data(out)
+    data_dir = data_dir_of(recipe, data_dir, out)
     task = task_of(recipe, data_dir, world)
     check_same_data(folder, task, resume=True)
     task.start(folder)

@@ -84,14 +84,8 @@ def train(
             folder.sweep()  # it may have been killed just after
             note(f"{out} is complete, so nothing was trained; these are its results")
         return folder.results(recipe)
-    if resume:
-        # A new run's folder may lie in another run's, whose data are not meant.
-        data_dir = data_dir or remembered_data_dir(out)
-    if data_dir is None and isinstance(recipe, Recipe) and recipe.data.dataset == "cifar10":
-        # What is noted is where it lies, wherever the run is resumed from.
-        data_dir = USUAL_DIR
-    if resume and data_dir is None:
-        refuse_lost_data(out)
+    # A new run's folder may lie in another run's, whose data are not meant.
+    data_dir = data_dir_of(recipe, data_dir, out if resume else None)
     # Everything that can be wrong with the input is found before the folder is made.
     if not isinstance(recipe, Recipe) and where.type != "cpu" and (eager or deterministic):
         raise InputError(
@@ -149,6 +143,24 @@ def train(
             _try_page(folder, recipe, task, device)
         world.barrier()
         return results
+
+
+def data_dir_of(recipe: TrainingRecipe, given: Path | None, begun: Path | None) -> Path | None:
+    """Return where a run's data lie, None where they are in no folder or nobody has said.
+
+    Args:
+        begun: the folder of a run that was begun; None for a new one.
+
+    Raises:
+        InputError: where they are gone.
+    """
+    found = given or (remembered_data_dir(begun) if begun else None)
+    if found is None and isinstance(recipe, Recipe) and recipe.data.dataset == "cifar10":
+        # What is noted is where it lies, wherever the run is resumed from.
+        return USUAL_DIR
+    if found is None and begun:
+        refuse_lost_data(begun)
+    return found
 
 
 def with_own_code(recipe: R, asked: bool = False) -> R:
@@ -209,9 +221,8 @@ def report(path: Path, *, data_dir: Path | None = None, device: str = "auto") ->
     """
     folder = RunFolder(path)
     recipe = folder.recipe()
-    data_dir = data_dir or remembered_data_dir(path)
     try:
-        task = task_of(recipe, data_dir, World())
+        task = task_of(recipe, data_dir_of(recipe, data_dir, path), World())
     except InputError as error:
         length = None if recipe.schedule.epochs else recipe.schedule.iterations
         return write_page(folder, recipe, length, None, _not_shown(error))

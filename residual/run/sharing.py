@@ -134,7 +134,9 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         splits={
             split: results[split]
             for split in ("train", "validation", "test")
-            if isinstance(results.get(split), dict) and "images" in results[split]
+            # A training line of a detector has losses alone.
+            if isinstance(results.get(split), dict)
+            and results[split].keys() >= ({"images", "ap50"} if kind is DetectionRecipe else {"images"})
         },
         data=(sessions[0].get("data") if sessions else None) or {},
         classes=config["classes"],

@@ -321,12 +321,12 @@ class Run:
         }
         now: float | None = metrics[self.work.curve.key]
         if now is not None:
-            error = 100 - now if self.work.curve.rises else now
-            if self.split == "validation" and (progress.best is None or error < progress.best):
-                progress.best = error
+            missing = 100 - now if self.work.curve.rises else now
+            if self.split == "validation" and (progress.best is None or missing < progress.best):
+                progress.best = missing
                 if self.best and self.world.is_main:
                     self.best(line)
-            follow_plateau(self.recipe.schedule, progress, error)
+            follow_plateau(self.recipe.schedule, progress, missing)
             display.evaluation(self.split, now)
         self.meter.reset()
         if display.due() or progress.iteration == self.recipe.schedule.iterations:

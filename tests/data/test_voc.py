@@ -575,7 +575,9 @@ def names_of(data: BoxDataset) -> list[str]:
         ("", ""),
         ("JPEGImages", "Annotations"),
         ("images", "annotations"),
-        ("images/first", "labels/xml/first"),
+        ("images", ""),
+        ("", "xml"),
+        ("first/images", "first/xml"),
         ("JPEGImages", "JPEGImages"),
     ],
 )
@@ -595,12 +597,73 @@ def test_without_lists_all_annotated_images_are_trainval(
         assert annotated.boxes.tolist() == [[0, 0, 9 + int(annotated.id[-1]), 9]]
     assert len(data.notes) == 1
     assert "2 of 8 images have no annotation and are left out" in data.notes[0]
-    assert f"all annotated images are trainval: {HOLD_OUT}" in sentence_of(
-        lambda: load_voc(tmp_path, ["test"])
-    )
+    said = sentence_of(lambda: load_voc(tmp_path, ["test"]))
+    assert "all annotated images are trainval; train with --set data.validation=0.2" in said
 
 
-HOLD_OUT = "hold a share of them out with --set data.validation=0.2"
+def pair(folder: Path, images: str, annotations: str, name: str = "0", wide: int = 9) -> None:
+    """Write an image and its annotation, either of them "" for not at all."""
+    if images:
+        image(folder / images / f"{name}.jpg")
+    if annotations:
+        file = folder / annotations / f"{name}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(annotation(item("dog", 1, 1, wide, 9)))
+
+
+def test_annotations_without_lists_are_of_the_images_beside_them(tmp_path: Path) -> None:
+    """Cameras give images of one name; one that nobody has annotated yet takes nothing of another's."""
+    pair(tmp_path, "a", "a", wide=9)
+    pair(tmp_path, "b", "b", wide=19)
+    pair(tmp_path, "c", "")
+    pair(tmp_path, "", "a", name="gone")
+    pair(tmp_path, "c", "", name="gone")
+    data = load_voc(tmp_path, ["trainval"])
+    assert [(annotated.id, annotated.boxes.tolist()[0][2]) for annotated in data.images] == [
+        ("a/0", 9),
+        ("b/0", 19),
+    ]
+    assert any("gone.xml has no image" in note for note in data.notes)
+    assert any("2 of 4 images have no annotation" in note for note in data.notes)
+
+
+def test_pairs_of_folders_without_lists(tmp_path: Path) -> None:
+    for camera, wide in (("c1", 9), ("c2", 19)):
+        pair(tmp_path, f"{camera}/images", f"{camera}/xml", wide=wide)
+    data = load_voc(tmp_path, ["trainval"])
+    assert [(annotated.id, annotated.boxes.tolist()[0][2]) for annotated in data.images] == [
+        ("c1/images/0", 9),
+        ("c2/images/0", 19),
+    ]
+
+
+def test_an_annotation_that_may_be_of_several_images_is_left_out(tmp_path: Path) -> None:
+    pair(tmp_path, "a", "xml")
+    pair(tmp_path, "b", "")
+    pair(tmp_path, "a", "xml", name="1")
+    data = load_voc(tmp_path, ["trainval"])
+    assert names_of(data) == ["a/1"]
+    assert any("0.xml may be of" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("below", "lists"), [("VOC2007", "Main"), ("kit/VOC2007", "Main"), ("", "Segmentation"), ("", "Main")]
+)
+def test_a_folder_above_lists_is_not_without_them(tmp_path: Path, below: str, lists: str) -> None:
+    """It would be learned whole, with what is to be tested on."""
+    folder = voc(tmp_path / below, {"a": annotation(item("dog", 1, 1, 9, 9))}, split="test")
+    if lists != "Main":
+        (folder / "ImageSets" / "Main").rename(folder / "ImageSets" / lists)
+    said = sentence_of(lambda: load_voc(tmp_path, ["trainval"]))
+    assert "there is no split" in said
+    assert "data.validation" not in said
+
+
+def test_parts_without_lists_are_not_thrown_together(tmp_path: Path) -> None:
+    pair(tmp_path, "train", "train")
+    pair(tmp_path, "valid", "valid", name="1")
+    assert "has the parts train and valid" in sentence_of(lambda: load_voc(tmp_path, ["trainval"]))
+    assert names_of(load_voc(tmp_path / "train", ["trainval"])) == ["0"]
 
 
 def test_a_year_without_its_lists_is_not_whole(tmp_path: Path) -> None:

@@ -214,3 +214,12 @@ def test_shortened_resnet20_reaches_17_percent(published_cifar10: Path, tmp_path
     recipe = override(RECIPES["cifar10-resnet20"], ["schedule.iterations=4000"])
     results = run.train(recipe, tmp_path / "run", data_dir=published_cifar10)
     assert results["test"]["top1_error"] < 17
+
+
+def test_the_line_in_training_shows_what_the_log_has(tmp_path: Path, shown: Shown) -> None:
+    settings = set_options(["schedule.iterations=20", "data.validation=300"])
+    told = shown("train", *TINY, *settings, "--out", tmp_path / "run").err
+    last = metrics_of(tmp_path / "run")[-1]
+    training, validation = last["train"]["top1_error"], last["validation"]["top1_error"]
+    assert training != validation
+    assert f"errors: training {training:.2f} %, validation {validation:.2f} %" in told

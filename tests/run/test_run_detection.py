@@ -394,7 +394,7 @@ def test_images_are_held_out_to_choose_by(
         shutil.copy(file, data)
     settings = set_options([setting for setting in BEGUN if not setting.startswith("data.train=")])
     whole = ("detect", "train", "voc-finetune", *settings, "--data-dir", data)
-    assert "hold a share of them out with --set data.validation=0.2" in refused(
+    assert "train with --set data.validation=0.2, which holds a share of them out" in refused(
         *whole, "--out", tmp_path / "no"
     )
     out = tmp_path / "run"
@@ -444,3 +444,52 @@ def test_held_out_images_are_not_looked_at_by_the_tables(tmp_path: Path, refused
     held = ("--set", "data.validation=0.2", "--out", tmp_path, "--data-dir", tmp_path)
     said = refused("reproduce", "table8", "--weights-vgg16", tmp_path, *held)
     assert "leave data.validation at 0" in said
+
+
+def test_members_that_have_learned_what_another_held_out_are_not_tested_on_it(
+    few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    short = ["data.validation=0.3", "schedule.iterations=2"]
+    runs = []
+    for name, more in (
+        ("a", []),
+        ("b", ["seed=1"]),
+        ("c", ["data.split_seed=1"]),
+        ("d", ["data.validation=0"]),
+    ):
+        runs.append(tmp_path / name)
+        arguments = ("--data-dir", few_shapes, "--out", runs[-1])
+        shown(*START, *set_options([*short, *more]), *arguments)
+    together = json.loads(shown("detect", "evaluate", *runs[:2], "--json").out)
+    assert (together["images"], together["data"]) == (3, "voc train (3 for validation)")
+    for other in runs[2:]:
+        said = refused("detect", "evaluate", runs[0], other)
+        assert f"{other} has not held out the images that {runs[0]} has" in said
+    assert (
+        json.loads(shown("detect", "evaluate", runs[0], runs[3], "--split", "test", "--json").out)["images"]
+        == 5
+    )
+    # A card of the weights that validation chose.
+    shown("push", runs[0] / "best", "somebody/shapes", "--dry-run", tmp_path / "card")
+    card = (tmp_path / "card" / "README.md").read_text()
+    assert "Of the weights with the highest validation precision" in card
+    assert "| validation | 3 |" in card
+    # The line that is seen in training: of a detector's training there is no precision.
+    told = shown(*START, *set_options(short), "--data-dir", few_shapes, "--out", tmp_path / "e")
+    assert "validation" in told.err
+    assert "AP50: training" not in told.err
+
+
+def test_images_outside_of_the_folder_are_known_by_their_whole_paths(tmp_path: Path) -> None:
+    from residual.data.boxes import AnnotatedImage, path_from
+
+    def of(path: Path) -> AnnotatedImage:
+        none = torch.empty(0)
+        return AnnotatedImage("a", path, (1, 1), none, none, none, none, none)
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for folder in (tmp_path / "there", tmp_path / "link"):
+        for inside in (folder / "a.png", tmp_path / "there" / "a.png"):
+            assert path_from(folder, of(inside)) == "a.png"
+        assert path_from(folder, of(tmp_path / "b.png")) == (tmp_path / "b.png").resolve().as_posix()
