@@ -24,7 +24,6 @@ from .inference.evaluation import (
     ClassifierEvaluation,
     DetectorEvaluation,
     EvaluationOptions,
-    Split,
     evaluate_detector,
 )
 from .inference.evaluation import evaluate as evaluate_classifier
@@ -189,7 +188,7 @@ def evaluate(
     data: PathLike | None = None,
     *,
     dataset: str | None = None,
-    split: Split = "test",
+    split: str | None = None,
     views: ViewsName | None = None,
     size: int | None = None,
     crop: int | None = None,
@@ -204,8 +203,10 @@ def evaluate(
     Args:
         weights: a weights folder, a run folder, or a name as "torchvision:resnet18".
         data: where the data lie; None for where they lay in a run's last session.
-        dataset, split, views, size, crop, scales: of a classifier, as of ``EvaluationOptions``. What has no
-            dataset of its own is tested on a folder.
+        split: of a classifier "train" or "test"; of a detector a part of the data by its name; None for what
+            is tested by default, as ``data.test`` of a detector's recipe.
+        dataset, views, size, crop, scales: of a classifier, as of ``EvaluationOptions``. What has no dataset
+            of its own is tested on a folder.
         precision: "bfloat16" is faster and a little less exact; of a classifier or a detector.
         classifier: of a localizer, whose five likeliest classes are located; None for the one that it was
             trained from.
@@ -228,12 +229,12 @@ def evaluate(
         others = {"dataset": dataset, "views": views, "size": size, "crop": crop, "scales": scales}
         if named := [name for name, value in others.items() if value is not None]:
             raise InputError(f"{path} is a {what}, and {named[0]} is for classifiers; leave it out")
-        if split != "test":
+        if split not in (None, "test") and not detector:
             raise InputError(f"{path} is a {what}, which is tested on its test images alone; leave split out")
         found: DetectorEvaluation | LocalizerEvaluation
         if detector:
             loaded = load_detector(path, device=device, precision=precision)
-            found = evaluate_detector(loaded, path, data_dir)
+            found = evaluate_detector(loaded, path, data_dir, splits=(split,) if split else ())
         else:
             _only_float32(path, precision)
             guessing = None if classifier is None else _path(classifier)
@@ -247,7 +248,15 @@ def evaluate(
     if dataset is None and data is not None and not load_weights(path).config.get("recipe"):
         dataset = "folder"
     options = EvaluationOptions(
-        dataset, split, data_dir, views, size=size, crop=crop, scales=scales, precision=precision
+        dataset,
+        # Which names a wrong one, and what it may mean.
+        split or "test",  # type: ignore[arg-type]
+        data_dir,
+        views,
+        size=size,
+        crop=crop,
+        scales=scales,
+        precision=precision,
     )
     return evaluate_classifier(path, options, device=device, tell=tell)
 

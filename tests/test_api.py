@@ -165,8 +165,9 @@ def test_a_detector(begun_detector: Path, few_shapes: Path) -> None:
     assert "views is for classifiers" in sentence_of(
         lambda: residual.evaluate(begun_detector, few_shapes, views="center")
     )
-    assert "is a detector, which is tested on its test images alone; leave split out" in sentence_of(
-        lambda: residual.evaluate(begun_detector, few_shapes, split="train")
+    assert len(residual.evaluate(begun_detector, few_shapes, split="train", device="cpu").detections) == 10
+    assert "there is no split" in sentence_of(
+        lambda: residual.evaluate(begun_detector, few_shapes, split="x")
     )
     assert residual.recipe("voc-finetune", values(BEGUN)).name == "shapes"
     run = residual.FinishedRun(begun_detector, {})
