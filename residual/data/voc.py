@@ -152,14 +152,14 @@ class _Listed:
     instances: list[Path]
 
 
-def _listed(root: Path, listing: Path, masks: bool) -> Iterator[_Listed]:
+def _listed(root: Path, listing: Path, boxes: bool, masks: bool) -> Iterator[_Listed]:
     """Yield what a list names."""
     folder = root / "JPEGImages"
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; VOC's layout has the images there")
     images = NamedFiles([folder], SUFFIXES)
     # LabelImg writes annotations beside the images where it is not told another folder.
-    annotations = NamedFiles([root / "Annotations", folder], (".xml",))
+    annotations = NamedFiles([root / "Annotations", folder] if boxes else [], (".xml",))
     instances = NamedFiles([root / "SegmentationObject"], (".png",)) if masks else None
     names = [_name(line.strip(), images) for _, line in numbered_lines(listing)]
     if not names:
@@ -250,7 +250,7 @@ def _records(
     """Yield the listed images (None: all that are annotated) and their annotations; faults are noted."""
     place = listing or root
     several: list[tuple[str, list[Path], Path | None]] = []
-    for listed in _listed(root, listing, masks) if listing else _unlisted(root, masks, notes):
+    for listed in _listed(root, listing, boxes, masks) if listing else _unlisted(root, masks, notes):
         name, found, where = listed.name, listed.images, listed.annotation
         if not found:
             missing = (

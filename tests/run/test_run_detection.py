@@ -423,7 +423,6 @@ def test_images_are_held_out_to_choose_by(
     assert 100 * measured["map"] == pytest.approx(results["validation"]["ap50"])
     shown("report", out)
     assert "voc trainval (3 for validation)" in (out / "report.html").read_text()
-    shown("finish", "--help")
     assert json.loads(shown("detect", "evaluate", out, "--split", "trainval", "--json").out)["images"] == 15
 
     # Images that have come in since would be dealt out otherwise; what was held out stays what it was.
