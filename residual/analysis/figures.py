@@ -172,7 +172,7 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
     ax.yaxis.set_major_formatter("{x:,.9g}")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     if iterations >= 10_000:
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     style_axes(ax)
     free, room = 0.0, DROP_NAME * iterations
     for drop in drops:

@@ -68,7 +68,7 @@ def draw_boxed_sheet(images: Sequence[tuple[Image.Image, str]], file: Path) -> N
         InputError: as ``draw_sheet``.
     """
     check_new(file, "a contact sheet", ".png")
-    tiles = [_Tile(image, _short(text, 3, BOXED_SIDE // 7)) for image, text in images[:BOXED_MOST]]
+    tiles = [_Tile(image, short_lines(text, 3, BOXED_SIDE // 7)) for image, text in images[:BOXED_MOST]]
     _write_sheet(tiles, file, BOXED_SIDE, BOXED_COLUMNS)
 
 
@@ -89,11 +89,11 @@ class _Tile:
 def _seen(seen: Seen) -> _Tile:
     pixels = decode(seen.path, SIDE).movedim(0, -1).numpy()
     image = _contained(Image.fromarray(pixels), SIDE)
-    lines, frame = _short(f"{100 * seen.probability:.0f} % {seen.name}", 2), None
+    lines, frame = short_lines(f"{100 * seen.probability:.0f} % {seen.name}", 2), None
     if seen.truth is not None:
         right = seen.truth == seen.name
         frame = RIGHT if right else WRONG
-        lines += ["right"] if right else _short(f"wrong, is {seen.truth}", 1)
+        lines += ["right"] if right else short_lines(f"wrong, is {seen.truth}", 1)
     return _Tile(image, lines, frame)
 
 
@@ -124,7 +124,7 @@ def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int) ->
         sheet.save(temporary, "PNG")
 
 
-def _short(text: str, lines: int, width: int = 28) -> list[str]:
+def short_lines(text: str, lines: int, width: int = 28) -> list[str]:
     """Return a text in lines of at most so many letters; a name without spaces is cut like any other."""
     # Chinese letters are twice as wide as Latin ones.
     width = width * len(text) // max(1, cell_len(text))

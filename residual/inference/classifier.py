@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file, pil_image
+from ..class_names import readable
+from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file
 from ..device import full_float32, open_device
 from ..errors import InputError, whole_number
 from ..evaluation.batching import by_shape
@@ -65,12 +66,11 @@ class Heat:
         return draw_heat(self.image, self.scores)
 
     def draw_beside(self) -> Image.Image:
-        """Return the image as the network saw it, and beside it ``draw``."""
-        from ..analysis.heat import beside
+        """Return the image as the network saw it, beside it ``draw``; below, the class and a scale."""
+        from ..analysis.heat import draw_beside
 
-        drawn = self.draw()
-        seen = pil_image(self.image).convert("RGB").resize(drawn.size, Image.Resampling.NEAREST)
-        return beside([seen, drawn])
+        [name] = readable([self.name])
+        return draw_beside(self.image, self.scores, f"{100 * self.probability:.1f} % {name}")
 
 
 @dataclass(frozen=True, repr=False, eq=False)

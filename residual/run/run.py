@@ -231,7 +231,11 @@ def report(path: Path, *, data_dir: Path | None = None, device: str = "auto") ->
 
 def _page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> Path:
     length = in_iterations(recipe, task.images).iterations
-    missing = "Single images and classes are looked at when there are final weights."
+    missing = (
+        "The final weights are not in the run folder, so single images and classes are not shown."
+        if folder.results_file.exists()
+        else "Single images and classes are looked at when there are final weights."
+    )
     try:
         findings = task.findings(folder, device)
     except OtherData as error:

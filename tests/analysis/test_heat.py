@@ -1,9 +1,10 @@
 """Scores over an image."""
 
 import numpy as np
+import pytest
 import torch
 
-from residual.analysis.heat import SIDE, draw_heat
+from residual.analysis.heat import SIDE, draw_beside, draw_heat
 
 
 def test_it_is_brightest_where_the_score_is_highest() -> None:
@@ -18,3 +19,22 @@ def test_it_is_brightest_where_the_score_is_highest() -> None:
     # The same everywhere is drawn, too.
     for same in (torch.ones(2, 2), torch.full((1, 1), 12.345)):
         assert len(np.unique(np.asarray(draw_heat(grey[:1], same)).reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("text", ["97.3 % cat", "0.1 % " + "a name that is too long " * 9, "1.0 % 猫"])
+def test_below_it_are_its_class_and_what_the_colours_stand_for(text: str) -> None:
+    grey = torch.full((3, 32, 32), 128, dtype=torch.uint8)
+    scores = torch.tensor([[-1.25, 0], [0, 12.5]])
+
+    def below(text: str, scores: torch.Tensor) -> np.ndarray:
+        sheet = draw_beside(grey, scores, text)
+        assert np.array_equal(np.asarray(sheet)[:SIDE, -SIDE:], np.asarray(draw_heat(grey, scores)))
+        return np.asarray(sheet)[SIDE:]
+
+    strip = below(text, scores)
+    assert strip[:, :SIDE].min() < 128
+    # No letter runs out of its half, and other scores have other numbers beside the same bar.
+    assert (strip[:, SIDE - 4 : SIDE + 4] == 255).all()
+    other = below(text, scores + 1)
+    assert np.array_equal(other[:, :SIDE], strip[:, :SIDE])
+    assert not np.array_equal(other, strip)

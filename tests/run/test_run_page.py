@@ -235,9 +235,19 @@ def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
     images = page.read_text().count('<img src="data:image/jpeg')
     assert images > 0
     assert images % 2 == 0
+    # A run that was kept without its weights still says what it reached.
+    reached = f"Mean AP50 {100 * measured:.2f} % on {len(dataset)} images"
+    assert f"{reached} of voc test" in said
+    shutil.rmtree(copied / "weights")
+    (copied / "detections.safetensors").unlink()
+    said = text_of(run.report(copied, device="cpu"))
+    assert f"{reached}." in said
+    assert "The final weights are not in the run folder" in said
     few = dataset.images[:-1]
     with pytest.raises(InputError, match="is of other images, classes or boxes than"):
-        load_detections(copied / "detections.safetensors", type(dataset)(**{**vars(dataset), "images": few}))
+        load_detections(
+            begun_detector / "detections.safetensors", type(dataset)(**{**vars(dataset), "images": few})
+        )
 
 
 def test_a_detectors_page_is_about_the_classes_that_it_learned(
