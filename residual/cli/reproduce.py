@@ -371,7 +371,7 @@ NEXT = " \\\n    "
 DATA, SHORT = "--data-dir ~/data", "--set schedule.iterations=2000 --out runs/short"
 FOLDERS, RESNET101 = "--data-dir ~/imagenet", "--weights-resnet101 weights/resnet101"
 
-DEGRADATION = Group(Path("runs/degradation"), ("seed", "out", "settings", "device"))
+DEGRADATION = Group(Path("runs/degradation"), ("seed", "out", "settings", "device", "threads"))
 CIFAR10 = Group(CIFAR10_OUT, TRAINING + GPU)
 IMAGENET = Group(
     None,

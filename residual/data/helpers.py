@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from ..distributed import cores
+from ..terminal import note
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -141,10 +142,13 @@ class Helpers:
             # Its reply, if there is one, would be taken for the next one's.
             with self._lock:
                 self.alive -= 1
+                left, ended = self.alive, self._ended
             helper.end()
             if not isinstance(error, Exception):
                 raise
             # It has been ended, where the machine's memory ran out, say. What it was to do is done here.
+            if not ended:
+                note(f"a process that reads images has ended, perhaps for want of memory; {_slower(left)}")
             return function(*args, **kwargs)
         self.free.put(helper)
         # Errors are this process's own, which has more memory, and raised where they can be caught.
@@ -178,8 +182,15 @@ class Helpers:
     def _begun(self) -> None:
         with self._lock:
             self._beginning -= 1
-            if not self._beginning and not self._ended:
-                self.alive = self.free.qsize()
+            if self._beginning or self._ended:
+                return
+            self.alive = self.free.qsize()
+        if self.alive < self.number:
+            missing = self.number - self.alive
+            note(
+                f"{missing} of {self.number} processes that read images could not be started; "
+                f"{_slower(self.alive)}"
+            )
 
     def _next(self) -> _Helper | None:
         """Return a helper, or None for what this process does itself."""
@@ -199,6 +210,10 @@ class Helpers:
             helpers = list(self.all)
         for helper in helpers:
             helper.end()
+
+
+def _slower(left: int) -> str:
+    return f"the other {left} go on, more slowly" if left else "this process reads alone, more slowly"
 
 
 _helpers: Helpers | None = None

@@ -204,7 +204,7 @@ def test_who_is_interrupted_waits_for_no_helper() -> None:
     assert started(pid) == os.getpid()
 
 
-def test_one_that_is_ended_costs_nothing() -> None:
+def test_one_that_is_ended_costs_nothing_and_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
     started = begun(2)
     with ThreadPoolExecutor(4) as pool:
         assert started(pid) != os.getpid()
@@ -213,6 +213,10 @@ def test_one_that_is_ended_costs_nothing() -> None:
             helper.process.wait()
         assert set(pool.map(started, [pid] * 8)) == {os.getpid()}
     assert started.alive == 0
+    said = capsys.readouterr().err
+    assert said.count("a process that reads images has ended, perhaps for want of memory; ") == 2
+    assert "; the other 1 go on, more slowly" in said
+    assert "; this process reads alone, more slowly" in said
     started.end()
 
 
@@ -220,11 +224,16 @@ def test_where_no_process_can_be_started_this_one_reads(monkeypatch: pytest.Monk
     def refused(*_: object, **__: object) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
+    said: list[str] = []
     monkeypatch.setattr(subprocess, "Popen", refused)
+    monkeypatch.setattr(helpers, "note", said.append)
     started = Helpers(2)
     assert {started(pid) for _ in range(2 * helpers.BEFORE)} == {os.getpid()}
-    until(lambda: not started._beginning)
+    until(lambda: bool(said))
     assert started(pid) == os.getpid()
+    assert said == [
+        "2 of 2 processes that read images could not be started; this process reads alone, more slowly"
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
