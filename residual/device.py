@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import distributed
-from .errors import InputError
+from .errors import InputError, plural
 
 GIB = 2**30
 
@@ -61,10 +61,10 @@ def pick_device(name: str) -> torch.device:
             raise InputError(f"--device {name}: it is for one process; start it without torchrun")
     if device.type == "cuda":
         if not available or (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(
-                f"--device {name}: PyTorch sees {torch.cuda.device_count() if available else 0} GPUs here; "
-                "use --device cpu, or torchrun with as many processes as there are GPUs"
-            )
+            count = torch.cuda.device_count() if available else 0
+            fewer = ", or torchrun with as many processes as there are GPUs" if count else ""
+            sees = plural(count, "GPU") if count else "no GPU"
+            raise InputError(f"--device {name}: PyTorch sees {sees} here; use --device cpu{fewer}")
         torch.cuda.set_device(device)
     return device
 

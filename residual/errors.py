@@ -1,4 +1,4 @@
-"""What ends a command: wrong input, a package that lacks, or a signal; and what offers the nearest names."""
+"""What ends a command: wrong input, a package that lacks, or a signal; and what sentences are made of."""
 
 import operator
 import re
@@ -14,6 +14,11 @@ NEARLY = 0.15
 LONGEST = 1600
 #: What ends a line, or moves the cursor of a terminal; names of files may have any of it.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def plural(count: int, word: str, words: str = "") -> str:
+    """Return a number of things: "1 class", "1,000 classes"; ``words`` where an s is not enough."""
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
 
 
 class InputError(Exception):

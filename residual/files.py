@@ -43,6 +43,16 @@ def without_home(text: str) -> str:
     return text
 
 
+def no_folder(path: Path, remedy: str = "") -> InputError:
+    """Return what is to be raised where a folder is expected and there is none, or a file.
+
+    Args:
+        remedy: what to do, as the end of the sentence.
+    """
+    wrong = f"{path} is a file, not a folder" if path.is_file() else f"there is no folder {path}"
+    return InputError(f"{wrong}{'; ' if remedy else ''}{remedy}")
+
+
 def refuse_existing(path: Path) -> None:
     """Raise an InputError where there is something already."""
     if os.path.lexists(path):

@@ -156,9 +156,9 @@ class Listener:
     def _say_heard(self, number: int) -> None:
         if self._saves and os.environ.get("RANK", "0") == "0":
             over = "the time of --minutes is over"
-            heard = over if number == ALARM else f"{signal.Signals(number).name} heard"
+            heard = over if number == ALARM else f"{signal.Signals(number).name} received"
             _write(
-                f"residual: {heard}: a checkpoint is written when the images in work are done; a second "
+                f"residual: {heard}: a checkpoint is written once the current images are done; a second "
                 "signal ends the run at once, without one\n"
             )
 

@@ -5,10 +5,11 @@ To Rich a text is markup by default: "[ship]" disappears, "[/x]" is an error, ":
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,8 +22,11 @@ from rich.progress import (
 
 from .errors import on_a_line, printable
 
-#: Seconds between two lines where there is no terminal.
-PLAIN_SECONDS = 60.0
+#: Seconds between two lines where there is no terminal, and before a bar is shown: less is not waited for.
+PLAIN_SECONDS, BAR_SECONDS = 60.0, 0.5
+
+#: The line of a run that is at work on this terminal.
+_line: Live | None = None
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -54,6 +58,33 @@ def progress(*, silent: bool = False) -> Progress:
 
 
 @contextmanager
+def live_line(there: Console) -> Iterator[Live]:
+    """Give a line that is written over again and again; it gives way to what ``counted`` shows meanwhile."""
+    global _line
+    with Live(console=there, auto_refresh=False) as line:
+        _line = line
+        try:
+            yield line
+        finally:
+            _line = None
+
+
+@contextmanager
+def _line_aside() -> Iterator[None]:
+    """Take the line of a run away in this context: of two on one terminal each would overwrite the other."""
+    if (line := _line) is None:
+        yield
+        return
+    line.transient = True
+    line.stop()
+    line.transient = False
+    try:
+        yield
+    finally:
+        line.start(refresh=True)
+
+
+@contextmanager
 def counted(what: str, *, silent: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Give what shows how much of some long work is done, and the time left, on stderr.
 
@@ -63,25 +94,25 @@ def counted(what: str, *, silent: bool = False) -> Iterator[Callable[[int, int],
     Args:
         what: is done.
     """
-    bar = progress(silent=silent)
+    bar, context = progress(silent=silent), ExitStack()
     task, began = bar.add_task(what, total=None), time.monotonic()
     told = began
 
     def show(total: int, done: int) -> None:
         nonlocal told
-        bar.start()
-        bar.update(task, total=total, completed=done)
         now = time.monotonic()
+        if not bar.live.is_started and not bar.disable and now - began >= BAR_SECONDS:
+            context.enter_context(_line_aside())
+            # Which shows the terminal's cursor again in the end.
+            context.enter_context(bar)
+        bar.update(task, total=total, completed=done)
         if not silent and not bar.console.is_terminal and now - told >= PLAIN_SECONDS:
             told = now
             left = timedelta(seconds=round((now - began) * (total - done) / max(done, 1)))
             say(f"{what}: {done:,} of {total:,}, {left} left", stderr=True)
 
-    try:
+    with context:
         yield show
-    finally:
-        # Which shows the terminal's cursor again.
-        bar.stop()
 
 
 def download_progress() -> Progress:

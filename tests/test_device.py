@@ -96,7 +96,7 @@ def test_no_name_at_all_is_no_device() -> None:
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
 def test_a_gpu_where_there_is_none(name: str) -> None:
     said = sentence_of(lambda: pick_device(name))
-    assert said.startswith(f"--device {'cuda:0' if name == 'cuda' else name}: PyTorch sees 0 GPUs here")
+    assert said.startswith(f"--device {'cuda:0' if name == 'cuda' else name}: PyTorch sees no GPU here")
     assert "--device cpu" in said
 
 

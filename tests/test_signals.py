@@ -105,7 +105,7 @@ def test_what_is_heard_is_said_at_once_and_a_second_signal_ends_the_run() -> Non
     assert process.stderr is not None
     process.send_signal(signal.SIGTERM)
     start = time.monotonic()
-    assert process.stderr.readline().startswith("residual: SIGTERM heard: a checkpoint is written when")
+    assert process.stderr.readline().startswith("residual: SIGTERM received: a checkpoint is written once")
     assert time.monotonic() - start < 1 + SLACK
     process.send_signal(signal.SIGINT)
     assert ended(process, within=1) == (130, "residual: stopped before the work was done\n")

@@ -1,11 +1,14 @@
 """Names of files and classes are shown letter for letter, in a terminal and in figures."""
 
+import contextlib
+import io
 import re
 from html import unescape
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from residual import terminal
 from residual.analysis.detection_figures import PrecisionCurve, precision_recall
@@ -69,6 +72,36 @@ def test_long_work_is_told_of_in_lines_where_there_is_no_terminal(
     with terminal.counted("regions", silent=True) as show:
         show(2000, 2000)
     assert capsys.readouterr().err == "regions: 2,000 of 2,000, 0:00:00 left\n"
+
+
+def test_the_line_of_a_run_gives_way_to_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        terminal,
+        "console",
+        lambda **_: Console(file=shown, force_terminal=True, width=100, highlight=False),
+    )
+    with terminal.live_line(terminal.console()) as line:
+        line.update("run: iteration 1", refresh=True)
+        with terminal.counted("images") as show:
+            show(3, 1)
+            assert line.is_started  # nothing has taken long yet
+            monkeypatch.setattr(terminal, "BAR_SECONDS", 0.0)
+            show(3, 2)
+            assert not line.is_started
+            # It was taken away, and stands nowhere above the bar: up a line, and all of it erased.
+            assert "\r\x1b[1A\x1b[2K" in shown.getvalue().rpartition("iteration 1")[2]
+            show(3, 3)
+        assert line.is_started
+        assert "images" in shown.getvalue()
+        assert shown.getvalue().endswith("run: iteration 1")
+        with terminal.counted("images") as show, contextlib.suppress(ZeroDivisionError):
+            show(3, 1)
+            raise ZeroDivisionError
+        assert line.is_started
+    with terminal.counted("images") as show:
+        show(3, 3)
+    assert shown.getvalue().endswith("\x1b[2K")
 
 
 def test_the_time_left_forgets_a_slow_start_and_hours_of_standing_still(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .. import __version__
+from ..errors import plural
 from .figures import page_svg
 
 
@@ -22,11 +23,13 @@ def render(template: str, **values: Any) -> str:
 @functools.cache
 def _templates() -> Environment:
     """Return what keeps the templates once they are compiled."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("residual.analysis", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
     )
+    made.globals["plural"] = plural
+    return made
 
 
 def part(figure: Figure, label: str) -> Markup:

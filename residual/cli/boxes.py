@@ -1,11 +1,11 @@
 """Images one after the other, and their boxes drawn: what ``detect predict`` and ``locate predict`` share."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
+from ..terminal import note
 from .options import drawn_files
 from .output import say_drawn
 
@@ -30,7 +30,7 @@ def each_usable(
             # One bad image among many does not end the work; alone it does.
             if len(images) == 1:
                 raise
-            print(f"residual: {error}", file=sys.stderr)
+            note(f"skipped: {error}")
             results.append({"image": str(image), "error": str(error)})
         else:
             yield image, found

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import plural
 from .options import (
     Deterministic,
     Device,
@@ -89,7 +90,9 @@ def finish(
             measured = results[split]
             for key, name in MEASURED:
                 if measured.get(key) is not None:
-                    typer.echo(f"  {split:10} {name} {measured[key]:6.2f} %   {measured['images']:,} images")
+                    typer.echo(
+                        f"  {split:10} {name} {measured[key]:6.2f} %   {plural(measured['images'], 'image')}"
+                    )
 
 
 @app.command(
@@ -125,7 +128,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     if asked.as_json:
         print_json({"weights": str(weights)} | found.summary())
     else:
-        typer.echo(f"{weights} on {found.data}, {found.metrics.images:,} images, {found.views}")
+        typer.echo(f"{weights} on {found.data}, {plural(found.metrics.images, 'image')}, {found.views}")
         print_errors(found.metrics, found.classes)
         typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
         if found.skipped:
@@ -203,14 +206,15 @@ def recipes(
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
-    typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
+    done = plural(results["iterations"], "iteration")
+    typer.echo(f"{results['recipe']}: {done} in {results['seconds']:.0f} s")
     for part in ("train", "validation", "test"):
         if metrics := results[part]:
             # null in results.json: it was not finite.
             loss = "–" if metrics["loss"] is None else f"{metrics['loss']:.3f}"
             typer.echo(
                 f"  {part:10} top-1 error {metrics['top1_error']:6.2f} %   loss {loss}   "
-                f"{metrics['images']:,} images"
+                f"{plural(metrics['images'], 'image')}"
             )
     typer.echo(f"  everything is in {out}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, plural
 from .boxes import Drawings, each_usable
 from .options import (
     SIDE,
@@ -319,7 +319,7 @@ def predict(
             # The surest one on top.
             drawings.add(image, draw_boxes(pil_image(pixels), boxes[::-1]), told or "nothing")
         if not (asked.as_json or as_csv):
-            typer.echo(f"{image}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
+            typer.echo(f"{image}: {plural(len(objects), 'object')}")
             for item in objects:
                 box = ", ".join(f"{value:.0f}" for value in item["box"])
                 typer.echo(f"  {item['class']:16} {item['score']:.2f}   {box}")
@@ -429,7 +429,8 @@ def _print_table(
     from ..detection.average_precision import COCO_DETECTIONS
     from ..table import Table, TableRow
 
-    title = f"{' + '.join(map(str, weights))} on {measured.dataset.name}, {len(measured.dataset):,} images"
+    images = plural(len(measured.dataset), "image")
+    title = f"{' + '.join(map(str, weights))} on {measured.dataset.name}, {images}"
     if not boxes:
         typer.echo(f"{title}: {sum(map(len, measured.detections)):,} detections")
     else:
@@ -478,11 +479,12 @@ def _print_sizes(name: str, coco: dict[str, Any], measured: "DetectorEvaluation"
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
-    typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
+    done = plural(results["iterations"], "iteration")
+    typer.echo(f"{results['recipe']}: {done} in {results['seconds']:.0f} s")
     split = "validation" if results.get("validation") else "test"
     test = results[split]
     if test and test["ap50"] is not None:
-        typer.echo(f"  {split}   mAP {test['ap50']:.2f} %   {test['images']:,} images")
+        typer.echo(f"  {split}   mAP {test['ap50']:.2f} %   {plural(test['images'], 'image')}")
         for name, value in test["classes"].items():
             typer.echo(f"    {name:16} {'-' if value is None else f'{value:6.2f} %'}")
         for key, name in (("coco_box", "COCO AP"), ("coco_mask", "mask AP")):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, plural
 from .boxes import Drawings, each_usable
 from .options import (
     Device,
@@ -241,12 +241,15 @@ def _print_table(measured: "LocalizerEvaluation", weights: Path) -> None:
     count = len(measured.protocols[0].errors.right)
     headings = ("testing", "classes", "localization error %", "classification error %")
     caption = "best of five guesses, overlap 0.5"
-    Table(f"{weights} on {measured.dataset.name}, {count:,} images", headings, rows, caption, names=2).print()
+    Table(
+        f"{weights} on {measured.dataset.name}, {plural(count, 'image')}", headings, rows, caption, names=2
+    ).print()
     print_faults("left out", (*measured.dataset.notes, *measured.unusable.values()))
 
 
 def _print_results(results: dict[str, Any], out: Path) -> None:
-    typer.echo(f"{results['recipe']}: {results['iterations']:,} iterations in {results['seconds']:.0f} s")
+    done = plural(results["iterations"], "iteration")
+    typer.echo(f"{results['recipe']}: {done} in {results['seconds']:.0f} s")
     for words, key in (
         ("centre crop, true class", "test"),
         ("dense, true class", "dense"),
@@ -254,7 +257,6 @@ def _print_results(results: dict[str, Any], out: Path) -> None:
         ("always the middle box", "middle_box"),
     ):
         if found := results[key]:
-            typer.echo(
-                f"  {words:29} error {found['localization_error']:6.2f} %   {found['images']:,} images"
-            )
+            images = plural(found["images"], "image")
+            typer.echo(f"  {words:29} error {found['localization_error']:6.2f} %   {images}")
     typer.echo(f"  everything is in {out}")

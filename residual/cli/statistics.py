@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import plural
 from .options import SIDE, Json
 from .output import print_json
 
@@ -46,7 +47,9 @@ def statistics(
             }
         )
         return
-    typer.echo(f"{index.name}: {found.images:,} images, {len(index.classes):,} classes")
+    typer.echo(
+        f"{index.name}: {plural(found.images, 'image')}, {plural(len(index.classes), 'class', 'classes')}"
+    )
     if found.unreadable:
         typer.echo(
             f"  unreadable   {len(found.unreadable):,}; the first: {next(iter(found.unreadable.values()))}"

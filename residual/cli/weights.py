@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, plural
 from .options import NUMBER, SIDE, Classes, Json, Shortcut, Variant, class_names, numbers
 from .output import print_json
 
@@ -226,7 +226,9 @@ def import_(
             std=numbers("--std", std) if std else None,
         )
     preprocessing = weights.config["preprocessing"]
-    typer.echo(f"wrote {out}: {weights.config['model']['name']}, {weights.model.classes} classes")
+    typer.echo(
+        f"wrote {out}: {weights.config['model']['name']}, {plural(weights.model.classes, 'class', 'classes')}"
+    )
     crop, side = usual_size(weights)
     typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")

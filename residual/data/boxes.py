@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..class_names import Form, class_name, in_form
-from ..errors import InputError
+from ..errors import InputError, plural
 from ..randomness import Stream, generator
 from .identity import identity_of
 from .images import DamagedImage, stored_size, upright_box, upright_size
@@ -317,7 +317,7 @@ def make_box_dataset(
             f"{_named(sorted(counts))}"
         )
     whole_classes = [
-        f"{place}: {counts[name]:,} object{'' if counts[name] == 1 else 's'} of the class {name!r} left out, "
+        f"{place}: {plural(counts[name], 'object')} of the class {name!r} left out, "
         f"which is none of {_named(classes)}{_close(name, classes)}"
         for name in sorted(counts.keys() - set(classes))
     ]
@@ -375,7 +375,7 @@ def misspelt(dataset: BoxDataset) -> list[str]:
             rare = few <= max(1, FEW * many) and few < many and not numbered
             if name != other and (same or (rare and _alike(name.casefold(), other.casefold()))):
                 found.append(
-                    f"the class {name!r} has {few:,} object{'' if few == 1 else 's'} and {other!r} has "
+                    f"the class {name!r} has {plural(few, 'object')} and {other!r} has "
                     f"{many:,}; mend the annotations if it is misspelt"
                 )
     return found

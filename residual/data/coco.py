@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 
 from ..class_names import class_name
 from ..errors import InputError
-from ..files import read_json
+from ..files import no_folder, read_json
 from .boxes import NAME_SPLITS, Annotation, BoxDataset, Record, make_box_dataset, stated_size, turned
 from .images import SUFFIXES
 from .masks import Outline
@@ -285,7 +285,7 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
 
 def _annotations(folder: Path, split: str) -> Path:
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; name the one with annotations/ with --data-dir")
+        raise no_folder(folder, "name the one with annotations/ with --data-dir")
     candidates = [
         *(folder / "annotations" / f"{stem}_{split}.json" for stem in ("instances", "image_info")),
         folder / "annotations" / f"{split}.json",

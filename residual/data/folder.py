@@ -29,7 +29,17 @@ from torch import Tensor
 
 from ..class_names import class_name
 from ..errors import DISTRIBUTION, InputError, nearest, on_a_line, printable
-from ..files import cache_folder, checksum, damaged, first_line, keep, parse_json, read_content, read_text
+from ..files import (
+    cache_folder,
+    checksum,
+    damaged,
+    first_line,
+    keep,
+    no_folder,
+    parse_json,
+    read_content,
+    read_text,
+)
 from .identity import identity_of
 from .images import FORMATS, READABLE, SUFFIXES
 from .labels import read_labels
@@ -232,7 +242,7 @@ def _index(
     own = tuple(sorted(found))
     if classes is not None and (strange := [name for name in own if name not in set(classes)]):
         close = nearest(strange[0], classes)
-        raise InputError(f"{source} has a class {strange[0]!r} that the training part has not{close}")
+        raise InputError(f"{source} has a class {strange[0]!r} that the training part does not have{close}")
     order = classes or own
     number = {name: target for target, name in enumerate(order)}
     files = [(file, number[name]) for name in own for file in found[name]]
@@ -321,7 +331,7 @@ def _root(data_dir: Path, split: Split) -> Path:
     """Return the folder of a part."""
     fetch_if_named(data_dir)
     if not data_dir.is_dir():
-        raise InputError(f"there is no folder {data_dir}")
+        raise no_folder(data_dir)
     part: Literal["train", "val"] = "train" if split == "all" else split
     root = data_dir / part
     if root.is_dir():

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ..class_names import imagenet_det_classes
 from ..errors import InputError
-from ..files import numbered_lines
+from ..files import no_folder, numbered_lines
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
 from .named_files import image_number, in_kit
 from .voc import NOTHING, SHOWN, read_annotation
@@ -120,7 +120,7 @@ def _is_own_half(root: Path, split: str) -> bool:
 def _locate(folder: Path) -> Path:
     """Return the folder with the lists of DET."""
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; name the one with ImageNet DET with --data-dir")
+        raise no_folder(folder, "name the one with ImageNet DET with --data-dir")
     found = next(
         (path for path in (folder, *(folder / name for name in FOLDERS)) if _lists(path).is_dir()), None
     )

@@ -229,8 +229,8 @@ def _of_class(found: _Found, name: str, known: dict[str, str], notes: list[str])
             kept.append(replace(item, name=name))
         elif meant is None:
             notes.append(
-                f"{found.where}: {item.name!r} is none of the {len(set(known.values())):,} classes; its box "
-                "is left out"
+                f"{found.where}: {item.name!r} is not one of the {len(set(known.values())):,} classes; its "
+                "box is left out"
             )
         else:
             notes.append(f"{found.where}: a box is of {meant}, and the image of {name}; it is left out")

@@ -27,7 +27,7 @@ from xml.etree import ElementTree
 
 from ..class_names import class_name, composed
 from ..errors import InputError
-from ..files import numbered_lines, read_content
+from ..files import no_folder, numbered_lines, read_content
 from .boxes import (
     NAME_SPLITS,
     Annotation,
@@ -104,7 +104,7 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
     candidates = [folder / f"VOC{year}", folder / "VOCdevkit" / f"VOC{year}"] if year else [folder]
     root = next((path for path in candidates if path.is_dir()), None)
     if root is None:
-        raise InputError(f"there is no folder {candidates[0]}; name the one that holds it with --data-dir")
+        raise no_folder(candidates[0], "name the one that holds it with --data-dir")
     listing = root / "ImageSets" / "Segmentation" / f"{name}.txt"
     if not (masks and listing.is_file()):
         listing = root / "ImageSets" / "Main" / f"{name}.txt"
@@ -119,14 +119,14 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         have = (
             f"; there are {', '.join(there)}; {NAME_SPLITS}"
             if there
-            else "; VOC's layout has one list a split there, COCO's (data.layout=coco) a JSON; of tables or "
-            "YOLO's files make one of these first"
+            else "; VOC's layout has one list a split there, and an XML file of boxes for each image; COCO's "
+            "(--set data.layout=coco) has a JSON; of tables or YOLO's files make one of these first"
         )
         if unlisted:
             have = (
-                f", and no other: without lists all annotated images are {ALL}; train with --set "
-                "data.validation=0.2, which holds a share of them out, and test on that, or with "
-                f"--split {ALL}"
+                f", and no other: without lists all annotated images are {ALL}; to train, hold a share of "
+                "them out with --set data.validation=0.2, which is then tested on; residual detect evaluate "
+                f"tests on all of them with --split {ALL}"
             )
         if any((folder / "annotations").glob("*.json")):
             have = (

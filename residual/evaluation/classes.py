@@ -86,7 +86,7 @@ def _unknown(name: str, network: Sequence[str], source: str) -> str:
             "1,000 of ImageNet)"
         )
     known = nearest(name, network) if len(network) <= 20 or _close(name, network) else ""
-    return f"{source}: the class {name!r} is none of the network's {len(network):,} classes{known}"
+    return f"{source}: the class {name!r} is not one of the network's {len(network):,} classes{known}"
 
 
 def _close(name: str, network: Sequence[str]) -> bool:

@@ -97,7 +97,7 @@ def repository(name: str) -> Repository:
     identity = f"timm/{identity}" if source == "timm" else identity
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", identity):
         usual = "timm:NAME, as timm:resnet50.a1_in1k" if source == "timm" else "hf:OWNER/NAME"
-        raise InputError(f"{name} is no name of weights on the Hugging Face Hub; write {usual}")
+        raise InputError(f"{name} is not a name of weights on the Hugging Face Hub; write {usual}")
     return Repository(name, identity, revision or None)
 
 

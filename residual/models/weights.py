@@ -442,7 +442,7 @@ def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
     if content.get("format") == DETECTOR_FORMAT:
         raise InputError(
             f"{folder} holds a detector, and a classifier is expected; use it with residual detect evaluate "
-            "or residual detect predict"
+            "or residual detect predict (detectors are not exported)"
         )
     if content.get("format") == LOCALIZER_FORMAT:
         raise InputError(

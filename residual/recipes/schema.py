@@ -191,8 +191,11 @@ class Batch(MiniBatch):
     @model_validator(mode="after")
     def _whole_groups(self) -> "Batch":
         if self.size % min(self.size, self.bn_group):
+            # The largest groups that divide it, no larger than those of the recipe where there are such.
+            fitting = next((n for n in range(self.bn_group, 1, -1) if self.size % n == 0), self.size)
             raise ValueError(
-                f"size {self.size} is not a multiple of bn_group {self.bn_group}; set batch.bn_group as well"
+                f"size {self.size} cannot be divided into groups of {self.bn_group} images, which share "
+                f"their BN statistics; write a multiple of {self.bn_group}, or batch.bn_group={fitting} too"
             )
         return self
 
@@ -330,11 +333,12 @@ ELSEWHERE = SHORT_FORMS | {
 }
 
 
-def parse(value: Any, source: str, kind: type[R]) -> R:
+def parse(value: Any, source: str, kind: type[R], settings: Sequence[str] = ()) -> R:
     """Return the recipe that plain data describe.
 
     Args:
         kind: of recipe.
+        settings: as of ``override``, in place of the source: of a fault those are named that it is about.
 
     Raises:
         InputError: naming ``source``, the key and what is wrong with its value.
@@ -350,7 +354,19 @@ def parse(value: Any, source: str, kind: type[R]) -> R:
         faults = list({_key(fault): fault for fault in error.errors(include_url=False)}.values())
         more = [f"and {len(faults) - SAID} more"] if len(faults) > SAID else []
         said = [*(_sentence(fault, kind) for fault in faults[:SAID]), *more]
+        if settings:
+            about = [s for s in settings if any(_related(_key_of(s), _key(fault)) for fault in faults)]
+            source = f"--set {' '.join(about or settings)}"
         raise InputError(f"{source}: {'; '.join(said)}") from None
+
+
+def _key_of(setting: str) -> str:
+    return setting.partition("=")[0].strip()
+
+
+def _related(key: str, other: str) -> bool:
+    """Whether two keys are the same, or one is a part of the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def read_yaml(path: Path) -> Any:
@@ -381,7 +397,7 @@ def parse_yaml(text: str, fault: Callable[[str], InputError]) -> Any:
 def override(recipe: R, settings: list[str]) -> R:
     """Return the recipe with ``key.subkey=value`` settings applied, values written as in YAML."""
     value = recipe.model_dump(mode="json")
-    named = {setting.partition("=")[0].strip() for setting in settings}
+    named = {_key_of(setting) for setting in settings}
     # Who says the one does not want the recipe's other.
     if "schedule.iterations" in named and "schedule.epochs" not in named:
         value["schedule"]["epochs"] = None
@@ -409,23 +425,26 @@ def override(recipe: R, settings: list[str]) -> R:
                 quoted.append((part, last, number))
     if not settings:
         return recipe
-    changed = _parsed(value, quoted, "--set " + " ".join(settings), type(recipe))
+    changed = _parsed(value, quoted, settings, type(recipe))
     if (changes := differences(recipe, changed)) and "description" not in named:
         changed = changed.model_copy(update={"description": f"{recipe.name} with {'; '.join(changes)}"})
     return changed
 
 
 def _parsed(
-    value: dict[str, Any], quoted: Sequence[tuple[dict[str, Any], str, float]], source: str, kind: type[R]
+    value: dict[str, Any],
+    quoted: Sequence[tuple[dict[str, Any], str, float]],
+    settings: Sequence[str],
+    kind: type[R],
 ) -> R:
     """Return the recipe of plain data; what was written in quotes is a text first, and then a number."""
     if quoted:
         try:
-            return parse(value, source, kind)
+            return parse(value, "", kind, settings)
         except InputError:
             for part, last, number in quoted:
                 part[last] = number
-    return parse(value, source, kind)
+    return parse(value, "", kind, settings)
 
 
 def differences(old: BaseModel, new: BaseModel) -> list[str]:

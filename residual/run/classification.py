@@ -9,7 +9,7 @@ import torch
 from ..class_names import Form
 from ..device import open_device
 from ..distributed import World
-from ..errors import InputError, OtherData
+from ..errors import InputError, OtherData, plural
 from ..evaluation.inputs import check_input
 from ..evaluation.labelled import LabelledImages
 from ..evaluation.recorded import RecordedTests
@@ -44,6 +44,7 @@ class ClassificationTask(Task):
 
     command = ("residual", "train")
     one_size = True
+    recipe: Recipe
     network: Classifier
     notes = ()
     tests: RecordedTests | None = None
@@ -123,9 +124,10 @@ class ClassificationTask(Task):
         else:
             model, scoring = for_inference(self.network, self.device), score
         keep = final and split == self.split
-        found = self.source.evaluate(
-            model, self.preprocessing, split, self.world, keep_scores=keep, scoring=scoring
-        )
+        with self.showing(f"{split} images", self.source.images[split]) as show:
+            found = self.source.evaluate(
+                model, self.preprocessing, split, self.world, keep, scoring, progress=show
+            )
         if keep:
             self._scores = self._scores_of(found)
         return found.metrics.plain()
@@ -144,7 +146,10 @@ class ClassificationTask(Task):
         measured = [split for split in images if split != "train" or not self.recipe.data.folder]
         if self.world.is_main:
             count = sum(images[split] for split in measured)
-            print(f"{self.recipe.name}: measuring the final weights on {count:,} images", file=sys.stderr)
+            print(
+                f"{self.recipe.name}: measuring the final weights on {plural(count, 'image')}",
+                file=sys.stderr,
+            )
         found = {split: self._evaluate(split, final=True) for split in measured}
         return {
             "parameters": sum(p.numel() for p in self.network.parameters()),
@@ -181,7 +186,7 @@ class ClassificationTask(Task):
             return classifier_findings(scores, images)
         if not (folder.weights / MODEL_FILE).exists():
             return None
-        print(f"{folder.path}: testing on {self.source.images[self.split]:,} images", file=sys.stderr)
+        print(f"{folder.path}: testing on {plural(self.source.images[self.split], 'image')}", file=sys.stderr)
         where = open_device(device)
         stored = load_weights(folder.weights)
         check_classes(stored.classes, self.source.classes, folder.path, images.name)

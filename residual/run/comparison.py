@@ -212,7 +212,7 @@ def _differences(groups: Sequence[RunGroup]) -> Table | None:
             rows.append(TableRow((key, *values)))
     if not rows:
         return None
-    return Table("In what the recipes differ", ("", *(group.letter for group in groups)), rows)
+    return Table("How the recipes differ", ("", *(group.letter for group in groups)), rows)
 
 
 def _written(value: Any) -> str:

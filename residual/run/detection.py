@@ -24,7 +24,7 @@ from ..detection.training import detection_work
 from ..detection.weights import build_detector, is_detector, read_detector, save_detector, take_over
 from ..device import open_device
 from ..distributed import World
-from ..errors import InputError, OtherData
+from ..errors import InputError, OtherData, plural
 from ..models import build_model
 from ..models.classifier import Classifier
 from ..models.foreign import IMAGENET_MEAN
@@ -51,6 +51,7 @@ MEASURED = 64
 class DetectionTask(Task):
     """A recipe's detector on its data; see ``Task``."""
 
+    recipe: DetectionRecipe
     command = ("residual", "detect", "train")
     one_size = False
 
@@ -138,7 +139,11 @@ class DetectionTask(Task):
                 recipe.detector, stored.model.backbone, classes, stored.model.preprocessing
             )
             take_over(self.detector, stored.model.state_dict(), same)
-            but = "" if same else f" but its last layers, which start anew for {classes} classes"
+            but = (
+                ""
+                if same
+                else f" but its last layers, replaced by new ones for {plural(classes, 'class', 'classes')}"
+            )
             self.started_from = f"the detector {network.weights}{but}"
         else:
             classifier, preprocessing, self.started_from = self._classifier()
@@ -211,12 +216,18 @@ class DetectionTask(Task):
             return {"ap50": None, "images": 0}
         data = self.recipe.data
         if self.world.is_main:
-            print(f"{self.recipe.name}: testing on {len(self.held_out):,} images", file=sys.stderr)
+            print(f"{self.recipe.name}: testing on {plural(len(self.held_out), 'image')}", file=sys.stderr)
         most = self.recipe.detector.max_detections
         options = DetectionOptions(data.shorter_side, data.longer_side, max_detections=most)
-        found = detect_dataset(
-            [fold_batchnorm(self.detector)], self.held_out, options, self.world, damaged=data.damaged
-        )
+        with self.showing("images", len(self.held_out)) as show:
+            found = detect_dataset(
+                [fold_batchnorm(self.detector)],
+                self.held_out,
+                options,
+                self.world,
+                damaged=data.damaged,
+                progress=show,
+            )
         self._skipped |= found.unusable
         #: Those of the newest evaluation: after the last iteration the final ones.
         self._found = found.detections

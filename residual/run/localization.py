@@ -1,8 +1,6 @@
 """What a run of a localizer has of its own; that of a second stage has more (rcnn.py)."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +8,13 @@ import torch
 
 from ..class_names import Form
 from ..data.box_batches import AnnotatedBatches, CropBatches
-from ..data.boxes import BoxDataset
 from ..data.crops import ScaleCrop
 from ..data.located import load_located
 from ..detection.average_precision import Detections
 from ..detection.testing import load_detections, save_detections
 from ..device import open_device
 from ..distributed import World
-from ..errors import InputError
+from ..errors import InputError, plural
 from ..evaluation.inputs import usual_size
 from ..evaluation.views import make_views
 from ..localization.model import PerClassRegression, head_memory
@@ -47,7 +44,7 @@ from ..models.weights import load_weights
 from ..randomness import Stream, mix
 from ..recipes import LocalizationRecipe
 from ..recipes.schema import Schedule
-from ..terminal import counted, note
+from ..terminal import note
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import localizer_findings
@@ -58,6 +55,7 @@ from .task import Task, check_classes, check_shared
 class LocalizationTask(Task):
     """A recipe's localizer on its data, by per-class regression; see ``Task``."""
 
+    recipe: LocalizationRecipe
     command = ("residual", "locate", "train")
     one_size = True
     #: A folder's ``val``; as for detectors nothing is chosen by it.
@@ -161,8 +159,8 @@ class LocalizationTask(Task):
         asked = true_classes(dataset) if labels is None else labels
         view = View(data.size, dense)
         if self.world.is_main:
-            print(f"{self.recipe.name}: testing on {len(dataset):,} images, {view}", file=sys.stderr)
-        with self.showing("images", dataset) as show:
+            print(f"{self.recipe.name}: testing on {plural(len(dataset), 'image')}, {view}", file=sys.stderr)
+        with self.showing("images", len(dataset)) as show:
             model = fold_batchnorm(self.localizer)
             found = locate_images(
                 model, dataset, asked, view, self.world, damaged=data.damaged, progress=show
@@ -185,13 +183,6 @@ class LocalizationTask(Task):
             "images": len(errors.right),
             "images_per_second": found.images_per_second,
         }
-
-    @contextmanager
-    def showing(self, what: str, dataset: BoxDataset) -> Iterator[Callable[[int], None]]:
-        """Give what shows how many images of a dataset are done, called with the number of this rank's."""
-        count = len(dataset)
-        with counted(f"{self.recipe.name}: {what}", silent=not self.world.is_main) as show:
-            yield lambda done: show(count, self.world.about_done(done, count))
 
     def results(self, run: Run) -> dict[str, Any]:
         dataset = self.test.boxes

@@ -93,7 +93,7 @@ class RCNNTask(LocalizationTask):
         view = View(data.size, dense=True)
         if self.world.is_main:
             print(f"{self.recipe.name}: proposals on {len(dataset):,} images, {view}", file=sys.stderr)
-        with self.showing("proposals", dataset) as show:
+        with self.showing("proposals", len(dataset)) as show:
             localizer, most = fold_batchnorm(self.localizer.localizer), stage.proposals
             return propose_images(
                 localizer, dataset, view, most, self.world, damaged=data.damaged, progress=show

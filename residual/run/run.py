@@ -22,7 +22,7 @@ from ..data.cifar10 import USUAL_DIR
 from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device, slow_bfloat16
 from ..distributed import World
 from ..environment import describe
-from ..errors import InputError, Interrupted, OtherData, memory_that_ran_out, needs, on_a_line
+from ..errors import InputError, Interrupted, OtherData, memory_that_ran_out, needs, on_a_line, plural
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
@@ -286,10 +286,10 @@ def _few_iterations(recipe: TrainingRecipe, images: int, length: int) -> str:
     epochs, batch = recipe.schedule.epochs, recipe.batch.size
     if not epochs or length >= FEW_ITERATIONS:
         return ""
-    many = f"{epochs} epoch{'s' if epochs > 1 else ''} of {images:,} images in batches of {batch}"
-    smaller = f", or a --batch below {batch}" if batch > 1 else ""
+    many = f"{plural(epochs, 'epoch')} of {plural(images, 'image')} in batches of {batch}"
+    smaller = f", or a --batch below {batch}" if batch > 2 else ""
     return (
-        f"{many} are {length} iteration{'s' if length > 1 else ''}, in which a network learns little; "
+        f"{many} make {plural(length, 'iteration')}, in which a network learns little; "
         f"for more of them take more --epochs{smaller}"
     )
 

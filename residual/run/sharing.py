@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..detection.weights import is_detector, read_detector
-from ..errors import InputError, needs
+from ..errors import InputError, needs, plural
 from ..files import first_line, without_home, written_whole
 from ..localization.weights import is_localizer, read_localizer
 from ..models.hub import endpoint_of_hub, repository
@@ -114,6 +114,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["plural"] = plural
     text = environment.get_template("card.md.jinja").render(
         name=name,
         licence=licence,

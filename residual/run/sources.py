@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class Source(ABC):
         world: World,
         keep_scores: bool = False,
         scoring: Scoring = score,
+        progress: Callable[[int], None] | None = None,
     ) -> Evaluation:
         """Test a network that is ready for it on a split, one view of each image; see ``evaluate``."""
         folder = self.recipe.data.folder
@@ -114,6 +116,7 @@ class Source(ABC):
             damaged=damaged,
             keep_scores=keep_scores,
             scoring=scoring,
+            progress=progress,
         )
         self.unreadable |= {f"{split}/{id}": reason for id, reason in found.unreadable.items()}
         return found

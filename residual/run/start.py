@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, plural
 from ..models import build_model, last_layer, resolve
 from ..models.classifier import Classifier
 from ..models.frozen import freeze_stages
@@ -143,7 +143,8 @@ def start_classifier(
     if not anew or {name: tensor.shape for name, tensor in kept.items()} != own:
         raise InputError(f"{recipe.model.weights} does not fit {recipe.model.name} as the recipe has it")
     model.load_state_dict(kept, strict=False)
-    note = f"all of {recipe.model.weights} but its classifier, which starts anew for {len(classes)} classes"
+    number = plural(len(classes), "class", "classes")
+    note = f"all of {recipe.model.weights} but its classifier, new for {number}"
     return Start(model, options, stored.preprocessing, note)
 
 

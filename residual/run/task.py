@@ -1,7 +1,8 @@
 """What a kind of run has of its own: run.py calls it, classification.py, detection.py and others fill it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from ..class_names import Form
 from ..data.order import OrderedBatches
 from ..distributed import World
 from ..errors import InputError, OtherData
+from ..recipes import TrainingRecipe
 from ..recipes.schema import Schedule
+from ..terminal import counted
 from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 
@@ -40,6 +43,7 @@ class Task(ABC):
     """What a run is about. Making one reads the data, so that wrong data are found before a file is made.
 
     Attributes:
+        recipe, world: what it was made with.
         command: whose option --resume continues such a run.
         images: of the training split.
         one_size: whether all inputs have one size.
@@ -52,6 +56,8 @@ class Task(ABC):
         split: what the curve is about, "validation" or "test".
     """
 
+    recipe: TrainingRecipe
+    world: World
     command: Sequence[str]
     images: int
     one_size: bool
@@ -124,3 +130,9 @@ class Task(ABC):
     @abstractmethod
     def save(self, folder: Path, results: dict[str, Any]) -> None:
         """Write the trained network into a folder that is not there yet."""
+
+    @contextmanager
+    def showing(self, what: str, count: int) -> Iterator[Callable[[int], None]]:
+        """Give what shows how many of ``count`` images are done, called with the number of this rank's."""
+        with counted(f"{self.recipe.name}: {what}", silent=not self.world.is_main) as show:
+            yield lambda done: show(count, self.world.about_done(done, count))

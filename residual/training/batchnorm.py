@@ -196,11 +196,15 @@ def average_statistics(
     iterations: range,
     group: int,
     world: World,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Replace the moving averages by exact averages over many mini-batches, the weights held fixed.
 
     As in the authors' released models: means and (unbiased) variances of every group, each counted once.
     The network normalises by each group's own statistics meanwhile, so all layers are right in one pass.
+
+    Args:
+        progress: called with the number of mini-batches, and of those that are done.
     """
     layers = batch_norms(model)
     if not layers:
@@ -218,4 +222,6 @@ def average_statistics(
                 # layer.
                 layer.momentum = 1 / seen
             model(part)
+        if progress:
+            progress(len(iterations), iteration - iterations.start + 1)
     synchronize(layers, world)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from ..device import full_float32
 from ..distributed import World
+from ..errors import plural
 from ..models.own import OwnNetwork
 from ..randomness import Stream, mix
 from ..recipes import Recipe
-from ..terminal import note
+from ..terminal import counted, note
 from .batchnorm import AVERAGED_BATCHES, average_statistics, batch_norms, tell_groups_apart
 from .groups import has_dropout, one_thread_helps
 from .iteration import (
@@ -118,12 +119,17 @@ def classification_work(
     def average(say: Callable[[str], None]) -> None:
         first = recipe.schedule.iterations
         iterations = range(first, first + min(AVERAGED_BATCHES, len(batches)))
-        say(f"averaging BN statistics over {len(iterations)} mini-batches")
+        say(f"averaging BN statistics over {plural(len(iterations), 'mini-batch', 'mini-batches')}")
         # Dropout draws here too, the same whatever this session has drawn before.
         torch.manual_seed(mix(recipe.seed, Stream.DROPOUT, first, world.rank))
         # As in the tests that use them, whatever the iterations' precision.
-        with full_float32(device), without_compilation() if fast else nullcontext():
-            average_statistics(model, batches, iterations, group, world)
+        what = f"{recipe.name}: mini-batches"
+        with (
+            full_float32(device),
+            without_compilation() if fast else nullcontext(),
+            counted(what, silent=not world.is_main) as show,
+        ):
+            average_statistics(model, batches, iterations, group, world, show)
 
     layers = batch_norms(model)
     return Work(meter, begin, ERRORS, layers, average if layers else None, helps=helps)

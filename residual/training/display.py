@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 
 from rich.console import RenderableType
@@ -12,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ..busy import Busy
-from ..terminal import console
+from ..terminal import console, live_line
 
 #: Seconds between two updates of the live line, and between two plain lines.
 LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
@@ -55,6 +56,7 @@ class Display:
         #: The newest percentage of the part that is evaluated, as text.
         self.evaluated: list[str] = []
         self._live: Live | None = None
+        self._shown_in = ExitStack()
         self._started = time.perf_counter()
         #: Times and iterations of which the pace is that from the first to now.
         self._marks = deque([(self._started, done)])
@@ -71,15 +73,13 @@ class Display:
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal and not self.silent:
-            self._live = Live(console=self.console, auto_refresh=False)
-            self._live.start()
+            self._live = self._shown_in.enter_context(live_line(self.console))
         else:
             self._period = PLAIN_SECONDS
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+        self._shown_in.close()
 
     def due(self) -> bool:
         """Whether it is time for another line. Between two lines nothing is read from the device."""

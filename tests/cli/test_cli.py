@@ -156,7 +156,7 @@ def test_wrong_input_of_the_real_command(residual: Command) -> None:
 
 def test_no_gpu(tmp_path: Path, refused: Refused) -> None:
     said = refused("train", "digits-resnet20", "--device", "cuda", "--out", tmp_path / "run")
-    assert "sees 0 GPUs here; use --device cpu" in said
+    assert "sees no GPU here; use --device cpu" in said
 
 
 @pytest.mark.parametrize(

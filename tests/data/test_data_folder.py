@@ -145,7 +145,7 @@ def test_wrong_folders(images: Path, tmp_path: Path) -> None:
     within = f"has no folder train; name {tmp_path / 'archive' / 'flowers'}"
     assert within in refusal(tmp_path / "archive")
     strange = refusal(images, "val", ("cats", "dogs"))
-    assert "has a class 'cat' that the training part has not; did you mean cats" in strange
+    assert "has a class 'cat' that the training part does not have; did you mean cats" in strange
     (images / "train" / "bird").mkdir()
     assert f"{images / 'train' / 'bird'}: a class without images" in refusal(images)
     (tmp_path / "only-text" / "train" / "a").mkdir(parents=True)
@@ -356,7 +356,9 @@ def test_tiny_imagenet_as_it_is_downloaded(tmp_path: Path) -> None:
         root, "val"
     )
     annotations.write_text(text.replace("n01443537", "n99999999"))
-    assert "has a class 'n99999999' that the training part has not" in refusal(root, "val", train.classes)
+    assert "has a class 'n99999999' that the training part does not have" in refusal(
+        root, "val", train.classes
+    )
     annotations.write_text(text.replace("val_3.JPEG", "val_33.JPEG"))
     assert "does not say which class images/val_3.JPEG is of" in refusal(root, "val", train.classes)
 
@@ -423,7 +425,7 @@ def test_numbers_of_caffes_lists(tmp_path: Path) -> None:
     # Classes that are numbers are names.
     assert index_folder(tmp_path, "val", ("3", "7")).targets.tolist() == [0]
     said = sentence_of(lambda: index_folder(tmp_path, "val", ("1", "10", "2", "20")))
-    assert "has a class '3' that the training part has not" in said
+    assert "has a class '3' that the training part does not have" in said
 
 
 def test_numbers_of_a_flat_training_part_are_names(tmp_path: Path) -> None:

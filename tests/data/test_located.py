@@ -113,7 +113,7 @@ def test_annotations_in_the_images_folder(ilsvrc: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (xml(("n99999999", 1, 1, 9, 9), (CAT, 1, 1, 9, 9)), "'n99999999' is none of the 2 classes"),
+        (xml(("n99999999", 1, 1, 9, 9), (CAT, 1, 1, 9, 9)), "'n99999999' is not one of the 2 classes"),
         (xml((FISH, 1, 1, 9, 9), (CAT, 1, 1, 9, 9)), f"a box is of {FISH}, and the image of {CAT}"),
         (xml((CAT, 70, 1, 80, 9), (CAT, 1, 1, 9, 9)), "is outside the image of 64 x 64"),
     ],

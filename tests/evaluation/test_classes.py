@@ -38,7 +38,7 @@ def test_wordnet_ids_before_anything_that_is_no_letter_or_digit() -> None:
 
 def test_classes_that_the_network_has_not() -> None:
     with pytest.raises(
-        InputError, match="here: the class 'zebra' is none of the network's 2 classes; known are"
+        InputError, match="here: the class 'zebra' is not one of the network's 2 classes; known are"
     ):
         match_classes(("ant", "zebra"), ("ant", "bee"), "here")
     with pytest.raises(InputError, match="did you mean class 17"):

@@ -41,7 +41,7 @@ def test_members_that_do_not_fit() -> None:
     with pytest.raises(InputError, match=r"a lacks the image 'val/38.jpg'"):
         average([("a", fewer), ("b", given)])
     renamed = replace(given, classes=("zebra", *given.classes[1:]))
-    with pytest.raises(InputError, match="a with b: the class 'class 0' is none of the network's 8 classes"):
+    with pytest.raises(InputError, match="a with b: the class 'class 0' is not one of the network's 8"):
         average([("a", given), ("b", renamed)])
     other = replace(given, targets=(given.targets + 1) % 8)
     with pytest.raises(

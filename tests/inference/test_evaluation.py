@@ -121,7 +121,7 @@ def test_classes_in_another_order_and_a_subset(
     assert "3 of the network's 7 classes, matched by name" in shown.err
     assert "top-1 error" in shown.out
     assert "top-5 error" in shown.out
-    with pytest.raises(InputError, match="'dog' is none of the network's 2 classes; known are ant, bee"):
+    with pytest.raises(InputError, match="'dog' is not one of the network's 2 classes; known are ant, bee"):
         evaluate(save_network(tmp_path / "v", classes=("ant", "bee")), options)
 
 

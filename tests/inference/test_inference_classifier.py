@@ -303,7 +303,7 @@ def test_numbers_of_numpy_and_unknown_precisions(weights: Path) -> None:
         package.load(weights, precision=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no model 'None'; known are cifar_resnet20, "):
         package.build_model(None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="the class '5' is none of the network's 10 classes"):
+    with pytest.raises(InputError, match="the class '5' is not one of the network's 10 classes"):
         package.load(weights).heat(smooth_image(), 5)  # type: ignore[arg-type]
 
 

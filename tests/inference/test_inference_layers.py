@@ -81,7 +81,7 @@ def test_signals_are_of_the_classes_by_their_names(tmp_path: Path, refused: Refu
     same, reversed_ = norms(DIGITS), norms(DIGITS[::-1])
     assert same != pytest.approx(reversed_, rel=1e-3)
     others = save_network(tmp_path / "others", classes=tuple("abcdefghij"), mean=torch.zeros(1))
-    assert "is none of the network's 10 classes" in refused(
+    assert "is not one of the network's 10 classes" in refused(
         "analyze", "signals", others, "--dataset", "digits"
     )
 

@@ -153,7 +153,7 @@ def test_what_a_name_looks_like(given: str, expected: bool) -> None:
             "no weights 'torchvision:resnet51'; did you mean torchvision:resnet5",
         ),
         ("cifar:resnet1202", "there are no weights 'cifar:resnet1202'"),
-        ("hf:nobody", "hf:nobody is no name of weights on the Hugging Face Hub; write hf:OWNER/NAME"),
+        ("hf:nobody", "hf:nobody is not a name of weights on the Hugging Face Hub; write hf:OWNER/NAME"),
         ("timm:a/b", "write timm:NAME, as timm:resnet50.a1_in1k"),
     ],
 )

@@ -68,7 +68,8 @@ def test_a_text_of_digits_in_quotes_is_a_text_and_a_description_is_kept() -> Non
         ("schedule.drops=[0.7, 0.5]", ["schedule", "increasing"]),
         ("optimizer.momentum=1", ["optimizer.momentum", "write less than 1"]),
         ("optimizer.form=caffe", ["optimizer.form", "paper"]),
-        ("batch.size=100", ["batch", "multiple of bn_group 64"]),
+        ("batch.size=100", ["batch", "multiple of 64, or batch.bn_group=50"]),
+        ("batch.size=97", ["batch", "multiple of 64, or batch.bn_group=97"]),
         ("data.dataset=cifar100", ["data.dataset", "cifar10"]),
         ("data.flip=maybe", ["data.flip", "write true or false"]),
         ("name=../escape", ["name", "pattern"]),
@@ -242,6 +243,21 @@ def test_images_of_all_scales_have_a_longest_side() -> None:
             find("coco-resnet101", DetectionRecipe),
             ["data.scale_range=[1,10]", "data.longer_side=8000", "data.shorter_side=8000"],
         )
+
+
+def test_of_several_settings_the_wrong_ones_are_named() -> None:
+    recipe = find("cifar10-resnet20")
+
+    def said(*settings: str) -> str:
+        return sentence_of(lambda: override(recipe, ["seed=3", *settings, "schedule.iterations=100"]))
+
+    assert said("batch.size=100").startswith("--set batch.size=100: batch: size 100 ")
+    both = ("optimizer.momentum=1", "data.flip=maybe")
+    assert said(*both).startswith(f"--set {' '.join(both)}: ")
+    # A fault of what was not named, as of a part that was set as a whole.
+    assert said("schedule.warmup.iterations=200").startswith(
+        "--set schedule.warmup.iterations=200 schedule.iterations=100: schedule: "
+    )
 
 
 @pytest.mark.parametrize(

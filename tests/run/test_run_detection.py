@@ -394,7 +394,7 @@ def test_images_are_held_out_to_choose_by(
         shutil.copy(file, data)
     settings = set_options([setting for setting in BEGUN if not setting.startswith("data.train=")])
     whole = ("detect", "train", "voc-finetune", *settings, "--data-dir", data)
-    assert "train with --set data.validation=0.2, which holds a share of them out" in refused(
+    assert "to train, hold a share of them out with --set data.validation=0.2" in refused(
         *whole, "--out", tmp_path / "no"
     )
     out = tmp_path / "run"

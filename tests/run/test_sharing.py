@@ -189,7 +189,7 @@ def test_what_cannot_be_shared(run: Path, tmp_path: Path, refused: Refused) -> N
         "push", tmp_path / "none", "somebody/a", "--dry-run", tmp_path / "s"
     )
     name = refused("push", run, "digits", "--dry-run", tmp_path / "s")
-    assert "hf:digits is no name of weights on the Hugging Face Hub; write hf:OWNER/NAME" in name
+    assert "hf:digits is not a name of weights on the Hugging Face Hub; write hf:OWNER/NAME" in name
     save_network(tmp_path / "untrained")
     said = refused("push", tmp_path / "untrained", "somebody/a", "--dry-run", tmp_path / "s")
     assert "does not say how it was trained" in said

@@ -56,7 +56,7 @@ def test_fine_tuning_replaces_the_classifier_and_keeps_the_rest(
         *("train", "finetune", "--weights", trained_on_images, "--data-dir", two, "--out", out),
         *set_options(settings),
     )
-    assert "but its classifier, which starts anew for 2 classes" in told.err
+    assert "but its classifier, new for 2 classes" in told.err
     assert "note: 1 epoch of " in told.err
     assert "images in batches of 4 are 3 iterations, in which a network learns little" in told.err
     tuned, before = load_weights(out), load_weights(trained_on_images)
