@@ -21,15 +21,25 @@ Examples:
   residual complexity resnet50 --variant v1.5 --json
   residual complexity cifar_resnet1202
   residual complexity resnet18 --classes 10 --size 96
+  residual complexity runs/flowers
 """
 )
 def complexity(
-    model: Annotated[str, typer.Argument(help="A network's name, as resnet50 or cifar_resnet110.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A network's name, as resnet50 or cifar_resnet110; or a run or a weights folder."
+        ),
+    ],
     size: Annotated[
         int | None,
-        typer.Option(min=1, max=SIDE, help="Side of the images (default: 224; 32 for CIFAR networks)."),
+        typer.Option(
+            min=1, max=SIDE, help="Side of the images (default: 224; 32 for CIFAR networks; a run's own)."
+        ),
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, max=NUMBER, help="Channels of the images.")] = 3,
+    channels: Annotated[
+        int | None, typer.Option(min=1, max=NUMBER, help="Channels of the images (default: 3).")
+    ] = None,
     classes: Classes = None,
     shortcut: Shortcut = None,
     variant: Variant = None,
@@ -46,8 +56,21 @@ def complexity(
 
     chosen: dict[str, Any] = {"classes": classes, "shortcut": shortcut, "variant": variant}
     options = {name: value for name, value in chosen.items() if value is not None}
-    network = build_model(model, in_channels=channels, **options)
-    shape = (channels, size, size) if size else default_input_size(model, channels)
+    if Path(model).is_dir():
+        from ..evaluation.inputs import usual_size
+        from ..models.weights import load_weights
+
+        if said := [*options, *(["channels"] if channels else [])]:
+            raise InputError(
+                f"--{said[0]}: {model} has a network of its own; leave it out (--size may be said)"
+            )
+        weights = load_weights(Path(model))
+        network, side = weights.model, size or usual_size(weights)[0]
+        shape = (network.in_channels, side, side)
+    else:
+        channels = channels or 3
+        network = build_model(model, in_channels=channels, **options)
+        shape = (channels, size, size) if size else default_input_size(model, channels)
     counted = count(network, shape)
     if as_json:
         print_json({"model": model, "options": options} | to_json(counted))

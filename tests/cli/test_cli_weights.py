@@ -8,16 +8,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEN, Refused, Shown, save_network
+from conftest import TEN, Refused, Shown, results_of, save_network
 
 from residual import InputError, build_model
 from residual.models.weights import export_weights, load_weights
+from residual.recipes import Recipe, read
 
 
 def test_complexity(shown: Shown) -> None:
     counted = json.loads(shown("complexity", "cifar_resnet20", "--json").out)
     assert counted["parameters"] == 269_722
     assert "conv2_x" in shown("complexity", "cifar_resnet20").out
+
+
+def test_complexity_of_a_run(trained_on_images: Path, shown: Shown, refused: Refused) -> None:
+    counted = json.loads(shown("complexity", trained_on_images, "--json").out)
+    assert counted["parameters"] == results_of(trained_on_images)["parameters"]
+    folder = read(trained_on_images / "recipe.yaml", Recipe).data.folder
+    assert folder
+    side = folder.size
+    assert counted["input_size"] == [3, side, side]
+    larger = json.loads(shown("complexity", trained_on_images, "--size", 2 * side, "--json").out)
+    assert larger["multiply_adds"] > 3 * counted["multiply_adds"]
+    assert "--classes: " in refused("complexity", trained_on_images, "--classes", 3)
 
 
 def test_the_table_of_complexity_has_the_papers_units(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
