@@ -77,15 +77,12 @@ def train_run(
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
     settings = [*_short_forms(asked, more or {}), *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):
-        again = ""
         if asked.resume and asked.out:
-            again = (
-                "; a run is resumed as it was: finish it, and go on from what it has learned in another one "
-                f"with --weights {asked.out} --out FOLDER"
+            raise InputError(
+                "a run is resumed as it was, without --set, its short forms and --weights; to go on from what "
+                f"it has learned, begin another one: name a recipe with --weights {asked.out} --out FOLDER"
             )
-        raise InputError(
-            f"--set, its short forms and --weights change a recipe; name the recipe as well{again}"
-        )
+        raise InputError("--set, its short forms and --weights change a recipe; name the recipe as well")
     if chosen and asked.weights:
         chosen = run.start_from(chosen, asked.weights)
     if chosen:

@@ -53,8 +53,8 @@ def complexity(out: Path) -> None:
         )
     caption = (
         "One image of 3 x 224 x 224, 1000 classes; projections and fully connected layers included. Layers "
-        "side by side (GoogLeNet, BN-inception) count one by one. Agrees: whether the paper's number is ours "
-        "rounded, or cut off after its last digit."
+        "side by side (GoogLeNet, BN-inception) count one by one. Agrees: whether the paper's number is "
+        "ours rounded, or cut off after its last digit."
     )
     title = "Complexity (Table 1, Figure 3)"
     Table(title, HEADINGS, rows, caption).publish(out, "complexity", {"input_size": SIZE}, content)

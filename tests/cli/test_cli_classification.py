@@ -218,9 +218,10 @@ def test_short_forms_of_settings(tmp_path: Path, shown: Shown, refused: Refused)
     both = refused("train", *TINY, "--lr", "0.1", "--set", "schedule.learning_rate=0.2")
     assert "--lr and --set schedule.learning_rate=0.2 say the same; leave one of them out" in both
     assert "--epochs and --set schedule.iterations=240 say the same" in refused("train", *TINY, "--epochs", 3)
-    assert "name the recipe as well" in refused(
+    assert "a run is resumed as it was, without --set, its short forms" in refused(
         "train", "--resume", "--epochs", "3", "--out", tmp_path / "short"
     )
+    assert "name the recipe as well" in refused("train", "--epochs", "3", "--out", tmp_path / "new")
     assert "batch.size" in refused("train", *TINY, "--batch", "1")
 
 
