@@ -3,6 +3,7 @@
 To Rich a text is markup by default: "[ship]" disappears, "[/x]" is an error, ":cat:" becomes an image of one.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +38,8 @@ def console(*, stderr: bool = False) -> Console:
 def say(*lines: str, stderr: bool = False) -> None:
     """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
     for line in lines:
-        console(stderr=stderr).print(printable(line), soft_wrap=True)
+        # As the stream is now: while a line is written over again and again, it goes above that.
+        print(printable(line), file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def note(*sentences: str) -> None:
@@ -75,10 +77,10 @@ def _line_aside() -> Iterator[None]:
     if (line := _line) is None:
         yield
         return
-    line.transient = True
-    line.stop()
-    line.transient = False
     try:
+        line.transient = True
+        line.stop()
+        line.transient = False
         yield
     finally:
         line.start(refresh=True)
@@ -103,8 +105,9 @@ def counted(what: str, *, silent: bool = False) -> Iterator[Callable[[int, int],
         now = time.monotonic()
         if not bar.live.is_started and not bar.disable and now - began >= BAR_SECONDS:
             context.enter_context(_line_aside())
-            # Which shows the terminal's cursor again in the end.
-            context.enter_context(bar)
+            # Which shows the terminal's cursor again; first of all, for a signal may come while it begins.
+            context.callback(bar.stop)
+            bar.start()
         bar.update(task, total=total, completed=done)
         if not silent and not bar.console.is_terminal and now - told >= PLAIN_SECONDS:
             told = now

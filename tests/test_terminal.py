@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 from html import unescape
 from pathlib import Path
 
@@ -102,6 +103,24 @@ def test_the_line_of_a_run_gives_way_to_what_takes_long(monkeypatch: pytest.Monk
     with terminal.counted("images") as show:
         show(3, 3)
     assert shown.getvalue().endswith("\x1b[2K")
+
+
+def test_a_signal_while_a_bar_begins_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(terminal, "console", lambda **_: Console(file=shown, force_terminal=True))
+    monkeypatch.setattr(terminal, "BAR_SECONDS", 0.0)
+    begin = terminal.Progress.start
+
+    def interrupted(bar: terminal.Progress) -> None:
+        begin(bar)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal.Progress, "start", interrupted)
+    before = sys.stderr
+    with pytest.raises(KeyboardInterrupt), terminal.counted("images") as show:
+        show(3, 1)
+    assert sys.stderr is before
+    assert shown.getvalue().rindex("\x1b[?25h") > shown.getvalue().rindex("\x1b[?25l")
 
 
 def test_the_time_left_forgets_a_slow_start_and_hours_of_standing_still(

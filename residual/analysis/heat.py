@@ -51,10 +51,13 @@ def draw_beside(image: Tensor, scores: Tensor, text: str) -> Image.Image:
 
     draw = ImageDraw.Draw(sheet)
     middle, right = drawn.height + STRIP // 2, sheet.width - SPACE
-    [line] = short_lines(text, 1, drawn.width // 8)
-    draw.text((SPACE, middle), line, fill="black", font=image_font(line, LETTERS), anchor="lm")
+    font = image_font(text, LETTERS)
+    letters = len(text)
+    while draw.textlength(line := short_lines(text, 1, letters)[0], font) > drawn.width - 2 * SPACE:
+        letters -= 1
+    draw.text((SPACE, middle), line, fill="black", font=font, anchor="lm")
     font = image_font("", LETTERS)
-    least, most = (f"{float(score):.1f}" for score in (scores.min(), scores.max()))
+    least, most = (f"{float(score):.3g}" for score in (scores.min(), scores.max()))
     draw.text((right, middle), most, fill="black", font=font, anchor="rm")
     bar = _bar()
     x = round(right - draw.textlength(most, font) - SPACE - bar.width)

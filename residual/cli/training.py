@@ -79,8 +79,8 @@ def train_run(
     if chosen is None and (settings or asked.weights):
         if asked.resume and asked.out:
             raise InputError(
-                "a run is resumed as it was, without --set, its short forms and --weights; to go on from what "
-                f"it has learned, begin another one: name a recipe with --weights {asked.out} --out FOLDER"
+                "a run is resumed as it was, without --set, its short forms and --weights; to go on from "
+                f"what it has learned, begin another: name a recipe with --weights {asked.out} --out FOLDER"
             )
         raise InputError("--set, its short forms and --weights change a recipe; name the recipe as well")
     if chosen and asked.weights:

@@ -147,9 +147,10 @@ class Helpers:
             if not isinstance(error, Exception):
                 raise
             # It has been ended, where the machine's memory ran out, say. What it was to do is done here.
+            result = function(*args, **kwargs)
             if not ended:
-                note(f"a process that reads images has ended, perhaps for want of memory; {_slower(left)}")
-            return function(*args, **kwargs)
+                _tell(f"a process that reads images has ended, perhaps for want of memory; {_slower(left)}")
+            return result
         self.free.put(helper)
         # Errors are this process's own, which has more memory, and raised where they can be caught.
         return result if done else function(*args, **kwargs)
@@ -184,13 +185,9 @@ class Helpers:
             self._beginning -= 1
             if self._beginning or self._ended:
                 return
-            self.alive = self.free.qsize()
-        if self.alive < self.number:
-            missing = self.number - self.alive
-            note(
-                f"{missing} of {self.number} processes that read images could not be started; "
-                f"{_slower(self.alive)}"
-            )
+            alive = self.alive = self.free.qsize()
+        if missing := self.number - alive:
+            _tell(f"{missing} of {self.number} processes that read images did not start; {_slower(alive)}")
 
     def _next(self) -> _Helper | None:
         """Return a helper, or None for what this process does itself."""
@@ -213,7 +210,13 @@ class Helpers:
 
 
 def _slower(left: int) -> str:
-    return f"the other {left} go on, more slowly" if left else "this process reads alone, more slowly"
+    return f"{left} of them read on, more slowly" if left else "this process reads alone, more slowly"
+
+
+def _tell(sentence: str) -> None:
+    # Nobody may listen any more; that is no reason not to read.
+    with contextlib.suppress(OSError):
+        note(sentence)
 
 
 _helpers: Helpers | None = None

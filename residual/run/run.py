@@ -25,6 +25,7 @@ from ..environment import describe
 from ..errors import InputError, Interrupted, OtherData, memory_that_ran_out, needs, on_a_line, plural
 from ..files import cannot_write, first_line, replace_file
 from ..models import own
+from ..models.layout import MODEL_FILE
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
 from ..recipes.schema import Schedule
 from ..signals import saying
@@ -233,6 +234,8 @@ def _page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) ->
     length = in_iterations(recipe, task.images).iterations
     missing = (
         "The final weights are not in the run folder, so single images and classes are not shown."
+        if folder.results_file.exists() and not (folder.weights / MODEL_FILE).exists()
+        else "Nothing was held out to test on, so single images and classes are not shown."
         if folder.results_file.exists()
         else "Single images and classes are looked at when there are final weights."
     )

@@ -21,7 +21,9 @@ def test_it_is_brightest_where_the_score_is_highest() -> None:
         assert len(np.unique(np.asarray(draw_heat(grey[:1], same)).reshape(-1, 3), axis=0)) == 1
 
 
-@pytest.mark.parametrize("text", ["97.3 % cat", "0.1 % " + "a name that is too long " * 9, "1.0 % 猫"])
+@pytest.mark.parametrize(
+    "text", ["97.3 % cat", "97.3 % " + "W" * 40, "0.1 % " + "a name that is too long " * 9, "1.0 % 猫"]
+)
 def test_below_it_are_its_class_and_what_the_colours_stand_for(text: str) -> None:
     grey = torch.full((3, 32, 32), 128, dtype=torch.uint8)
     scores = torch.tensor([[-1.25, 0], [0, 12.5]])

@@ -32,7 +32,7 @@ def test_wordnet_ids_before_anything_that_is_no_letter_or_digit() -> None:
     network = ("n01440764 tench", "n02102040 English springer", "n01440764x")
     images = ("n02102040_English_springer", "n01440764-tench")
     assert match_classes(images, network, "here").tolist() == [1, 0]
-    with pytest.raises(InputError, match="'n014407640' is none of"):
+    with pytest.raises(InputError, match="'n014407640' is not one of"):
         match_classes(("n014407640",), network, "here")
 
 

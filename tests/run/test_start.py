@@ -58,7 +58,7 @@ def test_fine_tuning_replaces_the_classifier_and_keeps_the_rest(
     )
     assert "but its classifier, new for 2 classes" in told.err
     assert "note: 1 epoch of " in told.err
-    assert "images in batches of 4 are 3 iterations, in which a network learns little" in told.err
+    assert "images in batches of 4 make 3 iterations, in which a network learns little" in told.err
     tuned, before = load_weights(out), load_weights(trained_on_images)
     assert tuned.classes == ("ant", "cow")
     assert tuned.config["model"]["name"] == "cifar_resnet8"
