@@ -10,6 +10,8 @@ import pytest
 from conftest import TEN, Call, Refused, Shown, save_network, smooth_image
 from PIL import Image
 
+from residual.analysis.heat import SIDE, SPACE, STRIP
+
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
@@ -128,11 +130,11 @@ def test_heat_maps_are_drawn_into_a_folder_for_any_class(
     shown("predict", weights, deep_folder, "--csv", "--heat", tmp_path / "heat")
     assert sorted(p.name for p in (tmp_path / "heat").iterdir()) == ["a.png", "b [1].png", "c.png"]
     with Image.open(tmp_path / "heat" / "a.png") as drawn:
-        assert drawn.size == (2 * 256 + 8, 256)
+        assert drawn.size == (2 * SIDE + SPACE, SIDE + STRIP)
     image = deep_folder / "a.png"
     shown("predict", weights, image, "--csv", "--heat", tmp_path / "of", "--class", TEN[3])
     assert "a.png exists already" in refused("predict", weights, image, "--heat", tmp_path / "heat")
-    assert "none of the network's" in refused(
+    assert "not one of the network's" in refused(
         "predict", weights, image, "--heat", tmp_path / "new", "--class", "ghost"
     )
     assert "name a folder with --heat" in refused("predict", weights, image, "--class", TEN[3])

@@ -428,6 +428,7 @@ def test_progress_ends_with_the_measurement(images: Path, monkeypatch: pytest.Mo
         raise Interrupted("stop", signal.SIGINT)
 
     monkeypatch.setattr("residual.terminal.progress", remembered)
+    monkeypatch.setattr("residual.terminal.BAR_SECONDS", 0.0)
     monkeypatch.setattr("residual.run.sources.training_statistics", stopped)
     with pytest.raises(Interrupted):
         run.folder_statistics(images, 32)

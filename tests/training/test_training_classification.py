@@ -60,4 +60,6 @@ def test_statistics_are_averaged_over_what_would_come_next(
     work = classification_work(model, batches, recipe, World(), CPU)  # type: ignore[arg-type]
     assert work.finish is not None
     work.finish(lambda sentence: None)
-    assert seen == [model, batches, range(50, last), 4, World()]
+    *given, progress = seen
+    assert given == [model, batches, range(50, last), 4, World()]
+    assert callable(progress)
