@@ -37,9 +37,12 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(*lines: str, stderr: bool = False) -> None:
     """Print lines as they are: a path that is folded at the terminal's edge cannot be copied."""
+    # As it is now: while a line is written over again and again, what is printed goes above that.
+    stream = sys.stderr if stderr else sys.stdout
+    if stream is None:  # closed; print would take the other one
+        return
     for line in lines:
-        # As the stream is now: while a line is written over again and again, it goes above that.
-        print(printable(line), file=sys.stderr if stderr else sys.stdout, flush=True)
+        print(printable(line), file=stream, flush=True)
 
 
 def note(*sentences: str) -> None:

@@ -52,6 +52,14 @@ def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture
     assert [re.split(r"  +", line)[0] for line in capture.get().splitlines()] == list(NAMES)
 
 
+def test_what_is_said_to_nobody_goes_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    say("a note", stderr=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_notes_show_names_that_are_no_utf8(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Of a run's damaged images as elsewhere, and in its list of them."""
     listing = tmp_path / "unreadable.txt"
