@@ -17,16 +17,18 @@ from .figures import page_svg
 
 def render(template: str, **values: Any) -> str:
     """Return a page from a template; a value that it names and nobody gives is an error."""
-    return _templates().get_template(template).render(version=__version__, **values)
+    return templates().get_template(template).render(version=__version__, **values)
 
 
 @functools.cache
-def _templates() -> Environment:
-    """Return what keeps the templates once they are compiled."""
+def templates(markdown: bool = False) -> Environment:
+    """Return what keeps the templates once they are compiled: of HTML, or of Markdown, where lines count."""
     made = Environment(
         loader=PackageLoader("residual.analysis", "pages"),
-        autoescape=True,
+        autoescape=not markdown,
         undefined=StrictUndefined,
+        trim_blocks=markdown,
+        lstrip_blocks=markdown,
     )
     made.globals["plural"] = plural
     return made

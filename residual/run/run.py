@@ -232,18 +232,19 @@ def report(path: Path, *, data_dir: Path | None = None, device: str = "auto") ->
 
 def _page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> Path:
     length = in_iterations(recipe, task.images).iterations
-    missing = (
-        "The final weights are not in the run folder, so single images and classes are not shown."
-        if folder.results_file.exists() and not (folder.weights / MODEL_FILE).exists()
-        else "Nothing was held out to test on, so single images and classes are not shown."
-        if folder.results_file.exists()
-        else "Single images and classes are looked at when there are final weights."
-    )
     try:
         findings = task.findings(folder, device)
     except OtherData as error:
-        findings, missing = None, _not_shown(error)
-    return write_page(folder, recipe, length, findings, "" if findings else missing)
+        return write_page(folder, recipe, length, None, _not_shown(error))
+    return write_page(folder, recipe, length, findings, "" if findings else _nothing_to_show(folder))
+
+
+def _nothing_to_show(folder: RunFolder) -> str:
+    if not folder.results_file.exists():
+        return "Single images and classes are looked at when there are final weights."
+    if (folder.weights / MODEL_FILE).exists():
+        return "Nothing was held out to test on, so single images and classes are not shown."
+    return "The final weights are not in the run folder, so single images and classes are not shown."
 
 
 def _not_shown(error: InputError) -> str:

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..analysis.page import templates
 from ..detection.weights import is_detector, read_detector
-from ..errors import InputError, needs, plural
+from ..errors import InputError, needs
 from ..files import first_line, without_home, written_whole
 from ..localization.weights import is_localizer, read_localizer
 from ..models.hub import endpoint_of_hub, repository
@@ -108,14 +108,8 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     sessions = _sessions(run)
     departures = [change for session in sessions for change in session.get("departures") or []]
     network = config["model"]["name"] if kind is Recipe else network_of(recipe).name
-    environment = Environment(
-        loader=PackageLoader("residual.analysis", "pages"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["plural"] = plural
-    text = environment.get_template("card.md.jinja").render(
+    card = templates(markdown=True).get_template("card.md.jinja")
+    text = card.render(
         name=name,
         licence=licence,
         kind=kind_of(recipe),
