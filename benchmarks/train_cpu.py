@@ -270,6 +270,8 @@ def usual_loader(settings: Settings, pin_memory: bool = False) -> "DataLoader[tu
         batch_size=128,
         shuffle=True,
         num_workers=settings.workers,
+        # In a process that was spawned they would be spawned too, one after the other, for seconds each.
+        multiprocessing_context="fork" if settings.workers else None,
         persistent_workers=settings.workers > 0,
         pin_memory=pin_memory,
         drop_last=True,
@@ -296,6 +298,7 @@ def usual_files(settings: Settings) -> "DataLoader[tuple[Tensor, Tensor]]":
         batch_size=128,
         shuffle=True,
         num_workers=settings.workers,
+        multiprocessing_context="fork" if settings.workers else None,
         persistent_workers=settings.workers > 0,
         drop_last=True,
     )

@@ -245,11 +245,14 @@ def benchmark(
         turns: dict[str, list[Measurement]] = {side: [] for side in chosen}
         for number in range(1, rounds + 1):
             for side in chosen:
-                turns[side].append(
-                    in_new_process(partial(measure, side, depth, settings, where, time.monotonic()))
+                one = in_new_process(partial(measure, side, depth, settings, where, time.monotonic()))
+                turns[side].append(one)
+                # At once: a lent machine can be gone before the last side.
+                progress.print(
+                    f"ResNet-{depth}, round {number} of {rounds}: {side} {one.images_per_second:,.0f} "
+                    f"images/s, ready after {one.first_step_seconds:.0f} s",
+                    soft_wrap=True,
                 )
-            speeds = ", ".join(f"{side} {turns[side][-1].images_per_second:,.0f}" for side in chosen)
-            progress.print(f"ResNet-{depth}, round {number} of {rounds}, images/s: {speeds}", soft_wrap=True)
         found[str(depth)] = summarize(depth, turns, rates)
     reached = checks(found)
     result = {

@@ -36,7 +36,9 @@ class Crop(Protocol):
         ...
 
 
-def read_parts(paths: Sequence[Path], crop: Crop, numbers: np.ndarray, flipped: Sequence[bool]) -> np.ndarray:
+def read_parts(
+    paths: Sequence[str | Path], crop: Crop, numbers: np.ndarray, flipped: Sequence[bool]
+) -> np.ndarray:
     """Return the parts of n images, uint8 (n, S, S, 3).
 
     Args:
@@ -47,7 +49,7 @@ def read_parts(paths: Sequence[Path], crop: Crop, numbers: np.ndarray, flipped: 
     """
     pixels = np.empty((len(paths), crop.size, crop.size, 3), np.uint8)
     for path, mine, flip, out in zip(paths, torch.from_numpy(numbers), flipped, pixels, strict=True):
-        decode_part(path, crop.at(mine), out, flip)
+        decode_part(Path(path), crop.at(mine), out, flip)
     return pixels
 
 

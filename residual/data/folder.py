@@ -100,6 +100,10 @@ class FolderIndex:
     def path(self, position: int) -> Path:
         return self.root / self.files[position]
 
+    def paths(self, positions: Iterable[int]) -> list[str]:
+        """Return the paths of some images as text, which is made and sent to another process faster."""
+        return [os.path.join(self.root, self.files[position]) for position in positions]
+
     def content(self) -> str:
         """Return the identity of the images and their classes."""
         paths = [self.path(position) for position in range(len(self))]

@@ -29,10 +29,12 @@ T = TypeVar("T")
 LEAST_CORES = 4
 #: Helpers at most, each of which takes 0.3 GB: no GPU needs more images than so many read.
 MOST = 16
-#: Images of one call, at most: to hand over a call takes the lock too.
-AT_ONCE = 8
+#: Images of one call, and bytes of their pixels, at most. To hand over a call takes the lock, and who needs
+#: that meanwhile (the thread that trains, for each kernel that it launches) waits.
+AT_ONCE = 32
+PIECE = 2 << 20
 #: Calls that this process does itself before helpers are started, each of which takes seconds to begin.
-BEFORE = 256
+BEFORE = 64
 #: Bytes that a pipe holds, where it can be asked to: an image goes through it in a piece or two.
 PIPE = 1 << 20
 
@@ -244,15 +246,14 @@ def ready() -> bool:
     return bool(_helpers and _helpers.alive)
 
 
-def at_once(images: int, workers: int | None) -> int:
-    """Return how many of some images go into one call, so that all threads (None: one a core) have some."""
-    return max(1, min(AT_ONCE, images // (workers or cores())))
+def at_once(size: int) -> int:
+    """Return how many images of ``size`` x ``size`` pixels go into one call."""
+    return max(1, min(AT_ONCE, PIECE // (3 * size**2)))
 
 
-def few(images: int, workers: int | None) -> list[range]:
-    """Return the places of some images, those of one call together; see ``at_once``."""
-    step = at_once(images, workers)
-    return [range(start, min(start + step, images)) for start in range(0, images, step)]
+def few(images: int, most: int) -> list[range]:
+    """Return the places of some images, ``most`` of one call together, or fewer in the last."""
+    return [range(start, min(start + most, images)) for start in range(0, images, most)]
 
 
 def _number() -> int:

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import cores
 from ..errors import InputError
 from ..files import cache_folder, keep, parse_json, strict_json
 from ..tensors import CHECKSUM, pack, unpack
 from .folder import FolderIndex
-from .helpers import aside, few
+from .helpers import aside, at_once, few
 from .images import DamagedImage, decode_centre, read_together
 from .threads import in_threads
 
@@ -112,9 +113,11 @@ def measure(
     unreadable: dict[str, str] = {}
 
     def read(positions: range) -> Sums:
-        return aside(_sums, [index.path(position) for position in positions], size, side)
+        return aside(_sums, index.paths(positions), size, side)
 
-    for parts in in_threads(partial(read_together, read), few(len(index), workers), workers):
+    # All threads have some.
+    most = min(at_once(size), max(1, len(index) // (workers or cores())))
+    for parts in in_threads(partial(read_together, read), few(len(index), most), workers):
         for positions, found in parts:
             if isinstance(found, str):
                 unreadable[index.ids[positions[0]]] = found
@@ -139,11 +142,11 @@ def measure(
 Sums = tuple[np.ndarray, np.ndarray]
 
 
-def _sums(paths: Sequence[Path], size: int, side: int) -> Sums:
+def _sums(paths: Sequence[str], size: int, side: int) -> Sums:
     total = torch.zeros(3, size, size, dtype=torch.int64)
     products = torch.zeros(3, 3, dtype=torch.float64)
     for path in paths:
-        values = decode_centre(path, size, side).long()
+        values = decode_centre(Path(path), size, side).long()
         total += values
         flat = values.flatten(1).double()
         products += flat @ flat.T

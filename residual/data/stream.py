@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 
 from ..device import send
+from ..distributed import cores
 from ..errors import InputError
 from ..randomness import Stream, generator
 from .colour import ColourNoise
 from .crops import Crop, read_parts
 from .folder import FolderIndex
-from .helpers import aside, few
+from .helpers import aside, at_once, few
 from .images import DamagedImage, fatal, read_together
 from .order import OrderedBatches
 from .threads import Prefetch
 
-#: Iterations under way, the one that is asked for among them.
+#: Iterations under way at least, the one that is asked for among them, and calls under way for each thread.
 AHEAD = 3
+CALLS = 2
 
 
 class StreamBatches(OrderedBatches):
@@ -65,8 +67,9 @@ class StreamBatches(OrderedBatches):
         self.noise = noise
         self.device = device
         self.damaged = damaged
-        self.workers = workers
-        self.prefetch: Prefetch[np.ndarray, list[str | None]] = Prefetch(self._begin, AHEAD, workers)
+        calls = len(few(self.mine.stop - self.mine.start, at_once(crop.size)))
+        ahead = max(AHEAD, -(-CALLS * (workers or cores()) // max(1, calls)))
+        self.prefetch: Prefetch[np.ndarray, list[str | None]] = Prefetch(self._begin, ahead, workers)
 
     def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Return this rank's inputs, float (n, 3, S, S) channels-last, and targets, int64 (n,).
@@ -74,6 +77,23 @@ class StreamBatches(OrderedBatches):
         Raises:
             DamagedImage: for an image that cannot be read, if those are fatal.
             InputError: when no image at all can be read.
+        """
+        return self.finish(*(send(part, self.device) for part in self.read(iteration)))
+
+    @property
+    def size(self) -> int:
+        """The side of the images."""
+        return self.crop.size
+
+    def read(self, iteration: int) -> tuple[Tensor, ...]:
+        """Return what ``finish`` takes, on the CPU: always the same shapes.
+
+        Returns:
+            Pixels, uint8 (n, 3, S, S) channels-last; targets, int64 (n,); and, where there is colour noise,
+            what it adds, float (n, 3, 1, 1).
+
+        Raises:
+            DamagedImage, InputError: as ``__call__``.
         """
         pixels, found = self.prefetch(iteration)
         reasons = [reason for few in found for reason in few]
@@ -84,7 +104,10 @@ class StreamBatches(OrderedBatches):
         places = _places(reasons)
         targets = self.index.targets[chosen[places]]
         images = torch.from_numpy(pixels if places == list(range(len(places))) else pixels[places])
-        return self._finish(iteration, images.permute(0, 3, 1, 2)), send(targets, self.device)
+        parts = images.permute(0, 3, 1, 2), targets
+        if self.noise is None:
+            return parts
+        return *parts, self.noise.shifts(self.batch, self._random(iteration, 1))[self.mine]
 
     def _begin(self, iteration: int) -> tuple[np.ndarray, list[Callable[[], list[str | None]]]]:
         numbers, flipped = self._draws(iteration)
@@ -92,7 +115,7 @@ class StreamBatches(OrderedBatches):
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
         return pixels, [
             partial(self._read, chosen, numbers, flipped, pixels, places)
-            for places in few(len(chosen), self.workers)
+            for places in few(len(chosen), at_once(self.crop.size))
         ]
 
     def _draws(self, iteration: int) -> tuple[Tensor, list[bool]]:
@@ -109,8 +132,8 @@ class StreamBatches(OrderedBatches):
 
         def read(places: range) -> None:
             some = slice(places.start, places.stop)
-            paths = [self.index.path(position) for position in positions[some]]
-            out[some] = aside(read_parts, paths, self.crop, numbers[some].numpy(), flipped[some])
+            paths, drawn = self.index.paths(positions[some]), numbers[some].numpy()
+            out[some] = aside(read_parts, paths, self.crop, drawn, flipped[some])
 
         return [reason for some, reason in read_together(read, places) for _ in some]
 
@@ -151,16 +174,16 @@ class StreamBatches(OrderedBatches):
         missing = len(pixels) - len(found)
         return torch.tensor(found + found[:1] * missing), [None] * len(found) + ["no other image"] * missing
 
-    def _finish(self, iteration: int, images: Tensor) -> Tensor:
-        """Subtract the mean and add colour noise, on the device."""
-        inputs = self.prepare(send(images, self.device))
-        if self.noise:
-            shifts = send(self.noise.shifts(self.batch, self._random(iteration, 1))[self.mine], self.device)
+    def finish(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        """Subtract the mean and add colour noise, on the device that the parts have been sent to."""
+        pixels, targets, *shifts = parts
+        inputs = self.prepare(pixels)
+        for shift in shifts:
             std = getattr(self.prepare, "std", None)
             # A row each, in the inputs' layout: the innermost dimension, channels, is too short to loop over.
-            rows = (shifts if std is None else shifts / std).expand(-1, -1, -1, self.crop.size)
+            rows = (shift if std is None else shift / std).expand(-1, -1, -1, self.crop.size)
             inputs += rows.contiguous(memory_format=torch.channels_last)
-        return inputs
+        return inputs, targets
 
     def _random(self, iteration: int, use: int) -> torch.Generator:
         return generator(self.seed, Stream.CROPS, iteration, use)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,19 +12,20 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex
-from ..data.helpers import aside
+from ..data.helpers import aside, at_once, few
 from ..data.identity import identity_of
-from ..data.images import DamagedImage, decode
+from ..data.images import DamagedImage, decode, read_together
 from ..data.threads import in_threads
-from ..distributed import World
+from ..distributed import World, cores
 from .batching import by_shape
 from .inputs import with_channels
 from .views import Views, crop_views
 
 T = TypeVar("T")
 
-#: Images of one shape that go through the network together, each with all its views.
-BATCH = 32
+#: Images of one shape and about this size that go through the network together, each with all its views; of
+#: smaller ones as many more, up to a number.
+BATCH, SIZE, MOST = 32, 224, 250
 #: The same of images in memory, by kind of device: they are small, and there is nothing to wait for.
 BATCH_IN_MEMORY = {"cpu": 250, "cuda": 1000, "mps": 1000}
 
@@ -106,14 +108,23 @@ class ImagesInFiles(LabelledImages):
     def batches(
         self, views: Views, channels: int, world: World, damaged: Callable[[str, DamagedImage], None]
     ) -> Iterator[tuple[list[Tensor], list[int]]]:
-        def read(number: int) -> Tensor:
-            return torch.from_numpy(aside(_decoded, self.index.path(number), views.decoded_side))
-
-        def skip(number: int, error: DamagedImage) -> None:
-            damaged(self.ids[number], error)
-
         mine = range(world.rank, len(self.index), world.size)
-        return by_shape(views_of(read, mine, views, channels, skip), BATCH)
+        size = views.crop or max(views.sides)
+
+        def read(places: range) -> list[list[np.ndarray]]:
+            return aside(_views, self.index.paths(mine[places.start : places.stop]), views, channels)
+
+        def seen() -> Iterator[tuple[list[Tensor], int]]:
+            most = min(at_once(size), max(1, len(mine) // cores()))
+            for parts in in_threads(partial(read_together, read), few(len(mine), most)):
+                for places, found in parts:
+                    if isinstance(found, str):
+                        damaged(self.ids[mine[places.start]], DamagedImage(found))
+                    else:
+                        for place, crops in zip(places, found, strict=True):
+                            yield [torch.from_numpy(part) for part in crops], mine[place]
+
+        return by_shape(seen(), min(MOST, BATCH * max(1, SIZE**2 // size**2)))
 
     def content(self) -> str:
         return self.index.content()
@@ -122,9 +133,15 @@ class ImagesInFiles(LabelledImages):
         return decode(self.index.path(number), side)
 
 
-def _decoded(path: Path, shorter_side: int | None) -> np.ndarray:
-    # As an array: a tensor takes ten times as long from one process to another.
-    return decode(path, shorter_side).numpy()
+def _views(paths: Sequence[str], views: Views, channels: int) -> list[list[np.ndarray]]:
+    """Return the views of some images, each as ``crop_views`` gives them; DamagedImage for one of them."""
+
+    def of(path: str) -> list[np.ndarray]:
+        image = with_channels(decode(Path(path), views.decoded_side), channels)
+        # As arrays: a tensor takes ten times as long from one process to another.
+        return [part.numpy() for part in crop_views(image, views)]
+
+    return [of(path) for path in paths]
 
 
 def views_of(

@@ -20,8 +20,12 @@ from .iteration import (
     CapturedIterations,
     EagerIterations,
     FastOrEager,
+    Feed,
+    Planned,
     PlannedBatches,
     PreparedIterations,
+    Sent,
+    SentBatches,
     compile_regions,
     uncompile,
     without_compilation,
@@ -34,6 +38,9 @@ ERRORS = Curve("top1_error", "errors")
 
 #: Kinds of devices on which networks are compiled.
 COMPILED = {"cuda"}
+#: Side of images in files up to which iterations are recorded: larger ones keep a GPU busy without that, and
+#: what a recording takes of memory it keeps.
+SMALL = 128
 
 
 class ErrorMeter(Meter):
@@ -98,11 +105,14 @@ def classification_work(
         if not fast:
             return iterate
         best: PreparedIterations = iterate
-        recordable = not has_dropout(model) and not recipe.schedule.plateau
-        if world.size == 1 and isinstance(batches, PlannedBatches) and recordable:
-            recorded = CapturedIterations(step, batches, rate, device)
-            recorded.compile()
-            best = recorded
+        feed: Feed | None = None
+        if isinstance(batches, PlannedBatches) and not recipe.schedule.plateau:
+            feed = Planned(batches, rate, device)
+        elif isinstance(batches, SentBatches) and batches.size <= SMALL:
+            feed = Sent(batches, rate, device)
+        if feed and world.size == 1 and not has_dropout(model):
+            best = CapturedIterations(step, feed, device)
+            best.compile()
 
         def give_up(reason: str) -> None:
             # As with --eager: one group at a time, on which BN layers with groups are plain ones.

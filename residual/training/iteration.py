@@ -4,7 +4,7 @@ A CIFAR network's step is some hundred kernels of a few microseconds each, so wh
 launch them. ``CapturedIterations`` records an iteration once (picking the images, augmentation, both
 passes, the update, the log's sums) and then only replays it. What differs between iterations is read from
 tables on the device that are filled for many iterations at once: the plan of the batch and the learning rate.
-Nothing is read back.
+Of images in files each batch is sent there before its replay. Nothing is read back.
 
 Compiling and recording are rehearsed before the first iteration, and leave no trace. Where they fail on a
 machine (no C compiler, another driver, too little memory), the run goes on kernel by kernel.
@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..device import send
 from ..errors import InputError, Interrupted
 from ..models.blocks import Block
 from ..models.highway import HighwayLayer
@@ -46,6 +47,18 @@ class PlannedBatches(Batches, Protocol):
     def plan(self, iteration: int) -> Tensor: ...
 
     def assemble(self, plan: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class SentBatches(Batches, Protocol):
+    """Batches that are read on the CPU and finished on the device (data/stream.py)."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, iteration: int) -> tuple[Tensor, ...]: ...
+
+    def finish(self, *parts: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class PreparedIterations(Protocol):
@@ -86,30 +99,113 @@ class EagerIterations:
         self.step(inputs, targets, self.rate(iteration), iteration)
 
 
-class CapturedIterations:
-    """Iterations on one device, replayed as a CUDA graph; on a CPU the same work, step by step.
+class Feed(Protocol):
+    """What a recorded iteration reads, always at the same place in the device's memory."""
+
+    def fill(self, iteration: int) -> None:
+        """Put there what an iteration needs, after the work that reads what was there; they come in order."""
+
+    def state(self) -> list[Tensor]:
+        """Return what a recorded iteration changes."""
+        ...
+
+    def compile(self) -> None:
+        """Have what a recorded iteration does to it compiled at its first call."""
+
+    def __call__(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return inputs, targets, the learning rate and the iteration: this is recorded."""
+        ...
+
+
+class Planned:
+    """Batches that lie on the device: plans and learning rates of many iterations, read row by row.
 
     Args:
-        step: over a network with ``GroupedBatchNorm2d`` (so that a batch is one pass), without dropout.
-        batches: resident on the step's device.
         rate: the learning rate of each iteration, known beforehand.
-        device: of all of them.
     """
 
-    def __init__(
-        self, step: Step, batches: PlannedBatches, rate: Callable[[int], float], device: torch.device
-    ) -> None:
-        self.step = step
+    def __init__(self, batches: PlannedBatches, rate: Callable[[int], float], device: torch.device) -> None:
         self.batches = batches
         self.assemble = batches.assemble
         self.rate = rate
-        self.device = device
         self.plans = torch.zeros(ROWS, *batches.plan(0).shape, dtype=torch.int64, device=device)
         self.rates = torch.zeros(ROWS, device=device)
         self.numbers = torch.zeros(ROWS, dtype=torch.float64, device=device)
         #: The row of the next iteration; the recorded work itself moves it on.
         self.row = torch.zeros(1, dtype=torch.int64, device=device)
         self._rows = range(0)
+
+    def fill(self, iteration: int) -> None:
+        if iteration in self._rows:
+            return
+        self._rows = range(iteration, iteration + ROWS)
+        self.plans.copy_(torch.stack([self.batches.plan(i) for i in self._rows]))
+        self.rates.copy_(torch.tensor([self.rate(i) for i in self._rows]))
+        self.numbers.copy_(torch.tensor(self._rows, dtype=torch.float64))
+        self.row.zero_()
+
+    def state(self) -> list[Tensor]:
+        return [self.row]
+
+    def compile(self) -> None:
+        self.assemble = torch.compile(self.batches.assemble, dynamic=False)
+
+    def __call__(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        plan = self.plans.index_select(0, self.row)[0]
+        rate = self.rates.index_select(0, self.row)[0]
+        number = self.numbers.index_select(0, self.row)[0]
+        self.row += 1
+        return *self.assemble(plan), rate, number
+
+
+class Sent:
+    """Batches that are read from files: each is sent to the device before its iteration."""
+
+    def __init__(self, batches: SentBatches, rate: Callable[[int], float], device: torch.device) -> None:
+        self.batches = batches
+        self.rate = rate
+        self.device = device
+        self.rate_there = torch.zeros((), device=device)
+        self.number = torch.zeros((), dtype=torch.float64, device=device)
+        self.parts: list[Tensor] = []
+        self._there: int | None = None
+
+    def fill(self, iteration: int) -> None:
+        # That which was recorded with comes first.
+        if iteration == self._there:
+            return
+        sent = [send(part, self.device) for part in self.batches.read(iteration)]
+        if not self.parts:
+            self.parts = [part.clone() for part in sent]
+        for mine, part in zip(self.parts, sent, strict=True):
+            mine.copy_(part)
+        self.rate_there.fill_(self.rate(iteration))
+        self.number.fill_(iteration)
+        self._there = iteration
+
+    def state(self) -> list[Tensor]:
+        return []
+
+    def compile(self) -> None:
+        """Some five kernels are not worth it."""
+
+    def __call__(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return *self.batches.finish(*self.parts), self.rate_there, self.number
+
+
+class CapturedIterations:
+    """Iterations on one device, replayed as a CUDA graph; on a CPU the same work, step by step.
+
+    Args:
+        step: over a network with ``GroupedBatchNorm2d`` (so that a batch is one pass), without dropout.
+        feed: where the images and the learning rates come from.
+        device: of the step and the feed.
+    """
+
+    def __init__(self, step: Step, feed: Feed, device: torch.device) -> None:
+        self.step = step
+        self.feed = feed
+        self.device = device
         self._replay: Callable[[], None] | None = None
 
     def compile(self) -> None:
@@ -117,13 +213,13 @@ class CapturedIterations:
 
         The batch's assembly, the loss and the log's sums are some forty kernels of a few microseconds.
         """
-        self.assemble = torch.compile(self.batches.assemble, dynamic=False)
+        self.feed.compile()
         self.step.compile()
 
     def prepare(self, iteration: int) -> None:
         """Record an iteration."""
-        self._fill(iteration)
-        with unchanged([*self.step.state(), self.row]):
+        self.feed.fill(iteration)
+        with unchanged([*self.step.state(), *self.feed.state()]):
             self._replay = record(self._work, self.device)
 
     def __call__(self, iteration: int) -> None:
@@ -131,25 +227,11 @@ class CapturedIterations:
         if self._replay is None:
             self.prepare(iteration)
         assert self._replay is not None
-        if iteration not in self._rows:
-            self._fill(iteration)
+        self.feed.fill(iteration)
         self._replay()
 
     def _work(self) -> None:
-        plan = self.plans.index_select(0, self.row)[0]
-        rate = self.rates.index_select(0, self.row)[0]
-        number = self.numbers.index_select(0, self.row)[0]
-        inputs, targets = self.assemble(plan)
-        self.step(inputs, targets, rate, number)
-        self.row += 1
-
-    def _fill(self, first: int) -> None:
-        """Send the tables of the iterations from ``first`` on, after the work that reads the old ones."""
-        self._rows = range(first, first + ROWS)
-        self.plans.copy_(torch.stack([self.batches.plan(i) for i in self._rows]))
-        self.rates.copy_(torch.tensor([self.rate(i) for i in self._rows]))
-        self.numbers.copy_(torch.tensor(self._rows, dtype=torch.float64))
-        self.row.zero_()
+        self.step(*self.feed())
 
 
 class FastOrEager:

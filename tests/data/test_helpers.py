@@ -20,9 +20,12 @@ from residual import InputError
 from residual.data import helpers, images
 from residual.data.crops import ScaleCrop, read_parts
 from residual.data.folder import FolderIndex
-from residual.data.helpers import Helpers, at_once
+from residual.data.helpers import Helpers, at_once, few
 from residual.data.statistics import measure
 from residual.data.stream import StreamBatches
+from residual.distributed import World
+from residual.evaluation.labelled import ImagesInFiles
+from residual.evaluation.views import make_views
 from residual.models.preprocessing import Preprocessing
 
 
@@ -137,6 +140,30 @@ def test_images_are_the_same_bits(plain_colours: FolderIndex, helped: Helpers) -
     assert torch.equal(found.mean, statistics.mean)
     assert torch.equal(found.covariance, statistics.covariance)
     assert found.unreadable == statistics.unreadable != {}
+
+
+def test_images_are_tested_on_the_same_bits(plain_colours: FolderIndex, helped: Helpers) -> None:
+    plain_colours.path(4).write_bytes(b"damaged")
+
+    def seen() -> tuple[list[torch.Tensor], list[int], list[str]]:
+        damaged: list[str] = []
+        views = make_views("ten-crop", 8, 12, sides=(10, 12))
+        batches = ImagesInFiles(plain_colours).batches(
+            views, 3, World(), lambda id, error: damaged.append(f"{id}: {error}")
+        )
+        crops, numbers = zip(*batches, strict=True)
+        return [part for parts in crops for part in parts], [n for some in numbers for n in some], damaged
+
+    theirs = seen()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(helpers, "_helpers", Helpers(0))
+        mine = seen()
+    assert theirs[1:] == mine[1:]
+    assert theirs[1] == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]
+    (damaged,) = theirs[2]
+    assert damaged.startswith(plain_colours.ids[4])
+    for part, same in zip(theirs[0], mine[0], strict=True):
+        assert torch.equal(part, same)
 
 
 def test_what_a_helper_cannot_do_is_done_here(tmp_path: Path, two: Helpers) -> None:
@@ -274,5 +301,8 @@ def test_they_are_for_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert helpers._number() == 0
 
 
-def test_all_threads_have_something_to_read() -> None:
-    assert [at_once(128, 16), at_once(128, 2), at_once(12, 16), at_once(64, 12)] == [8, 8, 1, 5]
+def test_a_call_is_worth_its_while() -> None:
+    """Many small images, and few large ones: others seldom wait, and each thread has something to do."""
+    assert [at_once(size) for size in (32, 64, 224, 448, 4000)] == [32, 32, 13, 3, 1]
+    assert few(70, 32) == [range(32), range(32, 64), range(64, 70)]
+    assert few(0, 32) == []

@@ -11,10 +11,15 @@ import torch
 from conftest import CPU, small_batch, small_model, step_of
 from torch import Tensor, nn
 
+from residual.data.colour import ColourNoise
+from residual.data.crops import ScaleCrop
 from residual.data.dataset import Dataset
+from residual.data.folder import FolderIndex
 from residual.data.resident import ResidentBatches
+from residual.data.stream import StreamBatches
 from residual.device import arithmetic, full_float32
 from residual.distributed import World
+from residual.models import Classifier, build_model
 from residual.models.own import build_own
 from residual.models.preprocessing import Preprocessing
 from residual.recipes import Recipe, find, override
@@ -27,7 +32,10 @@ from residual.training.iteration import (
     CapturedIterations,
     EagerIterations,
     FastOrEager,
+    Planned,
     PlannedBatches,
+    Sent,
+    SentBatches,
     compile_regions,
 )
 from residual.training.schedule import learning_rate
@@ -61,7 +69,7 @@ def test_iterations_from_tables_are_the_eager_ones() -> None:
         model, batches = small_model(), batches_of()
         step = step_of(model, GROUP)
         iterate = (
-            CapturedIterations(step, batches, rate, CPU)
+            CapturedIterations(step, Planned(batches, rate, CPU), CPU)
             if captured
             else EagerIterations(step, batches, rate, 0, 0)
         )
@@ -73,6 +81,43 @@ def test_iterations_from_tables_are_the_eager_ones() -> None:
         # A rate in a tensor is rounded to float32 before it meets a gradient.
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(meters[1], meters[0])
+
+
+def from_files(index: FolderIndex, device: torch.device = CPU) -> StreamBatches:
+    noise = ColourNoise(torch.tensor([0.003, 0.02, 0.2]), torch.eye(3))
+    preprocessing = Preprocessing(torch.full((3, 8, 8), 0.4)).to(device)
+    return StreamBatches(index, ScaleCrop(8, 9, 12), preprocessing, BATCH, True, noise, 0, device)
+
+
+def coloured_model() -> Classifier:
+    torch.manual_seed(0)
+    model = build_model("cifar_resnet8", classes=3).train()
+    return model.to(memory_format=torch.channels_last)
+
+
+def test_iterations_that_are_sent_are_the_eager_ones(plain_colours: FolderIndex) -> None:
+    """Of images in files; from the first iteration on, and from a later one."""
+    rate = partial(learning_rate, Schedule(iterations=9, learning_rate=0.05))
+    for first in (0, 4):
+        states, meters = [], []
+        for captured in (False, True):
+            model, batches = coloured_model(), from_files(plain_colours)
+            assert isinstance(batches, SentBatches)
+            step = step_of(model, GROUP)
+            asked: list[int] = []
+            recorder = CapturedIterations(step, Sent(batches, rate, CPU), CPU)
+            iterate = recorder if captured else EagerIterations(step, batches, rate, 0, 0)
+            read = batches.read
+            batches.read = lambda i, read=read, asked=asked: (asked.append(i), read(i))[1]  # type: ignore
+            for number in range(first, 9):
+                iterate(number)
+            # Each is read once, that which is recorded with as well.
+            assert asked == list(range(first, 9))
+            states.append(model.state_dict())
+            meters.append(step.meter.sums)
+        for key, value in states[0].items():
+            torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(meters[1], meters[0])
 
 
 def test_dropout_draws_anew_in_every_iteration_and_on_every_rank() -> None:
@@ -88,7 +133,7 @@ def test_dropout_draws_anew_in_every_iteration_and_on_every_rank() -> None:
 def test_iterations_from_tables_can_start_anywhere() -> None:
     rate = partial(learning_rate, Schedule(iterations=12, learning_rate=0.05))
     model, batches = small_model(), batches_of()
-    through = CapturedIterations(step_of(model, GROUP), batches, rate, CPU)
+    through = CapturedIterations(step_of(model, GROUP), Planned(batches, rate, CPU), CPU)
     for number in range(7):
         through(number)
     middle, velocities = copy.deepcopy(model), copy.deepcopy(through.step.optimizer.velocities)
@@ -97,7 +142,7 @@ def test_iterations_from_tables_can_start_anywhere() -> None:
     step = step_of(middle, GROUP)
     for name, value in velocities.items():
         step.optimizer.velocities[name].copy_(value)
-    resumed = CapturedIterations(step, batches, rate, CPU)
+    resumed = CapturedIterations(step, Planned(batches, rate, CPU), CPU)
     for number in range(7, 12):
         resumed(number)
     for key, value in model.state_dict().items():
@@ -337,7 +382,7 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
             compile_regions(model)
         optimizer = SGD(model, 0.9, 1e-4, "paper")
         step = Step(model, optimizer, BATCH if recorded else GROUP, World(), ErrorMeter(device), "float32")
-        captured = CapturedIterations(step, batches, rate, device)
+        captured = CapturedIterations(step, Planned(batches, rate, device), device)
         if recorded:
             captured.compile()
         iterate = captured if recorded else EagerIterations(step, batches, rate, 0, 0)
@@ -350,6 +395,53 @@ def test_a_recorded_iteration_is_the_eager_one() -> None:
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(sums[1], sums[0], rtol=1e-3, atol=1e-3)
+
+
+def trained_on_files(
+    index: FolderIndex, device: torch.device, eager: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the weights after eight iterations of images in files, and the log's sums."""
+    model, batches = coloured_model().to(device), from_files(index, device)
+    recipe = override(
+        find("imagenet-resnet18"),  # its rate falls with the error
+        ["precision=float32", f"batch.size={BATCH}", f"batch.bn_group={GROUP}", "schedule.iterations=20"],
+    )
+    work = classification_work(model, batches, recipe, World(), device, eager)
+    optimizer = SGD(model, 0.9, 1e-4, "paper")
+    iterate = work.begin(optimizer, lambda number: 0.02 / (1 + number))
+    # Else PyTorch's convolutions would round factors to TF32.
+    with full_float32(device):
+        for number in range(8):
+            iterate(number)
+    if not eager:
+        assert isinstance(iterate, FastOrEager)
+        assert isinstance(iterate.fast, CapturedIterations)
+        assert not iterate.fell_back
+    state = {k: v.cpu() for k, v in model.state_dict().items() if "num_batches" not in k}
+    return state, work.meter.state()[0].cpu()
+
+
+def assert_recorded_as_eager(index: FolderIndex, device: torch.device) -> None:
+    (weights, sums), (eager, eager_sums) = (trained_on_files(index, device, eager) for eager in (False, True))
+    for key, value in eager.items():
+        torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(sums, eager_sums, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("fast_on_a_cpu")
+def test_small_images_in_files_are_recorded_too(
+    plain_colours: FolderIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their rate depends on; large ones are not."""
+    assert_recorded_as_eager(plain_colours, CPU)
+    monkeypatch.setattr(classification, "SMALL", 7)
+    with pytest.raises(AssertionError):
+        trained_on_files(plain_colours, CPU, eager=False)
+
+
+@pytest.mark.gpu
+def test_a_recorded_iteration_of_files_is_the_eager_one(plain_colours: FolderIndex) -> None:
+    assert_recorded_as_eager(plain_colours, torch.device("cuda"))
 
 
 def learned_by(model: nn.Module) -> Tensor:
