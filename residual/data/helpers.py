@@ -246,9 +246,9 @@ def ready() -> bool:
     return bool(_helpers and _helpers.alive)
 
 
-def at_once(size: int) -> int:
-    """Return how many images of ``size`` x ``size`` pixels go into one call."""
-    return max(1, min(AT_ONCE, PIECE // (3 * size**2)))
+def at_once(pixels: int) -> int:
+    """Return how many images go into one call, of each of which so many pixels come back."""
+    return max(1, min(AT_ONCE, PIECE // (3 * pixels)))
 
 
 def few(images: int, most: int) -> list[range]:

@@ -116,7 +116,7 @@ def measure(
         return aside(_sums, index.paths(positions), size, side)
 
     # All threads have some.
-    most = min(at_once(size), max(1, len(index) // (workers or cores())))
+    most = min(at_once(size**2), max(1, len(index) // (workers or cores())))
     for parts in in_threads(partial(read_together, read), few(len(index), most), workers):
         for positions, found in parts:
             if isinstance(found, str):

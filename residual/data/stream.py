@@ -67,7 +67,7 @@ class StreamBatches(OrderedBatches):
         self.noise = noise
         self.device = device
         self.damaged = damaged
-        calls = len(few(self.mine.stop - self.mine.start, at_once(crop.size)))
+        calls = len(few(self.mine.stop - self.mine.start, at_once(crop.size**2)))
         ahead = max(AHEAD, -(-CALLS * (workers or cores()) // max(1, calls)))
         self.prefetch: Prefetch[np.ndarray, list[str | None]] = Prefetch(self._begin, ahead, workers)
 
@@ -115,7 +115,7 @@ class StreamBatches(OrderedBatches):
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
         return pixels, [
             partial(self._read, chosen, numbers, flipped, pixels, places)
-            for places in few(len(chosen), at_once(self.crop.size))
+            for places in few(len(chosen), at_once(self.crop.size**2))
         ]
 
     def _draws(self, iteration: int) -> tuple[Tensor, list[bool]]:

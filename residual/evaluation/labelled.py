@@ -115,7 +115,7 @@ class ImagesInFiles(LabelledImages):
             return aside(_views, self.index.paths(mine[places.start : places.stop]), views, channels)
 
         def seen() -> Iterator[tuple[list[Tensor], int]]:
-            most = min(at_once(size), max(1, len(mine) // cores()))
+            most = min(at_once(views.pixels), max(1, len(mine) // cores()))
             for parts in in_threads(partial(read_together, read), few(len(mine), most)):
                 for places, found in parts:
                     if isinstance(found, str):

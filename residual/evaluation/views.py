@@ -68,6 +68,12 @@ class Views:
         """The shorter side below which an image's decoder does not halve it."""
         return decoded_side(max(self.sides))
 
+    @property
+    def pixels(self) -> int:
+        """The number of pixels of all views of an image that is square, without the flips."""
+        squares = 5 if self.corners else 1
+        return squares * sum((self.crop or side) ** 2 for side in self.sides)
+
     def __str__(self) -> str:
         sides = ",".join(map(str, self.sides))
         return f"{self.name} ({f'{self.crop} of ' if self.crop else ''}shorter side {sides})"

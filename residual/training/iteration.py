@@ -10,6 +10,7 @@ Compiling and recording are rehearsed before the first iteration, and leave no t
 machine (no C compiler, another driver, too little memory), the run goes on kernel by kernel.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
@@ -28,6 +29,9 @@ from .step import Step
 
 #: Iterations whose plans are sent to the device at once.
 ROWS = 256
+#: Batches from files that a GPU has been sent and has not yet done, at most: to launch a recorded iteration
+#: takes no time, so nothing else keeps more and more pinned memory from waiting for it.
+QUEUED = 2
 #: What makes compiling and recording possible.
 HELPS = "a C compiler (gcc), Python's headers and a driver for PyTorch's CUDA make it"
 
@@ -169,11 +173,13 @@ class Sent:
         self.number = torch.zeros((), dtype=torch.float64, device=device)
         self.parts: list[Tensor] = []
         self._there: int | None = None
+        self._under_way: deque[torch.cuda.Event] = deque()
 
     def fill(self, iteration: int) -> None:
         # That which was recorded with comes first.
         if iteration == self._there:
             return
+        self._wait()
         sent = [send(part, self.device) for part in self.batches.read(iteration)]
         if not self.parts:
             self.parts = [part.clone() for part in sent]
@@ -182,6 +188,17 @@ class Sent:
         self.rate_there.fill_(self.rate(iteration))
         self.number.fill_(iteration)
         self._there = iteration
+
+    def _wait(self) -> None:
+        """Wait until no more iterations than ``QUEUED`` are under way."""
+        if self.device.type != "cuda":
+            return
+        # Blocking: it leaves its core to who reads.
+        here = torch.cuda.Event(blocking=True)
+        here.record(torch.cuda.current_stream(self.device))
+        self._under_way.append(here)
+        if len(self._under_way) > QUEUED:
+            self._under_way.popleft().synchronize()
 
     def state(self) -> list[Tensor]:
         return []

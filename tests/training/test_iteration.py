@@ -120,6 +120,36 @@ def test_iterations_that_are_sent_are_the_eager_ones(plain_colours: FolderIndex)
         torch.testing.assert_close(meters[1], meters[0])
 
 
+def test_few_batches_are_sent_before_they_are_needed(
+    plain_colours: FolderIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's events, made by hand: the oldest is waited for before a third batch follows."""
+    waited: list[int] = []
+
+    class Event:
+        made = 0
+
+        def __init__(self, blocking: bool) -> None:
+            assert blocking
+            self.number, Event.made = Event.made, Event.made + 1
+
+        def record(self, stream: object) -> None:
+            assert stream == "the stream"
+
+        def synchronize(self) -> None:
+            waited.append(self.number)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the stream")
+    feed = Sent(from_files(plain_colours), lambda _: 0.1, CPU)
+    feed.device = torch.device("cuda")
+    monkeypatch.setattr(iterations, "send", lambda part, device: part)
+    for number in range(5):
+        feed.fill(number)
+        feed.fill(number)
+        assert waited == list(range(number - 1))
+
+
 def test_dropout_draws_anew_in_every_iteration_and_on_every_rank() -> None:
     drawn: list[float] = []
     step: Any = lambda *_: drawn.append(torch.rand(()).item())  # noqa: E731
