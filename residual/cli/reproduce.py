@@ -217,7 +217,7 @@ def table6(asked: ExperimentOptions) -> None:
     runs = asked.study(study.CIFAR10)
     made = table6.table6(runs, depths, asked.chosen_seeds(), asked.highway, asked.rivals)
     if asked.rivals:
-        rivals.rivals(runs.out, *made)
+        rivals.rivals(runs.out, *made, measure=runs.train)
 
 
 def figure6(asked: ExperimentOptions) -> None:

@@ -5,18 +5,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..analysis.complexity import complexity
 from ..analysis.cost_figures import CostPoint, errors_against_costs
 from ..environment import describe
+from ..files import read_json
 from ..models import Classifier, build_model
 from ..models.inference import for_inference
 from ..table import Table, TableRow, not_comparable
 from ..terminal import say
+from ..training.folder import Kept
 from .output import write_figure
-from .study import ClassifierRun, departures_of, label_of
+from .study import AGAIN, ClassifierRun, departures_of, label_of
 from .table6 import CifarRow
 
 HEADINGS = ("network", "parameters", "mult-adds, 10^6", "ms an image", "published, %", "ours, %")
@@ -44,7 +47,30 @@ class Cost:
     seconds: float
 
 
-def rivals(out: Path, rows: Sequence[CifarRow], runs: Sequence[ClassifierRun]) -> None:
+class KeptCost(Kept):
+    """What is read of a network's costs that were written before."""
+
+    network: str
+    parameters: int
+    multiply_adds: int
+    seconds: float
+
+
+class Machine(Kept):
+    """What is read of where they were measured."""
+
+    device: str
+    threads: int
+
+
+class KeptCosts(Kept):
+    """The same of all of them, and where they were measured."""
+
+    environment: Machine
+    rows: list[KeptCost]
+
+
+def rivals(out: Path, rows: Sequence[CifarRow], runs: Sequence[ClassifierRun], measure: bool = True) -> None:
     """Print networks beside what they cost, and write it as rivals.json, .md, .svg and .png.
 
     Published errors are drawn where runs are the paper's, or there are none: a shortened run is not to be
@@ -53,13 +79,13 @@ def rivals(out: Path, rows: Sequence[CifarRow], runs: Sequence[ClassifierRun]) -
     Args:
         rows: of Table 6.
         runs: that they are made of.
+        measure: measure times anew; else those of rivals.json are shown again, where it has all of them.
 
     Raises:
-        InputError: when they cannot be written.
+        InputError: when they cannot be written, or rivals.json is damaged.
     """
     shown = [row for row in rows if row.published or row.errors]
-    say(f"measuring the time of an image in {len(shown)} networks", stderr=True)
-    costs = [cost_of(row.network) for row in shown]
+    costs, environment = _costs(out / "rivals.json", [row.network for row in shown], measure)
     departures = departures_of(runs)
     points = [
         CostPoint(
@@ -75,7 +101,6 @@ def rivals(out: Path, rows: Sequence[CifarRow], runs: Sequence[ClassifierRun]) -
     iterations = {run.results["iterations"] for run in runs} if departures else set()
     length = f" after {max(iterations):,} iterations" if iterations else ""
     write_figure(out, "rivals", errors_against_costs(points, COSTS, f"test error (%){length}"))
-    environment = describe(torch.device("cpu"), 1)
     threads = "a thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
     caption = (
         f"Times: one image, on {threads} of {environment['device']}. A dash: the paper quotes no such "
@@ -98,6 +123,20 @@ def rivals(out: Path, rows: Sequence[CifarRow], runs: Sequence[ClassifierRun]) -
     ]
     table.publish(out, "rivals", {"environment": environment, "departures": departures}, content)
     say(f"written: {out / 'rivals'}.svg, .png")
+
+
+def _costs(file: Path, networks: Sequence[str], measure: bool) -> tuple[list[Cost], dict[str, Any]]:
+    """Return what networks cost, and where that was measured: here and now, or when the file was written."""
+    if not measure and file.exists():
+        kept = read_json(file, KeptCosts, AGAIN)
+        known = {
+            row["network"]: Cost(row["parameters"], row["multiply_adds"], row["seconds"])
+            for row in kept["rows"]
+        }
+        if known.keys() >= set(networks):
+            return [known[network] for network in networks], kept["environment"]
+    say(f"measuring the time of an image in {len(networks)} networks", stderr=True)
+    return [cost_of(network) for network in networks], describe(torch.device("cpu"), 1)
 
 
 def cost_of(network: str) -> Cost:

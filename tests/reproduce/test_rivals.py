@@ -89,6 +89,24 @@ def test_costs_are_counted_and_timed(study: Path) -> None:
     assert "Not the paper's experiment, so not comparable" in (study / "rivals.md").read_text()
 
 
+def test_who_only_looks_measures_nothing_anew(
+    study: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, say: the times are those of where and when they were measured."""
+    monkeypatch.setattr(rivals, "seconds_of", lambda model: 99.0)
+    seen = tmp_path / "seen"
+    shutil.copytree(study, seen)
+    before = (seen / "rivals.md").read_text(), json.loads((seen / "rivals.json").read_text())
+    look = ("reproduce", "table6", "--depths", "20", "--rivals", "--no-train", "--out", seen)
+    assert call(*look) == 0
+    assert ((seen / "rivals.md").read_text(), json.loads((seen / "rivals.json").read_text())) == before
+    # One that was not there is measured, and all others with it.
+    kept = before[1] | {"rows": before[1]["rows"][1:]}
+    (seen / "rivals.json").write_text(json.dumps(kept))
+    assert call(*look) == 0
+    assert {row["seconds"] for row in rows_of(seen, "rivals").values()} == {99.0}
+
+
 def test_the_figure_shows_what_was_run_and_how_long(study: Path) -> None:
     texts = texts_of(study)
     assert "test error (%) after 4 iterations" in texts
