@@ -246,13 +246,14 @@ def ready() -> bool:
     return bool(_helpers and _helpers.alive)
 
 
-def at_once(pixels: int) -> int:
-    """Return how many images go into one call, of each of which so many pixels come back."""
-    return max(1, min(AT_ONCE, PIECE // (3 * pixels)))
+def few(images: int, pixels: int, threads: int = 1) -> list[range]:
+    """Return the places of some images, those of one call together.
 
-
-def few(images: int, most: int) -> list[range]:
-    """Return the places of some images, ``most`` of one call together, or fewer in the last."""
+    Args:
+        pixels: that come back of each image.
+        threads: so many have some of them.
+    """
+    most = max(1, min(AT_ONCE, PIECE // (3 * pixels), images // threads))
     return [range(start, min(start + most, images)) for start in range(0, images, most)]
 
 

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..files import cache_folder, keep, parse_json, strict_json
 from ..tensors import CHECKSUM, pack, unpack
 from .folder import FolderIndex
-from .helpers import aside, at_once, few
+from .helpers import aside, few
 from .images import DamagedImage, decode_centre, read_together
 from .threads import in_threads
 
@@ -115,9 +115,8 @@ def measure(
     def read(positions: range) -> Sums:
         return aside(_sums, index.paths(positions), size, side)
 
-    # All threads have some.
-    most = min(at_once(size**2), max(1, len(index) // (workers or cores())))
-    for parts in in_threads(partial(read_together, read), few(len(index), most), workers):
+    calls = few(len(index), size**2, workers or cores())
+    for parts in in_threads(partial(read_together, read), calls, workers):
         for positions, found in parts:
             if isinstance(found, str):
                 unreadable[index.ids[positions[0]]] = found

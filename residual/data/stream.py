@@ -19,7 +19,7 @@ from ..randomness import Stream, generator
 from .colour import ColourNoise
 from .crops import Crop, read_parts
 from .folder import FolderIndex
-from .helpers import aside, at_once, few
+from .helpers import aside, few
 from .images import DamagedImage, fatal, read_together
 from .order import OrderedBatches
 from .threads import Prefetch
@@ -67,7 +67,7 @@ class StreamBatches(OrderedBatches):
         self.noise = noise
         self.device = device
         self.damaged = damaged
-        calls = len(few(self.mine.stop - self.mine.start, at_once(crop.size**2)))
+        calls = len(few(self.mine.stop - self.mine.start, crop.size**2))
         ahead = max(AHEAD, -(-CALLS * (workers or cores()) // max(1, calls)))
         self.prefetch: Prefetch[np.ndarray, list[str | None]] = Prefetch(self._begin, ahead, workers)
 
@@ -115,7 +115,7 @@ class StreamBatches(OrderedBatches):
         pixels = np.empty((len(chosen), self.crop.size, self.crop.size, 3), np.uint8)
         return pixels, [
             partial(self._read, chosen, numbers, flipped, pixels, places)
-            for places in few(len(chosen), at_once(self.crop.size**2))
+            for places in few(len(chosen), self.crop.size**2)
         ]
 
     def _draws(self, iteration: int) -> tuple[Tensor, list[bool]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex
-from ..data.helpers import aside, at_once, few
+from ..data.helpers import aside, few
 from ..data.identity import identity_of
 from ..data.images import DamagedImage, decode, read_together
 from ..data.threads import in_threads
@@ -115,8 +115,8 @@ class ImagesInFiles(LabelledImages):
             return aside(_views, self.index.paths(mine[places.start : places.stop]), views, channels)
 
         def seen() -> Iterator[tuple[list[Tensor], int]]:
-            most = min(at_once(views.pixels), max(1, len(mine) // cores()))
-            for parts in in_threads(partial(read_together, read), few(len(mine), most)):
+            calls = few(len(mine), views.pixels, cores())
+            for parts in in_threads(partial(read_together, read), calls):
                 for places, found in parts:
                     if isinstance(found, str):
                         damaged(self.ids[mine[places.start]], DamagedImage(found))

@@ -20,7 +20,7 @@ from residual import InputError
 from residual.data import helpers, images
 from residual.data.crops import ScaleCrop, read_parts
 from residual.data.folder import FolderIndex
-from residual.data.helpers import Helpers, at_once, few
+from residual.data.helpers import Helpers, few
 from residual.data.statistics import measure
 from residual.data.stream import StreamBatches
 from residual.distributed import World
@@ -303,12 +303,14 @@ def test_they_are_for_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_call_is_worth_its_while() -> None:
     """Many small images, and few large ones: others seldom wait, and each thread has something to do."""
-    assert [at_once(size**2) for size in (32, 64, 224, 448, 4000)] == [32, 32, 13, 3, 1]
+    sizes = (32, 64, 224, 448, 4000)
+    assert [len(few(100, size**2)[0]) for size in sizes] == [32, 32, 13, 3, 1]
+    assert [len(few(128, 32**2, threads)[0]) for threads in (16, 2, 200)] == [8, 32, 1]
     # Of a test image come all its views.
     ten = make_views("ten-crop", 224, sides=(224, 256, 384))
     seen = crop_views(torch.zeros(1, 300, 300, dtype=torch.uint8), ten)
     assert ten.pixels == sum(part.numel() for part in seen)
-    assert at_once(ten.pixels) == 1
+    assert len(few(100, ten.pixels)[0]) == 1
     assert make_views("multi-scale", sides=(8, 16)).pixels == 320
-    assert few(70, 32) == [range(32), range(32, 64), range(64, 70)]
-    assert few(0, 32) == []
+    assert few(70, 64**2) == [range(32), range(32, 64), range(64, 70)]
+    assert few(0, 64**2, 4) == []
