@@ -36,6 +36,8 @@ RPN_CHANNELS = 512
 #: Proposals whose overlap is larger are one; how many go into that comparison, in training and in testing.
 RPN_NMS_THRESHOLD = 0.7
 PRE_NMS_TOP_N = {True: 12_000, False: 6_000}
+#: Boxes that NMS takes at a time on a CPU.
+NMS_STRETCH = 1_000
 #: Anchors that the proposal network learns from in an image, and at most so many of them objects.
 RPN_SAMPLES, RPN_MAX_POSITIVES = 256, 128
 #: At most so much of the regions that the head learns from are objects.
@@ -465,22 +467,35 @@ def best_regions(
 
 
 def _first_of_nms(boxes: Tensor, scores: Tensor, most: int) -> Tensor:
-    """Return the first ``most`` of the boxes that NMS keeps, as if all had been compared.
+    """Return the first ``most`` of the boxes that NMS keeps, as if all had been compared; on a CPU.
 
-    Only a better box can suppress another, so of the best boxes NMS keeps the same whether it sees the rest
-    or not. On a CPU its time grows with the square of their number: it sees a part first where that is a
-    quarter or less, at most a twelfth more work where that is in vain.
+    Only a better box can suppress another. So a stretch of boxes after the other is compared with what was
+    kept so far, all pairs at once, and then among themselves, until there are enough: torchvision's NMS takes
+    one pair at a time, and goes on to the last box.
 
     Args:
         boxes, scores: (N, 4) and (N,), the highest score first.
     """
-    part = 3 * most
-    while 4 * part <= len(boxes):
-        kept = nms(boxes[:part], scores[:part], RPN_NMS_THRESHOLD)
+    kept = torch.empty(0, dtype=torch.int64)
+    for start in range(0, len(boxes), NMS_STRETCH):
+        new = torch.arange(start, min(start + NMS_STRETCH, len(boxes)))
+        if start:
+            new = new[~_suppressed(boxes[new], boxes[kept])]
+        kept = torch.cat([kept, new[nms(boxes[new], scores[new], RPN_NMS_THRESHOLD)]])
         if len(kept) >= most:
-            return kept[:most]
-        part *= 2
-    return nms(boxes, scores, RPN_NMS_THRESHOLD)[:most]
+            break
+    return kept[:most]
+
+
+def _suppressed(boxes: Tensor, better: Tensor) -> Tensor:
+    """Return which boxes (N, 4) overlap any of some better ones (M, 4) too much: bool (N,)."""
+    # Row by row in memory, and in place: box_iou takes three times as long.
+    x1, y1, x2, y2 = boxes.T.contiguous()
+    left, top, right, bottom = better.T[:, :, None].contiguous()
+    width = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
+    common = width.mul_(torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0))
+    union = ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1)).sub_(common)
+    return (common.div_(union) > RPN_NMS_THRESHOLD).any(dim=0)
 
 
 def anchor_losses(

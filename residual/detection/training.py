@@ -4,6 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..recipes import DetectionRecipe, LocalizationRecipe
 from ..training.groups import one_thread_helps
 from ..training.loop import Curve, Meter, Work
 from ..training.sgd import SGD
+from ..training.small_maps import with_small_maps
 from ..training.step import distributed, left_as_it_was
 from .alternating import AlternatingRCNN
 from .faster_rcnn import FasterRCNN
@@ -81,8 +83,8 @@ class DetectionIterations:
         self.meter = meter
         self.optimizer = optimizer
         self.rate = rate
-        #: The model as it is called: what exchanges gradients knows which parameters have some.
-        self.model = self._shared()
+        #: The model as it is called.
+        self.model = self._as_called()
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration: images, both passes, update."""
@@ -111,11 +113,18 @@ class DetectionIterations:
         place = position(self.recipe, iteration)
         if place.step != model.step:
             model.begin(place.step, iteration == place.first, self.optimizer)
-            self.model = self._shared()
+            self.model = self._as_called()
         return place.batches
 
-    def _shared(self) -> Module:
-        return distributed(self.own) if self.world.size > 1 else self.own
+    def _as_called(self) -> Module:
+        """Return the model with what exchanges gradients, which knows what parameters have some.
+
+        On a CPU a region's maps are small; evaluations see the convolutions that inference knows.
+        """
+        own = self.own
+        if self.meter.sums.device.type == "cpu":
+            own = with_small_maps(own, chain(own.parameters(), own.buffers()))
+        return distributed(own) if self.world.size > 1 else own
 
     def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
         """Only the last part's backward pass exchanges gradients between the ranks."""

@@ -5,7 +5,6 @@ times a step, and when another program takes one of them, all wait for that one.
 other until their gradients are added: side by side their threads wait once a step.
 """
 
-import copy
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ..models.own import OwnNetwork
 from .batchnorm import averages_of, batch_norms
-from .small_maps import use_small_maps
+from .small_maps import with_small_maps
 
 #: Pixels of images that are under way together: groups of larger images take the memory of several, and throw
 #: each other's maps out of the caches.
@@ -89,12 +88,10 @@ class SideBySide:
         self.learning = [p for p in model.parameters() if p.requires_grad]
         self._free: SimpleQueue[nn.Module] = SimpleQueue()
         for _ in range(count):
-            # A copy of everything but the parameters; its convolutions may be ones for small maps.
-            own = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+            own = with_small_maps(model, model.parameters())
             for layer in batch_norms(own):
                 # Its moving averages are the statistics of the newest group.
                 layer.momentum = 1.0
-            use_small_maps(own)
             self._free.put(own)
         share = torch.get_num_threads() // count
         self._pool = ThreadPoolExecutor(count, "group", torch.set_num_threads, (share,))

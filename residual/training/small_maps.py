@@ -5,7 +5,9 @@ its slowest, at the weights' gradient before all; and of 2 x 2 pixels a 3x3 conv
 padding than pixels (docs/performance.md). The sums are the same, in another order.
 """
 
-from typing import Any
+import copy
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,19 @@ FEW, WIDE = 16, 1 << 15
 
 #: A convolution's stride and padding, the same for rows and columns.
 Geometry = tuple[int, int]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def with_small_maps(model: M, shared: Iterable[Tensor]) -> M:
+    """Return a copy of a network that has convolutions for small maps where it may gain by them.
+
+    Args:
+        shared: the parameters and buffers that both have; others are the copy's own.
+    """
+    own = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    use_small_maps(own)
+    return own
 
 
 def use_small_maps(model: nn.Module) -> None:
