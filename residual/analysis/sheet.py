@@ -58,18 +58,21 @@ def draw_sheet(images: Sequence[Seen], file: Path) -> None:
     _write_sheet([_seen(image) for image in images[:MOST]], file, SIDE, COLUMNS)
 
 
-def draw_boxed_sheet(images: Sequence[tuple[Image.Image, str]], file: Path) -> None:
+def draw_boxed_sheet(
+    images: Sequence[tuple[Image.Image, str]], file: Path, columns: int = BOXED_COLUMNS
+) -> None:
     """Write a PNG of images with their boxes, each with a text below.
 
     Args:
         images: each drawn, as of ``boxed_thumbnail``, and its text; the first ``BOXED_MOST`` are shown.
+        columns: how many stand in a row.
 
     Raises:
         InputError: as ``draw_sheet``.
     """
     check_new(file, "a contact sheet", ".png")
     tiles = [_Tile(image, short_lines(text, 3, BOXED_SIDE // 7)) for image, text in images[:BOXED_MOST]]
-    _write_sheet(tiles, file, BOXED_SIDE, BOXED_COLUMNS)
+    _write_sheet(tiles, file, BOXED_SIDE, columns)
 
 
 def boxed_thumbnail(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ from .options import (
     takes,
     write_figure,
 )
-from .output import print_csv, print_faults, print_json
+from .output import print_csv, print_faults, print_json, say_drawn
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def train(
 Examples:
   residual detect evaluate runs/cells
   residual detect evaluate runs/cells --split test --data-dir ~/cells --refine --figure cells.png
+  residual detect evaluate runs/cells --sheet mistakes.png
   residual detect evaluate runs/coco-resnet101 --multi-scale --json
   residual detect evaluate runs/cells --data-dir ~/other --split test --difficult
   residual detect evaluate runs/a runs/b runs/c --data-dir ~/coco --split val2014
@@ -170,19 +171,32 @@ def evaluate(
     figure: Annotated[
         Path | None, typer.Option(help="Draw the precision-recall curves: a file .svg or .png.")
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw what was found beside the truth into this new PNG file, most mistakes first."
+        ),
+    ] = None,
     *,
     asked: DetectorAsked,
 ) -> None:
     """Test a detector: average precision by VOC's rule (or ImageNet's) and COCO's."""
     from ..detection.submission import check_splits, submission_files, without_category
-    from ..files import write_new
+    from ..files import check_new, write_new
     from ..inference.evaluation import evaluate_detector, tested_on
 
     if not boxes:
-        measures = {"--figure": figure, "--11-points and --area": points, "--difficult": difficult}
+        measures = {
+            "--figure": figure,
+            "--sheet": sheet,
+            "--11-points and --area": points,
+            "--difficult": difficult,
+        }
         if asking := next((option for option, value in measures.items() if value is not None), None):
             raise InputError(f"without annotations nothing is measured; leave {asking} out, or --no-boxes")
     check_figure_file("--figure", figure)
+    if sheet:
+        check_new(sheet, "a contact sheet", ".png")
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     detector = asked.load(weights)
@@ -223,6 +237,11 @@ def evaluate(
     for path in (submission, figure):
         if path and not asked.as_json:
             typer.echo(f"written: {path}")
+    if sheet:
+        from ..detection.drawing import draw_mistakes_sheet
+
+        shown = draw_mistakes_sheet(measured.dataset, measured.detections, measured.ap_rule, sheet)
+        say_drawn(sheet, shown, len(measured.dataset) - len(measured.unusable))
 
 
 @app.command(

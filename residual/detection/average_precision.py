@@ -226,6 +226,11 @@ class Judgement:
     false: Tensor
     missed: Tensor
 
+    @property
+    def mistakes(self) -> int:
+        """How many there are of both kinds."""
+        return int(self.false.sum() + self.missed.sum())
+
 
 def judge(
     annotated: AnnotatedImage, detections: Detections, score_threshold: float, ap_rule: APRule = "area"

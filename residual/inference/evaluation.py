@@ -34,7 +34,7 @@ from ..evaluation.testing import evaluate as evaluate_network
 from ..evaluation.views import SCALES, Views, ViewsName, make_views, whole_images
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
-from ..recipes.detection import Boxes
+from ..recipes.detection import APRule, Boxes
 from ..training.folder import find_data_dir, recorded_split, remembered_data_dir, run_of
 from .detector import LoadedDetector
 
@@ -313,7 +313,7 @@ class DetectorEvaluation:
 
     dataset: BoxDataset
     detections: list[Detections]
-    ap_rule: str
+    ap_rule: APRule
     classes: list[ClassAP]
     coco: dict[str, Any] | None
     coco_masks: dict[str, Any] | None

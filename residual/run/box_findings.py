@@ -5,24 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..analysis.detection_figures import BoxDrawing, PrecisionCurve, draw_boxes, precision_recall
 from ..analysis.page import image_address, part
 from ..class_names import readable
 from ..data.boxes import AnnotatedImage, BoxDataset
-from ..data.images import DamagedImage, decode, pil_image
-from ..detection.average_precision import Detections, Judgement, judge, mean_ap, voc_ap
+from ..data.images import DamagedImage, decode
+from ..detection.average_precision import Detections, Judgement, mean_ap, voc_ap
+from ..detection.drawing import RIGHT, SCORE, WRONG, draw_judged, judged_worst_first, scaled
 from ..localization.error import OVERLAP, overlaps
 
 #: So many images are shown with boxes.
 WITH_BOXES = 8
-#: Least score of a detection that is drawn and counted as right or wrong.
-SCORE = 0.5
 #: Pixels of the longer side of an image.
 DRAWN = 560
-RIGHT, WRONG = "#2f66c8", "#d9480f"
 
 
 def detector_findings(dataset: BoxDataset, found: Sequence[Detections], ap_rule: Any) -> dict[str, Any]:
@@ -33,17 +30,15 @@ def detector_findings(dataset: BoxDataset, found: Sequence[Detections], ap_rule:
         ap_rule: as of ``voc_ap``.
     """
     measured = voc_ap(dataset, found, ap_rule)
-    judged = [
-        judge(annotated, one, SCORE, ap_rule) for annotated, one in zip(dataset.images, found, strict=True)
-    ]
+    judged = judged_worst_first(dataset, found, ap_rule)
     curves = [
         PrecisionCurve(f"{c.name} {100 * c.average_precision:.1f}", c.recall.tolist(), c.precision.tolist())
         for c in measured
         if c.objects and len(c.scores)
     ]
     mean = mean_ap(measured)
-    missed = [a.labels[j.missed] for a, j in zip(dataset.images, judged, strict=True)]
-    false = [j.shown.labels[j.false] for j in judged]
+    missed = [annotated.labels[one.missed] for annotated, one in judged]
+    false = [one.shown.labels[one.false] for _, one in judged]
     rows = [
         {
             "name": c.name,
@@ -54,9 +49,6 @@ def detector_findings(dataset: BoxDataset, found: Sequence[Detections], ap_rule:
         }
         for number, c in enumerate(measured)
     ]
-    wrong = [len(a) + len(b) for a, b in zip(missed, false, strict=True)]
-    order = sorted((n for n in range(len(judged)) if wrong[n]), key=lambda n: -wrong[n])[:WITH_BOXES]
-    names = dataset.classes
     return {
         "kind": "detector",
         "data": dataset.name,
@@ -69,9 +61,10 @@ def detector_findings(dataset: BoxDataset, found: Sequence[Detections], ap_rule:
         else None,
         "classes": rows,
         "drawn": [
-            {"id": dataset.images[n].id, "missed": len(missed[n]), "false": len(false[n])}
-            | _beside(dataset.images[n], judged[n], names)
-            for n in order
+            {"id": annotated.id, "missed": int(one.missed.sum()), "false": int(one.false.sum())}
+            | _beside(annotated, one, dataset.classes)
+            for annotated, one in judged[:WITH_BOXES]
+            if one.mistakes
         ],
     }
 
@@ -128,7 +121,7 @@ def _where(
     except DamagedImage:
         return None
     scale = DRAWN / 2 / max(image.shape[1:])
-    pixels = _scaled(image, scale)
+    pixels = scaled(image, scale)
     boxes = [BoxDrawing(tuple(box), RIGHT, "") for box in (annotated.boxes * scale).tolist()]
     boxes += [BoxDrawing(tuple(box), WRONG, "") for box in (found.boxes[:1] * scale).tolist()]
     return {
@@ -139,41 +132,14 @@ def _where(
     }
 
 
-def _scaled(image: Tensor, scale: float) -> Image.Image:
-    """Return an image uint8 (3, H, W) at a scale, with a pixel at least each way."""
-    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
-    return pil_image(image).resize((width, height))
-
-
 def _count(label: int, parts: Sequence[Tensor]) -> int:
     return sum(int((labels == label).sum()) for labels in parts)
 
 
-def _beside(annotated: AnnotatedImage, judged: Judgement, names: Sequence[str]) -> dict[str, Any]:
+def _beside(annotated: AnnotatedImage, judged: Judgement, classes: Sequence[str]) -> dict[str, Any]:
     """Return an image twice: with its objects, and with what was found on it; None where it is gone."""
     try:
-        image = decode(annotated.path)
+        truth, found = draw_judged(annotated, judged, classes, DRAWN)
     except DamagedImage:
         return {"truth": None, "found": None}
-    scale = DRAWN / max(image.shape[1:])
-    pixels = _scaled(image, scale)
-    wanted = annotated.wanted
-    truth = [names[label] for label in annotated.labels[wanted].tolist()]
-    found = [
-        f"{names[label]} {score:.2f}"
-        for label, score in zip(judged.shown.labels.tolist(), judged.shown.scores.tolist(), strict=True)
-    ]
-    return {
-        "truth": _drawn(pixels, annotated.boxes[wanted] * scale, judged.missed[wanted], truth),
-        "found": _drawn(pixels, judged.shown.boxes * scale, judged.false, found),
-    }
-
-
-def _drawn(image: Image.Image, boxes: Tensor, wrong: Tensor, captions: Sequence[str]) -> str:
-    """Return an image with boxes: what is wrong is named, in a colour of its own and drawn last."""
-    order = torch.argsort(wrong.int(), stable=True).tolist()
-    marked = [
-        BoxDrawing(tuple(boxes[n].tolist()), WRONG if wrong[n] else RIGHT, captions[n] if wrong[n] else "")
-        for n in order
-    ]
-    return image_address(draw_boxes(image, marked), "JPEG")
+    return {"truth": image_address(truth, "JPEG"), "found": image_address(found, "JPEG")}

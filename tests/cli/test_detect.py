@@ -137,6 +137,23 @@ def test_a_sheet_says_how_many_images_it_shows(
         assert capsys.readouterr().err == f"drawn: {sheet}{told}\n"
 
 
+def test_evaluate_draws_what_was_found_beside_the_truth(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+) -> None:
+    sheet = tmp_path / "mistakes.png"
+    arguments = ("detect", "evaluate", begun_detector, "--data-dir", few_shapes, "--sheet", sheet)
+    said = shown(*arguments, "--json")
+    images = json.loads(said.out)["images"]
+    assert f"drawn: {sheet}\n" in said.err
+    with Image.open(sheet) as drawn:
+        # Each image twice, two of them in a row.
+        assert drawn.width == SPACE + 4 * (BOXED_SIDE + SPACE)
+        assert drawn.height == SPACE + -(-images // 2) * (BOXED_SIDE + TEXT + SPACE)
+    assert "exists already" in refused(*arguments)
+    assert "ends in .png" in refused(*arguments[:-1], tmp_path / "mistakes.jpg")
+    assert "leave --sheet out" in refused(*arguments[:-1], tmp_path / "other.png", "--no-boxes")
+
+
 def test_where_no_object_is_found_weaker_ones_are_offered(
     begun_detector: Path, few_shapes: Path, shown: Shown
 ) -> None:

@@ -1,0 +1,117 @@
+"""What was found on annotated images, drawn beside the truth: what was missed, and what is not there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..analysis.detection_figures import BoxDrawing, draw_boxes
+from ..analysis.sheet import BOXED_MOST, BOXED_SIDE, draw_boxed_sheet
+from ..data.boxes import AnnotatedImage, BoxDataset
+from ..data.images import DamagedImage, decode, pil_image
+from ..errors import InputError, plural
+from ..recipes.detection import APRule
+from .average_precision import Detections, Judgement, judge
+
+#: Least score of a detection that is drawn and counted as right or wrong.
+SCORE = 0.5
+RIGHT, WRONG = "#2f66c8", "#d9480f"
+#: Tiles in a row of a sheet, two of each image.
+COLUMNS = 4
+
+
+def judged_worst_first(
+    dataset: BoxDataset, found: Sequence[Detections], ap_rule: APRule
+) -> list[tuple[AnnotatedImage, Judgement]]:
+    """Return each image and what is right and wrong about its detections, that with most mistakes first.
+
+    Args:
+        found: on each image of the dataset.
+    """
+    judged = [
+        (annotated, judge(annotated, one, SCORE, ap_rule))
+        for annotated, one in zip(dataset.images, found, strict=True)
+    ]
+    return sorted(judged, key=lambda one: -one[1].mistakes)
+
+
+def draw_judged(
+    annotated: AnnotatedImage, judged: Judgement, classes: Sequence[str], side: int
+) -> tuple[Image.Image, Image.Image]:
+    """Return an image twice: with its objects, and with what was found on it.
+
+    What was missed, and what is not there, is ``WRONG``'s colour and named; all other boxes are ``RIGHT``'s.
+    Difficult objects and crowds are not drawn.
+
+    Args:
+        classes: names, by label.
+        side: pixels of the longer side of the images.
+
+    Raises:
+        DamagedImage: where the file is gone, or cannot be read any more.
+    """
+    image = decode(annotated.path)
+    scale = side / max(image.shape[1:])
+    pixels = scaled(image, scale)
+    wanted = annotated.wanted
+    truth = [classes[label] for label in annotated.labels[wanted].tolist()]
+    shown = judged.shown
+    found = [
+        f"{classes[label]} {score:.2f}"
+        for label, score in zip(shown.labels.tolist(), shown.scores.tolist(), strict=True)
+    ]
+    return (
+        _drawn(pixels, annotated.boxes[wanted] * scale, judged.missed[wanted], truth),
+        _drawn(pixels, shown.boxes * scale, judged.false, found),
+    )
+
+
+def scaled(image: Tensor, scale: float) -> Image.Image:
+    """Return an image uint8 (3, H, W) at a scale, with a pixel at least each way."""
+    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
+    return pil_image(image).resize((width, height))
+
+
+def draw_mistakes_sheet(dataset: BoxDataset, found: Sequence[Detections], ap_rule: APRule, file: Path) -> int:
+    """Write a PNG of images, each twice as ``draw_judged`` gives it, those with most mistakes first.
+
+    Args:
+        found: on each image of the dataset.
+        file: where nothing is yet.
+
+    Returns:
+        How many images are on it: at most half of ``BOXED_MOST``, and none that cannot be read.
+
+    Raises:
+        InputError: when the file exists, is no .png or cannot be written, or no image can be read.
+    """
+    tiles: list[tuple[Image.Image, str]] = []
+    for annotated, judged in judged_worst_first(dataset, found, ap_rule):
+        if len(tiles) + 2 > BOXED_MOST:
+            break
+        try:
+            truth, seen = draw_judged(annotated, judged, dataset.classes, BOXED_SIDE)
+        except DamagedImage:
+            continue
+        objects, missed, false = (
+            int(which.sum()) for which in (annotated.wanted, judged.missed, judged.false)
+        )
+        told = plural(objects, "object") + (f", {missed} missed" if missed else "")
+        tiles.append((truth, f"{annotated.id}: {told}"))
+        tiles.append((seen, f"{len(judged.shown)} found" + (f", {false} of them wrong" if false else "")))
+    if not tiles:
+        raise InputError(f"{dataset.name}: no image can be read any more")
+    draw_boxed_sheet(tiles, file, COLUMNS)
+    return len(tiles) // 2
+
+
+def _drawn(image: Image.Image, boxes: Tensor, wrong: Tensor, captions: Sequence[str]) -> Image.Image:
+    """Return an image with boxes: what is wrong is named, in a colour of its own and drawn last."""
+    order = torch.argsort(wrong.int(), stable=True).tolist()
+    marked = [
+        BoxDrawing(tuple(boxes[n].tolist()), WRONG if wrong[n] else RIGHT, captions[n] if wrong[n] else "")
+        for n in order
+    ]
+    return draw_boxes(image, marked)
