@@ -1,5 +1,6 @@
 # make demo      degradation and its cure, on your machine, in about two minutes
-# make test      every check that CI runs
+# make test      linter, types and all tests but those that take longest
+# make test-long those: what pages and --help tell, learned detectors, processes of torchrun; CI runs both
 # make test-slow the long checks (some need CIFAR-10: CIFAR10_DIR=folder)
 # make test-gpu  the checks that need a GPU
 # make docs      the documentation as a website in site/; a dead link or a missing docstring fails
@@ -9,14 +10,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-gpu check docs install clean
+.PHONY: demo test test-long test-slow test-gpu check docs install clean
 
 demo: .venv/installed
 	$(BIN)/residual reproduce degradation
 
 # A process a core, each with one thread: several threads of several processes get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m 'not slow and not long'
+
+test-long: .venv/installed
+	$(PYTEST) -m 'long and not slow'
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout 3600

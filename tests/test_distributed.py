@@ -58,6 +58,7 @@ def test_the_other_ranks_are_about_as_far() -> None:
     assert [World(1, 4).about_done(done, 10) for done in (0, 2, 3)] == [0, 8, 10]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="what threads there are is read from /proc")
 @pytest.mark.parametrize("how", ["ends", "fails"])
 def test_no_thread_of_the_group_outlives_the_work(how: str) -> None:
@@ -86,6 +87,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dist, name, lambda: 1)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells")
 def test_processes_of_one_torchrun_know_it_through_a_script(tmp_path: Path) -> None:
     """Started anew, a script between the two is another process; another torchrun is another."""

@@ -35,6 +35,7 @@ NOT_RUN = {
     "make demo": "is residual reproduce degradation, which is run",
     "make docs": "makes the website; what it checks is checked here too",
     "make test": "runs this",
+    "make test-long": "runs this",
     "make test-slow": "takes an hour",
     "pip install '.[onnx]'": "installs",
     "pip install 'deep-residual[detection]'": "installs",
@@ -76,6 +77,7 @@ def test_what_is_not_run_is_there(text: str) -> None:
         assert re.search(r"\[(\w+)\]", text)[1] in extras  # type: ignore[index]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("told", [told for told in OURS if told.whole], ids=lambda told: told.text)
 def test_a_command_of_the_pages_ends_well(
     told: Told, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
@@ -89,6 +91,7 @@ def test_a_command_that_a_sentence_mentions_is_there(told: Told) -> None:
     assert set(options) <= options_of(command)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name)
 def test_python_of_a_page_runs_in_its_order(
     page: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

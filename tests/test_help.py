@@ -11,6 +11,7 @@ ELSEWHERE = {told.key for told in told_by_pages() if told.whole}
 TOLD = [told for told in distinct(told_by_help()) if told.key not in ELSEWHERE]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("told", TOLD, ids=lambda told: told.text)
 def test_an_example_ends_well(
     told: Told, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call

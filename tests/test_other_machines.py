@@ -45,6 +45,7 @@ assert residual("predict", "run", image, "--device", "cpu") == 0
 """
 
 
+@pytest.mark.long
 def test_trains_resumes_and_predicts_without_what_only_linux_has(tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     smooth_image().save(image)

@@ -89,6 +89,7 @@ def test_scores_of_names_that_are_no_utf8(tmp_path: Path, strange: bytes, shown:
     shown("ensemble", tmp_path / "s.safetensors", tmp_path / "s.safetensors", "--json")
 
 
+@pytest.mark.long
 def test_outputs_that_take_nothing(weights: Path, tmp_path: Path) -> None:
     smooth_image().save(tmp_path / "a.png")
     full = "residual: the output cannot be written: No space left on device\n"
@@ -140,6 +141,7 @@ def test_who_has_no_home_and_no_name(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["images"] == 2
 
 
+@pytest.mark.long
 def test_torchrun_prints_one_document(weights: Path, tmp_path: Path) -> None:
     smooth_image().save(tmp_path / "a.png")
     done = subprocess.run(

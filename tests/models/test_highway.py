@@ -48,6 +48,7 @@ def test_kernels_alternate_in_the_one_of_32_layers() -> None:
     assert [layer.kernel_size[0] for layer in layers] == [*(3 * 5 * [3, 1]), 1]
 
 
+@pytest.mark.long
 def test_it_trains_and_its_gates_are_measured(tmp_path: Path, shown: Shown) -> None:
     run = tmp_path / "run"
     short = ["schedule.iterations=90", "schedule.drops=[]", "batch.size=24", "batch.bn_group=24"]

@@ -65,6 +65,7 @@ def test_onnx_runtime_gives_the_same_scores_for_any_batch_and_size(digits: Weigh
         export_onnx(digits, file)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("std", [None, torch.tensor([0.2, 0.3, 0.25])], ids=["no-std", "std"])
 @pytest.mark.parametrize("mean", [torch.rand(3, 32, 32), torch.rand(3)], ids=["per-pixel", "per-channel"])
 def test_every_preprocessing_is_in_the_graph(mean: Tensor, std: Tensor | None, tmp_path: Path) -> None:
@@ -73,6 +74,7 @@ def test_every_preprocessing_is_in_the_graph(mean: Tensor, std: Tensor | None, t
     assert_exported(weights, tmp_path / "a.onnx", [(1, 32, 32), (3, 32, 32), (2, 8, 21), (1, 40, 32)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "options", "size"),
     [
@@ -105,6 +107,7 @@ def test_every_family_is_exported(
     assert_exported(weights_of(name, Preprocessing(mean), **options), tmp_path / "a.onnx", [(2, 64, 75)])
 
 
+@pytest.mark.long
 def test_vgg_is_exported_fully_convolutionally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its half a gigabyte of fully connected layers is left out: narrow ones are as good a test."""
     monkeypatch.setattr(vgg, "FILTERS", (8, 8, 16, 16, 16))

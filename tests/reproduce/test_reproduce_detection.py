@@ -122,6 +122,7 @@ def test_the_command_that_table7_names_writes_the_submission(
     ]
 
 
+@pytest.mark.long
 def test_tables_8_and_9_share_their_runs(coco_study: Path) -> None:
     runs = sorted(str(path.parent.relative_to(coco_study)) for path in coco_study.glob("*/*/results.json"))
     assert runs == [
@@ -146,6 +147,7 @@ def test_tables_8_and_9_share_their_runs(coco_study: Path) -> None:
     assert "| + multi-scale testing | COCO test-dev | 55.7 / 34.9 | not public |" in text
 
 
+@pytest.mark.long
 def test_rows_are_what_detect_evaluate_measures(
     coco_study: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +164,7 @@ def test_rows_are_what_detect_evaluate_measures(
         assert (row["ap50"], row["ap"]) == pytest.approx((100 * measured["AP50"], 100 * measured["AP"]))
 
 
+@pytest.mark.long
 def test_table12_is_measured_on_val2_by_imagenets_rule(
     det_study: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +194,7 @@ def test_table12_is_measured_on_val2_by_imagenets_rule(
     assert "2 detectors, DET val2" in ensemble["note"]
 
 
+@pytest.mark.long
 def test_a_begun_run_goes_on_with_the_weights_that_it_began_with(
     coco_study: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +227,7 @@ def test_runs_of_detect_train_count_and_say_how_they_depart(
     assert "scratch" not in second
 
 
+@pytest.mark.long
 def test_each_row_is_tested_with_its_own_improvements(
     coco_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +255,7 @@ def test_each_row_is_tested_with_its_own_improvements(
     ]
 
 
+@pytest.mark.long
 def test_an_ensemble_is_tested_again_where_a_member_was_trained_again(
     coco_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +306,7 @@ def test_kept_precisions_know_of_which_images_and_boxes_they_are(
     assert [ap50(folder) for folder in (data, data, None, coco)] == [2, 2, 2, 3]
 
 
+@pytest.mark.long
 def test_a_second_call_trains_and_tests_nothing(
     coco_study: Path, coco: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +354,7 @@ def test_a_table_of_ones_own_images_and_only_one_network(
     assert "data.layout: coco -> voc" in (tmp_path / "table8.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -395,6 +403,7 @@ def test_a_classifier_may_be_named_that_is_fetched(
     assert "there are no weights 'torchvision:resnet100'" in said
 
 
+@pytest.mark.long
 def test_studies_of_different_settings_do_not_mix(
     coco_study: Path, coco: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_run_leaves_everything_behind(uninterrupted: Path) -> None:
     assert session["departures"] == []
 
 
+@pytest.mark.long
 def test_killed_at_several_points_and_resumed(uninterrupted: Path, tmp_path: Path, shown: Shown) -> None:
     out = tmp_path / "killed"
     arguments: list[str | Path] = ["train", *TINY, "--out", out]
@@ -329,6 +330,7 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path: Path, refused: Refuse
     assert "another process is working on this run" in said
 
 
+@pytest.mark.long
 def test_two_ranks_compute_what_one_process_computes(tmp_path: Path, shown: Shown) -> None:
     """A batch of 128 in BN groups of 64: in turn in one process, or one group in each of two."""
     settings = ["batch.size=128", "schedule.iterations=30", "evaluate_every=5", "data.pad=1"]

@@ -71,6 +71,7 @@ def test_moved_boxes_are_another_run(few_shapes: Path, tmp_path: Path) -> None:
         assert begun == now()
 
 
+@pytest.mark.long
 def test_coloured_shapes_are_learned(learned: Path) -> None:
     results = results_of(learned)
     assert results["test"]["ap50"] > 90
@@ -87,6 +88,7 @@ def test_coloured_shapes_are_learned(learned: Path) -> None:
     assert last["train"]["loss"] == pytest.approx(sum(last["train"]["losses"].values()))
 
 
+@pytest.mark.long
 def test_a_trained_detector_is_tested_and_used(
     learned: Path, shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_trained_detector_is_tested_and_used(
     )
 
 
+@pytest.mark.long
 def test_masks_are_learned_from_a_detector_without_them(
     learned: Path, tmp_path: Path, shown: Shown, refused: Refused
 ) -> None:
@@ -212,6 +215,7 @@ def test_objects_of_three_sizes_are_found_by_the_defaults(tmp_path: Path, shown:
     assert min(found.values()) > 90, found
 
 
+@pytest.mark.long
 def test_killed_and_resumed_is_the_same_run(
     begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:
@@ -229,6 +233,7 @@ def test_killed_and_resumed_is_the_same_run(
     assert_same_run(out, begun_detector)
 
 
+@pytest.mark.long
 def test_two_ranks_compute_what_one_process_computes(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
     arguments = [*START, "--set", "schedule.iterations=6", "--data-dir", few_shapes]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -247,6 +252,7 @@ def test_two_ranks_compute_what_one_process_computes(few_shapes: Path, tmp_path:
         assert a["test"]["ap50"] == pytest.approx(b["test"]["ap50"], abs=2)
 
 
+@pytest.mark.long
 def test_four_step_alternating_training(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
     """A run that is killed in the middle of a step goes on as if it had not been."""
     settings = ["training=alternating", "steps.lengths=[3,3,3,3]", "checkpoint_every=1"]

@@ -103,6 +103,7 @@ def test_interrupted_in_mid_epoch_no_image_is_repeated_or_lost(
     assert_same_run(out, whole)
 
 
+@pytest.mark.long
 def test_two_ranks_compute_what_one_process_computes_on_a_folder(
     images: Path, tmp_path: Path, shown: Shown
 ) -> None:
