@@ -29,6 +29,7 @@ def write_run(path: Path, network: str, seconds: float, error: float, iterations
     (path / "environment.json").write_text(json.dumps([session]))
 
 
+@pytest.mark.long
 def test_what_was_reached_stands_beside_what_was_wanted(tmp_path: Path) -> None:
     study = tmp_path / "study"
     write_run(study / "cifar10-resnet20" / "seed0", "resnet20", 75.0, 8.5)

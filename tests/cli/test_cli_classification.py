@@ -39,6 +39,7 @@ def test_recipes_are_listed_and_printed(shown: Shown, tmp_path: Path) -> None:
     assert read(tmp_path / "mine.yaml").seed == 3
 
 
+@pytest.mark.long
 def test_train_my_own_yaml_then_evaluate(residual: Command, shown: Shown, tmp_path: Path) -> None:
     text = shown("recipes", *TINY).out.replace("iterations: 240", "iterations: 20")
     (tmp_path / "mine.yaml").write_text(text.replace("digits-resnet20", "mine"))

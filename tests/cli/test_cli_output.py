@@ -50,6 +50,7 @@ def run(*arguments: "str | Path | bytes", **more: Any) -> "subprocess.CompletedP
     return subprocess.run(line, **given)
 
 
+@pytest.mark.long
 def test_names_that_are_no_utf8(weights: Path, strange: bytes, shown: Shown) -> None:
     done = run("predict", weights, strange, "--json")
     assert done.returncode == 0, done.stderr
@@ -125,6 +126,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_who_has_no_home_and_no_name(tmp_path: Path) -> None:
     network = save_network(tmp_path / "two", classes=("a", "b"))
     for name in ("a", "b"):

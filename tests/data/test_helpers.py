@@ -166,6 +166,7 @@ def test_images_are_tested_on_the_same_bits(plain_colours: FolderIndex, helped: 
         assert torch.equal(part, same)
 
 
+@pytest.mark.long
 def test_what_a_helper_cannot_do_is_done_here(tmp_path: Path, two: Helpers) -> None:
     """An image that takes more than its part of the memory; and errors, which are raised here."""
     Image.new("RGB", (11000, 9000), (1, 2, 3)).save(tmp_path / "large.png")
@@ -261,6 +262,7 @@ def test_where_no_process_can_be_started_this_one_reads(monkeypatch: pytest.Monk
     assert said == ["2 of 2 processes that read images did not start; this process reads alone, more slowly"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_they_end_when_this_process_is_killed(tmp_path: Path) -> None:
     program = (

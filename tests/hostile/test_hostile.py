@@ -53,6 +53,7 @@ def every_reader(ground: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
     return list(readers(given))
 
 
+@pytest.mark.long
 def test_every_reader_reads_something(ground: Path, every_reader: list[tuple[str, Reader]]) -> None:
     """A reader for which the ground has nothing would not be attacked: lay something for it (ground.lay)."""
     left = dict(every_reader)
@@ -66,6 +67,7 @@ def test_every_reader_reads_something(ground: Path, every_reader: list[tuple[str
     assert len(every_reader) > 45
 
 
+@pytest.mark.long
 def test_some_damaged_files(ground: Path, every_reader: list[tuple[str, Reader]]) -> None:
     figures = Figures()
     damaged_files(ground, every_reader, 12, figures)
@@ -86,6 +88,7 @@ def test_many_damaged_files(
     figures.check()
 
 
+@pytest.mark.long
 def test_some_command_lines(ground: Path, zygote: Zygote) -> None:
     figures = Figures()
     on_commands.attack(ground, zygote, 12, figures)
@@ -104,6 +107,7 @@ def test_many_command_lines(ground: Path, zygote: Zygote, capsys: pytest.Capture
     assert set(which) >= {" ".join(words) for words, _ in itertools.islice(on_commands.commands(), 1, None)}
 
 
+@pytest.mark.long
 def test_killed_at_some_changes_of_files(zygote: Zygote, ground: Path, tmp_path: Path) -> None:
     figures = Figures()
     killed = Killed("classification", zygote, ground, tmp_path / "runs", figures)

@@ -41,6 +41,7 @@ def assert_same_scores(
 # --- tests ---
 
 
+@pytest.mark.long
 def test_resnet50_gives_the_scores_of_another_engine(tmp_path: Path, call: Call) -> None:
     net = resnet(50)
     model = caffemodel(net.blobs)

@@ -165,6 +165,7 @@ def test_resnets_of_other_libraries(
     assert load_weights(tmp_path / "out").config == weights.config
 
 
+@pytest.mark.long
 def test_timms_vgg_and_back_to_torchvisions(tmp_path: Path) -> None:
     """Half a gigabyte a file, so that both ways share one test; theirs is in half precision."""
     with torch.device("meta"):

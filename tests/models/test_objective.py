@@ -157,6 +157,7 @@ def test_resumed_exactly(recipe: str, tmp_path: Path, call: Call) -> None:
     assert not any(name.startswith(("network", "companions")) for name in tensors_of(out))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["googlenet", "bn_inception", "prelu_net"])
 def test_networks_for_large_images_resume_exactly(
     recipe: str, images: Path, tmp_path: Path, call: Call
@@ -179,6 +180,7 @@ def checkpoint_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(sorted(run.glob("checkpoint-*"))[-1])
 
 
+@pytest.mark.long
 # Iterations 4 and 5 of 6 are both of the second stage, or one of each.
 @pytest.mark.parametrize("first_stage", [0.25, 0.75])
 def test_both_stages_of_a_fitnet_resume_exactly(

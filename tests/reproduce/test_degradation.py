@@ -127,6 +127,7 @@ def test_the_table_has_the_numbers_of_the_run_folders(short: Path) -> None:
         ]
 
 
+@pytest.mark.long
 def test_a_length_in_epochs_is_told_in_iterations(tmp_path: Path) -> None:
     """A recipe of epochs has the usual number of iterations beside them, which nothing follows."""
     # Of 1,438 images 38 are trained on, in batches of 8.
@@ -262,6 +263,7 @@ def test_a_run_without_its_curve_is_named(again: Path) -> None:
         reproduce(again, seed=0, settings=SHORT, device="cpu")
 
 
+@pytest.mark.long
 def test_an_interrupted_experiment_goes_on(
     short: Path, again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,7 @@ def test_runs_by_the_recipes_depart_in_nothing(
     assert len(replace(run, results=of_classes(200)).departures) == 1
 
 
+@pytest.mark.long
 def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused: Refused) -> None:
     data, weights = write_tiny(here / "tiny", train=2, val=2), write_classifier(here / "weights")
     words = ("reproduce", "localization", "--dataset", "tiny-imagenet", "--out", here / "study")

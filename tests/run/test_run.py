@@ -110,6 +110,7 @@ def test_killed_at_several_points_and_resumed(uninterrupted: Path, tmp_path: Pat
     assert len(json.loads((out / "environment.json").read_text())) == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, uninterrupted: Path, tmp_path: Path, shown: Shown
@@ -128,6 +129,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     assert_same_run(out, uninterrupted)
 
 
+@pytest.mark.long
 def test_a_closed_terminal_writes_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "closed"
     terminal, inside = os.openpty()
@@ -178,6 +180,7 @@ def test_a_signal_between_two_bn_groups_leaves_the_iteration(
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
     uninterrupted: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +210,7 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
+@pytest.mark.long
 def test_when_the_time_is_over_a_checkpoint_is_written(tmp_path: Path, residual: Command) -> None:
     out = tmp_path / "limited"
     long = [*TINY, "--set", "schedule.iterations=1000000", "--set", "checkpoint_every=1000000"]
@@ -290,6 +294,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path
     assert all(torch.isfinite(t).all() for t in tensors.values())
 
 
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(
     uninterrupted: Path, killed: Path, tmp_path: Path, residual: Command, shown: Shown
 ) -> None:
@@ -308,6 +313,7 @@ def test_a_full_disk_loses_nothing(
     assert_same_run(out, uninterrupted)
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
     uninterrupted: Path, killed: Path, tmp_path: Path, shown: Shown, refused: Refused
 ) -> None:
@@ -320,6 +326,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_works(
     assert_same_run(out, uninterrupted)
 
 
+@pytest.mark.long
 def test_two_processes_do_not_share_a_run_folder(tmp_path: Path, refused: Refused) -> None:
     out = tmp_path / "run"
     process = start("train", *TINY, "--set", "schedule.iterations=1000000", "--out", out, cwd=tmp_path)

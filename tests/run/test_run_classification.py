@@ -44,6 +44,7 @@ def assert_one_number(out: Path, split: str, *parts: str) -> None:
         assert {kind: found[kind] for kind in kinds} == {kind: results[name][kind] for kind in kinds}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(200, 150), (20, 24)], ids=["larger", "smaller"])
 def test_one_network_one_folder_one_number(size: tuple[int, int], tmp_path: Path, shown: Shown) -> None:
     """JPEGs larger than what is looked at, which their decoder halves, and smaller ones."""

@@ -203,6 +203,7 @@ def test_a_classifier_is_no_localizer_and_the_other_way_round(
     assert "what is on an image is said by a classifier" in refused(*gone)
 
 
+@pytest.mark.long
 def test_a_second_stage_refines_what_is_located(refined: Path, learned: Path) -> None:
     before, after = results_of(learned), results_of(refined)
     for key in ("test", "dense", "guessed"):
@@ -235,6 +236,7 @@ def test_a_localizer_of_two_stages_is_used_as_any(
     assert 0 < found.score < 1
 
 
+@pytest.mark.long
 def test_a_stopped_second_stage_goes_on_to_the_same_end(
     squares: Path, learned: Path, classifier: Path, tmp_path: Path, call: Call, refused: Refused
 ) -> None:

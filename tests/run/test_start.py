@@ -211,6 +211,7 @@ def test_stages_that_stay_and_classes_in_balance(
     assert "the network has 4 stages, and no more can stay" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["classifier", "detector", "detector from a detector"])
 def test_an_interrupted_run_needs_its_weights_no_more(
     kind: str, images: Path, few_shapes: Path, begun_detector: Path, tmp_path: Path, shown: Shown

@@ -188,6 +188,7 @@ def test_resident_batches_are_planned() -> None:
     assert torch.equal(targets, same)
 
 
+@pytest.mark.long
 def test_blocks_of_one_shape_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What keeps a 1202-layer network from compiling for an hour: distinct blocks count, not blocks."""
     compiled: list[int] = []

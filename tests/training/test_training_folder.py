@@ -176,6 +176,7 @@ def test_a_session_does_not_tell_whose_home_the_data_lie_in(
         assert remembered_data_dir(folder.path) == home / "data"
 
 
+@pytest.mark.long
 def test_weights_that_a_killed_process_was_writing_are_removed_when_the_run_goes_on(tmp_path: Path) -> None:
     """They are as large as the network; what belongs to nobody's kill stays."""
     recipe = find("digits-resnet20")
