@@ -491,11 +491,14 @@ def _suppressed(boxes: Tensor, better: Tensor) -> Tensor:
     """Return which boxes (N, 4) overlap any of some better ones (M, 4) too much: bool (N,)."""
     # Row by row in memory, and in place: box_iou takes three times as long.
     x1, y1, x2, y2 = boxes.T.contiguous()
-    left, top, right, bottom = better.T[:, :, None].contiguous()
-    width = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
-    common = width.mul_(torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0))
-    union = ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1)).sub_(common)
-    return (common.div_(union) > RPN_NMS_THRESHOLD).any(dim=0)
+    found = torch.zeros(len(boxes), dtype=torch.bool)
+    for part in better.split(NMS_STRETCH):
+        left, top, right, bottom = part.T[:, :, None].contiguous()
+        width = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
+        common = width.mul_(torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0))
+        union = ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1)).sub_(common)
+        found |= (common.div_(union) > RPN_NMS_THRESHOLD).any(dim=0)
+    return found
 
 
 def anchor_losses(

@@ -83,14 +83,16 @@ class DetectionIterations:
         self.meter = meter
         self.optimizer = optimizer
         self.rate = rate
-        #: The model as it is called.
-        self.model = self._as_called()
+        #: The model as it is called, from the first iteration on: until then it may be in evaluation's mode.
+        self.model: Module | None = None
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration: images, both passes, update."""
         numbers = range(iteration, iteration + 1)
         if isinstance(self.own, AlternatingRCNN):
             numbers = self._begin_step(self.own, iteration)
+        if self.model is None:
+            self.model = self._as_called()
         # Dropout (VGG's) draws from the global generator: a pure function of the iteration, like the rest.
         torch.manual_seed(mix(self.recipe.seed, Stream.DROPOUT, iteration, self.world.rank))
         loaded = [image for number in numbers for image in self.batches(number)]

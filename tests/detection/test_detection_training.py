@@ -40,7 +40,7 @@ def test_regions_small_maps_are_convolved_as_such_in_training_alone() -> None:
     """ResNet-18's last stage on regions of 8 x 8 cells, and what is tested is what was trained."""
     images = [training_image(n) for n in range(2)]
     recipe = override(find("voc-finetune", DetectionRecipe), ["batch.size=2"])
-    plain, model = (small_detector("resnet18", roi_size=8).train() for _ in range(2))
+    plain, model = small_detector("resnet18", roi_size=8).train(), small_detector("resnet18", roi_size=8)
     before = plain.backbone.network.layer4[1].conv2.weight.detach().clone()
     losses = plain(images)
     (losses.sum() / 2).backward()
@@ -48,10 +48,15 @@ def test_regions_small_maps_are_convolved_as_such_in_training_alone() -> None:
     assert (plain.backbone.network.layer4[1].conv2.weight - before).abs().max() > 1e-3
     meter, batches = LossMeter(CPU, model.losses), {0: images}
     optimizer = SGD(model, 0.9, 1e-4, "paper")
+    # Weights that were loaded are in evaluation's mode, and dropout (VGG's) would stay off.
+    model.eval()
     iterations = DetectionIterations(
         model, batches.__getitem__, recipe, World(), meter, optimizer, lambda _: 0.02
     )
+    model.train()
     iterations(0)
+    assert iterations.model is not None
+    assert all(part.training for part in iterations.model.modules())
     small = [name for name, part in iterations.model.named_modules() if isinstance(part, SmallMapConv2d)]
     assert sum(".layer4." in name for name in small) == 5
     assert not any(isinstance(part, SmallMapConv2d) for part in model.modules())
