@@ -22,9 +22,10 @@ from PIL import Image
 
 from residual.class_names import readable
 from residual.data.boxes import AnnotatedImage
+from residual.data.images import decode, pil_image
 from residual.data.located import load_located
 from residual.errors import InputError, plural
-from residual.files import write_new
+from residual.files import cannot_write, write_new
 
 SIDE = 64
 #: Chance that a quadrant is one image, and that an image is of one of the classes.
@@ -65,8 +66,13 @@ def draw(
             image = next(of_classes if mine else others, None)
             if image is None:
                 raise InputError(f"{located.name} has too few images for {count:,} mosaics; ask for fewer")
-            with Image.open(image.path) as opened:
-                mosaic.paste(opened.convert("RGB").resize((times * SIDE, times * SIDE)), (x, y))
+            pixels = pil_image(decode(image.path))
+            if pixels.size != (SIDE, SIDE):
+                raise InputError(
+                    f"{image.path} has {pixels.width} x {pixels.height} pixels; Tiny ImageNet's images have "
+                    f"{SIDE} x {SIDE}"
+                )
+            mosaic.paste(pixels.resize((times * SIDE, times * SIDE)), (x, y))
             if mine:
                 objects.append(names[int(image.labels[0])])
                 said.append(described(image, objects[-1], x, y, times))
@@ -123,8 +129,9 @@ def main(
             write_new(out / "ImageSets" / "Main" / f"{part}.txt", "\n".join(ids) + "\n")
             counts = ", ".join(f"{found[name]} {name}" for name in sorted(found))
             print(f"{part}: {plural(len(ids), 'image')}; {counts}")
-    except InputError as error:
-        print(f"several_classes: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        told = cannot_write(out, error) if isinstance(error, OSError) else error
+        print(f"several_classes: {told}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

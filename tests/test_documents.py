@@ -34,7 +34,7 @@ NOT_RUN = {
     "source .venv/bin/activate": "changes the shell that it is typed into",
     "make demo": "is residual reproduce degradation, which is run",
     "make docs": "makes the website; what it checks is checked here too",
-    "make test": "runs this",
+    "make test-long": "runs this",
     "make test-slow": "takes an hour",
     "pip install '.[onnx]'": "installs",
     "pip install 'deep-residual[detection]'": "installs",

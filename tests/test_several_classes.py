@@ -59,12 +59,21 @@ def test_what_cannot_be_drawn_has_its_sentence(tmp_path: Path) -> None:
         write_tiny(tmp_path / "tiny", train=2, val=2),
         write_tiny(tmp_path / "large", train=30, val=2),
     )
+    damaged, resized = (write_tiny(tmp_path / name) for name in ("damaged", "resized"))
+    for image in damaged.rglob("*.JPEG"):
+        image.write_bytes(image.read_bytes()[:-200])
+    for image in resized.rglob("*.JPEG"):
+        Image.new("RGB", (96, 96)).save(image)
+    few = ("--classes", "1", "--train", "1", "--test", "1")
     for arguments, sentence in (
         ((tiny, tiny), f"{tiny} exists already; name a new folder"),
         ((tiny, tmp_path / "out"), "has 3 classes; ask for fewer, so that others are left"),
         ((tiny, tmp_path / "out", "--classes", "1"), "has too few images for 300 mosaics; ask for fewer"),
         ((large, tmp_path / "out", "--classes", "1", "--train", "1"), "too few images for 100 mosaics"),
         ((tmp_path / "no", tmp_path / "out"), "there is no folder"),
+        ((damaged, tmp_path / "out", *few), ".JPEG"),
+        ((resized, tmp_path / "out", *few), "has 96 x 96 pixels; Tiny ImageNet's images have 64 x 64"),
+        ((large, tiny / "words.txt" / "out", *few), "cannot be written"),
     ):
         told = run(*arguments)
         assert told.returncode == 2

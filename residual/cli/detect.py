@@ -197,6 +197,8 @@ def evaluate(
     check_figure_file("--figure", figure)
     if sheet:
         check_new(sheet, "a contact sheet", ".png")
+        if figure and os.path.realpath(figure) == os.path.realpath(sheet):
+            raise InputError(f"--figure and --sheet both name {sheet}; give each a file of its own")
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     detector = asked.load(weights)
@@ -240,8 +242,10 @@ def evaluate(
     if sheet:
         from ..detection.drawing import draw_mistakes_sheet
 
-        shown = draw_mistakes_sheet(measured.dataset, measured.detections, measured.ap_rule, sheet)
-        say_drawn(sheet, shown, len(measured.dataset) - len(measured.unusable))
+        shown = draw_mistakes_sheet(
+            measured.dataset, measured.detections, measured.ap_rule, sheet, measured.unusable
+        )
+        say_drawn(sheet, shown, len(measured.dataset) - len(measured.unusable), "the worst")
 
 
 @app.command(

@@ -119,7 +119,7 @@ def unexpected(error: Exception) -> str:
     return f"{said}; please report it with its traceback, which is in {file}"
 
 
-def say_drawn(sheet: Path, shown: int, images: int) -> None:
-    """Say where a sheet is, and how many of the images are on it where not all are."""
-    less = f", the first {shown:,} of {images:,} images" if shown < images else ""
+def say_drawn(sheet: Path, shown: int, images: int, which: str = "the first") -> None:
+    """Say where a sheet is, and which and how many of the images are on it where not all are."""
+    less = f", {which} {shown:,} of {images:,} images" if shown < images else ""
     print(f"drawn: {sheet}{less}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """What was found on annotated images, drawn beside the truth: what was missed, and what is not there."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -74,12 +74,19 @@ def scaled(image: Tensor, scale: float) -> Image.Image:
     return pil_image(image).resize((width, height))
 
 
-def draw_mistakes_sheet(dataset: BoxDataset, found: Sequence[Detections], ap_rule: APRule, file: Path) -> int:
+def draw_mistakes_sheet(
+    dataset: BoxDataset,
+    found: Sequence[Detections],
+    ap_rule: APRule,
+    file: Path,
+    unusable: Collection[str] = (),
+) -> int:
     """Write a PNG of images, each twice as ``draw_judged`` gives it, those with most mistakes first.
 
     Args:
         found: on each image of the dataset.
         file: where nothing is yet.
+        unusable: ids of images that could not be looked at, which are left out.
 
     Returns:
         How many images are on it: at most half of ``BOXED_MOST``, and none that cannot be read.
@@ -91,6 +98,8 @@ def draw_mistakes_sheet(dataset: BoxDataset, found: Sequence[Detections], ap_rul
     for annotated, judged in judged_worst_first(dataset, found, ap_rule):
         if len(tiles) + 2 > BOXED_MOST:
             break
+        if annotated.id in unusable:
+            continue
         try:
             truth, seen = draw_judged(annotated, judged, dataset.classes, BOXED_SIDE)
         except DamagedImage:

@@ -151,6 +151,8 @@ def test_evaluate_draws_what_was_found_beside_the_truth(
         assert drawn.height == SPACE + -(-images // 2) * (BOXED_SIDE + TEXT + SPACE)
     assert "exists already" in refused(*arguments)
     assert "ends in .png" in refused(*arguments[:-1], tmp_path / "mistakes.jpg")
+    both = ("--figure", tmp_path / "x.png", "--sheet", tmp_path / "x.png")
+    assert f"--figure and --sheet both name {tmp_path / 'x.png'}" in refused(*arguments[:-2], *both)
     assert "leave --sheet out" in refused(*arguments[:-1], tmp_path / "other.png", "--no-boxes")
 
 

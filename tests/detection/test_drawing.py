@@ -95,14 +95,17 @@ def test_the_sheet_shows_each_image_twice_and_none_that_is_gone(
         lambda drawn, file, columns: tiles.extend(text for _, text in drawn),
     )
 
-    def sheet() -> list[str]:
+    def sheet(*unusable: str) -> list[str]:
         tiles.clear()
-        shown = draw_mistakes_sheet(dataset(*images), [BOTH, ONE, NEITHER], "area", tmp_path / "sheet.png")
+        found = [BOTH, ONE, NEITHER]
+        shown = draw_mistakes_sheet(dataset(*images), found, "area", tmp_path / "sheet.png", unusable)
         assert 2 * shown == len(tiles)
         return tiles
 
     of_c, of_b = ["c: 2 objects, 2 missed", "1 found, 1 of them wrong"], ["b: 2 objects, 1 missed", "1 found"]
     assert sheet() == [*of_c, *of_b, "a: 2 objects", "2 found"]
+    # Nothing was found where nobody could look.
+    assert sheet("c") == [*of_b, "a: 2 objects", "2 found"]
     images[0].path.unlink()
     assert sheet() == [*of_c, *of_b]
     monkeypatch.setattr("residual.detection.drawing.BOXED_MOST", 3)

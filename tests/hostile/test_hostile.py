@@ -1,7 +1,7 @@
 """Nothing that is typed, read or killed hurts: new commands, readers and files are attacked by themselves.
 
-The kinds of attack are in on_commands.py, on_files.py and on_runs.py. A few of each are in ``make test``,
-many in ``make test-slow``, which prints how many of what were tried and what was found.
+The kinds of attack are in on_commands.py, on_files.py and on_runs.py. A few of each are in
+``make test-long``, many in ``make test-slow``, which prints how many of what were tried and what was found.
 """
 
 import itertools
