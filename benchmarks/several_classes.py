@@ -43,7 +43,10 @@ def draw(
     located = load_located(data_dir, split).boxes
     names = readable(located.classes)
     if classes >= len(names):
-        raise InputError(f"{located.name} has {len(names)} classes; ask for fewer, so that others are left")
+        raise InputError(
+            f"{located.name} has {len(names)} classes; --classes is at most {len(names) - 1}, so that others "
+            "are left"
+        )
     # The same classes for both parts, whatever is drawn of them.
     wanted = set(random.Random(seed).sample(range(len(names)), classes))
     chance = random.Random(f"{seed} {split}")
@@ -65,7 +68,9 @@ def draw(
             mine = chance.random() < WANTED
             image = next(of_classes if mine else others, None)
             if image is None:
-                raise InputError(f"{located.name} has too few images for {count:,} mosaics; ask for fewer")
+                raise InputError(
+                    f"{located.name} has too few images for {count:,} mosaics; lower --train or --test"
+                )
             pixels = pil_image(decode(image.path))
             if pixels.size != (SIDE, SIDE):
                 raise InputError(
@@ -102,7 +107,7 @@ def described(image: AnnotatedImage, name: str, x: int, y: int, times: int) -> E
 def main(
     data_dir: Annotated[Path, typer.Argument(help="Tiny ImageNet's folder, with train and val.")],
     out: Annotated[Path, typer.Argument(help="Folder of the set, where nothing is yet.")],
-    classes: Annotated[int, typer.Option(min=1, max=200, help="How many classes are to be found.")] = 10,
+    classes: Annotated[int, typer.Option(min=1, help="How many classes are to be found.")] = 10,
     train: Annotated[int, typer.Option(min=1, help="Mosaics to learn from.")] = 300,
     test: Annotated[int, typer.Option(min=1, help="Mosaics to test on.")] = 100,
     seed: Annotated[int, typer.Option(help="Draws classes and mosaics.")] = 0,

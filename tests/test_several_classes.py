@@ -67,8 +67,11 @@ def test_what_cannot_be_drawn_has_its_sentence(tmp_path: Path) -> None:
     few = ("--classes", "1", "--train", "1", "--test", "1")
     for arguments, sentence in (
         ((tiny, tiny), f"{tiny} exists already; name a new folder"),
-        ((tiny, tmp_path / "out"), "has 3 classes; ask for fewer, so that others are left"),
-        ((tiny, tmp_path / "out", "--classes", "1"), "has too few images for 300 mosaics; ask for fewer"),
+        ((tiny, tmp_path / "out"), "has 3 classes; --classes is at most 2, so that others are left"),
+        (
+            (tiny, tmp_path / "out", "--classes", "1"),
+            "has too few images for 300 mosaics; lower --train or --test",
+        ),
         ((large, tmp_path / "out", "--classes", "1", "--train", "1"), "too few images for 100 mosaics"),
         ((tmp_path / "no", tmp_path / "out"), "there is no folder"),
         ((damaged, tmp_path / "out", *few), ".JPEG"),

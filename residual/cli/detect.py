@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..detection.average_precision import Detections
+    from ..detection.inference import DetectionOptions
     from ..inference.detector import LoadedDetector
     from ..inference.evaluation import DetectorEvaluation
 
@@ -174,7 +175,8 @@ def evaluate(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Draw what was found beside the truth into this new PNG file, most mistakes first."
+            help="Draw what was found (score 0.5 and more) beside the truth into this new PNG file, "
+            "most mistakes first, in orange."
         ),
     ] = None,
     *,
@@ -220,10 +222,9 @@ def evaluate(
         )
     # What was measured is shown before anything is written, which may fail.
     if asked.as_json:
-        print_json(_as_json(measured, weights))
+        print_json(_as_json(measured, weights, detector.options()))
     else:
-        most = detector.options().max_detections
-        _print_table(measured, weights, boxes, most)
+        _print_table(measured, weights, boxes, detector.options())
     if submission:
         from ..terminal import note
 
@@ -419,11 +420,13 @@ def _curves(measured: "DetectorEvaluation") -> "Figure":
     return precision_recall(curves, title)
 
 
-def _as_json(measured: "DetectorEvaluation", weights: list[Path]) -> dict[str, Any]:
+def _as_json(measured: "DetectorEvaluation", weights: list[Path], how: "DetectionOptions") -> dict[str, Any]:
     return {
         "weights": [str(path) for path in weights],
         "data": measured.dataset.name,
         "images": len(measured.dataset),
+        "refine": how.refine,
+        "scales": list(how.scales),
         "ap_rule": measured.ap_rule,
         "map": _number(measured.mean_ap),
         "classes": {
@@ -447,13 +450,17 @@ def _coco_json(coco: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _print_table(
-    measured: "DetectorEvaluation", weights: list[Path], boxes: bool, max_detections: int
+    measured: "DetectorEvaluation", weights: list[Path], boxes: bool, how: "DetectionOptions"
 ) -> None:
     from ..detection.average_precision import COCO_DETECTIONS
     from ..table import Table, TableRow
 
     images = plural(len(measured.dataset), "image")
     title = f"{' + '.join(map(str, weights))} on {measured.dataset.name}, {images}"
+    if how.refine:
+        title += ", boxes refined"
+    if how.scales:
+        title += f", shorter sides {', '.join(map(str, how.scales))}"
     if not boxes:
         typer.echo(f"{title}: {sum(map(len, measured.detections)):,} detections")
     else:
@@ -482,10 +489,10 @@ def _print_table(
             total = TableRow(("mean", f"{sum(counts):,}", *numbers(masks)), rule=True)
             Table("masks", ("class", "with a mask", "COCO AP", "AP50", "AP75"), [*masked, total]).print()
             _print_sizes("mask AP", masks, measured)
-        if max_detections > COCO_DETECTIONS:
+        if how.max_detections > COCO_DETECTIONS:
             typer.echo(
-                f"up to {max_detections} detections an image: VOC AP counts all of them, COCO AP the best "
-                f"{COCO_DETECTIONS} of each class"
+                f"up to {how.max_detections} detections an image: VOC AP counts all of them, COCO AP "
+                f"the best {COCO_DETECTIONS} of each class"
             )
     missed = "; their objects count as missed" if boxes else ""
     print_faults("left out or cut", measured.dataset.notes)

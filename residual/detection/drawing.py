@@ -89,16 +89,18 @@ def draw_mistakes_sheet(
         unusable: ids of images that could not be looked at, which are left out.
 
     Returns:
-        How many images are on it: at most half of ``BOXED_MOST``, and none that cannot be read.
+        How many images are on it: at most half of ``BOXED_MOST``, each with an object or a detection, and
+        none that cannot be read.
 
     Raises:
-        InputError: when the file exists, is no .png or cannot be written, or no image can be read.
+        InputError: when the file exists, is no .png or cannot be written, or there is nothing to draw.
     """
     tiles: list[tuple[Image.Image, str]] = []
     for annotated, judged in judged_worst_first(dataset, found, ap_rule):
         if len(tiles) + 2 > BOXED_MOST:
             break
-        if annotated.id in unusable:
+        # Nothing is to be seen where there is nothing, and nothing was found.
+        if annotated.id in unusable or not (annotated.wanted.any() or len(judged.shown)):
             continue
         try:
             truth, seen = draw_judged(annotated, judged, dataset.classes, BOXED_SIDE)
@@ -109,9 +111,10 @@ def draw_mistakes_sheet(
         )
         told = plural(objects, "object") + (f", {missed} missed" if missed else "")
         tiles.append((truth, f"{annotated.id}: {told}"))
-        tiles.append((seen, f"{len(judged.shown)} found" + (f", {false} of them wrong" if false else "")))
+        wrong = "" if not false else ", all wrong" if false == len(judged.shown) else f", {false} wrong"
+        tiles.append((seen, f"found: {len(judged.shown)}{wrong}"))
     if not tiles:
-        raise InputError(f"{dataset.name}: no image can be read any more")
+        raise InputError(f"{dataset.name}: there is nothing to draw, neither an object nor a detection")
     draw_boxed_sheet(tiles, file, COLUMNS)
     return len(tiles) // 2
 

@@ -118,7 +118,10 @@ class DetectionTask(Task):
         torch.manual_seed(mix(recipe.seed, Stream.WEIGHTS))
         network = recipe.detector.backbone
         if network.name == "weights":
-            raise InputError(f"{recipe.name} starts from trained weights; name them with --weights")
+            raise InputError(
+                f"{recipe.name} starts from trained weights; name them with --weights, or learn all from the "
+                "beginning with --set detector.backbone.name=resnet18 --set detector.freeze=0"
+            )
         if recipe.detector.freeze and not network.weights and not begun:
             raise InputError(
                 f"{recipe.name}: detector.freeze keeps what weights have learned; name some with --weights, "

@@ -156,6 +156,21 @@ def test_evaluate_draws_what_was_found_beside_the_truth(
     assert "leave --sheet out" in refused(*arguments[:-1], tmp_path / "other.png", "--no-boxes")
 
 
+def test_evaluate_says_how_the_detector_was_used(
+    begun_detector: Path, few_shapes: Path, shown: Shown
+) -> None:
+    arguments = ("detect", "evaluate", begun_detector, "--data-dir", few_shapes)
+    plain, better = (
+        json.loads(shown(*arguments, *more, "--json").out) for more in ((), ("--refine", "--scales", "64,48"))
+    )
+    assert (plain["refine"], plain["scales"]) == (False, [])
+    assert (better["refine"], better["scales"]) == (True, [48, 64])
+    assert "images, boxes refined, shorter sides 48, 64" in " ".join(
+        shown(*arguments, "--refine", "--scales", "64,48").out.split()
+    )
+    assert "refined" not in shown(*arguments).out
+
+
 def test_where_no_object_is_found_weaker_ones_are_offered(
     begun_detector: Path, few_shapes: Path, shown: Shown
 ) -> None:

@@ -102,15 +102,15 @@ def test_the_sheet_shows_each_image_twice_and_none_that_is_gone(
         assert 2 * shown == len(tiles)
         return tiles
 
-    of_c, of_b = ["c: 2 objects, 2 missed", "1 found, 1 of them wrong"], ["b: 2 objects, 1 missed", "1 found"]
-    assert sheet() == [*of_c, *of_b, "a: 2 objects", "2 found"]
+    of_c, of_b = ["c: 2 objects, 2 missed", "found: 1, all wrong"], ["b: 2 objects, 1 missed", "found: 1"]
+    assert sheet() == [*of_c, *of_b, "a: 2 objects", "found: 2"]
     # Nothing was found where nobody could look.
-    assert sheet("c") == [*of_b, "a: 2 objects", "2 found"]
+    assert sheet("c") == [*of_b, "a: 2 objects", "found: 2"]
     images[0].path.unlink()
     assert sheet() == [*of_c, *of_b]
     monkeypatch.setattr("residual.detection.drawing.BOXED_MOST", 3)
     assert sheet() == of_c
     for image in images[1:]:
         image.path.unlink()
-    with pytest.raises(InputError, match=r"voc test: no image can be read any more"):
+    with pytest.raises(InputError, match=r"voc test: there is nothing to draw"):
         sheet()
