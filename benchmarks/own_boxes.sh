@@ -11,7 +11,7 @@
 # takes, as data.shorter_side=400. What is given again goes on, and leaves alone what is complete.
 #   OUT=DIR         where the runs are kept (runs/own-boxes/DATA's name)
 #   SEEDS=N         how many (3)
-#   SCALES=N,N,...  shorter sides of multi-scale testing (400,600,800)
+#   SCALES=N,N,...  shorter sides of multi-scale testing (400,600,800): name those of the training
 #   PYTHON=FILE     a Python that has residual (.venv/bin/python where there is one, else python3)
 set -euo pipefail
 usage() {
