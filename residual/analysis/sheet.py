@@ -77,7 +77,7 @@ def draw_boxed_sheet(
 
 def boxed_thumbnail(image: Image.Image) -> Image.Image:
     """Return an image as large as a sheet of images with boxes shows it."""
-    return _contained(image, BOXED_SIDE)
+    return contained(image, BOXED_SIDE)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _Tile:
 
 def _seen(seen: Seen) -> _Tile:
     pixels = decode(seen.path, SIDE).movedim(0, -1).numpy()
-    image = _contained(Image.fromarray(pixels), SIDE)
+    image = contained(Image.fromarray(pixels), SIDE)
     lines, frame = short_lines(f"{100 * seen.probability:.0f} % {seen.name}", 2), None
     if seen.truth is not None:
         right = seen.truth == seen.name
@@ -100,7 +100,7 @@ def _seen(seen: Seen) -> _Tile:
     return _Tile(image, lines, frame)
 
 
-def _contained(image: Image.Image, side: int) -> Image.Image:
+def contained(image: Image.Image, side: float) -> Image.Image:
     """Return an image as large as a square shows it, with a pixel at least each way."""
     scale = side / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..analysis.detection_figures import BoxDrawing, draw_boxes
-from ..analysis.sheet import BOXED_MOST, BOXED_SIDE, draw_boxed_sheet
+from ..analysis.sheet import BOXED_MOST, BOXED_SIDE, contained, draw_boxed_sheet
 from ..data.boxes import AnnotatedImage, BoxDataset
 from ..data.images import DamagedImage, decode, pil_image
 from ..errors import InputError, plural
@@ -54,7 +54,7 @@ def draw_judged(
     """
     image = decode(annotated.path)
     scale = side / max(image.shape[1:])
-    pixels = scaled(image, scale)
+    pixels = contained(pil_image(image), side)
     wanted = annotated.wanted
     truth = [classes[label] for label in annotated.labels[wanted].tolist()]
     shown = judged.shown
@@ -66,12 +66,6 @@ def draw_judged(
         _drawn(pixels, annotated.boxes[wanted] * scale, judged.missed[wanted], truth),
         _drawn(pixels, shown.boxes * scale, judged.false, found),
     )
-
-
-def scaled(image: Tensor, scale: float) -> Image.Image:
-    """Return an image uint8 (3, H, W) at a scale, with a pixel at least each way."""
-    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
-    return pil_image(image).resize((width, height))
 
 
 def draw_mistakes_sheet(

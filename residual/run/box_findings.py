@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ..analysis.detection_figures import BoxDrawing, PrecisionCurve, draw_boxes, precision_recall
 from ..analysis.page import image_address, part
+from ..analysis.sheet import contained
 from ..class_names import readable
 from ..data.boxes import AnnotatedImage, BoxDataset
-from ..data.images import DamagedImage, decode
+from ..data.images import DamagedImage, decode, pil_image
 from ..detection.average_precision import Detections, Judgement, mean_ap, voc_ap
-from ..detection.drawing import RIGHT, SCORE, WRONG, draw_judged, judged_worst_first, scaled
+from ..detection.drawing import RIGHT, SCORE, WRONG, draw_judged, judged_worst_first
 from ..localization.error import OVERLAP, overlaps
 
 #: So many images are shown with boxes.
@@ -121,7 +122,7 @@ def _where(
     except DamagedImage:
         return None
     scale = DRAWN / 2 / max(image.shape[1:])
-    pixels = scaled(image, scale)
+    pixels = contained(pil_image(image), DRAWN / 2)
     boxes = [BoxDrawing(tuple(box), RIGHT, "") for box in (annotated.boxes * scale).tolist()]
     boxes += [BoxDrawing(tuple(box), WRONG, "") for box in (found.boxes[:1] * scale).tolist()]
     return {
