@@ -11,7 +11,8 @@
 # takes, as data.shorter_side=400. What is given again goes on, and leaves alone what is complete.
 #   OUT=DIR         where the runs are kept (runs/own-boxes/DATA's name)
 #   SEEDS=N         how many (3)
-#   SCALES=N,N,...  shorter sides of multi-scale testing (400,600,800): name those of the training
+#   SCALES=N,N,...  shorter sides of multi-scale testing (those of voc-finetune's training: 0.8, 1 and 4/3 times
+#                   data.shorter_side, which is 600 if no SETTING says otherwise)
 #   PYTHON=FILE     a Python that has residual (.venv/bin/python where there is one, else python3)
 set -euo pipefail
 usage() {
@@ -79,7 +80,9 @@ seeds)
         [ -e "$file" ] && return
         residual detect evaluate "$@" --data-dir "$data" --json >"$file.part" && mv "$file.part" "$file"
     }
-    scales="${SCALES:-400,600,800}"
+    side=600
+    for setting in "${SETTINGS[@]}"; do [[ "$setting" != data.shorter_side=* ]] || side="${setting#*=}"; done
+    scales="${SCALES:-$((side * 4 / 5)),$side,$((side * 4 / 3))}"
     evaluate plain "${runs[0]}"
     evaluate refine "${runs[0]}" --refine
     evaluate scales "${runs[0]}" --scales "$scales"

@@ -26,7 +26,7 @@ def run(*arguments: str | Path, out: Path) -> "subprocess.CompletedProcess[str]"
         [SCRIPT, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment() | {"OUT": str(out), "PYTHON": sys.executable, "SEEDS": "2", "SCALES": "48,64"},
+        env=environment() | {"OUT": str(out), "PYTHON": sys.executable, "SEEDS": "2"},
     )
 
 
@@ -56,5 +56,7 @@ def test_every_trial_runs_and_what_is_there_is_left_alone(tmp_path: Path) -> Non
     assert "seed" in told.stdout
     for name in ("plain", "refine", "scales", "refine-scales", "ensemble"):
         assert json.loads((out / "seeds" / f"{name}.json").read_text())["images"] == 4
+    # By the side that the settings name.
+    assert json.loads((out / "seeds" / "scales.json").read_text())["scales"] == [128, 160, 213]
     assert (out / "changes.html").exists()
     assert (out / "seeds.html").exists()

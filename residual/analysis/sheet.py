@@ -12,8 +12,9 @@ from ..data.images import decode
 from ..files import check_new, written_whole
 from .fonts import image_font
 
-#: Pixels: the side of an image's square, the height of the text below it, the space between, a frame's width.
-SIDE, TEXT, SPACE, FRAME = 192, 62, 12, 4
+#: Pixels: the side of an image's square, the height of a line of the text below it, the space between, a
+#: frame's width.
+SIDE, LINE, SPACE, FRAME = 192, 18, 12, 4
 
 COLUMNS = 6
 #: Of sheets of images with boxes, which are to be told apart.
@@ -59,20 +60,21 @@ def draw_sheet(images: Sequence[Seen], file: Path) -> None:
 
 
 def draw_boxed_sheet(
-    images: Sequence[tuple[Image.Image, str]], file: Path, columns: int = BOXED_COLUMNS
+    images: Sequence[tuple[Image.Image, str]], file: Path, columns: int = BOXED_COLUMNS, together: int = 1
 ) -> None:
     """Write a PNG of images with their boxes, each with a text below.
 
     Args:
         images: each drawn, as of ``boxed_thumbnail``, and its text; the first ``BOXED_MOST`` are shown.
         columns: how many stand in a row.
+        together: how many of a row belong together: there is more space after them.
 
     Raises:
         InputError: as ``draw_sheet``.
     """
     check_new(file, "a contact sheet", ".png")
     tiles = [_Tile(image, short_lines(text, 3, BOXED_SIDE // 7)) for image, text in images[:BOXED_MOST]]
-    _write_sheet(tiles, file, BOXED_SIDE, columns)
+    _write_sheet(tiles, file, BOXED_SIDE, columns, together)
 
 
 def boxed_thumbnail(image: Image.Image) -> Image.Image:
@@ -106,23 +108,29 @@ def contained(image: Image.Image, side: float) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
-def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int) -> None:
+def _write_sheet(tiles: Sequence[_Tile], file: Path, side: int, columns: int, together: int = 1) -> None:
     columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    size = (SPACE + columns * (side + SPACE), SPACE + rows * (side + TEXT + SPACE))
-    sheet = Image.new("RGB", size, "white")
+    rows = [tiles[n : n + columns] for n in range(0, len(tiles), columns)]
+    lefts = [SPACE + n * (side + SPACE) + n // together * (together - 1) * SPACE for n in range(columns)]
+    # A text stands close below its image, and low images and short texts leave no gap.
+    images = [max(tile.image.height for tile in row) for row in rows]
+    heights = [
+        image + FRAME + LINE * max(len(tile.lines) for tile in row) + 2 * SPACE
+        for image, row in zip(images, rows, strict=True)
+    ]
+    sheet = Image.new("RGB", (lefts[-1] + side + SPACE, SPACE + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
     font = image_font("".join(line for tile in tiles for line in tile.lines), 13)
-    for n, tile in enumerate(tiles):
-        x = SPACE + n % columns * (side + SPACE)
-        y = SPACE + n // columns * (side + TEXT + SPACE)
-        left, top = x + (side - tile.image.width) // 2, y + (side - tile.image.height) // 2
-        sheet.paste(tile.image, (left, top))
-        if tile.frame:
-            right, bottom = left + tile.image.width, top + tile.image.height
-            edge = (left - FRAME, top - FRAME, right + FRAME - 1, bottom + FRAME - 1)
-            draw.rectangle(edge, outline=tile.frame, width=FRAME)
-        draw.multiline_text((x, y + side + FRAME + 1), "\n".join(tile.lines), fill="black", font=font)
+    y = SPACE
+    for row, image, height in zip(rows, images, heights, strict=True):
+        for x, tile in zip(lefts, row, strict=False):
+            top = y + image - tile.image.height
+            sheet.paste(tile.image, (x, top))
+            if tile.frame:
+                edge = (x - FRAME, top - FRAME, x + tile.image.width + FRAME - 1, y + image + FRAME - 1)
+                draw.rectangle(edge, outline=tile.frame, width=FRAME)
+            draw.multiline_text((x, y + image + FRAME + 1), "\n".join(tile.lines), fill="black", font=font)
+        y += height
     with written_whole(file) as temporary:
         sheet.save(temporary, "PNG")
 

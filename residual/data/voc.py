@@ -104,7 +104,8 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
     candidates = [folder / f"VOC{year}", folder / "VOCdevkit" / f"VOC{year}"] if year else [folder]
     root = next((path for path in candidates if path.is_dir()), None)
     if root is None:
-        raise no_folder(candidates[0], "name the one that holds it with --data-dir")
+        layout = f"VOC{year}" if year else "VOC's layout"
+        raise no_folder(candidates[0], f"name the one that holds {layout} with --data-dir")
     listing = root / "ImageSets" / "Segmentation" / f"{name}.txt"
     if not (masks and listing.is_file()):
         listing = root / "ImageSets" / "Main" / f"{name}.txt"

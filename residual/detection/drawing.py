@@ -109,7 +109,7 @@ def draw_mistakes_sheet(
         tiles.append((seen, f"found: {len(judged.shown)}{wrong}"))
     if not tiles:
         raise InputError(f"{dataset.name}: there is nothing to draw, neither an object nor a detection")
-    draw_boxed_sheet(tiles, file, COLUMNS)
+    draw_boxed_sheet(tiles, file, COLUMNS, together=2)
     return len(tiles) // 2
 
 

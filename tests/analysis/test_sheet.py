@@ -3,17 +3,19 @@
 from pathlib import Path
 
 from conftest import smooth_image
-from PIL import Image
+from PIL import Image, ImageColor
 
 from residual.analysis.sheet import (
     BOXED_SIDE,
     FRAME,
+    LINE,
     RIGHT,
     SIDE,
     SPACE,
     WRONG,
     Seen,
     boxed_thumbnail,
+    draw_boxed_sheet,
     draw_sheet,
 )
 
@@ -48,6 +50,23 @@ def test_an_image_as_thin_as_a_line_is_on_the_sheet(tmp_path: Path) -> None:
     Image.new("RGB", (4000, 3), "red").save(image)
     draw_sheet([Seen(image, "cat", 0.9)], tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.getpixel((SPACE + 5, SPACE + (SIDE - 1) // 2)) == (255, 0, 0)
+        assert sheet.getpixel((SPACE + 5, SPACE)) == (255, 0, 0)
     with Image.open(image) as opened:
         assert boxed_thumbnail(opened).size == (BOXED_SIDE, 1)
+
+
+def test_low_images_leave_no_gap_and_pairs_stand_apart(tmp_path: Path) -> None:
+    shapes = [(384, 200), (384, 100), (100, 384), (384, 200), (384, 100)]
+    colours = ["red", "lime", "blue", "black", "gray"]
+    tiles = [(Image.new("RGB", shape, colour), "a") for shape, colour in zip(shapes, colours, strict=True)]
+    draw_boxed_sheet(tiles, tmp_path / "sheet.png", columns=4, together=2)
+    below = FRAME + LINE + 2 * SPACE
+    # All of a row stand on one line, close above their texts; the second pair has more space before it.
+    first, second = SPACE + 384, SPACE + 384 + below + 100
+    lefts = [SPACE, 2 * SPACE + 384, 4 * SPACE + 2 * 384, 5 * SPACE + 3 * 384]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (lefts[-1] + 384 + SPACE, second + below)
+        corners = [(x, first - 1) for x in lefts] + [(SPACE, second - 1)]
+        assert [sheet.getpixel(corner) for corner in corners] == [ImageColor.getrgb(c) for c in colours]
+        assert sheet.getpixel((lefts[2] - 1, first - 1)) == (255, 255, 255)
+        assert sheet.getpixel((SPACE, first - 201)) == (255, 255, 255)

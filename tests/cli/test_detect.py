@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import residual as package
-from residual.analysis.sheet import BOXED_SIDE, SPACE, TEXT
+from residual.analysis.sheet import BOXED_SIDE, FRAME, LINE, SPACE
 from residual.cli.boxes import Drawings
 from residual.detection.faster_rcnn import FasterRCNN
 
@@ -115,8 +115,8 @@ def test_predict_draws_images_with_their_boxes_on_one_sheet(
         middles = []
         for number in range(4):
             x = SPACE + number % columns * (BOXED_SIDE + SPACE)
-            y = SPACE + number // columns * (BOXED_SIDE + TEXT + SPACE)
-            middles.append(drawn.crop((x, y, x + BOXED_SIDE, y + BOXED_SIDE)))
+            y = SPACE + number // columns * drawn.height // 2
+            middles.append(drawn.crop((x, y, x + BOXED_SIDE, y + BOXED_SIDE // 2)))
         seen = {colour for part in middles for _, colour in part.getcolors(maxcolors=1 << 18) or []}
         assert len(seen) > 100
         assert all(part.getextrema() != ((255, 255),) * 3 for part in middles)
@@ -146,9 +146,9 @@ def test_evaluate_draws_what_was_found_beside_the_truth(
     images = json.loads(said.out)["images"]
     assert f"drawn: {sheet}\n" in said.err
     with Image.open(sheet) as drawn:
-        # Each image twice, two of them in a row.
-        assert drawn.width == SPACE + 4 * (BOXED_SIDE + SPACE)
-        assert drawn.height == SPACE + -(-images // 2) * (BOXED_SIDE + TEXT + SPACE)
+        # Each image twice, two of them in a row and apart from each other.
+        assert drawn.width == SPACE + 4 * (BOXED_SIDE + SPACE) + SPACE
+        assert drawn.height == SPACE + -(-images // 2) * (BOXED_SIDE + FRAME + LINE + 2 * SPACE)
     assert "exists already" in refused(*arguments)
     assert "ends in .png" in refused(*arguments[:-1], tmp_path / "mistakes.jpg")
     both = ("--figure", tmp_path / "x.png", "--sheet", tmp_path / "x.png")

@@ -92,7 +92,7 @@ def test_the_sheet_shows_each_image_twice_and_none_that_is_gone(
     tiles: list[str] = []
     monkeypatch.setattr(
         "residual.detection.drawing.draw_boxed_sheet",
-        lambda drawn, file, columns: tiles.extend(text for _, text in drawn),
+        lambda drawn, file, columns, together: tiles.extend(text for _, text in drawn),
     )
 
     def sheet(*unusable: str) -> list[str]:
