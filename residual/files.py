@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from safetensors import SafetensorError
 
 from .errors import InputError, printable
@@ -267,6 +268,30 @@ def read_json(path: Path, shape: Any, remedy: str = "get it anew") -> Any:
         InputError: as ``read_text``, and naming the place where it is no JSON or of another shape.
     """
     return parse_json(read_text(path, remedy), shape, lambda reason: damaged(path, reason, remedy))
+
+
+def read_yaml(path: Path, remedy: str = "get it anew") -> Any:
+    """Return a YAML file's content.
+
+    Raises:
+        InputError: as ``read_text``, and where it is no YAML.
+    """
+    return parse_yaml(read_text(path, remedy), lambda reason: InputError(f"{path}: not valid YAML: {reason}"))
+
+
+def parse_yaml(text: str, fault: Callable[[str], InputError]) -> Any:
+    """Return what a YAML text says.
+
+    Args:
+        fault: from what is wrong, and where, to the error.
+    """
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise fault("nested too deeply") from None
+    # ValueError: a date that does not exist, a number of thousands of digits.
+    except (yaml.YAMLError, ValueError) as error:
+        raise fault(" ".join(str(error).split())[:500]) from None
 
 
 def parse_json(text: str, shape: Any, fault: Callable[[str], Exception]) -> Any:

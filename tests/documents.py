@@ -16,7 +16,7 @@ from caffe import caffemodel, resnet, write_mean
 from conftest import BEGUN, ROOT, WIDTHS, set_options, shrink_rivals, smooth_image, write_images
 from located import xml
 from PIL import Image
-from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
+from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes, write_yolo
 from torch import nn
 
 from residual import build_model
@@ -407,6 +407,7 @@ class Stage:
         for name in (devkit / "VOC2012/ImageSets/Main/test.txt").read_text().split():
             (devkit / "VOC2012" / "Annotations" / f"{name}.xml").unlink()
         write_coco(self.home / "coco", devkit)
+        write_yolo(self.home / "yolo", devkit)
         lists = write_shapes(self.home / "cells", train=6, test=4, masks=True) / "ImageSets" / "Main"
         shutil.copy(lists / "train.txt", lists / "trainval.txt")
         (self.home / "other").symlink_to("cells")

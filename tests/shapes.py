@@ -81,6 +81,25 @@ def write_coco(folder: Path, devkit: Path) -> Path:
     return folder
 
 
+def write_yolo(folder: Path, devkit: Path) -> Path:
+    """Write the images of a devkit's 2007 in YOLO's layout, the splits train and val."""
+    for split, part in (("train", "2007/trainval"), ("val", "2007/test")):
+        shapes = load_voc(devkit, [part], CLASSES)
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for annotated in shapes.images:
+            shutil.copy(annotated.path, folder / "images" / split)
+            found = zip((annotated.boxes / SIDE).tolist(), annotated.labels.tolist(), strict=True)
+            lines = [
+                f"{label} {(x1 + x2) / 2} {(y1 + y2) / 2} {x2 - x1} {y2 - y1}\n"
+                for (x1, y1, x2, y2), label in found
+            ]
+            (folder / "labels" / split / f"{annotated.path.stem}.txt").write_text("".join(lines))
+    names = "".join(f"  {k}: {name}\n" for k, name in enumerate(CLASSES))
+    (folder / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}")
+    return folder
+
+
 #: What shapes are called in ImageNet's detection task: ping-pong ball, bookshelf, pizza.
 SYNSETS = ("n03942813", "n02870880", "n07873807")
 

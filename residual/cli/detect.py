@@ -100,6 +100,8 @@ Examples:
   residual detect train voc-finetune --weights torchvision:resnet50 --data-dir ~/cells --out runs/cells
   residual detect train voc-finetune --weights runs/cells --data-dir ~/labelled --set data.validation=0.2
   residual detect train voc-finetune --weights runs/cells --data-dir ~/other --set data.train=train
+  residual detect train voc-finetune --weights runs/cells --data-dir ~/yolo --set data.layout=yolo \
+    --set data.train=train --set data.test=val
   residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --epochs 20 --lr 0.002
   residual detect train my.yaml --data-dir ~/cells
   residual detect train voc-finetune --masks --weights torchvision:resnet50 --data-dir ~/cells
@@ -144,7 +146,7 @@ def evaluate(
         ),
     ] = None,
     layout: Annotated[
-        Literal["voc", "coco", "imagenet-det"] | None,
+        Literal["voc", "coco", "yolo", "imagenet-det"] | None,
         typer.Option(help="Layout of the data (default: the recipe's)."),
     ] = None,
     points: Annotated[

@@ -39,8 +39,10 @@ NO_SIDE = 2**31
 SHOWN = 20
 #: What is to be done about a split that is not there.
 NAME_SPLITS = "name them with data.train and data.test, or --split"
+#: The split of all images, where nothing divides them.
+ALL = "trainval"
 #: The layouts of annotations that are read: detection's, and localization's.
-Layout = Literal["voc", "coco", "imagenet-det", "imagenet", "tiny-imagenet"]
+Layout = Literal["voc", "coco", "yolo", "imagenet-det", "imagenet", "tiny-imagenet"]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ..class_names import class_name, composed
 from ..errors import InputError
 from ..files import no_folder, numbered_lines, read_content
 from .boxes import (
+    ALL,
     NAME_SPLITS,
     Annotation,
     BoxDataset,
@@ -41,14 +42,13 @@ from .boxes import (
 from .images import SUFFIXES, DamagedImage
 from .masks import read_instances
 from .named_files import NamedFiles, last_part
+from .yolo import is_yolo
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 #: Centre, sides, and angle in radians, as roLabelImg writes a rotated box.
 ROTATED = ("cx", "cy", "w", "h", "angle")
 #: What stands behind a name in the list of a class: whether the image shows it, hardly shows it, or not.
 SHOWN = ("1", "0", "-1")
-#: The split of all annotated images, where there are no lists.
-ALL = "trainval"
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
@@ -121,7 +121,8 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
             f"; there are {', '.join(there)}; {NAME_SPLITS}"
             if there
             else "; VOC's layout has one list a split there, and an XML file of boxes for each image; COCO's "
-            "(--set data.layout=coco) has a JSON; of tables or YOLO's files make one of these first"
+            "(--set data.layout=coco) has a JSON, YOLO's (--set data.layout=yolo) a text file an image; of "
+            "tables make one of these first"
         )
         if unlisted:
             have = (
@@ -132,6 +133,10 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         if any((folder / "annotations").glob("*.json")):
             have = (
                 "; it is laid out as COCO's: --set data.layout=coco, data.train and data.test are its splits"
+            )
+        elif is_yolo(folder):
+            have = (
+                "; it is laid out as YOLO's: --set data.layout=yolo, data.train and data.test are its splits"
             )
         raise InputError(f"there is no split {listing}{have}")
     return root, listing

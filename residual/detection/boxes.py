@@ -11,11 +11,12 @@ from ..data.boxes import BoxDataset
 from ..data.coco import load_coco
 from ..data.imagenet_det import load_imagenet_det
 from ..data.voc import load_voc
+from ..data.yolo import load_yolo
 from ..errors import InputError
 from ..recipes.detection import Boxes
 from .inference import input_size
 
-READERS = {"voc": load_voc, "coco": load_coco}
+READERS = {"voc": load_voc, "coco": load_coco, "yolo": load_yolo}
 
 
 def load_boxes(

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..errors import InputError, nearest
+from ..files import read_yaml
 from .cifar import CIFAR10
 from .detection import DETECTION, DetectionRecipe
 from .digits import DIGITS
 from .imagenet import IMAGENET
 from .localization import LOCALIZATION, LocalizationRecipe
-from .schema import R, Recipe, TrainingRecipe, differences, override, parse, read_yaml
+from .schema import R, Recipe, TrainingRecipe, differences, override, parse
 
 __all__ = [
     "DETECTION",
@@ -85,7 +86,7 @@ def read(path: Path, kind: type[Any] | None = None, of_run: bool = False) -> Any
     Raises:
         InputError: when it cannot be read, or naming the key that is wrong.
     """
-    value = read_yaml(path)
+    value = read_yaml(path, "mend it, or print one to start from with residual recipes NAME")
     if of_run and isinstance(value, dict):
         value = _as_it_was_run(value)
     keys = value if isinstance(value, dict) else {}

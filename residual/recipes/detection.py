@@ -106,9 +106,9 @@ class Detector(Lists):
 class Boxes(Lists):
     """The annotated images."""
 
-    layout: Literal["voc", "coco", "imagenet-det"]
+    layout: Literal["voc", "coco", "yolo", "imagenet-det"]
     #: Splits, several together: "2007/trainval" in a VOCdevkit, "trainval" in a folder like one of its
-    #: years, "train2014" for COCO, "val1" for ImageNet DET.
+    #: years, "train2014" for COCO, "train" for YOLO, "val1" for ImageNet DET.
     train: tuple[str, ...]
     #: What is evaluated; empty for nothing, as where the annotations are not public.
     test: tuple[str, ...] = ()

@@ -5,8 +5,7 @@ change between two halves of one run. Unknown keys are errors.
 """
 
 import reprlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
@@ -21,7 +20,7 @@ from pydantic import (
 )
 
 from ..errors import InputError, nearest
-from ..files import read_text
+from ..files import parse_yaml
 
 
 def at_most(most: float, why: str) -> AfterValidator:
@@ -367,31 +366,6 @@ def _key_of(setting: str) -> str:
 def _related(key: str, other: str) -> bool:
     """Whether two keys are the same, or one is a part of the other."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
-
-
-def read_yaml(path: Path) -> Any:
-    """Return a YAML file's content.
-
-    Raises:
-        InputError: when there is no such file, or it cannot be read.
-    """
-    text = read_text(path, "mend it, or print one to start from with residual recipes NAME")
-    return parse_yaml(text, lambda reason: InputError(f"{path}: not valid YAML: {reason}"))
-
-
-def parse_yaml(text: str, fault: Callable[[str], InputError]) -> Any:
-    """Return what a YAML text says.
-
-    Args:
-        fault: from what is wrong, and where, to the error.
-    """
-    try:
-        return yaml.safe_load(text)
-    except RecursionError:
-        raise fault("nested too deeply") from None
-    # ValueError: a date that does not exist, a number of thousands of digits.
-    except (yaml.YAMLError, ValueError) as error:
-        raise fault(" ".join(str(error).split())[:500]) from None
 
 
 def override(recipe: R, settings: list[str]) -> R:

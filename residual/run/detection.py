@@ -99,7 +99,11 @@ class DetectionTask(Task):
             if not counts[name]:
                 raise InputError(f"data.classes: no object of {splits} is a {name!r}{first}")
         if self.recipe.detector.masks and not self.train.has_masks:
-            where = {"voc": "images of instances in SegmentationObject", "coco": "segmentations in the JSON"}
+            where = {
+                "voc": "images of instances in SegmentationObject",
+                "coco": "segmentations in the JSON",
+                "yolo": "polygons in the labels",
+            }
             ends = ("alone is used", "they are left out")
             told = (note for note in self.train.notes if note.endswith(ends))
             fault = next((f"; the first fault: {note}" for note in told), first)

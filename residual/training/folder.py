@@ -48,13 +48,13 @@ from ..files import (
     read_content,
     read_json,
     read_text,
+    read_yaml,
     remove_half_written,
     replace_file,
     without_home,
 )
 from ..models.preprocessing import Preprocessing
 from ..recipes import DetectionRecipe, LocalizationRecipe, TrainingRecipe, differences, read
-from ..recipes.schema import read_yaml
 from ..tensors import pack, unpack
 from .checkpoint import list_checkpoints
 

@@ -510,7 +510,7 @@ def test_lists_of_single_classes_are_named_where_there_are_no_others(tmp_path: P
         load_voc(folder, ["train"])
     (folder / "ImageSets/Main/dog_train.txt").unlink()
     shutil.rmtree(folder / "Annotations")
-    with pytest.raises(InputError, match="of tables or YOLO's files make one of these first"):
+    with pytest.raises(InputError, match="of tables make one of these first"):
         load_voc(folder, ["train"])
 
 
