@@ -270,23 +270,31 @@ def read_json(path: Path, shape: Any, remedy: str = "get it anew") -> Any:
     return parse_json(read_text(path, remedy), shape, lambda reason: damaged(path, reason, remedy))
 
 
-def read_yaml(path: Path, remedy: str = "get it anew") -> Any:
+def read_yaml(path: Path, remedy: str = "get it anew", as_written: bool = False) -> Any:
     """Return a YAML file's content.
+
+    Args:
+        as_written: as of ``parse_yaml``.
 
     Raises:
         InputError: as ``read_text``, and where it is no YAML.
     """
-    return parse_yaml(read_text(path, remedy), lambda reason: InputError(f"{path}: not valid YAML: {reason}"))
+
+    def fault(reason: str) -> InputError:
+        return InputError(f"{path}: not valid YAML: {reason}")
+
+    return parse_yaml(read_text(path, remedy), fault, as_written)
 
 
-def parse_yaml(text: str, fault: Callable[[str], InputError]) -> Any:
+def parse_yaml(text: str, fault: Callable[[str], InputError], as_written: bool = False) -> Any:
     """Return what a YAML text says.
 
     Args:
         fault: from what is wrong, and where, to the error.
+        as_written: numbers, dates, "yes" and "no" stay texts.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, yaml.BaseLoader if as_written else yaml.SafeLoader)
     except RecursionError:
         raise fault("nested too deeply") from None
     # ValueError: a date that does not exist, a number of thousands of digits.

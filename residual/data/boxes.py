@@ -263,6 +263,8 @@ class Record:
         size: width and height as annotated; None where the annotation does not say.
         where: the annotation's place, for the notes.
         number, unjudged: as of ``AnnotatedImage``; the classes by their names.
+        stored: the image's width and height as they are stored, and its EXIF orientation, where the reader
+            had to look: for what is annotated in parts of the upright image. None elsewhere.
     """
 
     id: str
@@ -272,6 +274,7 @@ class Record:
     where: str
     number: int | str = 0
     unjudged: frozenset[str] = frozenset()
+    stored: tuple[tuple[int, int], int] | None = None
 
 
 def stated_size(width: int, height: int) -> tuple[int, int] | None:
@@ -411,6 +414,9 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
             continue
         stored, orientation = found
         shown = upright_size(stored, orientation)
+        if record.stored:
+            kept.append((replace(record, size=shown), stored, orientation))
+            continue
         size = record.size or shown
         if size not in (stored, shown):
             # It will be left out when it is read; masks of such a size may be of any.
@@ -452,6 +458,8 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
 
 def _looked_at(record: Record) -> tuple[tuple[int, int], int] | DamagedImage:
     """Return the size and the orientation of a record's image, or what is wrong with it."""
+    if record.stored:
+        return record.stored
     try:
         return stored_size(record.path)
     except DamagedImage as error:
@@ -485,7 +493,7 @@ def _annotated(
             notes.append(f"{what} has no area; it was left out")
         elif inside[2] <= inside[0] or inside[3] <= inside[1]:
             notes.append(f"{what} is outside the image of {width} x {height}; it was left out")
-        elif max(inside[2:]) <= 1:
+        elif max(inside[2:]) <= 1 and not record.stored:
             notes.append(
                 f"{what} lies in the image's first pixel: its coordinates look like fractions of the image's "
                 "sides; write pixels; it was left out"

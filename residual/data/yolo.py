@@ -5,11 +5,11 @@
     labels/SPLIT/a.txt              "images" is "labels" in the path, or the text lies beside its image
 
 A line is an object: the number of its class, and its box's centre and sides as fractions of the upright
-image's. In place of the box may be the corners of a polygon. An image without a text has no object.
-
-Where nothing divides the images, all of them are of the split "trainval".
+image's. In place of the box may be the corners of a polygon. An image of a split without a text has no
+object. Where nothing divides the images, all of them that have a text are of the split "trainval".
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,10 +26,20 @@ from .masks import Outline
 from .named_files import NamedFiles
 from .threads import in_threads
 
+#: Where the classes have their names, and the splits their places.
+DATA = "data.yaml"
+#: Files with the name of a class a line: Darknet's, Roboflow's, and labelImg's among its labels.
+NAME_FILES = (
+    "*.names",
+    *(f"{folder}classes.txt" for folder in ("", "labels/", "*/", "labels/*/", "*/labels/")),
+    *(f"{folder}_darknet.labels" for folder in ("", "*/")),
+)
 #: Beyond these a number is no fraction of a side, wherever on the image's edge the object lies.
 FRACTIONS = (-1.0, 2.0)
 #: Keys of data.yaml that say where images are.
-PARTS = ("train", "val", "test")
+KEYS = ("train", "val", "test")
+#: What folders and lists of splits are called, in lower case.
+SPLITS = (*KEYS, "valid", "validation", "testing", "training")
 
 
 def load_yolo(
@@ -56,7 +66,7 @@ def load_yolo(
             classes.
     """
     if not folder.is_dir():
-        raise no_folder(folder, "name the one with data.yaml with --data-dir")
+        raise no_folder(folder, f"name the one with {DATA} with --data-dir")
     described = _described(folder)
     notes: list[str] = []
     records: dict[Path, Record] = {}
@@ -73,7 +83,8 @@ def load_yolo(
 def is_yolo(folder: Path) -> bool:
     """Whether a folder says that it is laid out so: for those who name another layout."""
     with suppress(InputError):
-        return bool(_yaml_files(folder) or _name_files(folder))
+        _described(folder)
+        return True
     return False
 
 
@@ -96,80 +107,79 @@ class _Described:
     points: bool = False
 
 
-def _yaml_files(folder: Path) -> dict[Path, dict[str, Any]]:
-    """Return the YAML files of a folder that name classes, with their contents."""
-    files = [path for path in sorted(folder.glob("*.y*ml")) if path.suffix in (".yaml", ".yml")]
-    contents = {path: read_yaml(path, "mend it") for path in files if path.is_file()}
-    return {
-        path: content
-        for path, content in contents.items()
-        if isinstance(content, dict) and "names" in content
-    }
-
-
-def _name_files(folder: Path) -> list[Path]:
-    """Return the files with the name of a class a line: Darknet's, and labelImg's among its labels."""
-    found = sorted(folder.glob("*.names"))
-    places = (
-        "classes.txt",
-        "labels/classes.txt",
-        "*/classes.txt",
-        "labels/*/classes.txt",
-        "*/labels/classes.txt",
-    )
-    return found or list(dict.fromkeys(path for place in places for path in sorted(folder.glob(place))))
-
-
 def _described(folder: Path) -> _Described:
-    yamls = _yaml_files(folder)
-    if yamls:
-        named = {path: _names(content["names"], path) for path, content in yamls.items()}
-    else:
-        named = {
-            path: _names([line.strip() for _, line in numbered_lines(path)], path)
-            for path in _name_files(folder)
-        }
+    found = [_in_yaml(folder / DATA)] if os.path.isfile(folder / DATA) else []
+    if not found:
+        for path in sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")}):
+            # Other programs' files are nobody's affair.
+            with suppress(InputError):
+                found.append(_in_yaml(path))
+    if found:
+        first, *others = found
+        for other in others:
+            if (other.names, other.parts, other.root) != (first.names, first.parts, first.root):
+                raise InputError(
+                    f"{first.source} and {other.source} describe the data differently; call the one that is "
+                    f"meant {DATA}"
+                )
+        return first
+    named = [
+        (_names({number - 1: line for number, line in numbered_lines(file)}, file), file)
+        for pattern in NAME_FILES
+        for file in sorted(folder.glob(pattern))
+    ]
     if not named:
         raise InputError(
-            f"{folder} does not say what the classes are called; write data.yaml, with a line of names: "
+            f"{folder} does not say what the classes are called; write {DATA}, with a line of names: "
             "[cat, dog], or classes.txt, with a name a line"
         )
-    (source, names), *others = named.items()
-    for other, differently in others:
-        if differently != names:
-            raise InputError(f"{source} and {other} name different classes; leave one of them")
-    content = yamls.get(source, {})
-    parts = {
-        key: [str(place) for place in (value if isinstance(value, list) else [value])]
-        for key, value in content.items()
-        if isinstance(key, str) and key in PARTS and value
-    }
-    root = source.parent / str(content.get("path") or "")
-    return _Described(names, source, parts, root, points=bool(content.get("kpt_shape")))
+    # LabelImg lengthens its list as new names come up.
+    names, source = max(named, key=lambda one: len(one[0]))
+    for fewer, file in named:
+        if not fewer.items() <= names.items():
+            raise InputError(
+                f"{source} and {file} give a class different names, or a name different numbers; renumber "
+                "the labels of one of them, or name its folder alone with --data-dir"
+            )
+    return _Described(names, source, {}, folder)
 
 
-def _names(value: object, file: Path) -> dict[int, str]:
-    """Return the names of the classes by their numbers, from a list or a mapping.
+def _in_yaml(file: Path) -> _Described:
+    """Return what a YAML file says of a dataset.
 
     Raises:
-        InputError: where it is neither, or two classes have one name.
+        InputError: where it does not name classes.
     """
-    pairs = (
-        list(value.items())
-        if isinstance(value, dict)
-        else list(enumerate(value))
-        if isinstance(value, list)
-        else []
-    )
-    if not pairs or not all(
-        isinstance(number, int) and isinstance(name, str | int | float) for number, name in pairs
-    ):
-        raise InputError(f"{file}: names is neither a list of names nor numbers with names")
-    names = {number: class_name(str(name).strip()) or str(number) for number, name in pairs}
-    name, times = Counter(names.values()).most_common(1)[0]
+    # As written: 1e3, no and 2024-01-01 are names of classes.
+    content = read_yaml(file, "mend it", as_written=True)
+    given: Any = content.get("names") if isinstance(content, dict) else None
+    names = _names(dict(enumerate(given)) if isinstance(given, list) else given, file)
+    parts = {
+        key: [place for place in (value if isinstance(value, list) else [value]) if isinstance(place, str)]
+        for key, value in content.items()
+        if key in KEYS and value
+    }
+    path = content.get("path")
+    root = file.parent / (path if isinstance(path, str) else "")
+    return _Described(names, file, parts, root, points=bool(content.get("kpt_shape")))
+
+
+def _names(given: object, file: Path) -> dict[int, str]:
+    """Return the names of the classes by their numbers, in these numbers' order.
+
+    Raises:
+        InputError: where there are none, or two classes have one name.
+    """
+    pairs = given.items() if isinstance(given, dict) else ()
+    if not pairs or not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs):
+        raise InputError(
+            f"{file} has neither a list of the classes' names nor their numbers with their names"
+        )
+    numbered = {int(number): class_name(name.strip()) or str(number) for number, name in pairs}
+    name, times = Counter(numbered.values()).most_common(1)[0]
     if times > 1:
         raise InputError(f"{file}: two classes have one name, {name!r}; give each its own")
-    return names
+    return dict(sorted(numbered.items()))
 
 
 def _records(
@@ -183,29 +193,38 @@ def _records(
     images = _images(folder, split, described, notes)
     labels = {path: _label(path, folder) for path in images} if boxes else {}
     if boxes and not any(labels.values()):
-        wanted = _beside_images(images[0], folder) or images[0].with_suffix(".txt")
+        wanted = _called_labels(images[0], folder, "labels") or images[0].with_suffix(".txt")
         raise InputError(f"{folder}: no image of {split} has a label; that of {images[0]} would be {wanted}")
     if bare := [path for path, label in labels.items() if label is None]:
+        # Who has not yet looked at all images of a folder has not said that nothing is on the others.
+        are = "are left out (an image without objects has an empty label)"
+        if split != ALL:
+            are = "count as images without objects"
         notes.append(
-            f"{folder}: {len(bare):,} of {len(images):,} images of {split} have no label and count as images "
-            f"without objects; the first is {bare[0]}"
+            f"{folder}: {len(bare):,} of {len(images):,} images of {split} have no label and {are}; the "
+            f"first is {bare[0]}"
         )
-    for path, found in zip(images, in_threads(_size, images), strict=True):
+        if split == ALL:
+            images = [path for path in images if labels[path]]
+    names = [path.relative_to(folder) if path.is_relative_to(folder) else path for path in images]
+    stems = Counter(name.with_suffix("") for name in names)
+    for path, name, found in zip(images, names, in_threads(_looked_at, images), strict=True):
         if isinstance(found, DamagedImage):
             notes.append(f"{found}; it is left out")
             continue
         label = labels.get(path)
-        objects = _objects(label, described, found, masks, notes) if label else ()
-        name = (
-            path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
-        )
-        yield Record(name, path, found, tuple(objects), str(label or path))
+        try:
+            objects = _objects(label, described, upright_size(*found), masks, notes) if label else []
+        except InputError as error:
+            notes.append(f"{error}; its image is left out")
+            continue
+        called = (name.with_suffix("") if stems[name.with_suffix("")] == 1 else name).as_posix()
+        yield Record(called, path, upright_size(*found), tuple(objects), str(label or path), stored=found)
 
 
-def _size(path: Path) -> tuple[int, int] | DamagedImage:
-    """Return an image's upright width and height, or what is wrong with it."""
+def _looked_at(path: Path) -> tuple[tuple[int, int], int] | DamagedImage:
     try:
-        return upright_size(*stored_size(path))
+        return stored_size(path)
     except DamagedImage as error:
         return error
 
@@ -217,40 +236,62 @@ def _images(folder: Path, split: str, described: _Described, notes: list[str]) -
         InputError: where there is no such split, or no image of it.
     """
     parts = described.parts.get(split, [])
-    places = [found for part in parts if (found := _place(folder, described.root, part))]
-    if not places or len(places) < len(parts):
-        own = (folder / "images" / split, folder / split / "images", folder / split, folder / f"{split}.txt")
-        places = [place for place in own if place.exists()][:1]
-    there = _splits(folder, described)
-    if not places and not there and split == ALL:
-        places = [folder]
+    found = {part: _place(folder, described.root, part) for part in parts}
+    places = [place for place in found.values() if place]
+    for part, place in found.items():
+        if places and not place:
+            notes.append(f"{described.source}: {part} of {split} is not there; it is left out")
+        if place and not _inside(place, folder):
+            notes.append(f"{split} is read from {place}, as {described.source} says")
     if not places:
-        have = f"; there are {', '.join(there)}; {NAME_SPLITS}"
-        if not there:
-            have = (
-                f", and no other: undivided, all images are {ALL}; to train, hold a share of them out with "
-                "--set data.validation=0.2, which is then tested on"
-            )
-        said = f" ({described.source.name}: {', '.join(parts)})" if parts else ""
-        raise InputError(f"{folder} has no split {split}{said}{have}")
-    images = [
+        own = (folder / "images" / split, folder / split / "images", folder / split, folder / f"{split}.txt")
+        places = [place for place in own if os.path.exists(place)][:1]
+    if not places:
+        there = _splits(folder, described)
+        if split == ALL and not there:
+            places = [folder]
+        else:
+            said = f" ({described.source.name}: {', '.join(parts)})" if parts else ""
+            raise InputError(f"{folder} has no split {split}{said}{_instead(there)}")
+    first = len(notes)
+    listed = [
         image
         for place in places
         for image in (_listed(folder, place, notes) if place.is_file() else _below(place))
     ]
-    if not images:
-        raise InputError(f"{folder}: there are no images of {split} in {' and '.join(map(str, places))}")
-    return list(dict.fromkeys(images))
+    if not listed:
+        fault = f"; the first fault: {notes[first]}" if notes[first:] else ""
+        raise InputError(
+            f"{folder}: there are no images of {split} in {' and '.join(map(str, places))}{fault}"
+        )
+    return list(dict.fromkeys(listed))
+
+
+def _instead(there: Sequence[str]) -> str:
+    """Return what can be named in place of a split that is not there, as the end of a sentence."""
+    hold = "hold a share of them out with --set data.validation=0.2, which is then tested on"
+    if not there:
+        return f", and no other: undivided, all images are {ALL}; to train, {hold}"
+    only = f"; to learn from {there[0]} alone, {hold}" if len(there) == 1 else ""
+    return f"; there are {', '.join(there)}; {NAME_SPLITS}{only}"
 
 
 def _place(folder: Path, root: Path, place: str) -> Path | None:
-    """Return where images are that data.yaml has at a place of this machine or another; None for nowhere."""
-    if (root / place).exists():
-        return root / place
+    """Return where images are that data.yaml has at a place of this machine or another; None for nowhere.
+
+    What is in the folder comes before what is elsewhere: a dataset may be another one's copy.
+    """
     # Roboflow's begin with "../", which leads out of the folder; others' with folders that were another's.
     parts = [part for part in PurePosixPath(place.replace("\\", "/")).parts if part not in (".", "..", "/")]
-    ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)) if parts[start:] != ["images"])
-    return next((end for end in ends if end.exists()), None)
+    ends = [folder.joinpath(*parts[start:]) for start in range(len(parts)) if parts[start:] != ["images"]]
+    said = Path(os.path.normpath(root / place))
+    places = [said, *ends] if _inside(said, folder) else [*ends, said]
+    # os.path: a name that is too long is nowhere.
+    return next((path for path in places if os.path.exists(path)), None)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def _below(place: Path) -> list[Path]:
@@ -259,69 +300,97 @@ def _below(place: Path) -> list[Path]:
 
 def _listed(folder: Path, listing: Path, notes: list[str]) -> Iterator[Path]:
     """Yield the images in a list, whose paths may be those of another machine."""
-    images = NamedFiles([folder], SUFFIXES)
+    images = None
     for number, line in numbered_lines(listing):
         name = line.strip()
-        if (path := listing.parent / name).is_file():
+        path = Path(os.path.normpath(listing.parent / name))
+        # os.path: a name that is too long is no file.
+        if os.path.isfile(path):
             yield path
             continue
+        images = images or NamedFiles([folder], SUFFIXES)
         found = images.find(name, loosely=True)
         if len(found) == 1:
             yield found[0]
         else:
-            several = (
-                f"{name} may be {' or '.join(map(str, found[:2]))}" if found else f"there is no image {name}"
-            )
-            notes.append(f"{listing}: line {number}: {several}; it is left out")
+            several = f"{name} may be {' or '.join(map(str, found[:2]))}"
+            told = several if found else f"there is no image {name}"
+            notes.append(f"{listing}: line {number}: {told}; it is left out")
 
 
 def _splits(folder: Path, described: _Described) -> list[str]:
-    """Return the splits that there are."""
+    """Return the splits that there are, as they can be named."""
     there = dict.fromkeys(
         split
         for split, places in described.parts.items()
-        if all(_place(folder, described.root, place) for place in places)
+        if any(_place(folder, described.root, place) for place in places)
     )
     there |= dict.fromkeys(path.parent.name for path in sorted(folder.glob("*/images")))
-    there |= dict.fromkeys(path.name for path in sorted(folder.glob("images/*")) if path.is_dir())
-    there |= dict.fromkeys(name for name in PARTS if (folder / f"{name}.txt").is_file())
+    # Folders among images are no splits.
+    below = sorted(folder.glob("images/*"))
+    if not any(path.suffix.lower() in SUFFIXES for path in below):
+        there |= dict.fromkeys(path.name for path in below if path.is_dir())
+    # CVAT's lists may have any name, and then so do their images' folders.
+    there |= dict.fromkeys(
+        path.stem
+        for path in sorted(folder.glob("*.txt"))
+        if path.stem.lower() in SPLITS or (folder / f"obj_{path.stem}_data").is_dir()
+    )
+    # The folder may be one level too high.
+    if not there:
+        there = dict.fromkeys(
+            path.relative_to(folder).as_posix()
+            for pattern in ("*", "*/*")
+            for path in sorted(folder.glob(pattern))
+            if path.name.lower() in SPLITS and path.is_dir()
+        )
     return list(there)
 
 
-def _beside_images(image: Path, folder: Path) -> Path | None:
-    """Return where an image's label is if its folder is called labels; None where it is in no images."""
+def _called_labels(image: Path, folder: Path, labels: str) -> Path | None:
+    """Return where an image's label is if its folder has some name; None where the image is in no images."""
     parts = list(image.relative_to(folder).parts if image.is_relative_to(folder) else image.parts)
     for place in reversed(range(len(parts) - 1)):
         if parts[place].lower() == "images":
-            parts[place] = "labels" if parts[place].islower() else "Labels"
+            parts[place] = labels
             return folder.joinpath(*parts).with_suffix(".txt")
     return None
 
 
 def _label(image: Path, folder: Path) -> Path | None:
     """Return the file of an image's objects; None where there is none."""
-    places = (_beside_images(image, folder), image.with_suffix(".txt"))
-    return next((place for place in places if place is not None and place.is_file()), None)
+    places = [_called_labels(image, folder, labels) for labels in ("labels", "Labels")]
+    places.append(image.with_suffix(".txt"))
+    return next((place for place in places if place and os.path.isfile(place)), None)
 
 
 def _objects(
     file: Path, described: _Described, size: tuple[int, int], masks: bool, notes: list[str]
-) -> Iterator[Annotation]:
-    """Yield the objects of a label; lines that are of no use are noted.
+) -> list[Annotation]:
+    """Return the objects of a label; lines that are of no use are noted.
 
     Args:
         size: the upright image's width and height.
+
+    Raises:
+        InputError: where it is no text.
     """
     width, height = size
+    objects = []
+    before: set[str] = set()
     for number, line in numbered_lines(file):
         where = f"{file}: line {number}"
+        if line in before:
+            notes.append(f"{where} is there twice; it counts once")
+            continue
+        before.add(line)
         try:
             first, *values = map(float, line.split())
             if described.points:
                 values = values[:4]
-            # A box, one with its score, or three corners at least.
-            polygon = len(values) >= 6 and len(values) % 2 == 0
-            if not (polygon or len(values) in (4, 5)):
+            # Behind a box or the corners of a polygon may stand a score.
+            values = values[: len(values) // 2 * 2]
+            if len(values) < 4:
                 raise ValueError
         except ValueError:
             notes.append(
@@ -334,18 +403,17 @@ def _objects(
             notes.append(
                 f"{where} is of class {first:g}, which {described.source} does not name; it is left out"
             )
-        elif not all(FRACTIONS[0] <= value <= FRACTIONS[1] for value in values[: None if polygon else 4]):
+        elif not all(FRACTIONS[0] <= value <= FRACTIONS[1] for value in values):
             notes.append(
                 f"{where}: its numbers are no fractions of the image's sides; divide pixels by them; it is "
                 "left out"
             )
-        elif polygon:
-            xs, ys = [width * x for x in values[::2]], [height * y for y in values[1::2]]
-            corners = min(xs), min(ys), max(xs), max(ys)
-            points = tuple(number for point in zip(xs, ys, strict=True) for number in point)
-            yield Annotation(name, corners, shape=Outline((points,)) if masks else None)
+        elif len(values) == 4:
+            x, y, w, h = (fraction * side for fraction, side in zip(values, (width, height) * 2, strict=True))
+            objects.append(Annotation(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
         else:
-            x, y, w, h = (
-                fraction * side for fraction, side in zip(values, (width, height) * 2, strict=False)
-            )
-            yield Annotation(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+            xs, ys = [width * x for x in values[::2]], [height * y for y in values[1::2]]
+            points = tuple(number for point in zip(xs, ys, strict=True) for number in point)
+            corners = min(xs), min(ys), max(xs), max(ys)
+            objects.append(Annotation(name, corners, shape=Outline((points,)) if masks else None))
+    return objects

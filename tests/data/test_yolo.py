@@ -128,6 +128,12 @@ def test_splits_have_their_own_names(tmp_path: Path) -> None:
     assert boxes_of(load_yolo(folder, ["val"])) == boxes_of(load_yolo(folder, ["valid"]))
 
 
+def test_what_leads_out_of_the_folder_is_looked_for_in_it_first(tmp_path: Path) -> None:
+    folder = write(tmp_path / "cells", **ROBOFLOW)
+    write(tmp_path, **{"train/images/other.jpg": None, "train/labels/other.txt": DOG})
+    assert boxes_of(load_yolo(folder, ["train"])) == BOTH
+
+
 def test_an_image_in_two_splits_counts_once(tmp_path: Path) -> None:
     folder = write(tmp_path, **ULTRALYTICS | {"both.txt": "images/train/a.jpg\nimages/val/c.jpg\n"})
     data = load_yolo(folder, ["train", "both"])
@@ -163,6 +169,9 @@ def test_polygons_are_boxes_and_masks(tmp_path: Path) -> None:
 def test_scores_and_key_points_are_not_read(tmp_path: Path) -> None:
     scored = write(tmp_path / "scored", **LABELIMG | {"a.txt": f"{DOG} 0.9\n{CAT} 0.8\n"})
     assert boxes_of(load_yolo(scored, ["trainval"])) == BOTH
+    outlined = "1 0.25 0.2 0.75 0.2 0.75 0.6 0.25 0.6 0.97"
+    outlined_folder = write(tmp_path / "outlined", **LABELIMG | {"a.txt": f"{outlined}\n{CAT}\n"})
+    assert boxes_of(load_yolo(outlined_folder, ["trainval"])) == BOTH
     points = f"{DOG} 0.5 0.5 2 0.6 0.6 1\n{CAT} 0 0 0 0.9 0.9 2\n"
     files = ULTRALYTICS | {"data.yaml": f"kpt_shape: [2, 3]\n{NAMES}", "labels/train/a.txt": points}
     assert boxes_of(load_yolo(write(tmp_path / "points", **files), ["train"])) == BOTH
@@ -177,6 +186,17 @@ def test_boxes_are_of_the_image_as_it_is_shown(tmp_path: Path) -> None:
     assert data.images[0].size == (30, 40)
     assert boxes_of(data)["a.jpg"] == [("dog", [0, 0, 15, 40])]
     assert data.notes == ()
+    # Upside down: the size does not tell.
+    exif[ORIENTATION] = 3
+    Image.new("RGB", (40, 30)).save(folder / "a.jpg", exif=exif)
+    data = load_yolo(folder, ["trainval"])
+    assert boxes_of(data)["a.jpg"] == [("dog", [0, 0, 20, 30])]
+    assert data.notes == ()
+
+
+def test_an_object_of_a_pixel_is_none_of_fractions(tmp_path: Path) -> None:
+    folder = write(tmp_path, **LABELIMG | {"a.txt": "1 0.0125 0.0125 0.02 0.02\n"})
+    assert boxes_of(load_yolo(folder, ["trainval"]))["a.jpg"] == [("dog", [0.1, 0.075, 0.9, 0.675])]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +208,7 @@ def test_boxes_are_of_the_image_as_it_is_shown(tmp_path: Path) -> None:
         ("0.5 0.5 0.5 0.5 0.5", "line 2 is of class 0.5, which"),
         ("1 20 15 10 10", "line 2: its numbers are no fractions of the image's sides"),
         ("1 nan 0.5 0.5 0.5", "line 2: its numbers are no fractions"),
+        (CAT, "line 2 is there twice; it counts once"),
         ("1 0.5 0.5 -0.5 0.5", "the box of a dog (30, 7.5, 10, 22.5) has its corners swapped"),
     ],
 )
@@ -196,19 +217,85 @@ def test_a_line_of_no_use_is_left_out(line: str, told: str, tmp_path: Path) -> N
     assert boxes_of(data)["a.jpg"] == [("cat", CAT_BOX)]
     (note,) = data.notes
     assert told.format(folder=tmp_path) in note
-    assert note.endswith("left out")
+    assert note.endswith(("left out", "it counts once"))
 
 
 def test_images_without_a_label_or_damaged_are_told(tmp_path: Path) -> None:
-    folder = write(tmp_path, **LABELIMG | {"c.jpg": None, "d.jpg": "no image", "d.txt": DOG})
-    data = load_yolo(folder, ["trainval"])
+    more = {"c.jpg": None, "d.jpg": "no image", "d.txt": DOG}
+    folder = write(
+        tmp_path / "split", **ULTRALYTICS | {f"images/train/{name}": text for name, text in more.items()}
+    )
+    data = load_yolo(folder, ["train"])
+    # That an image of a split has no label says that nothing is on it.
     assert list(boxes_of(data)) == ["a.jpg", "b.jpg", "c.jpg"]
     assert data.notes[0] == (
-        f"{folder}: 1 of 4 images of trainval have no label and count as images without objects; the first "
-        f"is {folder / 'c.jpg'}"
+        f"{folder}: 1 of 4 images of train have no label and count as images without objects; the first is "
+        f"{folder / 'images/train/c.jpg'}"
     )
-    assert data.notes[1].startswith(f"{folder / 'd.jpg'}")
+    assert data.notes[1].startswith(f"{folder / 'images/train/d.jpg'}")
+    # Elsewhere that nobody has looked at it yet.
+    folder = write(tmp_path / "undivided", **LABELIMG | more)
+    data = load_yolo(folder, ["trainval"])
+    assert list(boxes_of(data)) == ["a.jpg", "b.jpg"]
+    assert "1 of 4 images of trainval have no label and are left out" in data.notes[0]
     assert len(load_yolo(write(folder, **{"d.jpg": None}), ["trainval"], ["dog"], boxes=False)) == 4
+
+
+def test_a_label_that_is_no_text_costs_its_image_alone(tmp_path: Path) -> None:
+    folder = write(tmp_path, **LABELIMG)
+    (folder / "b.txt").write_bytes(b"\xff\xfe\xff")
+    data = load_yolo(folder, ["trainval"])
+    assert list(boxes_of(data)) == ["a.jpg"]
+    assert data.notes[0].startswith(f"{folder / 'b.txt'} is damaged")
+    assert data.notes[0].endswith("; its image is left out")
+
+
+def test_names_are_as_they_are_written_and_have_their_lines_numbers(tmp_path: Path) -> None:
+    numbers = {"a.txt": "2 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n"}
+    for number, names in enumerate(
+        ("[no, 010, 1e3]", "{2: 1e3, 0: no, 1: x}", "{'0': no, '2': 1e3}", "[no, null, 1e3]")
+    ):
+        folder = write(tmp_path / str(number), **LABELIMG | numbers | {"data.yaml": f"names: {names}\n"})
+        assert load_yolo(folder, ["trainval"]).classes == ("no", "1e3")
+    folder = write(tmp_path / "lines", **LABELIMG | numbers | {"classes.txt": "cat\n\ncow\n\n"})
+    assert load_yolo(folder, ["trainval"]).classes == ("cat", "cow")
+
+
+def test_other_files_of_the_folder_decide_nothing(tmp_path: Path) -> None:
+    other = {"mkdocs.yml": "x: !!python/name:a", "two.yaml": "a: 1\n---\nb: 2\n", "list.yaml": "[a]"}
+    folder = write(
+        tmp_path / "several", **ULTRALYTICS | other | {"a.yaml": "names: [x, y]\ntrain: images/val"}
+    )
+    assert boxes_of(load_yolo(folder, ["train"])) == BOTH
+    # The one that names classes need not be data.yaml; labelImg's list is longer where it went on.
+    renamed = {"cells.yaml" if name == "data.yaml" else name: text for name, text in ULTRALYTICS.items()}
+    assert boxes_of(load_yolo(write(tmp_path / "one", **renamed | other), ["train"])) == BOTH
+    longer = {"train/classes.txt": "cat\n", "train/a.jpg": None, "train/a.txt": CAT}
+    longer |= {"val/classes.txt": "cat\ndog\n", "val/b.jpg": None, "val/b.txt": DOG}
+    assert load_yolo(write(tmp_path / "longer", **longer), ["val"]).classes == ("dog",)
+
+
+def test_a_place_that_is_not_there_or_elsewhere_is_told(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "cells", **ULTRALYTICS | {"data.yaml": f"train: [images/train, images/x]\n{NAMES}"}
+    )
+    data = load_yolo(folder, ["train"])
+    assert boxes_of(data) == BOTH
+    assert data.notes == (f"{folder / 'data.yaml'}: images/x of train is not there; it is left out",)
+    # A copy has its own images first.
+    copy = write(
+        tmp_path / "copy", **ULTRALYTICS | {"data.yaml": f"path: {folder}\ntrain: images/train\n{NAMES}"}
+    )
+    assert all(one.path.is_relative_to(copy) for one in load_yolo(copy, ["train"]).images)
+    apart = write(tmp_path / "apart", **{"data.yaml": f"train: ../cells/images/train\n{NAMES}"})
+    data = load_yolo(apart, ["train"])
+    assert data.notes == (f"train is read from {folder / 'images/train'}, as {apart / 'data.yaml'} says",)
+    assert [one.id for one in data.images] == [f"{folder}/images/train/{name}" for name in "ab"]
+
+
+def test_two_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    data = load_yolo(write(tmp_path, **LABELIMG | {"a.png": None}), ["trainval"])
+    assert [one.id for one in data.images] == ["a.jpg", "a.png", "b"]
 
 
 def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
@@ -227,21 +314,66 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
     ("files", "split", "told"),
     [
         ({"a.jpg": None}, "trainval", "does not say what the classes are called; write data.yaml"),
-        (LABELIMG | {"data.yaml": "names: 3"}, "trainval", "data.yaml: names is neither a list of names nor"),
-        (LABELIMG | {"data.yaml": "names: {a: b}"}, "trainval", "data.yaml: names is neither"),
+        (
+            LABELIMG | {"data.yaml": "names: 3"},
+            "trainval",
+            "data.yaml has neither a list of the classes' names",
+        ),
+        (LABELIMG | {"data.yaml": "names: {a: b}"}, "trainval", "data.yaml has neither a list"),
+        (LABELIMG | {"data.yaml": "nc: 2"}, "trainval", "data.yaml has neither a list"),
+        (LABELIMG | {"classes.txt": "\n"}, "trainval", "classes.txt has neither a list"),
         (LABELIMG | {"data.yaml": "names: [a, a ]"}, "trainval", "data.yaml: two classes have one name, 'a'"),
         (LABELIMG | {"data.yaml": "names: ["}, "trainval", "data.yaml: not valid YAML"),
-        (LABELIMG | {"data.yaml": NAMES, "b.yml": "names: [cat]"}, "trainval", "name different classes"),
+        (
+            LABELIMG | {"a.yaml": NAMES, "b.yml": "names: [cat]"},
+            "trainval",
+            "a.yaml and {folder}/b.yml describe the data differently; call the one that is meant data.yaml",
+        ),
+        (
+            LABELIMG | {"labels/classes.txt": "dog\ncat\n"},
+            "trainval",
+            "give a class different names, or a name different numbers",
+        ),
         (ULTRALYTICS, "trainval", "has no split trainval; there are train, val; name them with data.train"),
         (ROBOFLOW, "test", "has no split test; there are train, val, valid; name them with"),
         (DARKNET, "valid", "has no split valid; there are train; name them with"),
+        (
+            DARKNET,
+            "test",
+            "to learn from train alone, hold a share of them out with --set data.validation=0.2",
+        ),
+        # What lies in folders or lists of splits is not undivided.
+        (
+            {"classes.txt": "cat", "train/a.jpg": None, "test/b.jpg": None},
+            "trainval",
+            "there are test, train;",
+        ),
+        ({"classes.txt": "cat", "p/train/images/a.jpg": None}, "trainval", "there are p/train;"),
+        (
+            {"obj.names": "cat", "Train.txt": "a.jpg", "obj_Train_data/a.jpg": None, "My.txt": "b.jpg"}
+            | {"obj_My_data/b.jpg": None},
+            "trainval",
+            "there are My, Train;",
+        ),
         (LABELIMG, "test", "has no split test, and no other: undivided, all images are trainval"),
         (
             ROBOFLOW | {"data.yaml": f"test: ../test/images\n{NAMES}"},
             "test",
             "has no split test (data.yaml: ../test/images); there are train, valid",
         ),
-        (LABELIMG | {"train.txt": "none.jpg"}, "train", "there are no images of train in"),
+        (
+            LABELIMG | {"data.yaml": f"train: {'x' * 300}\n{NAMES}"},
+            "train",
+            "has no split train (data.yaml: xxx",
+        ),
+        (LABELIMG | {"train.txt": "x" * 300}, "train", "there are no images of train in"),
+        (
+            LABELIMG | {"train.txt": "none.jpg"},
+            "train",
+            "there are no images of train in {folder}/train.txt; the first fault: {folder}/train.txt: line "
+            "1: there is no image none.jpg",
+        ),
+        (LABELIMG, "x" * 300, "has no split xxx"),
         (
             {"classes.txt": "cat", "images/train/a.jpg": None},
             "train",

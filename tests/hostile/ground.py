@@ -19,7 +19,7 @@ from conftest import BEGUN, SEVEN, TINY, save_network, set_options, smooth_image
 from hypothesis import strategies as st
 from located import SQUARES, write_classifier, write_tiny
 from scipy.io import savemat
-from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes
+from shapes import write_coco, write_devkit, write_imagenet_det, write_shapes, write_yolo
 from zygote import Case, Zygote
 
 import residual
@@ -132,6 +132,7 @@ def _boxes(ground: Path) -> None:
     shutil.copy(lists / "train.txt", lists / "trainval.txt")
     devkit = write_devkit(ground / "devkits")
     coco = write_coco(ground / "coco", devkit)
+    write_yolo(ground / "yolo", devkit)
     write_imagenet_det(ground / "det", devkit)
     write_tiny(ground / "located", train=2, val=1)
     shutil.rmtree(devkit)
