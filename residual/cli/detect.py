@@ -53,7 +53,7 @@ BoxesDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="A VOCdevkit, a folder like one of its years or as labelImg leaves it, COCO's, or ILSVRC.",
+        help="A VOCdevkit, a folder like one of its years or as labelImg leaves it, COCO's, YOLO's, ILSVRC.",
     ),
 ]
 Weights = Annotated[
@@ -100,7 +100,7 @@ Examples:
   residual detect train voc-finetune --weights torchvision:resnet50 --data-dir ~/cells --out runs/cells
   residual detect train voc-finetune --weights runs/cells --data-dir ~/labelled --set data.validation=0.2
   residual detect train voc-finetune --weights runs/cells --data-dir ~/other --set data.train=train
-  residual detect train voc-finetune --weights runs/cells --data-dir ~/yolo --set data.layout=yolo \
+  residual detect train voc-finetune --weights runs/cells --data-dir ~/yolo --set data.layout=yolo \\
     --set data.train=train --set data.test=val
   residual detect train voc-finetune --weights weights/resnet50 --data-dir ~/cells --epochs 20 --lr 0.002
   residual detect train my.yaml --data-dir ~/cells
@@ -479,7 +479,7 @@ def _print_table(
         objects = sum(c.objects for c in measured.classes)
         total = TableRow(("mean", f"{objects:,}", _percent(measured.mean_ap), *numbers(coco)), rule=True)
         rule = "ImageNet" if measured.ap_rule == "imagenet" else f"VOC AP, {measured.ap_rule}"
-        headings = ("class", "objects", rule, "COCO AP", "AP50", "AP75")
+        headings = ("class", "objects", rule, "COCO AP", "COCO AP50", "COCO AP75")
         Table(title, headings, [*map(TableRow, rows), total]).print()
         _print_sizes("COCO AP", coco, measured)
         if masks := measured.coco_masks:
@@ -489,7 +489,9 @@ def _print_table(
                 for count, (name, own) in zip(counts, masks["classes"].items(), strict=True)
             ]
             total = TableRow(("mean", f"{sum(counts):,}", *numbers(masks)), rule=True)
-            Table("masks", ("class", "with a mask", "COCO AP", "AP50", "AP75"), [*masked, total]).print()
+            Table(
+                "masks", ("class", "with a mask", "COCO AP", "COCO AP50", "COCO AP75"), [*masked, total]
+            ).print()
             _print_sizes("mask AP", masks, measured)
         if how.max_detections > COCO_DETECTIONS:
             typer.echo(

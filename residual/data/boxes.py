@@ -38,7 +38,9 @@ NO_SIDE = 2**31
 #: Classes that a sentence names at most.
 SHOWN = 20
 #: What is to be done about a split that is not there.
-NAME_SPLITS = "name them with data.train and data.test, or --split"
+NAME_SPLITS = (
+    "name them with --set data.train=... --set data.test=..., or --split of residual detect evaluate"
+)
 #: The split of all images, where nothing divides them.
 ALL = "trainval"
 #: The layouts of annotations that are read: detection's, and localization's.
@@ -275,6 +277,11 @@ class Record:
     number: int | str = 0
     unjudged: frozenset[str] = frozenset()
     stored: tuple[tuple[int, int], int] | None = None
+
+
+def hold_out(split: str) -> str:
+    """Return how to train where there is no other split, as a part of a sentence."""
+    return f"to train, hold a share of them out: --set data.train={split} --set data.validation=0.2"
 
 
 def stated_size(width: int, height: int) -> tuple[int, int] | None:

@@ -35,6 +35,7 @@ from .boxes import (
     BoxDataset,
     Record,
     around,
+    hold_out,
     make_box_dataset,
     stated_size,
     turned,
@@ -42,7 +43,7 @@ from .boxes import (
 from .images import SUFFIXES, DamagedImage
 from .masks import read_instances
 from .named_files import NamedFiles, last_part
-from .yolo import is_yolo
+from .yolo import yolo_settings
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 #: Centre, sides, and angle in radians, as roLabelImg writes a rotated box.
@@ -126,18 +127,15 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         )
         if unlisted:
             have = (
-                f", and no other: without lists all annotated images are {ALL}; to train, hold a share of "
-                "them out with --set data.validation=0.2, which is then tested on; residual detect evaluate "
-                f"tests on all of them with --split {ALL}"
+                f", and no other: without lists all annotated images are {ALL}; {hold_out(ALL)}; residual "
+                f"detect evaluate tests on all of them with --split {ALL}"
             )
         if any((folder / "annotations").glob("*.json")):
             have = (
                 "; it is laid out as COCO's: --set data.layout=coco, data.train and data.test are its splits"
             )
-        elif is_yolo(folder):
-            have = (
-                "; it is laid out as YOLO's: --set data.layout=yolo, data.train and data.test are its splits"
-            )
+        elif not lists and not unlisted and (settings := yolo_settings(folder)):
+            have = f"; it is laid out as YOLO's: {settings} (residual detect evaluate: --layout yolo)"
         raise InputError(f"there is no split {listing}{have}")
     return root, listing
 

@@ -13,14 +13,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..class_names import class_name
 from ..errors import InputError
 from ..files import no_folder, numbered_lines, read_yaml
-from .boxes import ALL, NAME_SPLITS, Annotation, BoxDataset, Record, make_box_dataset
+from .boxes import ALL, NAME_SPLITS, TOLERANCE, Annotation, BoxDataset, Record, hold_out, make_box_dataset
 from .images import SUFFIXES, DamagedImage, stored_size, upright_size
 from .masks import Outline
 from .named_files import NamedFiles
@@ -70,22 +70,28 @@ def load_yolo(
     described = _described(folder)
     notes: list[str] = []
     records: dict[Path, Record] = {}
+    tally = _Tally(described)
     for split in splits:
-        for record in _records(folder, split, described, boxes, masks, notes):
+        for record in _records(folder, split, tally, boxes, masks, notes):
             if record.path in records:
                 notes.append(f"{record.path} is in two splits; it counts once")
             records.setdefault(record.path, record)
+    tally.check(folder)
     known: dict[str, int | str] = {name: number for number, name in described.names.items()}
     place = f"{folder}: {' and '.join(splits)}"
     return make_box_dataset("yolo", splits, list(records.values()), classes, known, notes, place, boxes)
 
 
-def is_yolo(folder: Path) -> bool:
-    """Whether a folder says that it is laid out so: for those who name another layout."""
+def yolo_settings(folder: Path) -> str:
+    """Return the settings that read a folder which is laid out so; "" where it is not."""
     with suppress(InputError):
-        _described(folder)
-        return True
-    return False
+        there = _splits(folder, _described(folder))
+        if not there:
+            return "--set data.layout=yolo --set data.validation=0.2"
+        train, *others = sorted(there, key=lambda name: (name.lower() != "train", name.lower() == "test"))
+        tested = f"--set data.test={others[0]}" if others else "--set data.validation=0.2"
+        return f"--set data.layout=yolo --set data.train={train} {tested}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,54 @@ class _Described:
     points: bool = False
 
 
+@dataclass
+class _Tally:
+    """What was read so far, for mistakes that no line shows alone.
+
+    Attributes:
+        numbers: how many objects each class has.
+        boxes, as_corners, over: how many boxes there are, how many could be two corners, and how many reach
+            over their image's edge.
+    """
+
+    described: _Described
+    numbers: Counter[int] = field(default_factory=Counter)
+    boxes: int = 0
+    as_corners: int = 0
+    over: int = 0
+
+    def add_box(self, box: Sequence[float], width: int, height: int) -> None:
+        """Count a box (x, y, w, h) in fractions of an image of width x height pixels."""
+        x, y, w, h = box
+        self.boxes += 1
+        self.as_corners += w > x and h > y
+        over = width * max(w / 2 - x, x + w / 2 - 1), height * max(h / 2 - y, y + h / 2 - 1)
+        self.over += max(over) > TOLERANCE
+
+    def check(self, folder: Path) -> None:
+        """Raise an InputError where classes are not counted from 0, or boxes are corners."""
+        names, source = self.described.names, self.described.source
+        used = set(self.numbers)
+        for shift, first in ((-1, 1), (1, 0)):
+            if used - names.keys() and {number + shift for number in used} <= names.keys():
+                raise InputError(
+                    f"{folder}: its labels have the classes {min(used)} to {max(used)}, and {source} names "
+                    f"{min(names)} to {max(names)}; YOLO counts them from 0, and "
+                    f"{'the labels do' if first else source.name + ' does'} from 1"
+                )
+        if self.boxes > 2 and self.as_corners == self.boxes and 2 * self.over > self.boxes:
+            raise InputError(
+                f"{folder}: {self.over:,} of {self.boxes:,} boxes reach over the edge of their image, "
+                "and the third and fourth number of all are larger than the first two, as corners are; "
+                "YOLO's are the centre and the sides: x y width height"
+            )
+
+
 def _described(folder: Path) -> _Described:
+    yamls = sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")})
     found = [_in_yaml(folder / DATA)] if os.path.isfile(folder / DATA) else []
     if not found:
-        for path in sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")}):
+        for path in yamls:
             # Other programs' files are nobody's affair.
             with suppress(InputError):
                 found.append(_in_yaml(path))
@@ -129,6 +179,12 @@ def _described(folder: Path) -> _Described:
         for file in sorted(folder.glob(pattern))
     ]
     if not named:
+        if yamls:
+            # What is wrong with the one that may be meant.
+            _in_yaml(yamls[0])
+        for file in (*sorted(folder.glob(f"*/{DATA}")), folder.absolute().parent / DATA):
+            if file.is_file():
+                raise InputError(f"{folder} has no {DATA}, {file.parent} has; name that one with --data-dir")
         raise InputError(
             f"{folder} does not say what the classes are called; write {DATA}, with a line of names: "
             "[cat, dog], or classes.txt, with a name a line"
@@ -173,7 +229,8 @@ def _names(given: object, file: Path) -> dict[int, str]:
     pairs = given.items() if isinstance(given, dict) else ()
     if not pairs or not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs):
         raise InputError(
-            f"{file} has neither a list of the classes' names nor their numbers with their names"
+            f"{file} has neither a list of the classes' names nor their numbers with their names; as in "
+            "names: [cat, dog], or a name a line"
         )
     numbered = {int(number): class_name(name.strip()) or str(number) for number, name in pairs}
     name, times = Counter(numbered.values()).most_common(1)[0]
@@ -183,14 +240,14 @@ def _names(given: object, file: Path) -> dict[int, str]:
 
 
 def _records(
-    folder: Path, split: str, described: _Described, boxes: bool, masks: bool, notes: list[str]
+    folder: Path, split: str, tally: _Tally, boxes: bool, masks: bool, notes: list[str]
 ) -> Iterator[Record]:
-    """Yield a split's images with their objects; what is of no use is noted.
+    """Yield a split's images with their objects, which are counted; what is of no use is noted.
 
     Raises:
         InputError: where there is no such split, or no label at all.
     """
-    images = _images(folder, split, described, notes)
+    images = _images(folder, split, tally.described, notes)
     labels = {path: _label(path, folder) for path in images} if boxes else {}
     if boxes and not any(labels.values()):
         wanted = _called_labels(images[0], folder, "labels") or images[0].with_suffix(".txt")
@@ -214,7 +271,7 @@ def _records(
             continue
         label = labels.get(path)
         try:
-            objects = _objects(label, described, upright_size(*found), masks, notes) if label else []
+            objects = _objects(label, tally, upright_size(*found), masks, notes) if label else []
         except InputError as error:
             notes.append(f"{error}; its image is left out")
             continue
@@ -269,11 +326,11 @@ def _images(folder: Path, split: str, described: _Described, notes: list[str]) -
 
 def _instead(there: Sequence[str]) -> str:
     """Return what can be named in place of a split that is not there, as the end of a sentence."""
-    hold = "hold a share of them out with --set data.validation=0.2, which is then tested on"
     if not there:
-        return f", and no other: undivided, all images are {ALL}; to train, {hold}"
-    only = f"; to learn from {there[0]} alone, {hold}" if len(there) == 1 else ""
-    return f"; there are {', '.join(there)}; {NAME_SPLITS}{only}"
+        return f", and no other: undivided, all images are {ALL}; {hold_out(ALL)}"
+    if len(there) == 1:
+        return f"; there is {there[0]} alone; {hold_out(there[0])}"
+    return f"; there are {', '.join(there)}; {NAME_SPLITS}"
 
 
 def _place(folder: Path, root: Path, place: str) -> Path | None:
@@ -365,9 +422,9 @@ def _label(image: Path, folder: Path) -> Path | None:
 
 
 def _objects(
-    file: Path, described: _Described, size: tuple[int, int], masks: bool, notes: list[str]
+    file: Path, tally: _Tally, size: tuple[int, int], masks: bool, notes: list[str]
 ) -> list[Annotation]:
-    """Return the objects of a label; lines that are of no use are noted.
+    """Return the objects of a label, which are counted; lines that are of no use are noted.
 
     Args:
         size: the upright image's width and height.
@@ -376,7 +433,7 @@ def _objects(
         InputError: where it is no text.
     """
     width, height = size
-    objects = []
+    described, objects = tally.described, []
     before: set[str] = set()
     for number, line in numbered_lines(file):
         where = f"{file}: line {number}"
@@ -399,6 +456,8 @@ def _objects(
             )
             continue
         name = described.names.get(int(first)) if first.is_integer() else None
+        if first.is_integer():
+            tally.numbers[int(first)] += 1
         if name is None:
             notes.append(
                 f"{where} is of class {first:g}, which {described.source} does not name; it is left out"
@@ -408,7 +467,10 @@ def _objects(
                 f"{where}: its numbers are no fractions of the image's sides; divide pixels by them; it is "
                 "left out"
             )
+        elif len(values) == 4 and min(values[2:]) <= 0:
+            notes.append(f"{where}: its box has no width or no height; it is left out")
         elif len(values) == 4:
+            tally.add_box(values, width, height)
             x, y, w, h = (fraction * side for fraction, side in zip(values, (width, height) * 2, strict=True))
             objects.append(Annotation(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
         else:

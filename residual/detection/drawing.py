@@ -18,6 +18,8 @@ from .average_precision import Detections, Judgement, judge
 #: Least score of a detection that is drawn and counted as right or wrong.
 SCORE = 0.5
 RIGHT, WRONG = "#2f66c8", "#d9480f"
+#: More boxes than these on an image are named only where they are wrong: names would cover what is named.
+NAMED = 6
 #: Tiles in a row of a sheet, two of each image.
 COLUMNS = 4
 
@@ -42,7 +44,8 @@ def draw_judged(
 ) -> tuple[Image.Image, Image.Image]:
     """Return an image twice: with its objects, and with what was found on it.
 
-    What was missed, and what is not there, is ``WRONG``'s colour and named; all other boxes are ``RIGHT``'s.
+    What was missed, and what is not there, is ``WRONG``'s colour and named; all other boxes are ``RIGHT``'s,
+    and named where an image has at most ``NAMED``.
     Difficult objects and crowds are not drawn.
 
     Args:
@@ -115,9 +118,13 @@ def draw_mistakes_sheet(
 
 def _drawn(image: Image.Image, boxes: Tensor, wrong: Tensor, captions: Sequence[str]) -> Image.Image:
     """Return an image with boxes: what is wrong is named, in a colour of its own and drawn last."""
-    order = torch.argsort(wrong.int(), stable=True).tolist()
+    few = len(boxes) <= NAMED
     marked = [
-        BoxDrawing(tuple(boxes[n].tolist()), WRONG if wrong[n] else RIGHT, captions[n] if wrong[n] else "")
-        for n in order
+        BoxDrawing(
+            tuple(boxes[n].tolist()),
+            WRONG if wrong[n] else RIGHT,
+            captions[n] if wrong[n] or few else "",
+        )
+        for n in torch.argsort(wrong.int(), stable=True).tolist()
     ]
     return draw_boxes(image, marked)

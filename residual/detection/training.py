@@ -27,7 +27,7 @@ from .faster_rcnn import FasterRCNN
 from .steps import position
 from .steps import rate as alternating_rate
 
-AP50 = Curve("ap50", "AP50", rises=True)
+MEAN_AP = Curve("ap50", "mAP", rises=True)
 
 
 class LossMeter(Meter):
@@ -147,7 +147,7 @@ def detection_work(
     work = Work(
         meter,
         lambda optimizer, rate: DetectionIterations(model, batches, recipe, world, meter, optimizer, rate),
-        AP50,
+        MEAN_AP,
         helps=lambda: one_thread_helps(device),
     )
     if not isinstance(model, AlternatingRCNN):

@@ -36,7 +36,7 @@ class Measure:
 
 #: A classifier's are errors of both, and losses of both.
 MEASURES: dict[type[TrainingRecipe], Measure] = {
-    DetectionRecipe: Measure("ap50", "average precision", "AP50 (%)"),
+    DetectionRecipe: Measure("ap50", "average precision", "mAP (%)"),
     LocalizationRecipe: Measure("localization_error", "localization error, true class", "error (%)"),
 }
 

@@ -598,7 +598,7 @@ def test_without_lists_all_annotated_images_are_trainval(
     assert len(data.notes) == 1
     assert "2 of 8 images have no annotation and are left out" in data.notes[0]
     said = sentence_of(lambda: load_voc(tmp_path, ["test"]))
-    assert "all annotated images are trainval; to train, hold a share of them out with --set " in said
+    assert "all annotated images are trainval; to train, hold a share of them out: --set " in said
 
 
 def pair(folder: Path, images: str, annotations: str, name: str = "0", wide: int = 9) -> None:

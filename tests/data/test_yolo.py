@@ -1,5 +1,6 @@
 """Annotations in YOLO's layout, as the programs that write it leave them, and a sentence for each fault."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -204,12 +205,12 @@ def test_an_object_of_a_pixel_is_none_of_fractions(tmp_path: Path) -> None:
     [
         ("1 0.5 0.5 0.5", "line 2 is neither a class with four numbers of a box nor with the corners"),
         ("dog 0.5 0.5 0.5 0.5", "line 2 is neither a class with four numbers"),
-        ("2 0.5 0.5 0.5 0.5", "line 2 is of class 2, which {folder}/classes.txt does not name"),
+        ("7 0.5 0.5 0.5 0.5", "line 2 is of class 7, which {folder}/classes.txt does not name"),
         ("0.5 0.5 0.5 0.5 0.5", "line 2 is of class 0.5, which"),
         ("1 20 15 10 10", "line 2: its numbers are no fractions of the image's sides"),
         ("1 nan 0.5 0.5 0.5", "line 2: its numbers are no fractions"),
         (CAT, "line 2 is there twice; it counts once"),
-        ("1 0.5 0.5 -0.5 0.5", "the box of a dog (30, 7.5, 10, 22.5) has its corners swapped"),
+        ("1 0.5 0.5 -0.5 0.5", "line 2: its box has no width or no height"),
     ],
 )
 def test_a_line_of_no_use_is_left_out(line: str, told: str, tmp_path: Path) -> None:
@@ -334,13 +335,13 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
             "trainval",
             "give a class different names, or a name different numbers",
         ),
-        (ULTRALYTICS, "trainval", "has no split trainval; there are train, val; name them with data.train"),
+        (ULTRALYTICS, "trainval", "has no split trainval; there are train, val; name them with --set"),
         (ROBOFLOW, "test", "has no split test; there are train, val, valid; name them with"),
-        (DARKNET, "valid", "has no split valid; there are train; name them with"),
+        (DARKNET, "valid", "has no split valid; there is train alone; to train, hold a share"),
         (
             DARKNET,
             "test",
-            "to learn from train alone, hold a share of them out with --set data.validation=0.2",
+            "out: --set data.train=train --set data.validation=0.2",
         ),
         # What lies in folders or lists of splits is not undivided.
         (
@@ -348,7 +349,7 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
             "trainval",
             "there are test, train;",
         ),
-        ({"classes.txt": "cat", "p/train/images/a.jpg": None}, "trainval", "there are p/train;"),
+        ({"classes.txt": "cat", "p/train/images/a.jpg": None}, "trainval", "there is p/train alone;"),
         (
             {"obj.names": "cat", "Train.txt": "a.jpg", "obj_Train_data/a.jpg": None, "My.txt": "b.jpg"}
             | {"obj_My_data/b.jpg": None},
@@ -356,6 +357,30 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
             "there are My, Train;",
         ),
         (LABELIMG, "test", "has no split test, and no other: undivided, all images are trainval"),
+        (LABELIMG, "train", "--set data.train=trainval --set data.validation=0.2"),
+        # One folder too high, or too low.
+        (
+            {f"cells/{name}": text for name, text in ULTRALYTICS.items()},
+            "train",
+            "{folder} has no data.yaml, {folder}/cells has; name that one with --data-dir",
+        ),
+        (
+            LABELIMG | {"a.txt": "1 0.5 0.5 0.1 0.1\n", "b.txt": "2 0.5 0.5 0.1 0.1\n"},
+            "trainval",
+            "its labels have the classes 1 to 2, and {folder}/classes.txt names 0 to 1; YOLO counts them "
+            "from 0, and the labels do from 1",
+        ),
+        (
+            ULTRALYTICS | {"data.yaml": "names: {1: cat, 2: dog}"},
+            "train",
+            "its labels have the classes 0 to 1, and {folder}/data.yaml names 1 to 2; YOLO counts them from "
+            "0, and data.yaml does from 1",
+        ),
+        (
+            LABELIMG | {"a.txt": "0 0.1 0.1 0.5 0.9\n1 0.2 0.5 0.9 0.9\n0 0.3 0.3 0.4 0.4\n"},
+            "trainval",
+            "2 of 3 boxes reach over the edge of their image, and the third and fourth number of all are",
+        ),
         (
             ROBOFLOW | {"data.yaml": f"test: ../test/images\n{NAMES}"},
             "test",
@@ -397,5 +422,21 @@ def test_what_is_missing_has_a_sentence(
 
 @pytest.mark.parametrize("files", [ULTRALYTICS, ROBOFLOW, DARKNET, LABEL_STUDIO])
 def test_who_takes_it_for_vocs_layout_is_told(files: dict[str, str | None], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"it is laid out as YOLO's: --set data\.layout=yolo"):
+    with pytest.raises(InputError) as error:
         load_voc(write(tmp_path, **files), ["trainval"])
+    layout, *splits = re.findall(r"--set data\.(\S+)", str(error.value))
+    assert "it is laid out as YOLO's" in str(error.value)
+    assert layout == "layout=yolo"
+    assert (
+        splits
+        == {
+            id(ULTRALYTICS): ["train=train", "test=val"],
+            id(ROBOFLOW): ["train=train", "test=val"],
+            id(DARKNET): ["train=train", "validation=0.2"],
+            id(LABEL_STUDIO): ["validation=0.2"],
+        }[id(files)]
+    )
+    # One with lists of VOC's is asked for another of them.
+    listed = {"classes.txt": "cat", "ImageSets/Main/train.txt": "a"}
+    with pytest.raises(InputError, match=r"there are train; name them with"):
+        load_voc(write(tmp_path / "listed", **listed), ["trainval"])

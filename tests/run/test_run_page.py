@@ -236,7 +236,7 @@ def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
     assert images > 0
     assert images % 2 == 0
     # A run that was kept without its weights still says what it reached.
-    reached = f"Mean AP50 {100 * measured:.2f} % on {len(dataset)} images"
+    reached = f"mAP {100 * measured:.2f} % on {len(dataset)} images"
     assert f"{reached} of voc test" in said
     shutil.rmtree(copied / "weights")
     (copied / "detections.safetensors").unlink()
