@@ -117,7 +117,7 @@ def train(
         )
         if world.is_main:
             task.record(folder)
-            _tell(task.notes, "annotation{s} {were} left out or cut", out / "left-out.txt")
+            _tell(task.notes, "fault{s} in the annotations", out / "left-out.txt")
         _continue(run, task, where, data, data_dir, resume)
         task.prepare(folder)
         run.train()

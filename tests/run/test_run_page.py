@@ -246,6 +246,9 @@ def test_a_detectors_page_shows_what_was_missed_beside_the_truth(
     said = text_of(run.report(copied, device="cpu"))
     assert f"{reached}." in said
     assert "The final weights are not in the run folder" in said
+    assert "listed in left-out.txt" not in said
+    (copied / "results.json").write_text(json.dumps(earlier | {"left_out": 3}))
+    assert "annotations 3 faults, listed in left-out.txt" in text_of(run.report(copied, device="cpu"))
     few = dataset.images[:-1]
     with pytest.raises(InputError, match="is of other images, classes or boxes than"):
         load_detections(
