@@ -123,6 +123,9 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
         if one.caption:
             font = image_font(one.caption, max(10, round(min(canvas.size) / 36)))
             left, top, right, bottom = draw.textbbox((0, 0), one.caption, font=font)
+            # As high as any word, or one without tall letters would look cut.
+            _, highest, _, lowest = draw.textbbox((0, 0), "Hdg", font=font)
+            top, bottom = min(top, highest), max(bottom, lowest)
             size = (right - left + 4, bottom - top + 4)
             x, y, *_ = place = _free_place(box, size, canvas.size, taken)
             taken.append(place)

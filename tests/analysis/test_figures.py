@@ -170,3 +170,13 @@ def test_a_caption_does_not_cover_a_small_image() -> None:
     # What has no caption, or is large, stays as it is.
     assert draw_boxes(image, [BoxDrawing(box.box, box.colour, "")]).size == (100, 80)
     assert draw_boxes(image.resize((300, 240)), [box]).size == (300, 240)
+
+
+def test_captions_are_as_high_whatever_letters_they_have() -> None:
+    heights = set()
+    for name in ("raccoon", "Hedgehog", "e"):
+        drawn = draw_boxes(Image.new("RGB", (600, 600)), [BoxDrawing((100, 100, 190, 190), "#2f66c8", name)])
+        above = [drawn.getpixel((101, y)) for y in range(100)]
+        heights.add(above.count((0x2F, 0x66, 0xC8)))
+    assert len(heights) == 1
+    assert min(heights) > 10
