@@ -20,10 +20,10 @@ from typing import Any
 from ..class_names import class_name
 from ..errors import InputError
 from ..files import no_folder, numbered_lines, read_yaml
-from .boxes import ALL, NAME_SPLITS, TOLERANCE, Annotation, BoxDataset, Record, hold_out, make_box_dataset
+from .boxes import ALL, NAME_SPLITS, Annotation, BoxDataset, Record, hold_out, make_box_dataset
 from .images import SUFFIXES, DamagedImage, stored_size, upright_size
 from .masks import Outline
-from .named_files import NamedFiles
+from .named_files import NO_DATA, NamedFiles
 from .threads import in_threads
 
 #: Where the classes have their names, and the splits their places.
@@ -34,8 +34,13 @@ NAME_FILES = (
     *(f"{folder}classes.txt" for folder in ("", "labels/", "*/", "labels/*/", "*/labels/")),
     *(f"{folder}_darknet.labels" for folder in ("", "*/")),
 )
-#: Beyond these a number is no fraction of a side, wherever on the image's edge the object lies.
+#: Beyond these a number is no fraction of a side: of boxes, on the edge as well; of polygons.
 FRACTIONS = (-1.0, 2.0)
+CORNER_FRACTIONS = (-0.1, 1.1)
+#: So many boxes have to look like corners before that is said; what rounding may add to a side.
+ENOUGH, ROUNDING = 10, 0.02
+#: Python reads no more than some thousand digits, and no class has so many.
+DIGITS = 10
 #: Keys of data.yaml that say where images are.
 KEYS = ("train", "val", "test")
 #: What folders and lists of splits are called, in lower case.
@@ -67,6 +72,7 @@ def load_yolo(
     """
     if not folder.is_dir():
         raise no_folder(folder, f"name the one with {DATA} with --data-dir")
+    folder = Path(os.path.normpath(folder))
     described = _described(folder)
     notes: list[str] = []
     records: dict[Path, Record] = {}
@@ -85,6 +91,7 @@ def load_yolo(
 def yolo_settings(folder: Path) -> str:
     """Return the settings that read a folder which is laid out so; "" where it is not."""
     with suppress(InputError):
+        folder = Path(os.path.normpath(folder))
         there = _splits(folder, _described(folder))
         if not there:
             return "--set data.layout=yolo --set data.validation=0.2"
@@ -129,26 +136,25 @@ class _Tally:
     as_corners: int = 0
     over: int = 0
 
-    def add_box(self, box: Sequence[float], width: int, height: int) -> None:
-        """Count a box (x, y, w, h) in fractions of an image of width x height pixels."""
-        x, y, w, h = box
+    def add_box(self, x: float, y: float, w: float, h: float) -> None:
+        """Count a box, in fractions of its image's sides."""
         self.boxes += 1
-        self.as_corners += w > x and h > y
-        over = width * max(w / 2 - x, x + w / 2 - 1), height * max(h / 2 - y, y + h / 2 - 1)
-        self.over += max(over) > TOLERANCE
+        self.as_corners += x < w < 1 + ROUNDING / 2 and y < h < 1 + ROUNDING / 2
+        self.over += max(w / 2 - x, x + w / 2 - 1, h / 2 - y, y + h / 2 - 1) > ROUNDING
 
     def check(self, folder: Path) -> None:
         """Raise an InputError where classes are not counted from 0, or boxes are corners."""
         names, source = self.described.names, self.described.source
         used = set(self.numbers)
-        for shift, first in ((-1, 1), (1, 0)):
-            if used - names.keys() and {number + shift for number in used} <= names.keys():
-                raise InputError(
-                    f"{folder}: its labels have the classes {min(used)} to {max(used)}, and {source} names "
-                    f"{min(names)} to {max(names)}; YOLO counts them from 0, and "
-                    f"{'the labels do' if first else source.name + ' does'} from 1"
-                )
-        if self.boxes > 2 and self.as_corners == self.boxes and 2 * self.over > self.boxes:
+        from_1 = "the labels do" if {number - 1 for number in used} == names.keys() else ""
+        if 0 in used and min(names) == 1 and {number + 1 for number in used} <= names.keys():
+            from_1 = f"{source.name} does"
+        if from_1:
+            raise InputError(
+                f"{folder}: its labels have the classes {min(used)} to {max(used)}, and {source} names "
+                f"{min(names)} to {max(names)}; YOLO counts them from 0, and {from_1} from 1"
+            )
+        if self.boxes >= ENOUGH and self.as_corners == self.boxes and 2 * self.over > self.boxes:
             raise InputError(
                 f"{folder}: {self.over:,} of {self.boxes:,} boxes reach over the edge of their image, "
                 "and the third and fourth number of all are larger than the first two, as corners are; "
@@ -174,17 +180,18 @@ def _described(folder: Path) -> _Described:
                 )
         return first
     named = [
-        (_names({number - 1: line for number, line in numbered_lines(file)}, file), file)
+        (_names({number - 1: line for number, line in lines}, file), file)
         for pattern in NAME_FILES
         for file in sorted(folder.glob(pattern))
+        if (lines := numbered_lines(file))
     ]
     if not named:
-        if yamls:
-            # What is wrong with the one that may be meant.
-            _in_yaml(yamls[0])
         for file in (*sorted(folder.glob(f"*/{DATA}")), folder.absolute().parent / DATA):
             if file.is_file():
                 raise InputError(f"{folder} has no {DATA}, {file.parent} has; name that one with --data-dir")
+        if yamls:
+            # What is wrong with the one that may be meant.
+            _in_yaml(yamls[0])
         raise InputError(
             f"{folder} does not say what the classes are called; write {DATA}, with a line of names: "
             "[cat, dog], or classes.txt, with a name a line"
@@ -227,12 +234,17 @@ def _names(given: object, file: Path) -> dict[int, str]:
         InputError: where there are none, or two classes have one name.
     """
     pairs = given.items() if isinstance(given, dict) else ()
-    if not pairs or not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs):
+    if not pairs or not all(
+        str(number).isdecimal() and len(str(number)) < DIGITS and isinstance(name, str)
+        for number, name in pairs
+    ):
         raise InputError(
             f"{file} has neither a list of the classes' names nor their numbers with their names; as in "
             "names: [cat, dog], or a name a line"
         )
     numbered = {int(number): class_name(name.strip()) or str(number) for number, name in pairs}
+    if len(numbered) < len(pairs):
+        raise InputError(f"{file}: two classes have one number; give each its own")
     name, times = Counter(numbered.values()).most_common(1)[0]
     if times > 1:
         raise InputError(f"{file}: two classes have one name, {name!r}; give each its own")
@@ -301,8 +313,11 @@ def _images(folder: Path, split: str, described: _Described, notes: list[str]) -
         if place and not _inside(place, folder):
             notes.append(f"{split} is read from {place}, as {described.source} says")
     if not places:
-        own = (folder / "images" / split, folder / split / "images", folder / split, folder / f"{split}.txt")
-        places = [place for place in own if os.path.exists(place)][:1]
+        own = (folder / "images" / split, folder / split / "images", folder / split)
+        places = [place for place in own if os.path.isdir(place)][:1]
+        listing = folder / f"{split}.txt"
+        if not places and os.path.isfile(listing) and not _is_label(listing):
+            places = [listing]
     if not places:
         there = _splits(folder, described)
         if split == ALL and not there:
@@ -382,35 +397,56 @@ def _splits(folder: Path, described: _Described) -> list[str]:
         for split, places in described.parts.items()
         if any(_place(folder, described.root, place) for place in places)
     )
-    there |= dict.fromkeys(path.parent.name for path in sorted(folder.glob("*/images")))
-    # Folders among images are no splits.
-    below = sorted(folder.glob("images/*"))
-    if not any(path.suffix.lower() in SUFFIXES for path in below):
-        there |= dict.fromkeys(path.name for path in below if path.is_dir())
+    there |= dict.fromkeys(path.parent.name for path in _folders(folder, "*/images"))
+    # Folders among images, and those of cameras, are no splits.
+    below = _folders(folder, "images/*")
+    if not _has_images(folder / "images") and any(path.name.lower() in SPLITS for path in below):
+        there |= dict.fromkeys(path.name for path in below)
     # CVAT's lists may have any name, and then so do their images' folders.
     there |= dict.fromkeys(
         path.stem
         for path in sorted(folder.glob("*.txt"))
-        if path.stem.lower() in SPLITS or (folder / f"obj_{path.stem}_data").is_dir()
+        if (path.stem.lower() in SPLITS or (folder / f"obj_{path.stem}_data").is_dir())
+        and not _is_label(path)
     )
     # The folder may be one level too high.
-    if not there:
+    if not there and not _has_images(folder):
         there = dict.fromkeys(
             path.relative_to(folder).as_posix()
-            for pattern in ("*", "*/*")
-            for path in sorted(folder.glob(pattern))
-            if path.name.lower() in SPLITS and path.is_dir()
+            for path in (*_folders(folder, "*"), *_folders(folder, "*/*"))
+            if path.name.lower() in SPLITS and _below(path)
         )
     return list(there)
 
 
+def _folders(folder: Path, pattern: str) -> list[Path]:
+    """Return the folders below one, but for those that are nobody's data."""
+    found = (path for path in sorted(folder.glob(pattern)) if path.is_dir())
+    return [
+        path
+        for path in found
+        if not any(part.startswith(".") or part in NO_DATA for part in path.relative_to(folder).parts)
+    ]
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether images lie directly in a folder."""
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def _is_label(file: Path) -> bool:
+    """Whether a text lies beside an image of its name: test.txt may be the label of test.jpg."""
+    return any(file.with_suffix(suffix).is_file() for suffix in SUFFIXES)
+
+
 def _called_labels(image: Path, folder: Path, labels: str) -> Path | None:
     """Return where an image's label is if its folder has some name; None where the image is in no images."""
-    parts = list(image.relative_to(folder).parts if image.is_relative_to(folder) else image.parts)
+    base = folder if image.is_relative_to(folder) else Path()
+    parts = list(image.relative_to(base).parts if base.parts else image.parts)
     for place in reversed(range(len(parts) - 1)):
         if parts[place].lower() == "images":
             parts[place] = labels
-            return folder.joinpath(*parts).with_suffix(".txt")
+            return base.joinpath(*parts).with_suffix(".txt")
     return None
 
 
@@ -456,13 +492,18 @@ def _objects(
             )
             continue
         name = described.names.get(int(first)) if first.is_integer() else None
-        if first.is_integer():
+        if first.is_integer() and first >= 0:
             tally.numbers[int(first)] += 1
         if name is None:
             notes.append(
                 f"{where} is of class {first:g}, which {described.source} does not name; it is left out"
             )
-        elif not all(FRACTIONS[0] <= value <= FRACTIONS[1] for value in values):
+        elif len(values) > 4 and not _within(values, CORNER_FRACTIONS):
+            notes.append(
+                f"{where}: its numbers are no corners of a polygon in fractions of the image's sides (of key "
+                "points write kpt_shape in data.yaml); it is left out"
+            )
+        elif not _within(values, FRACTIONS):
             notes.append(
                 f"{where}: its numbers are no fractions of the image's sides; divide pixels by them; it is "
                 "left out"
@@ -470,7 +511,7 @@ def _objects(
         elif len(values) == 4 and min(values[2:]) <= 0:
             notes.append(f"{where}: its box has no width or no height; it is left out")
         elif len(values) == 4:
-            tally.add_box(values, width, height)
+            tally.add_box(*values)
             x, y, w, h = (fraction * side for fraction, side in zip(values, (width, height) * 2, strict=True))
             objects.append(Annotation(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
         else:
@@ -479,3 +520,7 @@ def _objects(
             corners = min(xs), min(ys), max(xs), max(ys)
             objects.append(Annotation(name, corners, shape=Outline((points,)) if masks else None))
     return objects
+
+
+def _within(values: Sequence[float], bounds: tuple[float, float]) -> bool:
+    return all(bounds[0] <= value <= bounds[1] for value in values)

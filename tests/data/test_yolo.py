@@ -43,6 +43,8 @@ def boxes_of(data: BoxDataset) -> dict[str, list[tuple[str, list[float]]]]:
     }
 
 
+#: Five boxes as their corners.
+CORNERS = "".join(f"1 0.2 0.{n}2 0.7 0.8\n" for n in range(5))
 BOTH = {"a.jpg": [("dog", DOG_BOX), ("cat", CAT_BOX)], "b.jpg": []}
 ULTRALYTICS = {
     "data.yaml": "path: /home/somebody/cells\ntrain: images/train\nval: images/val\n"
@@ -322,7 +324,7 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
         ),
         (LABELIMG | {"data.yaml": "names: {a: b}"}, "trainval", "data.yaml has neither a list"),
         (LABELIMG | {"data.yaml": "nc: 2"}, "trainval", "data.yaml has neither a list"),
-        (LABELIMG | {"classes.txt": "\n"}, "trainval", "classes.txt has neither a list"),
+        (LABELIMG | {"classes.txt": "\n"}, "trainval", "does not say what the classes are called"),
         (LABELIMG | {"data.yaml": "names: [a, a ]"}, "trainval", "data.yaml: two classes have one name, 'a'"),
         (LABELIMG | {"data.yaml": "names: ["}, "trainval", "data.yaml: not valid YAML"),
         (
@@ -377,9 +379,16 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
             "0, and data.yaml does from 1",
         ),
         (
-            LABELIMG | {"a.txt": "0 0.1 0.1 0.5 0.9\n1 0.2 0.5 0.9 0.9\n0 0.3 0.3 0.4 0.4\n"},
+            LABELIMG | {"a.txt": "".join(f"0 0.1 0.{n}1 0.5 0.9\n" for n in range(5)), "b.txt": CORNERS},
             "trainval",
-            "2 of 3 boxes reach over the edge of their image, and the third and fourth number of all are",
+            "10 of 10 boxes reach over the edge of their image, and the third and fourth number of all are",
+        ),
+        (LABELIMG | {"data.yaml": f"names:\n  ? {'1' * 5000}\n  : cat"}, "trainval", "has neither a list"),
+        (LABELIMG | {"data.yaml": "names: {0: cat, 00: dog}"}, "trainval", "two classes have one number"),
+        (
+            {"environment.yml": "name: x", "cells/data.yaml": NAMES},
+            "trainval",
+            "{folder}/cells has; name that one with --data-dir",
         ),
         (
             ROBOFLOW | {"data.yaml": f"test: ../test/images\n{NAMES}"},
@@ -440,3 +449,63 @@ def test_who_takes_it_for_vocs_layout_is_told(files: dict[str, str | None], tmp_
     listed = {"classes.txt": "cat", "ImageSets/Main/train.txt": "a"}
     with pytest.raises(InputError, match=r"there are train; name them with"):
         load_voc(write(tmp_path / "listed", **listed), ["trainval"])
+
+
+def test_images_beside_a_relative_folder_have_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: text for name, text in ULTRALYTICS.items() if name != "data.yaml"}
+    write(tmp_path, **files | {"own/data.yaml": f"train: ../images/train\n{NAMES}", "x/y/z": ""})
+    monkeypatch.chdir(tmp_path)
+    assert boxes_of(load_yolo(Path("own"), ["train"])) == BOTH
+    monkeypatch.chdir(write(tmp_path / "x", **ULTRALYTICS))
+    assert boxes_of(load_yolo(Path("y/../../x"), ["train"])) == BOTH
+    assert boxes_of(load_yolo(Path(), ["train"])) == BOTH
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        # Labels of images that are called as splits are.
+        {"test.jpg": None, "test.txt": DOG},
+        # What archives and disks add, and folders among the images.
+        {"__MACOSX/images/a.jpg": None, "@eaDir/test/a.jpg": None},
+        {"more/test/c.jpg": None, "more/test/c.txt": DOG},
+    ],
+)
+def test_images_of_one_folder_are_undivided(more: dict[str, str | None], tmp_path: Path) -> None:
+    found = boxes_of(load_yolo(write(tmp_path, **LABELIMG | more), ["trainval"]))
+    assert {name: found[name] for name in BOTH} == BOTH
+    with pytest.raises(InputError, match="has no split test, and no other"):
+        load_yolo(tmp_path, ["test"])
+
+
+def test_folders_of_cameras_are_no_splits(tmp_path: Path) -> None:
+    files: dict[str, str | None] = {"classes.txt": "cat\ndog\n"}
+    for camera, label in (("1", DOG), ("2", CAT)):
+        files |= {f"images/cam{camera}/{camera}.jpg": None, f"labels/cam{camera}/{camera}.txt": label}
+    folder = write(tmp_path, **files)
+    assert boxes_of(load_yolo(folder, ["trainval"])) == {
+        "1.jpg": [("dog", DOG_BOX)],
+        "2.jpg": [("cat", CAT_BOX)],
+    }
+    assert boxes_of(load_yolo(folder, ["cam1"])) == {"1.jpg": [("dog", DOG_BOX)]}
+
+
+def test_strays_and_objects_over_the_edge_refuse_nothing(tmp_path: Path) -> None:
+    names = {"data.yaml": "names: [cat, dog, cow]\n"}
+    for number, stray in enumerate(("3 0.5 0.5 0.1 0.1", "-1 0.5 0.5 0.1 0.1", "4 0.5 0.5 0.1 0.1")):
+        folder = write(tmp_path / str(number), **LABELIMG | names | {"a.txt": f"{DOG}\n{stray}\n"})
+        assert boxes_of(load_yolo(folder, ["trainval"]))["a.jpg"] == [("dog", DOG_BOX)]
+    wide = "".join(f"0 0.5 0.{50 + n} 1.02 1\n" for n in range(12))
+    assert (
+        len(load_yolo(write(tmp_path / "wide", **LABELIMG | {"a.txt": wide}), ["trainval"]).images[0].boxes)
+        == 12
+    )
+
+
+def test_key_points_that_nothing_announces_are_no_polygon(tmp_path: Path) -> None:
+    folder = write(tmp_path, **LABELIMG | {"a.txt": f"{CAT}\n{DOG} 0 0 0 0.45 0.45 2 0.55 0.55 1\n"})
+    data = load_yolo(folder, ["trainval"])
+    assert boxes_of(data)["a.jpg"] == [("cat", CAT_BOX)]
+    assert "line 2: its numbers are no corners of a polygon" in data.notes[0]
