@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from safetensors import SafetensorError
 
 from .errors import InputError, printable
@@ -293,6 +292,8 @@ def parse_yaml(text: str, fault: Callable[[str], InputError], as_written: bool =
         fault: from what is wrong, and where, to the error.
         as_written: numbers, dates, "yes" and "no" stay texts.
     """
+    import yaml  # few commands read any
+
     try:
         return yaml.load(text, yaml.BaseLoader if as_written else yaml.SafeLoader)
     except RecursionError:

@@ -411,7 +411,7 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
     kept: list[tuple[Record, tuple[int, int], int]] = []
     frames: dict[str, list[int]] = defaultdict(list)
     # In threads: a PNG's orientation may stand at its end, and is known once it is decoded.
-    for record, found in zip(records, in_threads(_looked_at, records), strict=True):
+    for record, found in zip(records, in_threads(_stored, records), strict=True):
         if isinstance(found, DamagedImage):
             # Where the annotation has a size, what decodes it says what is wrong, and goes on without it.
             if record.size is None:
@@ -463,12 +463,14 @@ def _upright(records: Sequence[Record], notes: list[str]) -> list[Record]:
     return upright
 
 
-def _looked_at(record: Record) -> tuple[tuple[int, int], int] | DamagedImage:
-    """Return the size and the orientation of a record's image, or what is wrong with it."""
-    if record.stored:
-        return record.stored
+def _stored(record: Record) -> tuple[tuple[int, int], int] | DamagedImage:
+    return record.stored or looked_at(record.path)
+
+
+def looked_at(path: Path) -> tuple[tuple[int, int], int] | DamagedImage:
+    """Return an image's size as it is stored and its EXIF orientation, or what is wrong with it."""
     try:
-        return stored_size(record.path)
+        return stored_size(path)
     except DamagedImage as error:
         return error
 

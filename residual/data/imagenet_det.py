@@ -33,7 +33,7 @@ from ..class_names import imagenet_det_classes
 from ..errors import InputError
 from ..files import no_folder, numbered_lines
 from .boxes import Annotation, BoxDataset, Record, make_box_dataset
-from .named_files import image_number, in_kit
+from .named_files import in_kit, read_number
 from .voc import NOTHING, SHOWN, read_annotation
 
 PARTS = ("train", "val", "test")
@@ -244,7 +244,7 @@ def _numbers(root: Path, part: str) -> dict[str, int]:
     file = _lists(root) / f"{part}.txt"
     lines = [line.split() for _, line in numbered_lines(file)] if file.is_file() else []
     return {
-        words[0]: place if len(words) < 2 or (number := image_number(words[1])) is None else number
+        words[0]: place if len(words) < 2 or (number := read_number(words[1])) is None else number
         for place, words in enumerate(lines, start=1)
     }
 
@@ -256,7 +256,7 @@ def _blacklist(root: Path) -> dict[int, frozenset[str]]:
     found: dict[int, frozenset[str]] = {}
     for line, text in numbered_lines(file) if file else []:
         first, _, synset = text.strip().partition(" ")
-        number, name = image_number(first), of_synset.get(synset.strip())
+        number, name = read_number(first), of_synset.get(synset.strip())
         if number is None or name is None:
             raise InputError(
                 f"{file}, line {line}: {text!r} is not an image's number and a class's WordNet id"

@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..files import numbered_lines
 from .boxes import Annotation, BoxDataset, Layout, Record, make_box_dataset
 from .folder import FolderIndex, index_folder
-from .named_files import image_number, in_kit
+from .named_files import in_kit, read_number
 from .voc import read_annotation
 
 #: Where ILSVRC has its annotations, below the folder of the images or beside the one that holds it.
@@ -156,7 +156,7 @@ def _uncounted(data_dir: Path, index: FolderIndex, notes: list[str]) -> frozense
         return frozenset()
     numbers: set[int] = set()
     for place, line in numbered_lines(file):
-        if (number := image_number(line.strip())) is None:
+        if (number := read_number(line.strip())) is None:
             raise InputError(f"{file}, line {place}: {line.strip()!r} is not an image's number")
         numbers.add(number)
     # ILSVRC2012_val_00000001.JPEG is the first.

@@ -73,10 +73,10 @@ def in_kit(folders: Sequence[Path], name: str) -> Path | None:
     return next((path for folder in folders for path in sorted(folder.glob(pattern))), None)
 
 
-def image_number(text: str) -> int | None:
-    """Return the number of an image of ILSVRC, None for what is none.
+def read_number(text: str) -> int | None:
+    """Return the number of an image of ILSVRC or of a class, None for what is none.
 
-    Python reads no more than some thousand digits, and more than nine no image has.
+    Python reads no more than some thousand digits, and more than nine none of these has.
     """
     return int(text) if text.isdecimal() and len(text) < 10 else None
 

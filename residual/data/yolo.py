@@ -20,10 +20,10 @@ from typing import Any
 from ..class_names import class_name
 from ..errors import InputError
 from ..files import no_folder, numbered_lines, read_yaml
-from .boxes import ALL, NAME_SPLITS, Annotation, BoxDataset, Record, hold_out, make_box_dataset
-from .images import SUFFIXES, DamagedImage, stored_size, upright_size
+from .boxes import ALL, NAME_SPLITS, Annotation, BoxDataset, Record, hold_out, looked_at, make_box_dataset
+from .images import SUFFIXES, DamagedImage, upright_size
 from .masks import Outline
-from .named_files import NO_DATA, NamedFiles
+from .named_files import NO_DATA, NamedFiles, read_number
 from .threads import in_threads
 
 #: Where the classes have their names, and the splits their places.
@@ -39,8 +39,6 @@ FRACTIONS = (-1.0, 2.0)
 CORNER_FRACTIONS = (-0.1, 1.1)
 #: So many boxes have to look like corners before that is said; what rounding may add to a side.
 ENOUGH, ROUNDING = 10, 0.02
-#: Python reads no more than some thousand digits, and no class has so many.
-DIGITS = 10
 #: Keys of data.yaml that say where images are.
 KEYS = ("train", "val", "test")
 #: What folders and lists of splits are called, in lower case.
@@ -234,16 +232,18 @@ def _names(given: object, file: Path) -> dict[int, str]:
         InputError: where there are none, or two classes have one name.
     """
     pairs = given.items() if isinstance(given, dict) else ()
-    if not pairs or not all(
-        str(number).isdecimal() and len(str(number)) < DIGITS and isinstance(name, str)
-        for number, name in pairs
-    ):
+    read = [
+        (number, name)
+        for text, name in pairs
+        if isinstance(name, str) and (number := read_number(str(text))) is not None
+    ]
+    if not read or len(read) < len(pairs):
         raise InputError(
             f"{file} has neither a list of the classes' names nor their numbers with their names; as in "
             "names: [cat, dog], or a name a line"
         )
-    numbered = {int(number): class_name(name.strip()) or str(number) for number, name in pairs}
-    if len(numbered) < len(pairs):
+    numbered = {int(number): class_name(name.strip()) or str(number) for number, name in read}
+    if len(numbered) < len(read):
         raise InputError(f"{file}: two classes have one number; give each its own")
     name, times = Counter(numbered.values()).most_common(1)[0]
     if times > 1:
@@ -277,25 +277,18 @@ def _records(
             images = [path for path in images if labels[path]]
     names = [path.relative_to(folder) if path.is_relative_to(folder) else path for path in images]
     stems = Counter(name.with_suffix("") for name in names)
-    for path, name, found in zip(images, names, in_threads(_looked_at, images), strict=True):
+    for path, name, found in zip(images, names, in_threads(looked_at, images), strict=True):
         if isinstance(found, DamagedImage):
             notes.append(f"{found}; it is left out")
             continue
-        label = labels.get(path)
+        label, size = labels.get(path), upright_size(*found)
         try:
-            objects = _objects(label, tally, upright_size(*found), masks, notes) if label else []
+            objects = _objects(label, tally, size, masks, notes) if label else []
         except InputError as error:
             notes.append(f"{error}; its image is left out")
             continue
         called = (name.with_suffix("") if stems[name.with_suffix("")] == 1 else name).as_posix()
-        yield Record(called, path, upright_size(*found), tuple(objects), str(label or path), stored=found)
-
-
-def _looked_at(path: Path) -> tuple[tuple[int, int], int] | DamagedImage:
-    try:
-        return stored_size(path)
-    except DamagedImage as error:
-        return error
+        yield Record(called, path, size, tuple(objects), str(label or path), stored=found)
 
 
 def _images(folder: Path, split: str, described: _Described, notes: list[str]) -> list[Path]:
