@@ -115,7 +115,10 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
     places = corners.tolist()
     # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
     corners[:, 2:] = torch.maximum(corners[:, :2] + 1, corners[:, 2:] - 1)
-    drawn = draw_bounding_boxes(pixels, corners, colors=[one.colour for one in boxes], width=width)
+    # Between two white ones, a line is seen on an object of its own colour too.
+    around = corners + torch.tensor([-1, -1, 1, 1])
+    drawn = draw_bounding_boxes(pixels, around, colors="white", width=width + 2)
+    drawn = draw_bounding_boxes(drawn, corners, colors=[one.colour for one in boxes], width=width)
     canvas = pil_image(drawn)
     draw = ImageDraw.Draw(canvas)
     taken: list[Place] = []

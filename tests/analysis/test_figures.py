@@ -172,6 +172,17 @@ def test_a_caption_does_not_cover_a_small_image() -> None:
     assert draw_boxes(image.resize((300, 240)), [box]).size == (300, 240)
 
 
+def test_a_box_is_seen_on_an_object_of_its_own_colour() -> None:
+    drawn = draw_boxes(
+        Image.new("RGB", (600, 600), "#2f66c8"), [BoxDrawing((100, 200, 190, 290), "#2f66c8", "")]
+    )
+    blue, white = (0x2F, 0x66, 0xC8), (255, 255, 255)
+    # A line of two pixels between two white ones.
+    assert [drawn.getpixel((x, 240)) for x in range(98, 104)] == [blue, white, blue, blue, white, blue]
+    assert [drawn.getpixel((x, 240)) for x in range(186, 192)] == [blue, white, blue, blue, white, blue]
+    assert [drawn.getpixel((140, y)) for y in range(198, 204)] == [blue, white, blue, blue, white, blue]
+
+
 def test_captions_are_as_high_whatever_letters_they_have() -> None:
     heights = set()
     for name in ("raccoon", "Hedgehog", "e"):
