@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..class_names import class_name
-from ..errors import InputError
+from ..errors import InputError, plural
 from ..files import no_folder, numbered_lines, read_yaml
 from .boxes import ALL, NAME_SPLITS, Annotation, BoxDataset, Record, hold_out, looked_at, make_box_dataset
 from .images import SUFFIXES, DamagedImage, upright_size
@@ -215,6 +215,12 @@ def _in_yaml(file: Path) -> _Described:
     content = read_yaml(file, "mend it", as_written=True)
     given: Any = content.get("names") if isinstance(content, dict) else None
     names = _names(dict(enumerate(given)) if isinstance(given, list) else given, file)
+    said = read_number(str(content.get("nc")))
+    if said is not None and said not in (len(names), max(names) + 1):
+        raise InputError(
+            f"{file}: nc says {plural(said, 'class', 'classes')} and names has {len(names):,}; correct the "
+            "one that is wrong"
+        )
     parts = {
         key: [place for place in (value if isinstance(value, list) else [value]) if isinstance(place, str)]
         for key, value in content.items()
@@ -262,7 +268,7 @@ def _records(
     images = _images(folder, split, tally.described, notes)
     labels = {path: _label(path, folder) for path in images} if boxes else {}
     if boxes and not any(labels.values()):
-        wanted = _called_labels(images[0], folder, "labels") or images[0].with_suffix(".txt")
+        wanted = (_moved(images[0], folder, "images", "labels") or images[0]).with_suffix(".txt")
         raise InputError(f"{folder}: no image of {split} has a label; that of {images[0]} would be {wanted}")
     if bare := [path for path, label in labels.items() if label is None]:
         # Who has not yet looked at all images of a folder has not said that nothing is on the others.
@@ -275,6 +281,11 @@ def _records(
         )
         if split == ALL:
             images = [path for path in images if labels[path]]
+    if strays := _without_image([label for label in labels.values() if label], folder):
+        notes.append(
+            f"{folder}: {plural(len(strays), 'label')} of objects beside those of {split} "
+            f"{'has' if len(strays) == 1 else 'have'} no image; the first is {strays[0]}"
+        )
     names = [path.relative_to(folder) if path.is_relative_to(folder) else path for path in images]
     stems = Counter(name.with_suffix("") for name in names)
     for path, name, found in zip(images, names, in_threads(looked_at, images), strict=True):
@@ -432,22 +443,52 @@ def _is_label(file: Path) -> bool:
     return any(file.with_suffix(suffix).is_file() for suffix in SUFFIXES)
 
 
-def _called_labels(image: Path, folder: Path, labels: str) -> Path | None:
-    """Return where an image's label is if its folder has some name; None where the image is in no images."""
-    base = folder if image.is_relative_to(folder) else Path()
-    parts = list(image.relative_to(base).parts if base.parts else image.parts)
+def _moved(path: Path, folder: Path, part: str, other: str) -> Path | None:
+    """Return a path with the last of its folders of some name called otherwise; None where there is none.
+
+    Args:
+        part: the name, in any case.
+    """
+    base = folder if path.is_relative_to(folder) else Path()
+    parts = list(path.relative_to(base).parts if base.parts else path.parts)
     for place in reversed(range(len(parts) - 1)):
-        if parts[place].lower() == "images":
-            parts[place] = labels
-            return base.joinpath(*parts).with_suffix(".txt")
+        if parts[place].lower() == part:
+            parts[place] = other
+            return base.joinpath(*parts)
     return None
 
 
 def _label(image: Path, folder: Path) -> Path | None:
     """Return the file of an image's objects; None where there is none."""
-    places = [_called_labels(image, folder, labels) for labels in ("labels", "Labels")]
-    places.append(image.with_suffix(".txt"))
-    return next((place for place in places if place and os.path.isfile(place)), None)
+    moved = [_moved(image, folder, "images", labels) for labels in ("labels", "Labels")]
+    places = [place.with_suffix(".txt") for place in (*moved, image) if place]
+    return next((place for place in places if os.path.isfile(place)), None)
+
+
+def _without_image(labels: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the texts beside some labels that name objects too, of images that are nowhere."""
+    strays = []
+    for place in sorted({label.parent for label in labels}):
+        texts = set(place.glob("*.txt")).difference(labels)
+        # Of "labels" as a part of the path, the file's own name is none.
+        moved = [_moved(place / "a", folder, "labels", images) for images in ("images", "Images")]
+        beside = [place, *(one.parent for one in moved if one)]
+        stems = {
+            path.stem
+            for each in (beside if texts else ())
+            if each.is_dir()
+            for path in each.iterdir()
+            if path.suffix.lower() in SUFFIXES
+        }
+        strays += sorted(text for text in texts if text.stem not in stems and _names_objects(text))
+    return strays
+
+
+def _names_objects(text: Path) -> bool:
+    """Whether a text's first line is a label's."""
+    with suppress(InputError, ValueError):
+        return any(len([float(word) for word in line.split()]) > 4 for _, line in numbered_lines(text)[:1])
+    return False
 
 
 def _objects(

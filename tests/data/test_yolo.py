@@ -244,6 +244,31 @@ def test_images_without_a_label_or_damaged_are_told(tmp_path: Path) -> None:
     assert len(load_yolo(write(folder, **{"d.jpg": None}), ["trainval"], ["dog"], boxes=False)) == 4
 
 
+@pytest.mark.parametrize(
+    ("files", "split", "place"),
+    [
+        (ULTRALYTICS, "train", "labels/train/"),
+        (ROBOFLOW, "train", "train/labels/"),
+        (LABELIMG, "trainval", ""),
+    ],
+)
+def test_labels_without_an_image_are_counted(
+    files: dict[str, str | None], split: str, place: str, tmp_path: Path
+) -> None:
+    texts = {"x.txt": DOG, "y.txt": f"{CAT}\n{DOG}", "z.txt": "", "notes.txt": "1 2 3 4 five", "w.txt": "7"}
+    folder = write(tmp_path, **files | {place + name: text for name, text in texts.items()})
+    (note,) = load_yolo(folder, [split]).notes
+    assert note == (
+        f"{folder}: 2 labels of objects beside those of {split} have no image; the first is "
+        f"{folder / place / 'x.txt'}"
+    )
+
+
+def test_labels_of_another_splits_images_are_not_counted(tmp_path: Path) -> None:
+    folder = write(tmp_path, **LABELIMG | {"x.jpg": None, "x.txt": DOG, "train.txt": "a.jpg\nb.jpg\n"})
+    assert load_yolo(folder, ["train"]).notes == ()
+
+
 def test_a_label_that_is_no_text_costs_its_image_alone(tmp_path: Path) -> None:
     folder = write(tmp_path, **LABELIMG)
     (folder / "b.txt").write_bytes(b"\xff\xfe\xff")
@@ -415,6 +440,11 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
             "{folder}/labels/train/a.txt",
         ),
         (LABELIMG | {"a.txt": ""}, "trainval", "the annotations name no object at all"),
+        (
+            ROBOFLOW | {"data.yaml": f"train: ../train/images\nnc: 3\n{NAMES}"},
+            "train",
+            "{folder}/data.yaml: nc says 3 classes and names has 2; correct the one that is wrong",
+        ),
     ],
 )
 def test_what_is_missing_has_a_sentence(
