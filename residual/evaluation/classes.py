@@ -97,12 +97,18 @@ def _meaning(name: str) -> str:
     """Return the WordNet id of a class where its name tells it, or else the name in one spelling."""
     if match := re.match(r"n\d{8}(?![0-9A-Za-z])", name):
         return match[0]
-    plain = composed(name).replace("_", " ").strip().casefold()
-    return _wordnet_ids().get(plain, plain)
+    spelled = composed(name).replace("_", " ").strip()
+    written, anyhow = _wordnet_ids()
+    plain = spelled.casefold()
+    return written.get(spelled) or anyhow.get(plain, plain)
 
 
 @functools.cache
-def _wordnet_ids() -> dict[str, str]:
-    """WordNet ids by the names of ImageNet's classes, those that are one class's alone."""
-    names = Counter(name.casefold() for _, name in imagenet_classes())
-    return {name.casefold(): wnid for wnid, name in imagenet_classes() if names[name.casefold()] == 1}
+def _wordnet_ids() -> tuple[dict[str, str], dict[str, str]]:
+    """WordNet ids by the names of ImageNet's classes, as they are written, and in any case.
+
+    Of the latter those that are one class's alone: a Cardigan is a dog, and a cardigan is worn.
+    """
+    names = {name: wnid for wnid, name in imagenet_classes()}
+    times = Counter(map(str.casefold, names))
+    return names, {name.casefold(): wnid for name, wnid in names.items() if times[name.casefold()] == 1}

@@ -28,6 +28,18 @@ def test_imagenet_classes_by_wordnet_id_or_name() -> None:
         assert match_classes(("golf ball", "tench"), network, "here").tolist() == [574, 0]
 
 
+def test_all_imagenet_classes_by_their_names_as_published() -> None:
+    """Two differ in their case alone: a Cardigan is a dog, and a cardigan is worn."""
+    ids, names = zip(*imagenet_classes(), strict=True)
+    order = list(range(1000))
+    assert match_classes(ids, names, "here").tolist() == order
+    assert match_classes(names, ids, "here").tolist() == order
+    assert match_classes([name.replace(" ", "_") for name in names], ids, "here").tolist() == order
+    assert match_classes(["TENCH"], ids, "here").tolist() == [0]
+    with pytest.raises(InputError, match="'CARDIGAN' is not one of the network's 1,000 classes"):
+        match_classes(["CARDIGAN"], ids, "here")
+
+
 def test_wordnet_ids_before_anything_that_is_no_letter_or_digit() -> None:
     network = ("n01440764 tench", "n02102040 English springer", "n01440764x")
     images = ("n02102040_English_springer", "n01440764-tench")
