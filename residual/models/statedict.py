@@ -6,8 +6,11 @@ import datetime
 import io
 import pickle
 import re
+import threading
 import types
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PosixPath
 from typing import TypeGuard, TypeVar
 
@@ -37,6 +40,8 @@ WRAPPING_KEYS = (
 
 #: What other programs count beside the weights: AveragedModel its models, thop what a layer costs.
 BOOKKEEPING = ("n_averaged", "total_ops", "total_params")
+
+_allowing = threading.Lock()
 
 #: Beside tensors, files may hold what does nothing when it is made: numbers and arrays of NumPy, the
 #: arguments of a training script.
@@ -228,7 +233,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_torch(file: Path) -> object:
     try:
         # Not by its name, whose suffix PyTorch goes by.
-        with file.open("rb") as opened, torch.serialization.safe_globals(list(INERT)):
+        with file.open("rb") as opened, _inert_allowed():
             return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # The rest of PyTorch's message explains how to execute the code.
@@ -242,6 +247,18 @@ def _read_torch(file: Path) -> object:
     except Exception as error:
         _refuse_program(file)
         raise damaged(file, first_line(error), SOURCE, "torch.save") from None
+
+
+@contextmanager
+def _inert_allowed() -> Iterator[None]:
+    """Let PyTorch read what is ``INERT`` in this context.
+
+    Its list is the process's, and loses what a context has named, whoever had put it there before.
+    """
+    with _allowing:
+        there = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([each for each in INERT if each not in there]):
+            yield
 
 
 def _refuse_program(file: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time
 from pathlib import Path, PosixPath
 from typing import Any
@@ -154,6 +155,22 @@ def test_what_is_inert_brings_no_code_along(tmp_path: Path) -> None:
     said = sentence_of(lambda: read_foreign_state(tmp_path / "a.pth"))
     assert "holds pickled code (posix.mkdir), which is never executed here" in said
     assert not target.exists()
+
+
+def test_what_a_program_has_allowed_itself_stays_allowed(tmp_path: Path) -> None:
+    torch.save({"state_dict": plain_state(), "args": Namespace(epochs=3)}, tmp_path / "a.pth")
+    before = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([Namespace]):
+        read_foreign_state(tmp_path / "a.pth")
+        assert torch.load(tmp_path / "a.pth")["args"] == Namespace(epochs=3)
+    assert set(torch.serialization.get_safe_globals()) == set(before)
+
+
+def test_threads_read_side_by_side(tmp_path: Path) -> None:
+    torch.save({"state_dict": plain_state(), "args": Namespace(epochs=3)}, tmp_path / "a.pth")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read_foreign_state, [tmp_path / "a.pth"] * 40))
+    assert len(found) == 40
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*is deprecated:FutureWarning")
