@@ -9,7 +9,7 @@ import torch
 
 from .. import distributed
 from ..class_names import class_name
-from ..data import DATASETS, SPLITS, check_data_dir, load_dataset
+from ..data import DATASETS, SPLITS, check_data_dir, load_dataset, split_validation
 from ..data.boxes import BoxDataset, path_from
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex, index_folder, parts_of
@@ -26,7 +26,7 @@ from ..detection.testing import detect_dataset
 from ..device import open_device
 from ..errors import InputError, memory_that_ran_out, nearest, whole_number, whole_numbers
 from ..evaluation.classes import how_matched, match_classes, unnamed
-from ..evaluation.inputs import check_input, usual_size, view_of
+from ..evaluation.inputs import check_input, usual_size
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores
@@ -252,15 +252,19 @@ def dataset_of(path: Path, weights: Weights, name: str | None) -> str:
 
 
 def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: Path | None) -> Dataset:
-    """Return a dataset in memory that a network can be tested on.
+    """Return a dataset in memory that a network can be tested on; of what it was trained on, these images.
 
     Raises:
         InputError: when its classes, its channels or its size are not the network's, or it lies in no folder.
     """
     check_data_dir(name, data_dir)
     # A run on another dataset remembers where that one lies.
-    own = _data_of(weights.config.get("recipe")).get("dataset")
-    dataset = load_dataset(name, split, data_dir or (remembered_data_dir(path) if name == own else None))
+    trained = _data_of(weights.config.get("recipe"))
+    own = trained.get("dataset") == name
+    dataset = load_dataset(name, split, data_dir or (remembered_data_dir(path) if own else None))
+    if own and split == "train" and (held_out := trained.get("validation")):
+        # What was held out for validation was not trained on.
+        dataset, _ = split_validation(dataset, held_out, trained.get("split_seed", 0))
     if weights.model.classes != len(dataset.classes):
         raise InputError(
             f"{path} has {weights.model.classes} classes and {name} has {len(dataset.classes)}; test it on a "
@@ -286,7 +290,10 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
 
 def views_for(weights: Weights, options: EvaluationOptions) -> Views:
     """Return the views of a folder's images, by default at the size that the network was trained on."""
-    crop, side = view_of(options.size, weights.model.small_images) if options.size else usual_size(weights)
+    crop, side = usual_size(weights)
+    if options.size:
+        # As large a part of the image as it was trained on.
+        crop, side = options.size, round(side * options.size / crop)
     name = options.views or "center"
     if name == "multi-scale":
         if options.crop:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..analysis.layer_figures import Named
 from ..analysis.layers import Response, Signal, responses, signals
-from ..data import split_validation
 from ..data.crops import Crop, ResizedCrop, ScaleCrop
 from ..data.dataset import Dataset
 from ..data.folder import FolderIndex
@@ -122,11 +121,7 @@ def _open(
     if name == "folder":
         data = _folder(path, weights, data_dir)
     else:
-        data = in_memory(path, weights, name, "train", data_dir)
-        # What was held out for validation was not trained on.
-        if (recipe := _recipe(path, weights)) and recipe.data.dataset == name and recipe.data.validation:
-            data, _ = split_validation(data, recipe.data.validation, recipe.data.split_seed)
-        data = data.to(where)
+        data = in_memory(path, weights, name, "train", data_dir).to(where)
     weights.model.to(where).to(memory_format=weights.model.memory_format)
     weights.preprocessing.to(where)
     return weights, data, where

@@ -27,8 +27,11 @@ import residual
 from residual import InputError, build_model
 from residual.class_names import imagenet_classes
 from residual.evaluation.scores import load_scores
-from residual.inference.evaluation import EvaluationOptions, evaluate
+from residual.inference.evaluation import EvaluationOptions, evaluate, views_for
 from residual.models.weights import import_weights, load_weights
+from residual.recipes import find, override
+
+DIGITS = tuple("0123456789")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +158,31 @@ def test_another_dataset_is_not_looked_for_among_a_runs_own_images(
     monkeypatch.setattr("residual.inference.evaluation.load_dataset", load)
     sentence_of(lambda: evaluate(trained_on_images, EvaluationOptions("cifar10")))
     assert asked == [None]
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "resnet18"])
+def test_the_size_that_a_network_was_trained_on_changes_nothing(name: str, tmp_path: Path) -> None:
+    weights = load_weights(save_network(tmp_path / "w", name, mean=torch.zeros(3)))
+    for view, larger in (((224, 232), (448, 464)), ((224, 256), (112, 128)), ((32, 32), (64, 64))):
+        weights.config["view"] = {"crop": view[0], "side": view[1]}
+        for side, expected in ((None, view), (view[0], view), (larger[0], larger)):
+            views = views_for(weights, EvaluationOptions(size=side))
+            assert (views.crop, views.sides) == (expected[0], expected[1:])
+    # A run on a folder has seen parts of images, of whatever network.
+    del weights.config["view"]
+    weights.config["recipe"] = {"data": {"folder": {"size": 64}}}
+    for side in (None, 64):
+        assert views_for(weights, EvaluationOptions(size=side)).sides == (73,)
+
+
+def test_the_training_part_of_a_dataset_lacks_what_was_held_out(tmp_path: Path) -> None:
+    weights = save_network(tmp_path / "w", classes=DIGITS, mean=torch.zeros(1, 8, 8))
+    config = json.loads((weights / "config.json").read_text())
+    recipe = override(find("digits-resnet20"), ["data.validation=1400"])
+    (weights / "config.json").write_text(json.dumps(config | {"recipe": recipe.model_dump(mode="json")}))
+    options = EvaluationOptions(split="train")
+    assert evaluate(weights, options, device="cpu").metrics.images == 38
+    assert evaluate(weights, EvaluationOptions(), device="cpu").metrics.images == 359
 
 
 def test_a_split_and_a_protocol_that_there_are_not(trained_on_images: Path, images: Path) -> None:
