@@ -43,7 +43,7 @@ install: .venv/installed
 
 # Made again when pyproject.toml changes; later calls find it up to date and start at once.
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "residual needs Python 3.11 or newer; name one with: make PYTHON=python3.12 install")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "residual needs Python 3.11.4 or newer; name one with: make PYTHON=python3.12 install")'
 	@echo "Setting up .venv (PyTorch is large: a few minutes the first time)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

@@ -6,6 +6,7 @@ takes up where it ends.
 
 import errno
 import hashlib
+import os
 import shutil
 import tarfile
 import zipfile
@@ -106,6 +107,11 @@ def fetch_folder(published: PublishedFile, target: Path) -> None:
     """
     place = target.parent
     archive = place / published.name
+    if target.is_symlink() and not target.exists():
+        raise InputError(
+            f"{target} is a link to {os.readlink(target)}, which is not there; mount the disk that it is on, "
+            "or remove the link"
+        )
     try:
         place.mkdir(parents=True, exist_ok=True)
         # Of torchrun's processes one downloads; the others wait here and then find its copy.

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -61,11 +62,14 @@ def refuse_existing(path: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise an InputError where a file that is to be read is not there."""
-    if path.is_file():
-        return
-    if path.exists():
-        raise InputError(f"{path} is a {'folder' if path.is_dir() else 'device or a pipe'}, not a file")
-    raise InputError(f"there is no file {path}")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is a {'folder' if stat.S_ISDIR(mode) else 'device or a pipe'}, not a file")
 
 
 def check_new(path: Path, what: str, *suffixes: str) -> None:

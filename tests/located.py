@@ -43,7 +43,7 @@ def write_tiny(folder: Path, train: int = 4, val: int = 3, seed: int = 0) -> Pat
 
 
 def xml(*objects: tuple[str, int, int, int, int], size: tuple[int, int] = (SIDE, SIDE)) -> str:
-    """Return ILSVRC's annotation of objects: a WordNet id and the first and last pixel, counted from 1."""
+    """Return ILSVRC's annotation of objects: a WordNet id and the first and last pixel, counted from 0."""
     items = "".join(
         f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
         f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"

@@ -12,6 +12,7 @@ An index of the files is kept in the user's cache folder: reading the directorie
 minutes on a slow disk, and checking that they have not changed takes seconds.
 """
 
+import errno
 import functools
 import hashlib
 import json
@@ -63,7 +64,7 @@ ELSEWHERE = {
     "train": ("train", "training", "trainset", "train_set"),
     "val": ("val", "valid", "validation", "test", "testing", "eval", "dev", "valset", "val_set", "testset"),
 }
-VERSION = 3
+VERSION = 4
 
 #: "all" is what validation images may be held out of: all images of what has no validation part of its own.
 Split = Literal["train", "val", "all"]
@@ -184,7 +185,8 @@ def _holds_images(folder: Path) -> bool:
 def _folders_in(folder: Path) -> list[Path]:
     """Return the folders in a folder, without hidden ones and those of NO_DATA."""
     paths = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_DATA)
-    return [path for path in paths if path.is_dir()]
+    # os.path: what nobody may look into is none.
+    return [path for path in paths if os.path.isdir(path)]
 
 
 def _is_part(name: str) -> bool:
@@ -204,7 +206,7 @@ def index_folder(data_dir: Path, split: Split, classes: tuple[str, ...] | None =
         InputError: when there is no such folder, a class has no images or is not among ``classes``, or the
             classes of a flat folder are not known.
     """
-    if data_dir.is_file():
+    if os.path.isfile(data_dir):
         return _listed(data_dir, split, classes)
     root = _root(data_dir, split)
     part = "train" if split == "all" else split
@@ -276,14 +278,14 @@ def _listed(path: Path, split: Split, classes: tuple[str, ...] | None) -> Folder
     return _index(name, path, found, classes, path.parent, _single(path, found))
 
 
-def scan(root: Path, directories: dict[str, int] | None = None) -> Listing:
+def scan(root: Path, directories: dict[str, str] | None = None) -> Listing:
     """Return the files below a folder, links followed; hidden ones and those of NO_DATA are none.
 
     Args:
-        directories: is filled with when each directory was changed last.
+        directories: is filled with when each directory was changed last, as of ``_modified``.
 
     Raises:
-        InputError: when a directory cannot be read.
+        InputError: when a directory, or what a link leads to, cannot be read.
     """
     changed = {} if directories is None else directories
     found = Listing({"": []}, {})
@@ -302,8 +304,10 @@ def scan(root: Path, directories: dict[str, int] | None = None) -> Listing:
                 if real in seen:
                     continue  # a link to a folder that we are in
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
-            else:
-                yield f"{prefix}{entry.name}"
+                continue
+            if entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES):
+                _check_link(entry)
+            yield f"{prefix}{entry.name}"
 
     for file in walk(root, "", frozenset({os.path.realpath(root)})):
         folder, slash, rest = file.partition("/")
@@ -541,7 +545,7 @@ def _cached(root: Path) -> Listing:
         _modified(root / name) == time for name, time in stored["directories"].items()
     ):
         return Listing(stored["images"], stored["others"])
-    directories: dict[str, int] = {}
+    directories: dict[str, str] = {}
     found = scan(root, directories)
     content = about | {"directories": directories, "images": found.images, "others": found.others}
     text = json.dumps(content)
@@ -558,6 +562,18 @@ def _stored(file: Path) -> dict[str, Any]:
         return {}
 
 
+def _check_link(entry: os.DirEntry[str]) -> None:
+    """Raise an InputError where a link, which may be a class, leads to what cannot be read."""
+    try:
+        os.stat(entry.path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise InputError(
+                f"{entry.path} is a link to {os.readlink(entry.path)}, which cannot be read "
+                f"({error.strerror}); mount the disk that it is on, or remove the link"
+            ) from None
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -565,11 +581,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # a link to itself
 
 
-def _modified(folder: Path) -> int:
+def _modified(folder: Path) -> str:
+    """Return what differs where names in a folder do; "" where it is not there.
+
+    Programs that copy set the time of a change back to the original's, and not that of the inode's.
+    """
     try:
-        return folder.stat().st_mtime_ns
+        status = folder.stat()
     except OSError:
-        return -1
+        return ""
+    return f"{status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _cache_file(root: Path) -> Path:

@@ -32,9 +32,9 @@ from pathlib import Path
 from ..class_names import imagenet_det_classes
 from ..errors import InputError
 from ..files import no_folder, numbered_lines
-from .boxes import Annotation, BoxDataset, Record, make_box_dataset
+from .boxes import BoxDataset, Record, make_box_dataset
 from .named_files import in_kit, read_number
-from .voc import NOTHING, SHOWN, read_annotation
+from .voc import NOTHING, SHOWN, from_pixel_0, read_annotation
 
 PARTS = ("train", "val", "test")
 FOLDERS = ("ILSVRC", "ILSVRC2017", "ILSVRC2016", "ILSVRC2015")
@@ -217,7 +217,9 @@ def _read(
             elif split != NEGATIVE:
                 bare.append(name)
                 continue
-        objects = tuple(_from_pixel_0(item, of_synset) for item in content.objects)
+        objects = tuple(
+            replace(from_pixel_0(item), name=of_synset.get(item.name, item.name)) for item in content.objects
+        )
         number = numbers.get(part, {}).get(name, 0)
         unjudged = blacklist.get(number, frozenset()) if part == "val" else frozenset()
         yield Record(name, path, content.size, objects, where, number, unjudged)
@@ -230,13 +232,6 @@ def _read(
             f"{place}: {_images(len(bare))} without an annotation in {root / 'Annotations' / 'DET'} and left "
             f"out, the first {bare[0]} ({NEGATIVE} is the split of images without boxes)"
         )
-
-
-def _from_pixel_0(item: Annotation, of_synset: dict[str, str]) -> Annotation:
-    """Return an object by its class's name, its corners read as VOC's, which count pixels from 1."""
-    x1, y1, x2, y2 = item.corners
-    corners = (x1 + 1, y1 + 1, x2 + 1, y2 + 1)
-    return replace(item, name=of_synset.get(item.name, item.name), corners=corners)
 
 
 def _numbers(root: Path, part: str) -> dict[str, int]:

@@ -66,6 +66,8 @@ MEMORY = 1 << 30
 _budget = Budget(MEMORY)
 #: Bytes of a pixel in Pillow's memory, by mode; all others take four.
 BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), 2)
+#: What Pillow multiplies a PNG's grey values of 2 and 4 bits by, by its name of them.
+GREYS = {"L;2": 85, "L;4": 17}
 #: Bytes of a pixel that a format's decoder takes beside the image, for each band.
 DECODER_BYTES = {"WEBP": 3, "AVIF": 4, "HEIF": 4, "JPEG2000": 4}
 #: Pixels that are converted together: what lies between a mode and RGB stays small.
@@ -564,6 +566,8 @@ def _jpeg(image: JpegImageFile) -> NDArray[np.uint8] | None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Return an image as it is to be seen, with 8 bits a value, in any of the modes that ``_rgb`` takes."""
+    if image.format == "PNG" and "transparency" in image.info:
+        _key_in_8_bits(image)
     white = _white(image) if image.mode.startswith(("I", "F")) else None
     # Pillow turns the 8 bits of such a TIFF about, and leaves deeper ones to us.
     negative = white is not None and getattr(image, "tag_v2", {}).get(INTERPRETATION) == 0
@@ -571,6 +575,18 @@ def _upright(image: Image.Image) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     image.load()
     return image if white is None else _eight_bits(image, white, negative)
+
+
+def _key_in_8_bits(image: Image.Image) -> None:
+    """Give a PNG's transparent colour as its pixels are once they are loaded; Pillow leaves it as it was.
+
+    Of colours with 16 bits a value the higher eight are left, of the transparent one as well.
+    """
+    key, depth = image.info["transparency"], image.tile[0].args if image.tile else ""
+    if depth in GREYS:
+        image.info["transparency"] = key * GREYS[depth]
+    elif depth == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def _white(image: Image.Image) -> float:

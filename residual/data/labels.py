@@ -7,6 +7,7 @@ Paths are relative to the file's folder.
 
 import csv
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,13 @@ def _there(folder: Path, file: str, where: str) -> str:
     """
     names = [file, file.replace("\\", "/")]
     for name in dict.fromkeys(names + [normalize(form, name) for form in ("NFC", "NFD") for name in names]):
-        if (folder / name).is_file():
+        # os.path: what nobody may look into is none.
+        if os.path.isfile(folder / name):
             return Path(name).as_posix()
-    raise InputError(f"{where}: there is no file {folder / file}; paths are relative to the list's folder")
+    raise InputError(
+        f"{where}: there is no file {folder / file}, or it may not be read; paths are relative to the "
+        "list's folder"
+    )
 
 
 def _split(text: str | None, where: str) -> Literal["train", "val"] | None:

@@ -8,11 +8,10 @@
     DIR/train/WNID/WNID_boxes.txt             Tiny ImageNet: FILE and x1, y1, x2, y2 a line
     DIR/val/val_annotations.txt               FILE, its class, and x1, y1, x2, y2
 
-ILSVRC's XML counts pixels from 1, Tiny ImageNet from 0; both name the last pixel of a box. ILSVRC has boxes
-for 544,546 of the 1,281,167 training images, and often several objects of the class on one.
+Both count pixels from 0 (some boxes of LOC_val_solution.csv begin there), and name the last one of a box.
+ILSVRC has boxes for 544,546 of the 1,281,167 training images, and often several objects of the class on one.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from ..errors import InputError
 from ..files import numbered_lines
 from .boxes import Annotation, BoxDataset, Layout, Record, make_box_dataset
 from .folder import FolderIndex, index_folder
-from .named_files import in_kit, read_number
-from .voc import read_annotation
+from .named_files import NamedFiles, in_kit, read_number
+from .voc import from_pixel_0, read_annotation
 
 #: Where ILSVRC has its annotations, below the folder of the images or beside the one that holds it.
 ANNOTATIONS = Path("Annotations") / "CLS-LOC"
@@ -136,8 +135,7 @@ def _annotations(
             f"there are no boxes for {index.name}; ILSVRC's belong into {places[0]}, and Tiny ImageNet has "
             f"{BOXES.format('n*')} in each folder of train/ and {VAL_ANNOTATIONS} in val/"
         )
-    files = [Path(folder, name) for folder, _, names in os.walk(root) for name in sorted(names)]
-    return "imagenet", [file for file in files if file.suffix.lower() == ".xml"]
+    return "imagenet", list(NamedFiles([root], [".xml"]).files.values())
 
 
 def _roots(data_dir: Path) -> tuple[Path, Path]:
@@ -183,7 +181,7 @@ def _read_xml(
         if file is None:
             yield position, None
         elif (read := read_annotation(file, notes)) is not None:
-            yield position, _Found(str(file), read.size, read.objects)
+            yield position, _Found(str(file), read.size, tuple(map(from_pixel_0, read.objects)))
 
 
 def _read_lists(

@@ -379,6 +379,12 @@ def _objects(element: ElementTree.Element) -> list[Annotation]:
     ]
 
 
+def from_pixel_0(item: Annotation) -> Annotation:
+    """Return an object of ILSVRC's XML, which counts pixels from 0, where it was read as VOC's, from 1."""
+    x1, y1, x2, y2 = item.corners
+    return replace(item, corners=(x1 + 1, y1 + 1, x2 + 1, y2 + 1))
+
+
 def _rotation(element: ElementTree.Element, name: str) -> float:
     """Return the degrees by which an object's boxes are turned, where CVAT says so; 0 elsewhere."""
     attributes = {item.findtext("name"): item.findtext("value") for item in element.iter("attribute")}

@@ -14,6 +14,7 @@ from scipy.io import savemat
 from residual import InputError
 from residual.data.folder import Split, index_folder
 from residual.data.lists import ClassList
+from residual.files import check_file
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +154,50 @@ def test_wrong_folders(images: Path, tmp_path: Path) -> None:
     assert "has no images in its 1 folders" in refusal(tmp_path / "only-text")
     (tmp_path / "nothing" / "train").mkdir(parents=True)
     assert "is empty" in refusal(tmp_path / "nothing")
+
+
+def test_what_is_copied_with_its_times_is_noticed(images: Path) -> None:
+    """As rsync -a, cp -a, tar and unzip do: of a folder that was indexed with a part of its images."""
+    folder = images / "train" / "dog"
+    times = folder.stat().st_atime_ns, folder.stat().st_mtime_ns
+    before = len(index_folder(images, "train"))
+    shutil.copy(folder / "b.jpg", folder / "new.jpg")
+    os.utime(folder, ns=times)
+    assert len(index_folder(images, "train")) == before + 1
+
+
+def test_a_class_whose_disk_is_not_there_is_named(images: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    os.symlink(disk / "bird", images / "train" / "bird")
+    said = sentence_of(lambda: index_folder(images, "train"))
+    assert said == (
+        f"{images / 'train' / 'bird'} is a link to {disk / 'bird'}, which cannot be read (No such file or "
+        "directory); mount the disk that it is on, or remove the link"
+    )
+    # Nothing of it is remembered.
+    shutil.copytree(images / "train" / "dog", disk / "bird")
+    assert "bird" in index_folder(images, "train").classes
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_place_that_nobody_may_look_into_is_none(images: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    (hidden / "deep").mkdir(parents=True)
+    (hidden / "deep" / "a.jpg").touch()
+    (tmp_path / "list.csv").write_text(f"path,class\n{hidden / 'deep' / 'a.jpg'},cat\n")
+    os.symlink(hidden / "deep", images / "other")
+    hidden.chmod(0)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_mode & 0o055 != 0o055:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    os.seteuid(65534)
+    try:
+        assert len(index_folder(images, "train")) == 4
+        said = sentence_of(lambda: index_folder(tmp_path / "list.csv", "all"))
+        assert f"there is no file {hidden / 'deep' / 'a.jpg'}, or it may not be read" in said
+        assert "Permission denied" in sentence_of(lambda: check_file(hidden / "deep" / "a.jpg"))
+    finally:
+        os.seteuid(0)
 
 
 def test_links_that_lead_back_are_not_followed_for_ever(images: Path) -> None:

@@ -260,6 +260,19 @@ def test_a_large_transparent_image_is_refused_with_its_size(tmp_path: Path) -> N
 # --- what people bring ---
 
 
+def png_of(depth: int, colour: int, row: bytes, key: bytes) -> bytes:
+    """Return a PNG of 2 x 1 pixels, with a transparent colour."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
+    data = chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data
+
+
 def shades(low: float, high: float, kind: str) -> np.ndarray:
     """A ramp of 16 x 16 values from ``low`` to ``high``."""
     return np.linspace(low, high, 256).reshape(16, 16).round(12).astype(kind)
@@ -346,6 +359,13 @@ def test_deep_images_of_other_formats(tmp_path: Path) -> None:
     for name in ("a.png", "a.pgm", "a.jp2"):
         deep.save(tmp_path / name)
         assert (pixels(decode(tmp_path / name)) == GREY[..., None]).all(), name
+    # The transparent value of a PNG of few bits is one of its own, and so is that of 16-bit colours.
+    for depth, row, key in ((2, b"\x40", 1), (4, b"\x70", 7), (8, b"\x70\x00", 112)):
+        (tmp_path / "t.png").write_bytes(png_of(depth, 0, row, struct.pack(">H", key)))
+        assert pixels(decode(tmp_path / "t.png"))[0].tolist() == [[255] * 3, [0] * 3], depth
+    colours = struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0, 0, 0)
+    (tmp_path / "t.png").write_bytes(png_of(16, 2, colours, colours[:6]))
+    assert pixels(decode(tmp_path / "t.png"))[0].tolist() == [[255] * 3, [0] * 3]
     # The transparent value of a 16-bit PNG is one of its 65,536.
     deep.save(tmp_path / "t.png", transparency=2 * 257)
     expected = np.where(GREY == 2, 255, GREY)

@@ -22,11 +22,11 @@ def ilsvrc(tmp_path: Path) -> Path:
     """ILSVRC's layout as it comes: Data/CLS-LOC beside Annotations/CLS-LOC; of one image no annotation."""
     images, notes = (tmp_path / name / "CLS-LOC" for name in ("Data", "Annotations"))
     texts = {
-        f"train/{FISH}/{FISH}_10": xml((FISH, 1, 1, 10, 20), (FISH, 31, 41, 64, 64)),
+        f"train/{FISH}/{FISH}_10": xml((FISH, 0, 0, 9, 19), (FISH, 30, 40, 63, 63)),
         f"train/{FISH}/{FISH}_11": None,
-        f"train/{CAT}/{CAT}_7": xml((CAT, 5, 6, 24, 26)),
-        "val/ILSVRC2012_val_00000001": xml((CAT, 1, 1, 64, 64)),
-        "val/ILSVRC2012_val_00000002": xml((FISH, 2, 2, 3, 3)),
+        f"train/{CAT}/{CAT}_7": xml((CAT, 4, 5, 23, 25)),
+        "val/ILSVRC2012_val_00000001": xml((CAT, 0, 0, 63, 63)),
+        "val/ILSVRC2012_val_00000002": xml((FISH, 1, 1, 2, 2)),
     }
     for name, text in texts.items():
         for folder in (images, notes):
@@ -92,7 +92,7 @@ def test_ilsvrcs_boxes_as_they_come(ilsvrc: Path) -> None:
     data = load_located(ilsvrc, "train")
     assert data.boxes.classes == (FISH, CAT)
     fish, cat = data.boxes.images
-    # VOC's pixels count from 1: 1 to 10 reaches from 0 to 10.
+    # Pixels count from 0, as in LOC_val_solution.csv: 0 to 9 reaches from 0 to 10.
     assert fish.boxes.tolist() == [[0, 0, 10, 20], [30, 40, 64, 64]]
     assert (fish.labels.tolist(), cat.labels.tolist()) == ([0, 0], [1])
     (note,) = data.boxes.notes
@@ -110,12 +110,20 @@ def test_annotations_in_the_images_folder(ilsvrc: Path) -> None:
     assert len(load_located(ilsvrc, "train")) == 2
 
 
+def test_annotations_behind_links(ilsvrc: Path) -> None:
+    """A part of ImageNet is usually made by linking some classes' folders."""
+    notes = ilsvrc.parent.parent / "Annotations" / "CLS-LOC" / "train" / FISH
+    notes.rename(ilsvrc.parent / "elsewhere")
+    notes.symlink_to(ilsvrc.parent / "elsewhere")
+    assert len(load_located(ilsvrc, "train")) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (xml(("n99999999", 1, 1, 9, 9), (CAT, 1, 1, 9, 9)), "'n99999999' is not one of the 2 classes"),
-        (xml((FISH, 1, 1, 9, 9), (CAT, 1, 1, 9, 9)), f"a box is of {FISH}, and the image of {CAT}"),
-        (xml((CAT, 70, 1, 80, 9), (CAT, 1, 1, 9, 9)), "is outside the image of 64 x 64"),
+        (xml(("n99999999", 0, 0, 8, 8), (CAT, 0, 0, 8, 8)), "'n99999999' is not one of the 2 classes"),
+        (xml((FISH, 0, 0, 8, 8), (CAT, 0, 0, 8, 8)), f"a box is of {FISH}, and the image of {CAT}"),
+        (xml((CAT, 70, 1, 80, 9), (CAT, 0, 0, 8, 8)), "is outside the image of 64 x 64"),
     ],
 )
 def test_a_wrong_object_has_its_sentence(ilsvrc: Path, text: str, sentence: str) -> None:

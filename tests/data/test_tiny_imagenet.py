@@ -58,6 +58,12 @@ def test_it_is_downloaded_once_where_it_is_named(server: FileServer, tmp_path: P
 
 def test_another_name_is_not_downloaded(server: FileServer, tmp_path: Path) -> None:
     assert "there is no folder" in sentence_of(lambda: index_folder(tmp_path / "tiny", "train"))
+    link = tmp_path / "linked" / "tiny-imagenet-200"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "disk")
+    said = sentence_of(lambda: index_folder(link, "train"))
+    assert said.startswith(f"{link} is a link to {tmp_path / 'disk'}, which is not there; mount the disk")
+    assert list(link.parent.iterdir()) == [link]
     absent = tmp_path / "absent" / "tiny-imagenet-200"
     assert "there is no folder" in sentence_of(lambda: index_folder(absent, "train"))
     assert server.asked == []

@@ -13,7 +13,7 @@ Box = tuple[int, int, int, int]
 
 
 def annotated(label: int, boxes: list[Box]) -> AnnotatedImage:
-    """Return an image of a class with boxes of pixels as the kit has them: from 1, the last one included."""
+    """Return an image of a class with boxes of pixels counted from 1, the last one included."""
     corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) - torch.tensor([1.0, 1, 0, 0])
     none, labels = torch.zeros(len(boxes), dtype=torch.bool), torch.full((len(boxes),), label)
     return AnnotatedImage("a", Path("a"), (40, 40), corners, labels, none, none, torch.zeros(len(boxes)))
