@@ -13,6 +13,7 @@ as mmdetection and Detectron have it.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -74,7 +75,12 @@ def load_coco(
         for text, item in listed.items():
             if called := names.get(int(text)):
                 ids.setdefault(called, _as_stored(item))
-        records += _records(file, content, names, _Images(folder, split, file), taken, notes, masks)
+        found = list(_records(file, content, names, _Images(folder, split, file), taken, notes, masks))
+        # Programs that are not COCO's may count from 0 in each split.
+        before = {record.id for record in records}
+        records += [
+            replace(record, id=f"{split}/{record.id}") if record.id in before else record for record in found
+        ]
     if not numbers:
         raise InputError(f"{folder}: no category is listed; a JSON lists the classes under 'categories'")
     known = {name: ids[name] for name in sorted(numbers, key=numbers.__getitem__)}

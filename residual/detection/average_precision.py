@@ -280,7 +280,8 @@ def coco_ap(dataset: BoxDataset, found: Sequence[Detections], masks: bool = Fals
     """Return COCO's average precision of boxes or masks, computed by pycocotools.
 
     Difficult objects of VOC count as crowds: nobody has to find them. So do, of masks, the boxes of objects
-    that have none. Objects are as large as COCO says; of other layouts' masks, as many pixels.
+    that have none. Classes that are not judged on an image are nothing there. Objects are as large as COCO
+    says; of other layouts' masks, as many pixels.
 
     Args:
         masks: of masks, which the detections then have.
@@ -297,6 +298,7 @@ def coco_ap(dataset: BoxDataset, found: Sequence[Detections], masks: bool = Fals
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    found = [one.judged_on(annotated) for annotated, one in zip(dataset.images, found, strict=True)]
     objects = []
     for number, (annotated, detections) in enumerate(zip(dataset.images, found, strict=True)):
         for (x1, y1, x2, y2), label, size, wanted, mask in zip(

@@ -38,8 +38,10 @@ def most_likely_boxes(scores: Tensor, boxes: Tensor) -> Tensor:
 def vote(kept: Detections, candidates: Detections) -> Detections:
     """Return the kept detections, each box the score-weighted mean of the candidates of its class around it.
 
+    A box around which there is no candidate stays as it is.
+
     Args:
-        candidates: all that NMS chose ``kept`` from, those included.
+        candidates: those that NMS chose ``kept`` from, but for what is too unsure to move a box.
     """
     if not len(kept):
         return kept
@@ -48,8 +50,9 @@ def vote(kept: Detections, candidates: Detections) -> Detections:
     # As exact as can be: a GPU may shorten float32 factors, and coordinates go up to thousands.
     dtype = sums_dtype(kept.boxes.device)
     weights = votes * candidates.scores.to(dtype)
-    boxes = (weights @ candidates.boxes.to(dtype)) / weights.sum(dim=1, keepdim=True)
-    return Detections(boxes.to(kept.boxes.dtype), kept.scores, kept.labels)
+    total = weights.sum(dim=1, keepdim=True)
+    mean = (weights @ candidates.boxes.to(dtype) / total).to(kept.boxes.dtype)
+    return Detections(torch.where(total > 0, mean, kept.boxes), kept.scores, kept.labels)
 
 
 def adjacent_scales(boxes: Tensor, factors: Sequence[float]) -> Tensor:

@@ -197,7 +197,10 @@ def _choose(
         every = Detections(places, values, label)
         kept = batched_nms(places, values, label, how.nms_threshold)[: how.max_detections]
         chosen = Detections(places[kept], values[kept], label[kept])
-        results.append(vote(chosen[chosen.scores > how.score_threshold], every) if how.refine else chosen)
+        if how.refine:
+            voters = every[every.scores > DetectionOptions.score_threshold]
+            chosen = vote(chosen[chosen.scores > how.score_threshold], voters)
+        results.append(chosen)
     return results
 
 

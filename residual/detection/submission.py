@@ -1,6 +1,7 @@
 """Detections as files: JSON for programs, and what VOC's, COCO's and ImageNet's servers take."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,8 +97,17 @@ def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[s
     """Return the result files that the server of a dataset's layout takes, by their names.
 
     What is found of classes that the annotations do not know (``without_category``) is left out.
+
+    Raises:
+        InputError: where two images have one id, as two splits may have in COCO's layout.
     """
     splits = "+".join(dataset.splits)
+    number, times = Counter(annotated.number for annotated in dataset.images).most_common(1)[0]
+    if dataset.layout == "coco" and times > 1:
+        raise InputError(
+            f"{times} images of {' and '.join(dataset.splits)} have the id {number}, by which a server tells "
+            "them apart; name one of the splits with --split"
+        )
     known = torch.tensor([category is not None for category in dataset.categories])
     found = [detections[known[detections.labels]] for detections in found]
     if dataset.layout == "coco":

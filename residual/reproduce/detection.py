@@ -93,7 +93,7 @@ class DetectorRun(TrainedRun):
     @property
     def departures(self) -> list[str]:
         found = super().departures
-        classes, wanted = len(self.results["classes"]), CLASSES[self.recipe.data.layout]
+        classes, wanted = len(self.results["classes"]), CLASSES[self.paper.data.layout]
         if classes != wanted:
             found.append(f"{classes} classes, not {wanted}")
         if not (self.start or "").startswith("the classifier "):

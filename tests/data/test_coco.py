@@ -1,17 +1,22 @@
 """Annotations in COCO's layout, and a sentence for each thing that can be wrong with them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from conftest import sentence_of
 from PIL import Image
 
 from residual.data.coco import load_coco
 from residual.data.images import ORIENTATION, upright_box
 from residual.data.masks import box_around, masks_as_pixels
 from residual.data.voc import load_voc
+from residual.detection.average_precision import Detections
+from residual.detection.submission import submission_files
 from residual.errors import InputError
 
 
@@ -293,6 +298,22 @@ def test_an_image_of_two_splits_counts_once(tmp_path: Path) -> None:
     data = load_coco(folder, ["train", "val"])
     assert [annotated.path.name for annotated in data.images] == ["a.jpg", "b.jpg", "c.jpg"]
     assert any("image 1 is the file of image 3 of instances_train.json, c.jpg" in note for note in data.notes)
+
+
+def test_ids_that_begin_anew_in_each_split_are_told_apart(tmp_path: Path) -> None:
+    folder = three(tmp_path)
+    content = json.loads((folder / "annotations/instances_train.json").read_text())
+    shutil.copytree(folder / "train", folder / "val")
+    (folder / "annotations/instances_val.json").write_text(json.dumps(content))
+    data = load_coco(folder, ["train", "val"])
+    assert [annotated.id for annotated in data.images] == ["1", "2", "3", "val/1", "val/2", "val/3"]
+    assert [annotated.number for annotated in data.images] == [1, 2, 3] * 2
+    nothing = Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0, dtype=torch.int64))
+    said = sentence_of(lambda: submission_files(data, [nothing] * 6))
+    assert said == (
+        "2 images of train and val have the id 1, by which a server tells them apart; name one of the "
+        "splits with --split"
+    )
 
 
 def test_images_of_all_splits_in_one_folder_and_annotations_beside_their_images(tmp_path: Path) -> None:

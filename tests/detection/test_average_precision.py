@@ -232,6 +232,8 @@ def test_what_is_not_judged_on_an_image_is_nothing_there() -> None:
     assert (second.objects, second.average_precision) == (1, 0)
     judged = judge(truth, ours[0], 0.5, "imagenet")
     assert (len(judged.shown), judged.missed.tolist()) == (0, [False, True])
+    classes = coco_ap(dataset(truth, other), ours)["classes"]
+    assert (classes["a"]["AP50"], classes["b"]["AP50"]) == (pytest.approx(1), 0)
 
 
 @pytest.mark.parametrize("rule", ["area", "11 points", "imagenet"])

@@ -74,10 +74,47 @@ def test_refinement_joins_new_and_old_predictions_before_nms() -> None:
     # Who votes does not hang on the least score of what is asked for.
     (sure,) = detect([Scripted(region, *looks)], [image], replace(how, score_threshold=0.5))
     assert sure.boxes.equal(found.boxes)
+    weak = torch.tensor([[0.0, 0, 8, 14]])
+    doubtful = torch.tensor([[0.96, 0.04, 0.0]])
+    script = [
+        tuple(torch.cat(pair) for pair in zip(look, (doubtful, both, weak), strict=True))
+        for look, both in zip(looks, [torch.stack([weak, weak], dim=1)] * 2, strict=True)
+    ]
+    for threshold in (0.05, 0.01):
+        asked = replace(how, score_threshold=threshold)
+        (more,) = detect([Scripted(torch.cat([region, weak]), *script)], [image], asked)
+        assert more.boxes[0].equal(found.boxes[0]), threshold
     (nothing,) = detect([Scripted(region, *looks)], [image], replace(how, score_threshold=0.65))
     assert len(nothing) == 0
     (plain,) = detect([Scripted(region, looks[0])], [image], replace(how, refine=False))
     assert plain.boxes.tolist() == [pytest.approx([0, 0, 8, 10])]
+
+
+@pytest.mark.parametrize("scales", [(), (20,)])
+@pytest.mark.parametrize("refine", [False, True])
+def test_boxes_are_of_the_image_in_whatever_size_it_is_seen(
+    refine: bool, scales: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """120 x 61 pixels become 39 x 20: not by one factor across and down."""
+    pooled: list[Tensor] = []
+    original = FasterRCNN.pool
+
+    def pool(self: FasterRCNN, maps: list[Tensor], boxes: Tensor) -> list[Tensor]:
+        pooled.append(boxes)
+        return original(self, maps, boxes)
+
+    monkeypatch.setattr(FasterRCNN, "pool", pool)
+    proposed, region = torch.tensor([[0.0, 0, 13, 10]]), torch.tensor([[0.0, 0, 40, 30.5]])
+    first, second = torch.tensor([[10.0, 5, 50, 40]]), torch.tensor([[12.0, 5, 50, 40]])
+    sure, surer = torch.tensor([[0.4, 0.6, 0.0]]), torch.tensor([[0.1, 0.9, 0.0]])
+    detector = Scripted(proposed, (sure, first, region), (surer, second, first))
+    how = DetectionOptions(shorter_side=20, longer_side=40, refine=refine, scales=scales)
+    (found,) = detect([detector], [torch.zeros(3, 61, 120, dtype=torch.uint8)], how)
+    seen = [[0, 0, 13, 10], [10 * 39 / 120, 5 * 20 / 61, 50 * 39 / 120, 40 * 20 / 61]]
+    assert torch.cat(pooled).tolist() == [pytest.approx(box) for box in seen[: 1 + refine]]
+    # Both vote, (0.6 * 10 + 0.9 * 12) / 1.5, in both classes.
+    left = 11.2 if refine else 10
+    assert found.boxes[found.labels == 0].tolist() == [pytest.approx([left, 5, 50, 40])]
 
 
 def test_the_second_look_is_at_the_first_looks_box_of_the_likelier_class() -> None:

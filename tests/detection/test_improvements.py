@@ -39,6 +39,10 @@ def test_voting_by_hand() -> None:
     assert vote(kept, both).boxes.tolist() == [pytest.approx([0, 0, 10, 7.5])]
     nothing = Detections(torch.empty(0, 4), torch.empty(0), torch.empty(0, dtype=torch.int64))
     assert len(vote(nothing, nothing)) == 0
+    # Where nobody votes, a box stays.
+    assert vote(kept, half).boxes.tolist() == [pytest.approx([0, 0, 10, 5])]
+    far = Detections(half.boxes + 50, half.scores, half.labels)
+    assert vote(kept, far).boxes.tolist() == kept.boxes.tolist()
 
 
 def test_which_two_scales() -> None:
