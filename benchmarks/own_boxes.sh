@@ -93,5 +93,4 @@ esac
 complete=()
 for run in "$OUT/${part/scratch/changes}"/*/; do [ -e "$run/results.json" ] && complete+=("${run%/}"); done
 page="$OUT/${part/scratch/changes}.html"
-rm -f "$page"
-residual compare "${complete[@]}" --out "$page"
+[ "${#complete[@]}" -lt 2 ] || { rm -f "$page" && residual compare "${complete[@]}" --out "$page"; }

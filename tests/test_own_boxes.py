@@ -51,6 +51,11 @@ def test_every_trial_runs_and_what_is_there_is_left_alone(tmp_path: Path) -> Non
     assert (told := run("scratch", data, "cifar_resnet8", *settings, *small, out=out)).returncode == 0
     assert (out / "changes" / "from-scratch" / "results.json").exists()
     assert "from-scratch" in told.stdout
+    (out / "changes").rename(out / "more")
+    (out / "changes").mkdir()
+    (out / "more" / "from-scratch").rename(out / "changes" / "from-scratch")
+    # One run alone is compared with none.
+    assert run("scratch", data, "cifar_resnet8", *settings, *small, out=out).returncode == 0
     for _ in range(2):
         assert (told := run("seeds", data, weights, *settings, *small, out=out)).returncode == 0, told.stderr
     assert "seed" in told.stdout

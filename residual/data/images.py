@@ -582,7 +582,9 @@ def _key_in_8_bits(image: Image.Image) -> None:
 
     Of colours with 16 bits a value the higher eight are left, of the transparent one as well.
     """
-    key, depth = image.info["transparency"], image.tile[0].args if image.tile else ""
+    # An image that a user has loaded has none.
+    key, tiles = image.info["transparency"], getattr(image, "tile", None)
+    depth = tiles[0].args if tiles else ""
     if depth in GREYS:
         image.info["transparency"] = key * GREYS[depth]
     elif depth == "RGB;16B":

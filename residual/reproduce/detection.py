@@ -183,7 +183,10 @@ def table(
     rows = []
     for row in published:
         if row.members > 1:
-            rows.append(_of_ensemble(study, row, ensemble, scales, identity))
+            seeds = range(members) if study.train and members > 1 else ()
+            needs = (_lacking(study, row.recipe, seed, weights) for seed in seeds)
+            lacking = next((text for text in needs if text), "")
+            rows.append(_of_ensemble(study, row, ensemble, lacking, scales, identity))
         elif row.recipe in found:
             rows.append(_of_run(study, row, found[row.recipe], scales, identity))
         else:
@@ -341,11 +344,18 @@ def _of_ensemble(
     study: Study[DetectorRun],
     row: DetectionAP,
     runs: Sequence[DetectorRun],
+    lacking: str,
     scales: Sequence[int],
     identity: Callable[..., str],
 ) -> DetectionRow:
+    """Return the row of an ensemble.
+
+    Args:
+        lacking: what the first member of those asked for lacks that could not be trained, "" for nothing.
+    """
     if len(runs) < 2:
-        return DetectionRow(row, note="needs several detectors with context, as by --ensemble 3")
+        several = "needs several detectors with context, as by --ensemble 3"
+        return DetectionRow(row, note=lacking or several)
     if row.tested == "DET test":
         return DetectionRow(row, instead="not public", note=SECRET[row.tested])
     ours = _tested(study, row, runs, runs[0].path.parent, scales, identity)

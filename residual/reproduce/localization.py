@@ -163,7 +163,8 @@ def _publish(
         names=3,
     ).publish(
         study.out,
-        "localization",
+        # Both datasets' runs are in one folder, unless it is said.
+        "localization" if dataset == "imagenet" else f"localization-{dataset}",
         {"dataset": dataset, "departures": departures, "started": started},
         [asdict(row) for row in rows],
     )

@@ -69,9 +69,10 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     plain = [run for run in firsts if run.network in curves.FIGURE1]
     text = render(
         "report.html.jinja",
+        folder=shlex.quote(str(out)),
         table6=table6.as_table(rows, runs).content(),
         tables=[
-            (number, about, _saved(folder, number))
+            (number, about, _saved(folder, number), shlex.quote(str(folder)))
             for folder, tables in ((imagenet, IMAGENET), (detection, DETECTION))
             for number, about in tables.items()
         ],

@@ -11,7 +11,7 @@ from conftest import BEGUN, Call, Refused, save_network, set_options
 from shapes import write_coco, write_devkit, write_imagenet_det
 
 from residual import run
-from residual.recipes import DETECTION
+from residual.recipes import DETECTION, override
 from residual.reproduce import detection
 from residual.reproduce.detection import DETECTION as FAMILY
 from residual.reproduce.detection import DetectionRow
@@ -331,6 +331,10 @@ def test_what_is_missing_is_not_run_and_says_why(
         assert "no --weights-vgg16: " in said
         assert "no --weights-resnet101: " in said
         assert all(row["instead"] == "not run" and row["ap50"] is None for row in rows_of(tmp_path, number))
+    # Of an ensemble the first member that cannot be trained says it.
+    assert call("reproduce", "table9", "--data-dir", devkit, "--ensemble", "3", "--out", tmp_path) == 0
+    assert "needs several detectors" not in capsys.readouterr().out
+    assert "no --weights-resnet101" in rows_of(tmp_path, 9)[7]["note"]
     assert call("reproduce", "table8", *weights, "--out", tmp_path) == 0
     assert "no --data-dir: VGG-16 (COCO val); ResNet-101 (COCO val)" in capsys.readouterr().out
     assert call("reproduce", "table8", "--no-train", "--out", tmp_path) == 0
@@ -415,6 +419,15 @@ def test_studies_of_different_settings_do_not_mix(
     file.write_text(file.read_text().replace("learning_rate: 0.02", "learning_rate: 0.01"))
     assert call("reproduce", "table8", "--no-train", "--out", tmp_path) == 2
     assert "cannot be compared" in capsys.readouterr().err
+
+
+def test_a_run_on_boxes_in_another_layout_departs_from_the_papers() -> None:
+    paper = DETECTION["coco-vgg16"]
+    recipe = override(paper, ["data.layout=yolo", "data.train=train", "data.test=val"])
+    results, sessions = {"classes": {"cat": 1.0}}, [{"started_from": "the classifier weights/vgg16"}]
+    one = detection.DetectorRun("coco-vgg16", Path(), paper, recipe, results, [], sessions)
+    assert "data.layout: coco -> yolo" in one.departures
+    assert "1 classes, not 80" in one.departures
 
 
 def test_a_comparable_row_shows_the_difference() -> None:

@@ -30,8 +30,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rows_of(folder: Path) -> Any:
-    return json.loads((folder / "localization.json").read_text())
+def rows_of(folder: Path, file: str = "localization.json") -> Any:
+    return json.loads((folder / file).read_text())
+
+
+#: Of the table of the images that tests are run on.
+TINY = "localization-tiny-imagenet.json"
 
 
 def test_the_papers_numbers_stand_without_a_run(here: Path, shown: Shown) -> None:
@@ -83,7 +87,7 @@ def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused
         json.loads((here / "study" / name / "seed0" / "results.json").read_text())
         for name in RECIPES["tiny-imagenet"]
     )
-    found = rows_of(here / "study")
+    found = rows_of(here / "study", TINY)
     measured = [first[key]["localization_error"] for key in ("test", "dense", "guessed", "middle_box")]
     refined = second["guessed"]["localization_error"]
     assert [row["error"] for row in found["rows"]] == [None, *measured[:3], refined, None, measured[3]]
@@ -93,9 +97,12 @@ def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused
     assert "diff." not in found["headings"]
     # What is there is shown again, whatever is asked for.
     shown(*words, "--no-train")
-    assert rows_of(here / "study")["rows"] == found["rows"]
+    assert rows_of(here / "study", TINY)["rows"] == found["rows"]
+    # ImageNet's table is another one.
+    shown("reproduce", "localization", "--no-train", "--out", here / "study")
+    assert rows_of(here / "study", TINY)["rows"] == found["rows"]
     # A study that was moved goes on: its second stage was begun with where the first one was.
     shutil.move(here / "study", here / "moved")
     (here / "moved" / RECIPES["tiny-imagenet"][1] / "seed0" / "results.json").unlink()
     shown(*words[:-1], here / "moved", *trained)
-    assert rows_of(here / "moved")["rows"] == found["rows"]
+    assert rows_of(here / "moved", TINY)["rows"] == found["rows"]

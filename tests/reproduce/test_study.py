@@ -255,7 +255,10 @@ def test_nothing_there_is_not_run(tmp_path: Path, call: Call, capsys: pytest.Cap
     assert call("reproduce", "table6", "--no-train", "--out", tmp_path) == 0
     assert capsys.readouterr().out.count("not run") == len(TABLE6)
     assert call("reproduce", "report", "--out", tmp_path) == 0
-    assert "<svg" not in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "<svg" not in page
+    # Into the study that the page is about.
+    assert f"<code>residual reproduce figure1 --out {tmp_path}</code>" in page
 
 
 def test_studies_of_different_settings_do_not_mix(study: Path, tmp_path: Path) -> None:
@@ -464,6 +467,15 @@ def test_what_cannot_stand_beside_the_runs_that_are_there_is_not_trained(
             Study(tmp_path, CIFAR10, settings).runs(networks, only=["resnet20"])
     assert trained == []
     Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=["resnet20"])
+    assert len(trained) == 1
+    # What a session did not do as its recipe says is known before, too.
+    file = tmp_path / "cifar10-resnet56" / "seed0" / "environment.json"
+    content = json.loads(file.read_text())
+    content[0]["departures"] = ["BN statistics over 32 images on each of 4 ranks, not over 64"]
+    file.write_text(json.dumps(content))
+    for only in (["resnet20"], None):
+        with pytest.raises(InputError, match="BN statistics over 32 images"):
+            Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=only)
     assert len(trained) == 1
 
 
