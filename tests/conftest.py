@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from safetensors.torch import load_file
 from servers import HubServer, serving_hub
 from shapes import write_shapes
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from residual import InputError, build_model
 from residual.cli import main
@@ -332,6 +334,22 @@ def results_of(run: Path) -> dict[str, Any]:
 def tensors_of(run: Path) -> dict[str, Tensor]:
     """Return what a run has learned."""
     return load_file(run / "weights" / "model.safetensors")
+
+
+@contextmanager
+def precisions_of_convolutions() -> Iterator[set[tuple[bool, torch.dtype]]]:
+    """Give the types of convolutions' results in this context, each with whether the layer was training."""
+    found: set[tuple[bool, torch.dtype]] = set()
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(module, nn.Conv2d) and isinstance(output, Tensor):
+            found.add((module.training, output.dtype))
+
+    hook = register_module_forward_hook(note)
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 def assert_same_run(run: Path, other: Path) -> None:

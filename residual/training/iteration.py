@@ -259,6 +259,9 @@ class FastOrEager:
         eager: what takes their place.
         give_up: called where preparing failed, on this rank or another, with the reason.
         agree: from whether it failed here to whether it failed on any rank.
+
+    Attributes:
+        fell_back: whether preparing failed, and iterations go on kernel by kernel.
     """
 
     def __init__(
@@ -272,12 +275,8 @@ class FastOrEager:
         self.eager = eager
         self.give_up = give_up
         self.agree = agree
+        self.fell_back = False
         self._iterate: Callable[[int], None] | None = None
-
-    @property
-    def fell_back(self) -> bool:
-        """Whether preparing failed, and iterations go on kernel by kernel."""
-        return self._iterate is self.eager
 
     def __call__(self, iteration: int) -> None:
         """Do an iteration."""
@@ -297,6 +296,7 @@ class FastOrEager:
         if not self.agree(bool(reason)):
             return self.fast
         self.give_up(reason or "on another rank")
+        self.fell_back = True
         return self.eager
 
 

@@ -269,7 +269,7 @@ class Run:
                     self._log(display, granted)
                 if last or progress.iteration % self.recipe.checkpoint_every == 0:
                     self._save()
-                if world.size == 1 or progress.iteration % STOP_EVERY == 0:
+                if world.size == 1 or last or progress.iteration % STOP_EVERY == 0:
                     self._agree(listener)
         except Interrupted:
             self._save()

@@ -22,9 +22,11 @@ from residual.detection.faster_rcnn import (
     best_regions,
     decode,
 )
+from residual.detection.weights import build_detector
 from residual.models import build_model
 from residual.models.frozen import freeze_batch_norm
 from residual.models.preprocessing import Preprocessing
+from residual.recipes.detection import Detector
 
 
 def test_an_image_learns_the_same_alone_and_among_others() -> None:
@@ -192,6 +194,49 @@ def test_more_proposals_than_are_usually_compared_may_be_asked_for(monkeypatch: 
     with torch.inference_mode():
         (found,) = model.run_rpn(model.maps(images), [(64, 64)]).proposals
     assert 3 < len(found) <= 20
+
+
+def test_training_has_proposals_of_its_own() -> None:
+    model = small_detector(proposals=(7, 3))
+    images = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))]
+    for training, expected in ((True, 7), (False, 3)):
+        model.train(training)
+        with torch.no_grad():
+            (found,) = model.run_rpn(model.maps(images), [(64, 64)]).proposals
+        assert len(found) == expected
+
+
+def test_a_detector_is_as_its_recipe_has_it() -> None:
+    settings = {
+        "pooling": "align",
+        "roi_size": 6,
+        "global_context": True,
+        "anchor_sizes": (11.0, 23.0),
+        "aspect_ratios": (0.25, 3.0),
+        "ignore_cross_boundary_anchors": False,
+        "train_proposals": 71,
+        "proposals": 13,
+        "min_size": 3.5,
+        "regions": 19,
+        "masks": True,
+        "freeze": 1,
+    }
+    config = Detector(backbone={"name": "cifar_resnet8"}, **settings)  # type: ignore[arg-type]
+    backbone = make_backbone(build_model("cifar_resnet8"))
+    model = build_detector(config, backbone, 2, Preprocessing(torch.zeros(3)))
+    assert model.proposals == {True: 71, False: 13}
+    assert (model.regions, model.min_size, model.pooling, model.cells) == (19, 3.5, "align", 6)
+    assert model.global_context
+    assert not model.ignore_cross_boundary_anchors
+    assert model.mask_head is not None
+    sides = [(x2 - x1, y2 - y1) for x1, y1, x2, y2 in model.grid_anchors(1, 1).tolist()]
+    assert len(sides) == 4
+    assert [(high / wide) > 1 for wide, high in sides].count(True) == 2
+    learning = {
+        name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad and "network" in name
+    }
+    assert "conv1" not in learning
+    assert "layer1" in learning
 
 
 def test_the_numbers_of_faster_r_cnn() -> None:

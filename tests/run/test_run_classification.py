@@ -13,6 +13,7 @@ from conftest import (
     Shown,
     assert_same_run,
     metrics_of,
+    precisions_of_convolutions,
     results_of,
     sentence_of,
     set_options,
@@ -158,6 +159,30 @@ def test_a_plateau_is_remembered_by_checkpoints(images: Path, tmp_path: Path) ->
     assert rates == pytest.approx([0.02, 0.02, 0.002, 0.0002] + [0.00002] * 4)
     last = sorted((tmp_path / "run").glob("checkpoint-*"))[-1]
     assert load_checkpoint(last)[1].plateaus == 3
+
+
+def test_a_run_that_follows_plateaus_is_resumed_bit_for_bit(images: Path, tmp_path: Path) -> None:
+    """What was waited for, too: of two evaluations one is before the checkpoint, and one after it."""
+    settings = ["schedule.plateau.patience=2", "schedule.plateau.least=100", "evaluate_every=1"]
+    recipe = small_recipe("imagenet-resnet18", *settings, "checkpoint_every=6")
+    out, again = tmp_path / "run", tmp_path / "again"
+    run.train(recipe, out, data_dir=images, device="cpu")
+    rates = [line["learning_rate"] for line in metrics_of(out)]
+    assert rates == pytest.approx([0.02] * 3 + [0.002] * 2 + [0.0002] * 2 + [0.00002])
+    _, last = sorted(out.glob("checkpoint-*"))
+    shutil.copytree(out, again, ignore=lambda *_: [last.name, "weights", "results.json"])
+    (again / "metrics.jsonl").write_text("".join((out / "metrics.jsonl").read_text().splitlines(True)[:6]))
+    run.train(recipe, again, device="cpu", resume=True)
+    assert_same_run(again, out)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_computes_in_its_recipes_precision(precision: str, images: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("imagenet-resnet18", f"precision={precision}", "schedule.iterations=1")
+    with precisions_of_convolutions() as found:
+        run.train(recipe, tmp_path / "run", data_dir=images, device="cpu")
+    # BN's averages and what is told of it are in float32, whatever it learns in.
+    assert found == {(True, getattr(torch, precision)), (True, torch.float32), (False, torch.float32)}
 
 
 def test_epochs_become_iterations(images: Path, tmp_path: Path) -> None:

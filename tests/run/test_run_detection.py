@@ -20,6 +20,7 @@ from conftest import (
     assert_same_run,
     environment,
     metrics_of,
+    precisions_of_convolutions,
     results_of,
     set_options,
     start,
@@ -30,8 +31,11 @@ from PIL import Image
 from shapes import CLASSES, write_shapes
 
 import residual as package
+from residual import load_detector, run
+from residual.detection.inference import DetectionOptions
 from residual.distributed import World
 from residual.recipes import DetectionRecipe, find, override
+from residual.run import detection
 from residual.run.run import task_of
 from residual.training.checkpoint import list_checkpoints
 
@@ -367,6 +371,28 @@ def test_what_cannot_be_learned_is_refused_before_training(
     said = refused(*START, *set_options(settings), "--data-dir", few_shapes, "--out", out)
     assert all(word in said for word in words), said
     assert not out.exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_detector_learns_in_its_recipes_precision_and_at_its_sides(
+    precision: str, few_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    real = detection.detect_dataset
+
+    def detect_dataset(members: Any, dataset: Any, how: DetectionOptions, *more: Any, **named: Any) -> Any:
+        seen.append((how.shorter_side, how.longer_side))
+        return real(members, dataset, how, *more, **named)
+
+    monkeypatch.setattr(detection, "detect_dataset", detect_dataset)
+    settings = [*BEGUN, "data.shorter_side=40", "data.longer_side=64", "schedule.iterations=1"]
+    recipe = override(find("voc-finetune", DetectionRecipe), [*settings, f"precision={precision}"])
+    with precisions_of_convolutions() as found:
+        run.train(recipe, tmp_path / "run", data_dir=few_shapes, device="cpu")
+    assert getattr(torch, precision) in {dtype for training, dtype in found if training}
+    assert (torch.bfloat16 in {dtype for _, dtype in found}) == (precision == "bfloat16")
+    assert set(seen) == {(40, 64)}
+    assert load_detector(tmp_path / "run").least_sides == (40, 64)
 
 
 def test_difficult_objects_are_learned_and_asked_for_on_request(

@@ -30,6 +30,7 @@ from residual.models.weights import load_weights
 from residual.recipes import DetectionRecipe, find, override
 from residual.run import start_from
 from residual.run.detection import DetectionTask
+from residual.run.start import start_classifier
 
 #: Two iterations of fine-tuning.
 TUNE = ["data.folder.size=32", "data.folder.shorter_side=[36,48]", "batch.size=4", "schedule.iterations=2"]
@@ -71,6 +72,18 @@ def test_fine_tuning_replaces_the_classifier_and_keeps_the_rest(
     shown("train", "--resume", "--out", out)
 
 
+def test_weights_of_the_same_classes_are_kept_whole(trained_on_images: Path) -> None:
+    before = load_weights(trained_on_images)
+    settings = ["model.name=cifar_resnet8", f"model.weights={trained_on_images}"]
+    begun = start_classifier(override(find("finetune"), settings), before.classes, 3)
+    assert begun.note == f"all of {trained_on_images}"
+    assert begun.preprocessing is not None
+    assert torch.equal(begun.preprocessing.mean, before.preprocessing.mean)
+    mine, theirs = begun.model.state_dict(), before.model.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
 def test_a_classifier_is_no_detector_and_the_reverse(
     begun_detector: Path, tmp_path: Path, refused: Refused
 ) -> None:
@@ -84,8 +97,10 @@ def test_a_classifier_is_no_detector_and_the_reverse(
 def test_a_detector_starts_from_a_classifier_or_a_detector(
     few_shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:
-    classifier = save_network(tmp_path / "classifier", classes="ab", mean=torch.full((3, 32, 32), 0.5))
-    start = ["detect", "train", "voc-finetune", *set_options(DETECT), "--data-dir", few_shapes]
+    mean, std = torch.full((3, 32, 32), 0.5), torch.tensor([0.2, 0.3, 0.4])
+    classifier = save_network(tmp_path / "classifier", classes="ab", mean=mean, std=std)
+    start = ["detect", "train", "voc-finetune", *set_options([*DETECT, "schedule.learning_rate=1e-9"])]
+    start += ["--data-dir", few_shapes]
     first, second = tmp_path / "first", tmp_path / "second"
     told = shown(*start, "--weights", classifier, "--out", first).err
     assert f"starting from the classifier {classifier}" in told
@@ -94,6 +109,14 @@ def test_a_detector_starts_from_a_classifier_or_a_detector(
     name = "backbone.network.bn1.scale"
     assert torch.equal(tensors_of(first)[name], tensors_of(second)[name])
     assert tensors_of(first)["preprocessing.mean"].flatten().tolist() == [0.5] * 3
+    assert torch.equal(tensors_of(first)["preprocessing.std"].flatten(), std)
+    # At that rate nothing moves visibly; BN is folded into a scale.
+    before = load_weights(classifier).model
+    layer, norm = "layer3.0.conv2.weight", before.bn1
+    moved = tensors_of(first)[f"backbone.network.{layer}"] - before.state_dict()[layer]
+    assert moved.abs().max() < 1e-6
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    torch.testing.assert_close(tensors_of(first)[name].flatten(), scale)
 
 
 def test_a_detector_that_goes_on_has_the_network_that_it_had(

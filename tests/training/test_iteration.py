@@ -466,7 +466,7 @@ def test_small_images_in_files_are_recorded_too(
     """Whatever their rate depends on; large ones are not."""
     assert_recorded_as_eager(plain_colours, CPU)
     monkeypatch.setattr(classification, "SMALL", 7)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="CapturedIterations"):
         trained_on_files(plain_colours, CPU, eager=False)
 
 

@@ -1,19 +1,42 @@
-"""What the loop shows, whatever is trained."""
+"""What the loop does and shows, whatever is trained."""
 
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from conftest import CPU, small_model
+import torch
+from conftest import CPU, small_batch, small_model
+from torch import Tensor
+from torch.nn import functional as F
 
 from residual.data.order import OrderedBatches
 from residual.distributed import World
+from residual.errors import Interrupted
 from residual.recipes import find, override
 from residual.training.classification import ERRORS, ErrorMeter
 from residual.training.display import Display
 from residual.training.folder import RunFolder
 from residual.training.loop import Run, Work
+from residual.training.sgd import SGD
+
+T = TypeVar("T")
+
+
+def run_of(
+    folder: Path, begin: Callable[..., Any], settings: list[str], world: World | None = None, **more: Any
+) -> Run:
+    """Return a run of ``small_model`` whose iterations are what ``begin`` returns."""
+    recipe = override(find("digits-resnet8"), settings)
+    batches = OrderedBatches(images=8, batch=4, flip=False, seed=0, rank=0, ranks=1)
+    work = Work(ErrorMeter(CPU), begin, ERRORS, **more)
+    evaluate = {"top1_error": 50.0}.copy
+    world = world or World()
+    return Run(recipe, small_model(), batches, work, evaluate, "test", RunFolder(folder), world, "again")
 
 
 def test_an_evaluation_does_not_make_the_time_that_was_waited_begin_anew(
@@ -27,11 +50,82 @@ def test_an_evaluation_does_not_make_the_time_that_was_waited_begin_anew(
 
     monkeypatch.setattr(Display, "show", show)
     monkeypatch.setattr(Display, "due", lambda self: True)
-    recipe = override(find("digits-resnet8"), ["schedule.iterations=2", "evaluate_every=1"])
-    batches = OrderedBatches(images=8, batch=4, flip=False, seed=0, rank=0, ranks=1)
-    batches.prefetch = SimpleNamespace(waited=7.0)  # type: ignore[assignment]
-    work = Work(ErrorMeter(CPU), lambda optimizer, rate: lambda iteration: None, ERRORS)
-    folder = RunFolder(tmp_path)
-    evaluate = {"top1_error": 50.0}.copy
-    Run(recipe, small_model(), batches, work, evaluate, "test", folder, World(), "again").train()
+    settings = ["schedule.iterations=2", "evaluate_every=1"]
+    run = run_of(tmp_path, lambda optimizer, rate: lambda iteration: None, settings)
+    run.batches.prefetch = SimpleNamespace(waited=7.0)  # type: ignore[assignment]
+    run.train()
     assert waited == [7.0] * 4
+
+
+@pytest.mark.parametrize("form", ["paper", "pytorch"])
+def test_a_run_learns_by_its_recipes_optimizer(form: str, tmp_path: Path) -> None:
+    """Held against PyTorch's for three iterations of one rate, where both forms are the same."""
+    images, targets = small_batch(4)
+    theirs = small_model()
+    usual = torch.optim.SGD(theirs.parameters(), lr=0.2, momentum=0.5, weight_decay=0.03)
+
+    def begin(optimizer: SGD, rate: Callable[[int], float]) -> Callable[[int], None]:
+        assert optimizer.form == form
+
+        def iterate(iteration: int) -> None:
+            F.cross_entropy(run.model(images), targets).backward()
+            optimizer.step(rate(iteration))
+
+        return iterate
+
+    settings = [
+        *("optimizer.momentum=0.5", "optimizer.weight_decay=0.03", f"optimizer.form={form}"),
+        *("schedule.iterations=3", "schedule.learning_rate=0.2", "schedule.warmup=null", "schedule.drops=[]"),
+    ]
+    run = run_of(tmp_path, begin, settings)
+    run.train()
+    for _ in range(3):
+        usual.zero_grad()
+        F.cross_entropy(theirs(images), targets).backward()
+        usual.step()
+    for mine, other in zip(run.model.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Twins(World):
+    """Two ranks that are alike, in one process."""
+
+    size: int = 2
+    asked: list[bool] = field(default_factory=list)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        return tensor.mul_(2)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        self.asked.append(flag)
+        return flag
+
+    def gather(self, value: T) -> list[T]:
+        return [value, value]
+
+    def barrier(self) -> None:
+        """The other one is here."""
+
+
+def test_ranks_ask_each_other_after_the_last_iteration(tmp_path: Path) -> None:
+    """One that has heard a signal since they last did would leave the other alone."""
+
+    def iterate(iteration: int) -> None:
+        if iteration == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    finished: list[str] = []
+    world = Twins()
+    settings = ["schedule.iterations=13", "evaluate_every=100", "checkpoint_every=100"]
+    run = run_of(
+        tmp_path,
+        lambda optimizer, rate: iterate,
+        settings,
+        world,
+        finish=lambda say: finished.append("averaged"),
+    )
+    with pytest.raises(Interrupted, match="stopped at iteration 13 with a checkpoint"):
+        run.train()
+    assert world.asked == [False, True]
+    assert not finished
