@@ -7,6 +7,7 @@ what a room offers itself is tested in test_data.py. What is about the whole hou
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pytest
@@ -262,6 +263,49 @@ def start(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.Popen[
     """Start the command as a process of its own, and return it while it runs."""
     pipe, words = subprocess.PIPE, command_line(*arguments)
     return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=cwd, env=environment())
+
+
+#: The command, which gets a signal right after what of its run folder is of some iteration was written.
+SIGNALLED = """
+import os, sys
+from residual.__main__ import main
+from residual.training import folder, loop
+
+kind, iteration, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.argv = ["residual", *sys.argv[4:]]
+left = [iteration]
+
+
+def signalled(write, of):
+    def written(*arguments):
+        result = write(*arguments)
+        # Once: what was stopped writes a checkpoint again.
+        if left == [of(*arguments)]:
+            left.clear()
+            os.kill(os.getpid(), number)
+        return result
+
+    return written
+
+
+if kind == "checkpoint":
+    loop.save_checkpoint = signalled(loop.save_checkpoint, lambda path, tensors, progress: progress.iteration)
+else:
+    own = folder.RunFolder
+    own.add_metrics = signalled(own.add_metrics, lambda run, line: line["iteration"])
+main()
+"""
+
+
+def signalled_after(
+    kind: Literal["checkpoint", "line"], iteration: int, number: int, *arguments: str | Path
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command, which gets a signal once the checkpoint or the line of an iteration is written."""
+    words = [sys.executable, "-c", SIGNALLED, kind, str(iteration), str(int(number)), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
+    killed = number == signal.SIGKILL
+    assert done.returncode == (-number if killed else 128 + number), done.stderr
+    return done
 
 
 def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> None:

@@ -64,7 +64,9 @@ def test_the_other_ranks_are_about_as_far() -> None:
 def test_no_thread_of_the_group_outlives_the_work(how: str) -> None:
     """Threads that see the interpreter taken apart abort the process now and then, after all is done."""
     about = {"TORCHELASTIC_RUN_ID": "test", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    port = str(20_000 + os.getpid() % 20_000)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, how],
         capture_output=True,

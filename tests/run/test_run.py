@@ -10,7 +10,7 @@ import signal
 import subprocess
 import termios
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ from conftest import (
     results_of,
     sentence_of,
     set_options,
+    signalled_after,
     start,
     torchrun,
     wait_for,
@@ -58,12 +59,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when it had two checkpoints."""
-    folder = tmp_path_factory.mktemp("killed")
-    process = start("train", *TINY, "--out", folder / "run", cwd=folder)
-    wait_for(process, lambda: len(list_checkpoints(folder / "run")) >= 2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return folder / "run"
+    out = tmp_path_factory.mktemp("killed") / "run"
+    signalled_after("checkpoint", 50, signal.SIGKILL, "train", *TINY, "--out", out)
+    return out
 
 
 def test_a_run_leaves_everything_behind(uninterrupted: Path) -> None:
@@ -93,18 +91,16 @@ def test_a_run_leaves_everything_behind(uninterrupted: Path) -> None:
 def test_killed_at_several_points_and_resumed(uninterrupted: Path, tmp_path: Path, shown: Shown) -> None:
     out = tmp_path / "killed"
     arguments: list[str | Path] = ["train", *TINY, "--out", out]
-    # Before the first checkpoint; right after a line; while a later checkpoint may be being written.
-    for point, moment in enumerate(
-        [lambda: lines(out) >= 1, lambda: lines(out) >= 9, lambda: len(list_checkpoints(out)) == 2]
-    ):
-        before = len(list_checkpoints(out))
-        process = start(*arguments, *(["--resume"] if point else []), cwd=tmp_path)
-        wait_for(process, moment if point < 2 else lambda n=lines(out): lines(out) >= n + 5)  # type: ignore[misc]
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+    # Before the first checkpoint; right after a line, some iterations after one; right after a later one.
+    moments: list[tuple[Literal["line", "checkpoint"], int]] = [
+        ("line", 10),
+        ("line", 90),
+        ("checkpoint", 150),
+    ]
+    for point, moment in enumerate(moments):
+        signalled_after(*moment, signal.SIGKILL, *arguments, *(["--resume"] if point else []))
         assert not (out / "results.json").exists()
-        assert len(list_checkpoints(out)) >= before
+        assert len(list_checkpoints(out)) == (0, 2, 2)[point]
     shown(*arguments, "--resume")
     assert_same_run(out, uninterrupted)
     assert len(json.loads((out / "environment.json").read_text())) == 4
@@ -116,11 +112,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, uninterrupted: Path, tmp_path: Path, shown: Shown
 ) -> None:
     out = tmp_path / "stopped"
-    process = start("train", *TINY, "--out", out, cwd=tmp_path)
-    wait_for(process, lambda: lines(out) >= 4)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    errors = signalled_after("line", 40, number, "train", *TINY, "--out", out).stderr
     assert f"continue with: residual train --resume --out {out}" in errors
     assert "Traceback" not in errors
     _, progress = load_checkpoint(list_checkpoints(out)[-1])
@@ -214,7 +206,7 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
 def test_when_the_time_is_over_a_checkpoint_is_written(tmp_path: Path, residual: Command) -> None:
     out = tmp_path / "limited"
     long = [*TINY, "--set", "schedule.iterations=1000000", "--set", "checkpoint_every=1000000"]
-    done = residual("train", *long, "--minutes", "0.1", "--out", out)
+    done = residual("train", *long, "--minutes", "0.25", "--out", out)
     assert done.returncode == 128 + signal.SIGALRM, done.stderr
     assert "the time of --minutes is over: a checkpoint is written" in done.stderr
     (checkpoint,) = list_checkpoints(out)

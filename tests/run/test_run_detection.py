@@ -23,9 +23,8 @@ from conftest import (
     precisions_of_convolutions,
     results_of,
     set_options,
-    start,
+    signalled_after,
     torchrun,
-    wait_for,
 )
 from PIL import Image
 from shapes import CLASSES, write_shapes
@@ -37,7 +36,6 @@ from residual.distributed import World
 from residual.recipes import DetectionRecipe, find, override
 from residual.run import detection
 from residual.run.run import task_of
-from residual.training.checkpoint import list_checkpoints
 
 START = ["detect", "train", "voc-finetune", *set_options(BEGUN)]
 
@@ -224,15 +222,10 @@ def test_killed_and_resumed_is_the_same_run(
     begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:
     out = tmp_path / "killed"
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        resume = ["--resume"] if out.exists() else []
-        before = len(list_checkpoints(out)) if out.exists() else 0
-        process = start(*START, "--data-dir", few_shapes, "--out", out, *resume)
-        wait_for(process, lambda n=before: len(list_checkpoints(out)) > n)  # type: ignore[misc]
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        if number == signal.SIGTERM and process.returncode:
-            assert "continue with: residual detect train --resume" in errors
+    words = [*START, "--data-dir", few_shapes, "--out", out]
+    signalled_after("checkpoint", 5, signal.SIGKILL, *words)
+    told = signalled_after("checkpoint", 10, signal.SIGTERM, *words, "--resume").stderr
+    assert "continue with: residual detect train --resume" in told
     assert "12 iterations" in shown("detect", "train", "--resume", "--out", out).out
     assert_same_run(out, begun_detector)
 
@@ -269,10 +262,7 @@ def test_four_step_alternating_training(few_shapes: Path, tmp_path: Path, shown:
     assert [line["train"]["images"] for line in metrics_of(whole)] == [20, 24, 28]
     assert metrics_of(whole)[0]["train"]["losses"]["rpn_class"] > 0
     # After 7 of 12 iterations the second of the third step's three is next.
-    process = start(*arguments, "--out", killed)
-    wait_for(process, lambda: any("0000007" in path.name for path in list_checkpoints(killed)))
-    process.kill()
-    process.communicate()
+    signalled_after("checkpoint", 7, signal.SIGKILL, *arguments, "--out", killed)
     shown("detect", "train", "--resume", "--out", killed)
     assert_same_run(killed, whole)
 
