@@ -16,7 +16,7 @@ from .options import (
     progress_bar,
     write_figure,
 )
-from .output import print_json
+from .output import print_measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def responses(
         measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
     if as_json:
         plain = [asdict(response) for response in measured]
-        print_json({"weights": str(weights), "images": count, "layers": plain})
+        print_measured({"weights": str(weights), "images": count, "layers": plain}, device)
     else:
         headings = ["layer", "std"]
         rows = [[response.layer, f"{response.std:.3f}"] for response in measured]
@@ -98,7 +98,7 @@ def signals(
     measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
     if as_json:
         moments = {moment: [asdict(signal) for signal in values] for moment, values in measured.items()}
-        print_json({"weights": str(weights), "bn_groups": groups, "moments": moments})
+        print_measured({"weights": str(weights), "bn_groups": groups, "moments": moments}, device)
     else:
         for moment, values in measured.items():
             headings = ("layer", "variance before BN", "after BN", "gradient's norm")

@@ -18,7 +18,7 @@ from .options import (
     progress_bar,
     takes,
 )
-from .output import print_json
+from .output import print_measured
 from .training import RunAsked, show_recipes, train_run
 
 app = typer.Typer()
@@ -126,7 +126,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     if found.matched:
         note(found.matched)
     if asked.as_json:
-        print_json({"weights": str(weights)} | found.summary())
+        print_measured({"weights": str(weights)} | found.summary(), asked.device)
     else:
         typer.echo(f"{weights} on {found.data}, {plural(found.metrics.images, 'image')}, {found.views}")
         print_errors(found.metrics, found.classes)
@@ -174,7 +174,7 @@ def ensemble(
     metrics = together.metrics()
     if asked.as_json:
         each = [{"member": name} | _errors(one.plain()) for name, one in found]
-        print_json({"members": each, "ensemble": _errors(metrics.plain())})
+        print_measured({"members": each, "ensemble": _errors(metrics.plain())}, asked.device)
     else:
         for name, one in found:
             typer.echo(f"{name}, {one.images:,} images")

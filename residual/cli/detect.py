@@ -25,7 +25,7 @@ from .options import (
     takes,
     write_figure,
 )
-from .output import print_csv, print_faults, print_json, say_drawn
+from .output import print_csv, print_faults, print_json, print_measured, say_drawn
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def evaluate(
         )
     # What was measured is shown before anything is written, which may fail.
     if asked.as_json:
-        print_json(_as_json(measured, weights, detector.options()))
+        print_measured(_as_json(measured, weights, detector.options()), asked.device)
     else:
         _print_table(measured, weights, boxes, detector.options())
     if submission:

@@ -17,7 +17,7 @@ from .options import (
     progress_bar,
     takes,
 )
-from .output import print_faults, print_json
+from .output import print_faults, print_json, print_measured
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def evaluate(
             localizer, weights, data_dir, guesses=guesses, views=views or "center", progress=progress
         )
     if as_json:
-        print_json({"weights": str(weights), **measured.summary()})
+        print_measured({"weights": str(weights), **measured.summary()}, device)
     else:
         _print_table(measured, weights)
 

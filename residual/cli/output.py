@@ -85,6 +85,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(strict_json(value, indent=2, ascii_only=not unicode) + "\n")
 
 
+def print_measured(value: dict[str, Any], device: str) -> None:
+    """Print what was measured as JSON, and by which command, commit, machine and versions.
+
+    Args:
+        device: as it was asked for.
+    """
+    from ..device import open_device
+    from ..environment import describe
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    print_json(value | {"environment": describe(open_device(device), ranks)})
+
+
 def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table as CSV."""
     from ..files import csv_line

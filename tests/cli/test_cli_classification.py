@@ -19,6 +19,7 @@ from conftest import (
     write_images,
 )
 
+from residual.environment import commit as environment_commit
 from residual.errors import InputError
 from residual.evaluation.scores import load_scores
 from residual.inference.ensemble import evaluate_ensemble
@@ -60,6 +61,11 @@ def test_train_my_own_yaml_then_evaluate(residual: Command, shown: Shown, tmp_pa
     for name in ("top1_error", "top5_error", "loss"):
         assert measured[name] == pytest.approx(expected[name], rel=1e-5)
     assert measured["images_per_second"] > 0
+    # Which is a result only with what it was made by.
+    about = measured["environment"]
+    assert about.keys() == json.loads((run / "environment.json").read_text())[0].keys() & about.keys()
+    assert (about["commit"], about["ranks"]) == (environment_commit(), 1)
+    assert about["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.parametrize(
@@ -189,6 +195,7 @@ def test_ensembles_of_runs_and_scores(tmp_path: Path, shown: Shown, refused: Ref
     options = EvaluationOptions("folder", "test", data)
     members, together = evaluate_ensemble([a, b], options)
     assert [entry["member"] for entry in printed["members"]] == [str(saved), str(b)]
+    assert printed["environment"]["commit"] == environment_commit()
     assert printed["members"][1]["loss"] == pytest.approx(members[1][1].loss, rel=1e-5)
     assert printed["ensemble"]["loss"] == pytest.approx(together.metrics().loss, rel=1e-5)
     scores = [evaluate(weights, options, keep_scores=True).scores for weights in (a, b)]

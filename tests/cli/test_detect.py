@@ -17,6 +17,7 @@ import residual as package
 from residual.analysis.sheet import BOXED_SIDE, FRAME, LINE, SPACE
 from residual.cli.boxes import Drawings
 from residual.detection.faster_rcnn import FasterRCNN
+from residual.environment import commit as environment_commit
 
 START = ["train", "voc-finetune", *set_options(BEGUN)]
 
@@ -214,6 +215,7 @@ def test_some_classes_are_tested_in_a_folder_of_any_name(
     (note,) = report["left_out"]
     assert f"{known['disc']['objects']} objects of the class '[ship]' left out" in note
     assert report["classes"]["disc"]["objects"] == 0
+    assert report["environment"]["commit"] == environment_commit()
     assert report["classes"]["square"] == known["square"] | {"ap": report["classes"]["square"]["ap"]}
     said = refused("detect", "evaluate", run, "--data-dir", data, "--classes", "sqare")
     assert "does not know the class 'sqare'; did you mean square?" in said

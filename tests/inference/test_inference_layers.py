@@ -11,6 +11,7 @@ from residual.analysis.layers import responses
 from residual.data.folder import index_folder
 from residual.data.images import decode
 from residual.distributed import World
+from residual.environment import commit as environment_commit
 from residual.evaluation.views import crop_views, make_views
 from residual.inference import layers as inside
 from residual.models import build_model
@@ -29,6 +30,7 @@ def test_responses_of_a_network_of_folders_are_those_of_the_centres(
     found = json.loads(shown("analyze", "responses", trained_on_images, "--json").out)
     weights, index = load_weights(trained_on_images), index_folder(images, "train")
     assert found["images"] == len(index)
+    assert found["environment"]["commit"] == environment_commit()
     views = make_views("center", 32, 37)
     centres = [
         crop_views(decode(index.path(n), views.decoded_side)[None], views)[0][:, 0] for n in range(len(index))
