@@ -83,6 +83,17 @@ WeightsFolder = Annotated[
 DatasetName = Annotated[
     str | None, typer.Option("--dataset", help="Dataset (default: what the network was trained on).")
 ]
+Views = Annotated[
+    Literal["center", "ten-crop", "multi-scale"] | None,
+    typer.Option(help="What of each image in a file is looked at (default: center)."),
+]
+ViewScales = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIDE,...",
+        help="Shorter sides that images are resized to (default: 256; multi-scale 224,256,384,480,640).",
+    ),
+]
 Precision = Annotated[
     Literal["float32", "bfloat16"],
     typer.Option(help="bfloat16 is about twice as fast where there are instructions for it, and less exact."),
@@ -107,10 +118,7 @@ class EvaluationAsked:
         ),
     ] = "test"
     data_dir: TestDataDir = None
-    views: Annotated[
-        Literal["center", "ten-crop", "multi-scale"] | None,
-        typer.Option(help="What of a folder's images is looked at (default: center)."),
-    ] = None
+    views: Views = None
     size: Annotated[
         int | None,
         typer.Option(
@@ -121,13 +129,7 @@ class EvaluationAsked:
         int | None,
         typer.Option(min=1, max=SIDE, help="Side of the crops, if it is not that of the network's input."),
     ] = None
-    scales: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIDE,...",
-            help="Shorter sides that images are resized to (default: 256; multi-scale 224,256,384,480,640).",
-        ),
-    ] = None
+    scales: ViewScales = None
     save_scores: Annotated[
         Path | None, typer.Option(help="Keep the softmax scores in this new .safetensors file.")
     ] = None

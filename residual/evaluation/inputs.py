@@ -1,6 +1,7 @@
 """The size and the channels of the images that a network was trained on."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from ..files import first_line
 from ..models.classifier import Classifier
 from ..models.own import OwnNetwork
 from ..models.weights import Weights
-from .views import side_for
+from .views import SCALES, Views, ViewsName, make_views, side_for
 
 
 def usual_size(weights: Weights) -> tuple[int, int]:
@@ -39,6 +40,35 @@ def usual_size(weights: Weights) -> tuple[int, int]:
 def view_of(size: int, small: bool) -> tuple[int, int]:
     """Return the side of a network's input, and the shorter side of the images that it is cut from."""
     return size, size if small else side_for(size)
+
+
+def views_for(
+    weights: Weights,
+    name: ViewsName | None = None,
+    size: int | None = None,
+    crop: int | None = None,
+    scales: Sequence[int] | None = None,
+) -> Views:
+    """Return what of images in files is looked at, by default at the size that the network was trained on.
+
+    Args:
+        name: of the protocol, "center" by default.
+        size: side of the network's input, for which crop and scales are chosen.
+        crop: side of the squares, if it is another.
+        scales: shorter sides, if they are not the protocol's.
+
+    Raises:
+        InputError: for a protocol that there is not, and sides that do not fit it.
+    """
+    usual, side = usual_size(weights)
+    if size:
+        # As large a part of the image as it was trained on.
+        usual, side = size, round(side * size / usual)
+    if name == "multi-scale":
+        if crop:
+            raise InputError("multi-scale testing looks at whole images; leave the crop out")
+        return make_views(name, sides=scales or tuple(round(scale * usual / 224) for scale in SCALES))
+    return make_views(name or "center", crop or usual, side, scales)
 
 
 def with_channels(image: Tensor, channels: int) -> Tensor:

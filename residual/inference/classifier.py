@@ -6,7 +6,7 @@
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +19,13 @@ from torch import Tensor
 from ..class_names import readable
 from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file
 from ..device import full_float32, open_device
-from ..errors import InputError, whole_number
+from ..errors import InputError, whole_number, whole_numbers
 from ..evaluation.batching import by_shape
 from ..evaluation.classes import match_classes
-from ..evaluation.inputs import usual_size, with_channels
+from ..evaluation.inputs import check_input, views_for, with_channels
 from ..evaluation.labelled import views_of
 from ..evaluation.testing import scored
-from ..evaluation.views import Views, crop_views, make_views
+from ..evaluation.views import Views, ViewsName, crop_views
 from ..models import Classifier
 from ..models.inference import Precision, for_inference
 from ..models.preprocessing import Preprocessing
@@ -144,9 +144,10 @@ class Network:
 
         Raises:
             InputError: for an image that cannot be read, a class that the network has not, scores that are no
-                numbers, and a network with a single position for the whole image (VGG's layers see all of it
-                at once).
+                numbers, other views than the centre, and a network with a single position for the whole image
+                (VGG's layers see all of it at once).
         """
+        self._check_centre("a heat map is")
         wanted = None if name is None else int(match_classes([str(name)], self.classes, "heat")[0])
         pixels = with_channels(as_pixels(image, self.views.decoded_side), self.model.in_channels)
         [seen] = crop_views(pixels, self.views)
@@ -175,7 +176,8 @@ class Network:
             where there are no layers between, as VGG, Maxout, FitNet and PReLU-net have.
 
         Raises:
-            InputError: for an image that cannot be read or is of another form.
+            InputError: for an image that cannot be read or is of another form, and other views than the
+                centre.
         """
         found = [row for _, row in self.features(images, batch)]
         return torch.stack(found) if found else self.embed(Image.new("L", (1, 1)))[:0]
@@ -188,6 +190,7 @@ class Network:
     ) -> Iterator[tuple[ImageLike, Tensor]]:
         """Yield each image with its features (C,), in order; see ``embed``, and ``stream`` for ``skip``."""
         batch = whole_number("batch", batch)
+        self._check_centre("features are")
         first = next(self.model.parameters())
         for [seen], items in by_shape(self._crops(_many(images), skip), batch):
             with torch.inference_mode(), full_float32(first.device):
@@ -197,11 +200,15 @@ class Network:
             # A copy made outside: what is made in inference mode can neither be learned from nor written to.
             yield from zip(items, _numbers(rows).clone(), strict=True)
 
+    def _check_centre(self, what: str) -> None:
+        if self.views.name != "center" or len(self.views.sides) > 1:
+            raise InputError(f"{what} of the centre of an image alone; load the network without other views")
+
     def _rows(
         self, images: Iterable[ImageLike], batch: int, skip: Callable[[DamagedImage], None] | None
     ) -> Iterator[tuple[ImageLike, Tensor]]:
-        # The views of all images have one shape, so batches come in order.
-        crops = by_shape(self._crops(images, skip), batch)
+        # The squares of all images have one shape, so batches come in order; whole images come alone.
+        crops = by_shape(self._crops(images, skip), batch if self.views.crop else 1)
         for rows, items in scored(self.model, self.preprocessing, crops, self.views):
             yield from zip(items, _numbers(rows).cpu(), strict=True)
 
@@ -232,24 +239,38 @@ class Network:
         return ((views, image) for views, (image, _) in crops)
 
 
-def load(folder: str | Path, device: str = "auto", precision: Precision = "float32") -> Network:
+def load(
+    folder: str | Path,
+    device: str = "auto",
+    precision: Precision = "float32",
+    *,
+    views: ViewsName | None = None,
+    scales: Sequence[int] | None = None,
+) -> Network:
     """Return the network in a weights folder or a run folder, ready to ``predict``.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "bfloat16" is faster where there are instructions for it, and a little less exact.
+        views: what of each image is looked at, "center", "ten-crop" or "multi-scale" (Section 3.4), at the
+            size that the network was trained on; ``predict`` gives the mean of the views' probabilities.
+        scales: shorter sides that images are resized to, other than those of the views.
 
     Raises:
-        InputError: when there is none, it is damaged, or there is no such device.
+        InputError: when there is none, it is damaged, or there is no such device or view.
     """
     where = open_device(device)
     weights = load_weights(Path(folder).expanduser())
-    crop, side = usual_size(weights)
+    seen = views_for(weights, views, scales=None if scales is None else whole_numbers("a scale", scales))
+    least = seen.crop or min(seen.sides)
+    if views or scales:
+        shape = (weights.model.in_channels, least, least)
+        check_input(weights.model, str(folder), shape, whole=seen.crop is None)
     return Network(
         model=for_inference(weights.model, where, precision),
         preprocessing=weights.preprocessing.to(where),
         classes=weights.classes,
-        views=make_views("center", crop, side),
+        views=seen,
         config=weights.config,
     )
 

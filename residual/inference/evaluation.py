@@ -26,12 +26,12 @@ from ..detection.testing import detect_dataset
 from ..device import open_device
 from ..errors import InputError, memory_that_ran_out, nearest, whole_number, whole_numbers
 from ..evaluation.classes import how_matched, match_classes, unnamed
-from ..evaluation.inputs import check_input, usual_size
+from ..evaluation.inputs import check_input, views_for
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores
 from ..evaluation.testing import evaluate as evaluate_network
-from ..evaluation.views import SCALES, Views, ViewsName, make_views, whole_images
+from ..evaluation.views import Views, ViewsName, whole_images
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
 from ..recipes.detection import APRule, Boxes
@@ -192,7 +192,7 @@ def _open(
     dataset = dataset_of(path, weights, options.dataset)
     if dataset == "folder":
         data_dir = find_data_dir(path, options.data_dir, "the folder with train/ and val/, or the classes,")
-        views = views_for(weights, options)
+        views = views_for(weights, options.views, options.size, options.crop, options.scales)
         least = views.crop or min(views.sides)
         shape = (weights.model.in_channels, least, least)
         check_input(weights.model, str(path), shape, whole=views.crop is None)
@@ -286,21 +286,6 @@ def in_memory(path: Path, weights: Weights, name: str, split: Split, data_dir: P
         )
     check_input(weights.model, str(path), dataset.shape)
     return dataset
-
-
-def views_for(weights: Weights, options: EvaluationOptions) -> Views:
-    """Return the views of a folder's images, by default at the size that the network was trained on."""
-    crop, side = usual_size(weights)
-    if options.size:
-        # As large a part of the image as it was trained on.
-        crop, side = options.size, round(side * options.size / crop)
-    name = options.views or "center"
-    if name == "multi-scale":
-        if options.crop:
-            raise InputError("multi-scale testing looks at whole images; leave the crop out")
-        scales = options.scales or tuple(round(scale * crop / 224) for scale in SCALES)
-        return make_views(name, sides=scales)
-    return make_views(name, options.crop or crop, side, options.scales)
 
 
 @dataclass(frozen=True)

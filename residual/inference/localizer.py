@@ -14,6 +14,7 @@ from ..data.located import load_located
 from ..device import full_float32, open_device
 from ..errors import InputError
 from ..evaluation.classes import match_classes
+from ..evaluation.inputs import views_for
 from ..evaluation.views import ViewsName
 from ..localization.error import GUESSES, LocalizationErrors
 from ..localization.rcnn import AnyLocalizer
@@ -32,7 +33,6 @@ from ..models.inference import fold_batchnorm
 from ..models.weights import Weights, load_weights
 from ..training.folder import find_data_dir
 from .classifier import Network, load
-from .evaluation import EvaluationOptions, views_for
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def evaluate_localizer(
     asked: list[tuple[bool, str, Tensor]] = [(False, "true", truth), (True, "true", truth)]
     if classifier:
         device = localizer.model.device
-        seen = views_for(classifier, EvaluationOptions(views=views))
+        seen = views_for(classifier, views)
         five = guessed_classes(classifier, images, seen, device)
         asked.append((True, f"{five.shape[1]} of {localizer.classifier}, {seen}", five))
     protocols: list[Protocol] = []

@@ -50,6 +50,15 @@ def test_csv_and_table(
     assert all(name in printed for name in TEN)
 
 
+def test_views_of_an_image_are_averaged(weights: Path, deep_folder: Path, shown: Shown) -> None:
+    asked = ("predict", weights, deep_folder / "a.png", "--json")
+    one, ten = (
+        json.loads(shown(*asked, *more).out) for more in ((), ("--views", "ten-crop", "--scales", "40"))
+    )
+    assert one[0]["image"] == ten[0]["image"]
+    assert one[0]["top"] != ten[0]["top"]
+
+
 def test_bfloat16_is_said_to_be_slow_where_it_is(
     weights: Path, deep_folder: Path, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +114,9 @@ def test_damaged_images_are_named_and_skipped(
         (["images", "--sheet", "images/a.png"], "images/a.png exists already"),
         (["images", "--sheet", "sheet.jpg"], "ends in .png"),
         (["images", "--json", "--csv"], "choose one"),
+        (["images", "--heat", "heat", "--views", "ten-crop"], "leave --views and --scales out"),
+        (["images", "--views", "ten-crop", "--scales", "16"], "a crop of 32 does not fit"),
+        (["images", "--scales", "a"], "--scales a: write whole numbers with commas between"),
     ],
 )
 def test_wrong_input_of_predict(

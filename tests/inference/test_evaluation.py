@@ -26,8 +26,9 @@ from torchvision.transforms.v2 import functional as transforms
 import residual
 from residual import InputError, build_model
 from residual.class_names import imagenet_classes
+from residual.evaluation.inputs import views_for
 from residual.evaluation.scores import load_scores
-from residual.inference.evaluation import EvaluationOptions, evaluate, views_for
+from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.models.weights import import_weights, load_weights
 from residual.recipes import find, override
 
@@ -166,13 +167,13 @@ def test_the_size_that_a_network_was_trained_on_changes_nothing(name: str, tmp_p
     for view, larger in (((224, 232), (448, 464)), ((224, 256), (112, 128)), ((32, 32), (64, 64))):
         weights.config["view"] = {"crop": view[0], "side": view[1]}
         for side, expected in ((None, view), (view[0], view), (larger[0], larger)):
-            views = views_for(weights, EvaluationOptions(size=side))
+            views = views_for(weights, size=side)
             assert (views.crop, views.sides) == (expected[0], expected[1:])
     # A run on a folder has seen parts of images, of whatever network.
     del weights.config["view"]
     weights.config["recipe"] = {"data": {"folder": {"size": 64}}}
     for side in (None, 64):
-        assert views_for(weights, EvaluationOptions(size=side)).sides == (73,)
+        assert views_for(weights, size=side).sides == (73,)
 
 
 def test_the_training_part_of_a_dataset_lacks_what_was_held_out(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TEN, pixels_of, save_network, sentence_of, shrink_rivals, smooth_image
+from conftest import (
+    SEVEN,
+    TEN,
+    pixels_of,
+    save_network,
+    sentence_of,
+    shrink_rivals,
+    smooth_image,
+    write_images,
+)
 from PIL import Image, ImageSequence
 from torchvision.transforms.v2 import functional as transforms
 
@@ -18,6 +27,7 @@ import residual as package
 from residual import InputError, build_model
 from residual.data.images import DamagedImage
 from residual.evaluation.views import make_views
+from residual.inference.evaluation import EvaluationOptions, evaluate
 from residual.models.weights import load_weights
 
 
@@ -72,6 +82,30 @@ def test_predictions_are_the_networks(weights: Path) -> None:
     assert [len(guesses) for guesses in best] == [10] * 5
     assert [guesses[0].name for guesses in best] == [TEN[k] for k in expected.argmax(dim=1).tolist()]
     assert all(sum(probabilities(guesses)) == pytest.approx(1, rel=1e-4) for guesses in best)
+
+
+@pytest.mark.parametrize("views", ["center", "ten-crop", "multi-scale"])
+def test_views_are_those_of_testing(views: Any, tmp_path: Path) -> None:
+    """Of images of any sizes, in their order."""
+    data = write_images(tmp_path / "data", SEVEN, val=14, sizes=((60, 40), (40, 60), (50, 50)))
+    weights = save_network(tmp_path / "w", classes=SEVEN, mean=torch.full((3,), 0.4))
+    options = EvaluationOptions("folder", "test", data, views, scales=(40, 48))
+    scores = evaluate(weights, options, device="cpu", keep_scores=True).scores
+    assert scores is not None
+    network = package.load(weights, "cpu", views=views, scales=(40, 48))
+    found = network.probabilities([data / "val" / name for name in scores.ids])
+    torch.testing.assert_close(found, scores.probabilities, rtol=1e-4, atol=1e-6)
+    centre = package.load(weights, "cpu").probabilities([data / "val" / name for name in scores.ids])
+    assert (found - centre).abs().max() > 1e-3
+    for look in (network.heat, network.embed):
+        said = sentence_of(lambda look=look: look(data / "val" / scores.ids[0]))  # type: ignore[misc]
+        assert "of the centre of an image alone; load the network without other views" in said
+
+
+def test_views_that_there_are_not(weights: Path) -> None:
+    assert "did you mean ten-crop?" in sentence_of(lambda: package.load(weights, views="ten_crop"))  # type: ignore[arg-type]
+    assert "a crop of 32 does not fit" in sentence_of(lambda: package.load(weights, scales=[16]))
+    assert "a scale is a whole number" in sentence_of(lambda: package.load(weights, scales=["x"]))  # type: ignore[list-item]
 
 
 def test_a_grey_network_of_8_by_8_pixels(tmp_path: Path) -> None:

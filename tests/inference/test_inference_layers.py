@@ -54,7 +54,7 @@ def test_signals_of_a_network_of_folders(trained_on_images: Path, shown: Shown) 
         # Of the 8 layers all but the classifier.
         assert len(layers) == 7
         assert all(layer["variance"] > 0 and layer["gradient_norm"] > 0 for layer in layers)
-    assert json.loads(shown(*arguments).out) == found
+    assert json.loads(shown(*arguments).out)["moments"] == found["moments"]
 
 
 def test_imported_weights_are_measured_on_a_folder_that_is_named(
