@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ..analysis.figures import PALETTE, ErrorCurve
 from ..analysis.page import render
 from ..errors import InputError
-from ..files import write_derived
+from ..files import without_home, write_derived
 from ..recipes import TrainingRecipe
 from ..recipes.schema import settings_of
 from ..table import Table, TableRow
@@ -26,13 +26,19 @@ APART = ("seed", "name")
 
 @dataclass(frozen=True)
 class Member:
-    """A run to be compared, as its folder tells."""
+    """A run to be compared, as its folder tells; ``departures`` are what its sessions did not as it says."""
 
     path: Path
     recipe: TrainingRecipe
     lines: list[dict[str, Any]]
     results: dict[str, Any] | None
     data: Any
+    departures: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return without_home(str(self.path))
 
     @property
     def last(self) -> dict[str, Any]:
@@ -111,13 +117,16 @@ def compare(paths: Sequence[Path]) -> Comparison:
     again: list[str] = []
     for member in members:
         settings = {k: v for k, v in settings_of(member.recipe).items() if k not in APART}
-        # On other images it is no seed of the same experiment.
-        alike = [group for group in groups if (group.settings, group.first.data) == (settings, member.data)]
+        # On other images, or where BN was computed otherwise, it is no seed of the same experiment.
+        own = (settings, member.data, member.departures)
+        alike = [
+            group for group in groups if (group.settings, group.first.data, group.first.departures) == own
+        ]
         seed = member.recipe.seed
         same = next((group for group in alike if all(seed != m.recipe.seed for m in group.members)), None)
         if same is None:
             if alike:
-                again.append(str(member.path))
+                again.append(member.name)
             same = RunGroup(_letter(len(groups)), settings)
             groups.append(same)
         same.members.append(member)
@@ -128,7 +137,10 @@ def compare(paths: Sequence[Path]) -> Comparison:
         notes.append(
             f"Of the same recipe and seed as another run, so no seed of its own: {', '.join(again)}."
         )
-    if going := [str(member.path) for member in members if member.results is None]:
+    if len({member.departures for member in members}) > 1:
+        departed = [member for member in members if member.departures]
+        notes += [f"{one.name} departs from its recipe: {'; '.join(one.departures)}." for one in departed]
+    if going := [member.name for member in members if member.results is None]:
         notes.append(f"Not complete, so compared by the newest numbers: {', '.join(going)}.")
     return Comparison(groups, _reached(groups), _differences(groups), notes)
 
@@ -146,7 +158,8 @@ def _member(path: Path) -> Member:
         raise InputError(f"{path} has not measured anything yet; let it go on")
     results = folder.results(recipe) if folder.results_file.exists() else None
     sessions = folder.sessions() or [{}]
-    return Member(path, recipe, lines, results, sessions[0].get("data"))
+    departures = dict.fromkeys(told for one in sessions for told in one.get("departures") or ())
+    return Member(path, recipe, lines, results, sessions[0].get("data"), tuple(departures))
 
 
 def _reached(groups: Sequence[RunGroup]) -> Table:
@@ -154,15 +167,16 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
     measure = MEASURES.get(type(groups[0].first.recipe))
     split = _split(groups)
     many = any(len(group.members) > 1 for group in groups)
+    final = all(_final_training(member) for group in groups for member in group.members)
     rows = []
     for group in groups:
         members = group.members
-        paths = ", ".join(str(member.path) for member in members)
+        paths = ", ".join(member.name for member in members)
         seconds = [(member.results or member.lines[-1])["seconds"] for member in members]
         if measure:
             numbers = [_spread([member.last[measure.key] for member in members])]
         else:
-            training = [_training_error(member) for member in members]
+            training = [_training_error(member, final) for member in members]
             numbers = [
                 _spread(training),
                 *(_spread([m.last[k] for m in members]) for k in ("top1_error", "loss")),
@@ -187,6 +201,8 @@ def _reached(groups: Sequence[RunGroup]) -> Table:
     )
     headings = ("", "runs", "seeds", "iterations", *measured, "seconds")
     caption = "Final numbers; of several seeds mean ± standard deviation." if many else "Final numbers."
+    if not (measure or final):
+        caption += " The training error is that of augmented images while the weights changed."
     return Table("Runs beside each other", headings, rows, caption, names=2)
 
 
@@ -196,10 +212,15 @@ def _split(groups: Sequence[RunGroup]) -> str:
     return splits.pop() if len(splits) == 1 else "held-out"
 
 
-def _training_error(member: Member) -> float:
-    """Return the error of the final weights on the training images; of a folder, as seen at the end."""
-    final = (member.results or {}).get("train")
-    return (final or member.lines[-1]["train"])["top1_error"]
+def _final_training(member: Member) -> dict[str, Any] | None:
+    """Return the numbers of the final weights on the training images, None where they were not measured."""
+    return (member.results or {}).get("train")
+
+
+def _training_error(member: Member, final: bool) -> float:
+    """Return the error of the final weights on the training images, or as it was seen in training."""
+    measured = _final_training(member) if final else None
+    return (measured or member.lines[-1]["train"])["top1_error"]
 
 
 def _differences(groups: Sequence[RunGroup]) -> Table | None:
@@ -216,7 +237,7 @@ def _differences(groups: Sequence[RunGroup]) -> Table | None:
 
 
 def _written(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None else without_home(str(value))
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -86,20 +86,28 @@ def write_page(
         done=done,
         length=length,
         seconds=results["seconds"] if results else (lines[-1]["seconds"] if lines else 0.0),
-        curves=draw_curves(lines, recipe, length or done) if lines else [],
+        curves=draw_curves(lines, recipe, length, done) if lines else [],
         findings=findings and findings | {"data": without_home(findings["data"])},
-        missing=missing,
+        missing=without_home(missing),
         sessions=sessions,
     )
     write_derived(folder.page, text)
     return folder.page
 
 
-def draw_curves(lines: Sequence[dict[str, Any]], recipe: TrainingRecipe, length: int) -> list[Markup]:
-    """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page."""
+def draw_curves(
+    lines: Sequence[dict[str, Any]], recipe: TrainingRecipe, length: int | None, done: int = 0
+) -> list[Markup]:
+    """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page.
+
+    Args:
+        length: of the run in iterations, None where nobody knows it, nor when its rate falls.
+        done: of them, which are drawn then.
+    """
     measure = MEASURES.get(type(recipe))
     curves = curves_of(lines, measure, "", PALETTE[0])
-    return draw_panels([curves], measure, length, split_of(lines), _drops(recipe, length, lines))
+    drops = _drops(recipe, length, lines) if length else []
+    return draw_panels([curves], measure, length or done, split_of(lines), drops)
 
 
 def kind_of(recipe: TrainingRecipe) -> str:

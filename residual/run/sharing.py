@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,8 +16,8 @@ import yaml
 
 from ..analysis.page import templates
 from ..detection.weights import is_detector, read_detector
-from ..errors import InputError, needs
-from ..files import first_line, without_home, written_whole
+from ..errors import InputError, needs, printable
+from ..files import first_line, read_json, strict_json, without_home, written_whole
 from ..localization.weights import is_localizer, read_localizer
 from ..models.hub import endpoint_of_hub, repository
 from ..models.layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
@@ -52,9 +52,9 @@ def write_shared(run: Path, name: str, folder: Path, licence: str | None = None)
         for file in (MODEL_FILE, PREPROCESSING_FILE, CODE_FILE):
             if (weights / file).exists():
                 shutil.copyfile(weights / file, temporary / file)
-        config = (weights / CONFIG_FILE).read_text(encoding="utf-8")
+        config = strict_json(_without_places(read_json(weights / CONFIG_FILE, dict[str, Any])), indent=2)
         for file, text in ((CONFIG_FILE, config), (CARD, card)):
-            (temporary / file).write_text(without_home(text), encoding="utf-8")
+            (temporary / file).write_text(printable(without_home(text)), encoding="utf-8")
 
 
 def push(
@@ -100,6 +100,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     if is_name(run):
         raise InputError(f"{run} is published already; push shares what a run of yours has trained")
     config, kind = _config(run)
+    config = _without_places(config)
     if not config.get("recipe") or not config.get("results"):
         raise InputError(f"{run} does not say how it was trained; push shares what a run has trained")
     recipe = parse(config["recipe"], str(run), kind)
@@ -129,6 +130,8 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         splits={
             split: results[split]
             for split in ("train", "validation", "test")
+            # That of weights which were chosen on the way is of what was seen before, by others.
+            if split != "train" or "chosen_by" not in results
             # A training line of a detector has losses alone.
             if isinstance(results.get(split), dict)
             and results[split].keys() >= ({"images", "ap50"} if kind is DetectionRecipe else {"images"})
@@ -150,6 +153,30 @@ def _config(run: Path) -> tuple[dict[str, Any], type[TrainingRecipe]]:
     if is_localizer(run):
         return read_localizer(run).config.model_dump(), LocalizationRecipe
     return load_weights(run).config, Recipe
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config in which no path tells where something lay on the machine that trained.
+
+    Below this user's home that is ``without_home``'s affair; it may have been another's, elsewhere.
+    """
+
+    def called(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: called(item, name) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            # Names of classes are none of paths, whatever they begin with.
+            return value if key == "classes" else [called(item) for item in value]
+        if isinstance(value, str) and not without_home(value).startswith("~"):
+            for kind in (PurePosixPath, PureWindowsPath):
+                if kind(value).is_absolute():
+                    return kind(value).name
+        return value
+
+    about = {
+        key: called(config[key]) for key in ("recipe", "results", "model", "detector") if config.get(key)
+    }
+    return config | about
 
 
 def _changes(known: TrainingRecipe, recipe: TrainingRecipe) -> list[str]:

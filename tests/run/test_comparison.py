@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import Refused, Shown, results_of
+from conftest import Refused, Shown, metrics_of, results_of
 
 from residual.run.comparison import compare
 
@@ -47,6 +47,42 @@ def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
     assert pair in text
     assert text.count("<svg") == 2
     assert "0.5" in text
+
+
+def test_what_a_session_did_otherwise_is_no_seed_of_its_own(three: list[Path]) -> None:
+    file = three[1] / "environment.json"
+    sessions = json.loads(file.read_text())
+    sessions[0]["departures"] = ["BN statistics over 32 images on each of 4 ranks, not over 64"]
+    file.write_text(json.dumps(sessions))
+    found = compare(three)
+    assert [[member.path.name for member in group.members] for group in found.groups] == [["a"], ["b"], ["c"]]
+    (note,) = (note for note in found.notes if "departs" in note)
+    assert note == f"{three[1]} departs from its recipe: {sessions[0]['departures'][0]}."
+
+
+def test_training_errors_are_of_one_kind(three: list[Path]) -> None:
+    """Of final weights where all have it, else as they were seen in training; a folder's are that."""
+    place = list(compare(three).reached.headings).index("training error %")
+    seen = [metrics_of(run)[-1]["train"]["top1_error"] for run in three]
+    for run in three[::2]:
+        results = results_of(run)
+        results["train"] = results["validation"] | {"top1_error": 1.25}
+        (run / "results.json").write_text(json.dumps(results))
+    pair = [three[0], three[2]]
+    assert [row.cells[place] for row in compare(pair).reached.rows] == ["1.25", "1.25"]
+    found = compare(three[1:]).reached
+    assert [row.cells[place] for row in found.rows] == [f"{error:.2f}" for error in seen[1:]]
+    assert "that of augmented images while the weights changed" in found.caption
+
+
+def test_a_comparison_does_not_tell_where_a_home_is(
+    three: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(three[0].parent))
+    compare(three).write(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "~/a" in page
+    assert str(three[0].parent) not in page
 
 
 def test_runs_on_other_images_are_no_seeds_of_each_other(three: list[Path]) -> None:

@@ -250,6 +250,21 @@ def test_two_ranks_compute_what_one_process_computes(few_shapes: Path, tmp_path:
 
 
 @pytest.mark.long
+def test_two_ranks_test_as_one_process(begun_detector: Path, shown: Shown, tmp_path: Path) -> None:
+    """Each looks at half of the images, and one prints and writes."""
+    one = json.loads(shown("detect", "evaluate", begun_detector, "--json").out)
+    words = torchrun("detect", "evaluate", begun_detector, "--json", "--sheet", tmp_path / "sheet.png")
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)
+    assert two["environment"]["ranks"] == 2
+    for told in (one, two):
+        del told["environment"], told["images_per_second"]
+    assert one == two
+    assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.long
 def test_four_step_alternating_training(few_shapes: Path, tmp_path: Path, shown: Shown) -> None:
     """A run that is killed in the middle of a step goes on as if it had not been."""
     settings = ["training=alternating", "steps.lengths=[3,3,3,3]", "checkpoint_every=1"]

@@ -25,7 +25,7 @@ from residual.models.weights import load_weights
 from residual.recipes import DetectionRecipe, find, override, read
 from residual.run import run as runs
 from residual.run.box_findings import localizer_findings
-from residual.run.page import panels_of, write_page
+from residual.run.page import draw_curves, panels_of, write_page
 from residual.training.folder import RunFolder
 
 
@@ -149,6 +149,23 @@ def trained_data(path: Path) -> str:
     """Return the folder of the images by a run's command."""
     command = json.loads((path / "environment.json").read_text())[0]["command"].split()
     return os.path.expanduser(command[command.index("--data-dir") + 1])
+
+
+def test_drops_that_nobody_knows_are_not_drawn(copied: Path) -> None:
+    lines, recipe = RunFolder(copied).metrics(), override(find("finetune"), ["schedule.drops=[0.5,0.75]"])
+    known, unknown = ("".join(map(str, draw_curves(lines, recipe, length, 8))) for length in (8, None))
+    assert known.count("<svg") == unknown.count("<svg") == 2
+    assert known.count("<path") > unknown.count("<path")
+
+
+def test_what_is_missing_does_not_tell_where_a_home_is(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (copied / "weights").rename(tmp_path / "kept")
+    page = runs.report(copied, data_dir=tmp_path / "gone").read_text()
+    assert "~/gone" in page
+    assert str(tmp_path) not in page
 
 
 def test_what_is_wrong_with_a_run_is_said(tmp_path: Path, copied: Path, refused: Refused) -> None:

@@ -14,7 +14,7 @@ from servers import HubServer
 import residual
 from residual.files import without_home
 from residual.models.weights import load_weights
-from residual.run.sharing import model_card
+from residual.run.sharing import model_card, write_shared
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,8 @@ def test_weights_that_are_no_runs_result_say_so(
     card = model_card(tmp_path / "w", "somebody/digits")
     assert expected in card
     assert "after the last iteration" not in card
+    # Images that were seen on the way, by other weights, are no test of these.
+    assert "| train |" not in card
 
 
 def test_the_network_that_a_recipe_takes_from_the_weights_is_no_departure(run: Path, tmp_path: Path) -> None:
@@ -120,6 +122,34 @@ def test_paths_do_not_tell_who_somebody_is(
     # Where pytest's folder lies in the tester's own home, that is what is left out.
     assert re.search(r"--out ~/\S*run", card)
     assert str(run.parent) not in card
+
+
+def test_paths_of_another_machine_are_told_by_their_last_name_alone(run: Path, tmp_path: Path) -> None:
+    """A run that was copied from a cluster, say, where home was another."""
+    there = Path(shutil.copytree(run, tmp_path / "run"))
+    file = there / "weights" / "config.json"
+    config = json.loads(file.read_text())
+    config["recipe"]["model"]["weights"] = "/home/alice/secret/resnet8"
+    config["results"]["guessed"] = {"classifier": "C:\\Users\\Alice\\net"}
+    file.write_text(json.dumps(config | {"classes": ["/zero", *"123456789"]}))
+    write_shared(there, "somebody/digits", tmp_path / "shared")
+    card, shared = ((tmp_path / "shared" / name).read_text() for name in ("README.md", "config.json"))
+    for text in (card, shared):
+        assert "alice" not in text.lower()
+        assert "/zero" in text
+    assert json.loads(shared)["recipe"]["model"]["weights"] == "resnet8"
+    assert json.loads(shared)["results"]["guessed"] == {"classifier": "net"}
+    assert "weights: resnet8" in card
+
+
+def test_a_path_that_is_no_utf8_is_shared_somehow(run: Path, tmp_path: Path) -> None:
+    there = Path(shutil.copytree(run, tmp_path / "run"))
+    file = there / "environment.json"
+    sessions = json.loads(file.read_text())
+    sessions[0]["command"] = "residual train --data-dir caf\udce9"
+    file.write_text(json.dumps(sessions))
+    write_shared(there, "somebody/digits", tmp_path / "shared")
+    assert "caf\\xe9" in (tmp_path / "shared" / "README.md").read_text()
 
 
 def test_a_home_is_nobodys_affair_whatever_it_is_called(
