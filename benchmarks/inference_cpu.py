@@ -88,7 +88,7 @@ def write_onnx(file: Path) -> None:
         preprocessing=Preprocessing(torch.tensor(MEAN), torch.tensor(STD)),
         classes=[str(number) for number in range(1000)],
     )
-    export_onnx(load_weights(file.parent / "weights"), file)
+    export_onnx(load_weights(file.parent / "weights"), file, (224, 256))
 
 
 def onnxruntime_side(file: Path) -> Callable[[Tensor], Tensor]:

@@ -64,7 +64,7 @@ def check_file(path: Path) -> None:
     """Raise an InputError where a file that is to be read is not there."""
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # of a name with a zero in it
         raise InputError(f"there is no file {path}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None

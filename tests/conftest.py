@@ -302,7 +302,7 @@ def signalled_after(
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command, which gets a signal once the checkpoint or the line of an iteration is written."""
     words = [sys.executable, "-c", SIGNALLED, kind, str(iteration), str(int(number)), *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=300)
     killed = number == signal.SIGKILL
     assert done.returncode == (-number if killed else 128 + number), done.stderr
     return done

@@ -14,7 +14,9 @@ from documents import (
     Stage,
     Told,
     command_named,
+    commands_of,
     distinct,
+    fences,
     mentioned,
     options_of,
     prose_of,
@@ -93,10 +95,15 @@ def test_a_command_that_a_sentence_mentions_is_there(told: Told) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name)
 def test_python_of_a_page_runs_in_its_order(
-    page: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     stage.patch(monkeypatch)
     monkeypatch.chdir(stage.copy(tmp_path / "place", detection=False))
+    # What a page opens, the command above has written.
+    for _, fence in fences(page.read_text(encoding="utf-8")):
+        for text in commands_of(fence):
+            if "flowers.onnx" in text and text.startswith("residual export "):
+                assert call(*text.split()[1:]) == 0
     exec(compile(python_of(page), str(page), "exec"), {"__name__": page.stem})
 
 

@@ -16,7 +16,7 @@ from .options import (
     progress_bar,
     write_figure,
 )
-from .output import print_measured
+from .output import made_by, print_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,11 +55,12 @@ def responses(
     from ..inference import layers
     from ..table import Table, TableRow
 
+    about = made_by(device)
     with progress_bar() as progress:
         measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
     if as_json:
         plain = [asdict(response) for response in measured]
-        print_measured({"weights": str(weights), "images": count, "layers": plain}, device)
+        print_json({"weights": str(weights), "images": count, "layers": plain} | about)
     else:
         headings = ["layer", "std"]
         rows = [[response.layer, f"{response.std:.3f}"] for response in measured]
@@ -95,10 +96,11 @@ def signals(
     from ..inference import layers
     from ..table import Table, TableRow
 
+    about = made_by(device)
     measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
     if as_json:
         moments = {moment: [asdict(signal) for signal in values] for moment, values in measured.items()}
-        print_measured({"weights": str(weights), "bn_groups": groups, "moments": moments}, device)
+        print_json({"weights": str(weights), "bn_groups": groups, "moments": moments} | about)
     else:
         for moment, values in measured.items():
             headings = ("layer", "variance before BN", "after BN", "gradient's norm")

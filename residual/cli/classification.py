@@ -18,7 +18,7 @@ from .options import (
     progress_bar,
     takes,
 )
-from .output import print_measured
+from .output import made_by, print_json
 from .training import RunAsked, show_recipes, train_run
 
 app = typer.Typer()
@@ -117,6 +117,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     from ..terminal import note
 
     options, keep = asked.options(), asked.save_scores is not None
+    about = made_by(asked.device, shared=True)
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found = evaluate_weights(
             weights, options, device=asked.device, keep_scores=keep, tell=note, progress=progress
@@ -126,7 +127,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     if found.matched:
         note(found.matched)
     if asked.as_json:
-        print_measured({"weights": str(weights)} | found.summary(), asked.device)
+        print_json({"weights": str(weights)} | found.summary() | about)
     else:
         typer.echo(f"{weights} on {found.data}, {plural(found.metrics.images, 'image')}, {found.views}")
         print_errors(found.metrics, found.classes)
@@ -164,7 +165,7 @@ def ensemble(
     from ..inference.ensemble import evaluate_ensemble
     from ..terminal import note
 
-    options = asked.options()
+    options, about = asked.options(), made_by(asked.device, shared=True)
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found, together = evaluate_ensemble(
             members, options, device=asked.device, tell=note, progress=progress
@@ -174,7 +175,7 @@ def ensemble(
     metrics = together.metrics()
     if asked.as_json:
         each = [{"member": name} | _errors(one.plain()) for name, one in found]
-        print_measured({"members": each, "ensemble": _errors(metrics.plain())}, asked.device)
+        print_json({"members": each, "ensemble": _errors(metrics.plain())} | about)
     else:
         for name, one in found:
             typer.echo(f"{name}, {one.images:,} images")

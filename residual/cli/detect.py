@@ -25,7 +25,7 @@ from .options import (
     takes,
     write_figure,
 )
-from .output import print_csv, print_faults, print_json, print_measured, say_drawn
+from .output import made_by, print_csv, print_faults, print_json, say_drawn
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ app = typer.Typer(
 
 @app.callback()
 def group(context: typer.Context) -> None:
-    only_first_rank(context, ("train",))
+    only_first_rank(context, ("train", "evaluate"))
 
 
 BoxesDir = Annotated[
@@ -185,6 +185,7 @@ def evaluate(
     asked: DetectorAsked,
 ) -> None:
     """Test a detector: average precision by VOC's rule (or ImageNet's) and COCO's."""
+    from .. import distributed
     from ..detection.submission import check_splits, submission_files, without_category
     from ..files import check_new, write_new
     from ..inference.evaluation import evaluate_detector, tested_on
@@ -205,10 +206,12 @@ def evaluate(
             raise InputError(f"--figure and --sheet both name {sheet}; give each a file of its own")
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
+    about = made_by(asked.device, shared=True)
     detector = asked.load(weights)
     if submission:
         check_splits(*tested_on(detector, layout, split or ()))
-    with progress_bar(asked.as_json) as progress:
+    first = distributed.rank() == 0
+    with distributed.left(), progress_bar(asked.as_json or not first) as progress:
         measured = evaluate_detector(
             detector,
             weights[0],
@@ -220,11 +223,14 @@ def evaluate(
             boxes=boxes,
             classes=_names(classes, detector.classes),
             use_difficult=difficult,
+            for_server=submission is not None,
             progress=progress,
         )
+    if not first:
+        return
     # What was measured is shown before anything is written, which may fail.
     if asked.as_json:
-        print_measured(_as_json(measured, weights, detector.options()), asked.device)
+        print_json(_as_json(measured, weights, detector.options()) | about)
     else:
         _print_table(measured, weights, boxes, detector.options())
     if submission:

@@ -23,7 +23,10 @@ def export(
     weights: WeightsFolder,
     onnx: Annotated[
         Path | None,
-        typer.Option(help="Write this ONNX file: preprocessing included, checked in ONNX Runtime."),
+        typer.Option(
+            help="Write this ONNX file: scaling, mean and deviation included, of images that are resized "
+            "and cropped already; checked in ONNX Runtime."
+        ),
     ] = None,
     torchvision: Annotated[
         Path | None,
@@ -32,7 +35,8 @@ def export(
 ) -> None:
     """Write a network for other programs.
 
-    As ONNX for any batch and size, or as weights that torchvision, timm and plain PyTorch load.
+    As ONNX for any batch and size, or as weights that torchvision, timm and plain PyTorch load. Detectors
+    and localizers are not exported: residual.load_detector serves them from Python.
     """
     if onnx is None and torchvision is None:
         raise InputError("say what to write: --onnx FILE or --torchvision FILE")
@@ -44,10 +48,16 @@ def export(
         check_state_file(torchvision)  # before a large ONNX file is written
     network = load_weights(weights)
     if onnx:
+        from ..evaluation.inputs import usual_size
         from ..models.onnx import export_onnx
 
-        difference = export_onnx(network, onnx)
-        typer.echo(f"wrote {onnx}: uint8 RGB images (n, C, h, w) in, scores (n, K) before softmax out")
+        crop, side = usual_size(network)
+        difference = export_onnx(network, onnx, (crop, side))
+        images = {3: "uint8 RGB images (n, 3, h, w)", 1: "uint8 grey images (n, 1, h, w)"}
+        typer.echo(
+            f"wrote {onnx}: {images.get(network.model.in_channels, 'uint8 images (n, C, h, w)')} in, scores "
+            f"(n, K) before softmax out; trained on {crop} x {crop} of shorter side {side}"
+        )
         typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
     if torchvision:
         export_weights(network, torchvision)

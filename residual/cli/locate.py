@@ -17,7 +17,7 @@ from .options import (
     progress_bar,
     takes,
 )
-from .output import print_faults, print_json, print_measured
+from .output import made_by, print_faults, print_json
 from .training import RunAsked, show_recipes, train_run
 
 if TYPE_CHECKING:
@@ -110,13 +110,14 @@ def evaluate(
         raise InputError("--classifier and --views are about guessed classes; leave them or --no-guesses out")
     from ..inference.localizer import evaluate_localizer, load_localizer
 
+    about = made_by(device)
     localizer = load_localizer(weights, classifier=classifier, device=device)
     with progress_bar(as_json) as progress:
         measured = evaluate_localizer(
             localizer, weights, data_dir, guesses=guesses, views=views or "center", progress=progress
         )
     if as_json:
-        print_measured({"weights": str(weights), **measured.summary()}, device)
+        print_json({"weights": str(weights), **measured.summary()} | about)
     else:
         _print_table(measured, weights)
 

@@ -87,6 +87,16 @@ Views = Annotated[
     Literal["center", "ten-crop", "multi-scale"] | None,
     typer.Option(help="What of each image in a file is looked at (default: center)."),
 ]
+ViewSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=SIDE, help="Side of the network's input (default: what it was trained on, as 224)."
+    ),
+]
+ViewCrop = Annotated[
+    int | None,
+    typer.Option(min=1, max=SIDE, help="Side of the crops, if it is not that of the network's input."),
+]
 ViewScales = Annotated[
     str | None,
     typer.Option(
@@ -119,16 +129,8 @@ class EvaluationAsked:
     ] = "test"
     data_dir: TestDataDir = None
     views: Views = None
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=SIDE, help="Side of the network's input (default: what it was trained on, as 224)."
-        ),
-    ] = None
-    crop: Annotated[
-        int | None,
-        typer.Option(min=1, max=SIDE, help="Side of the crops, if it is not that of the network's input."),
-    ] = None
+    size: ViewSize = None
+    crop: ViewCrop = None
     scales: ViewScales = None
     save_scores: Annotated[
         Path | None, typer.Option(help="Keep the softmax scores in this new .safetensors file.")

@@ -85,17 +85,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(strict_json(value, indent=2, ascii_only=not unicode) + "\n")
 
 
-def print_measured(value: dict[str, Any], device: str) -> None:
-    """Print what was measured as JSON, and by which command, commit, machine and versions.
+def made_by(device: str, shared: bool = False) -> dict[str, Any]:
+    """Return by what something is measured, asked before it is: command, commit, machine and versions.
 
     Args:
         device: as it was asked for.
+        shared: whether torchrun's processes share the work.
     """
+    from .. import distributed
     from ..device import open_device
     from ..environment import describe
 
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    print_json(value | {"environment": describe(open_device(device), ranks)})
+    ranks = int(os.environ["WORLD_SIZE"]) if shared and distributed.started() else 1
+    return {"environment": describe(open_device(device), ranks)}
 
 
 def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -10,8 +10,10 @@ from .options import (
     Device,
     Json,
     Precision,
+    ViewCrop,
     Views,
     ViewScales,
+    ViewSize,
     WeightsFolder,
     check_all_used,
     drawn_files,
@@ -60,6 +62,8 @@ def predict(
         str | None, typer.Option("--class", help="With --heat: another class than the likeliest.")
     ] = None,
     views: Views = None,
+    size: ViewSize = None,
+    crop: ViewCrop = None,
     scales: ViewScales = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
@@ -90,7 +94,8 @@ def predict(
         raise InputError("--heat is of the centre of an image alone; leave --views and --scales out")
     targets = drawn_files(files, heat, "--heat") if heat else {}
     tell_of_precision(precision, device)
-    network = load(weights, device, precision, views=views, scales=sides("--scales", scales))
+    shorter = sides("--scales", scales)
+    network = load(weights, device, precision, views=views, size=size, crop=crop, scales=shorter)
     if class_:
         match_classes([class_], network.classes, "--class")
     stream = network.stream(files, top, batch, skip=_say_skipped)

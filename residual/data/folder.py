@@ -282,10 +282,11 @@ def scan(root: Path, directories: dict[str, str] | None = None) -> Listing:
     """Return the files below a folder, links followed; hidden ones and those of NO_DATA are none.
 
     Args:
-        directories: is filled with when each directory was changed last, as of ``_modified``.
+        directories: of a root whose folders are classes: is filled with when each directory was changed last,
+            as of ``_modified``.
 
     Raises:
-        InputError: when a directory, or what a link leads to, cannot be read.
+        InputError: when a directory, or what may be a class's and is a link, cannot be read.
     """
     changed = {} if directories is None else directories
     found = Listing({"": []}, {})
@@ -305,7 +306,7 @@ def scan(root: Path, directories: dict[str, str] | None = None) -> Listing:
                     continue  # a link to a folder that we are in
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
                 continue
-            if entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES):
+            if directories is not None and not prefix and entry.is_symlink() and "." not in entry.name:
                 _check_link(entry)
             yield f"{prefix}{entry.name}"
 

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import numbered_lines
 from .boxes import Annotation, BoxDataset, Layout, Record, make_box_dataset
 from .folder import FolderIndex, index_folder
-from .named_files import NamedFiles, in_kit, read_number
+from .named_files import files_below, in_kit, read_number
 from .voc import from_pixel_0, read_annotation
 
 #: Where ILSVRC has its annotations, below the folder of the images or beside the one that holds it.
@@ -135,7 +135,7 @@ def _annotations(
             f"there are no boxes for {index.name}; ILSVRC's belong into {places[0]}, and Tiny ImageNet has "
             f"{BOXES.format('n*')} in each folder of train/ and {VAL_ANNOTATIONS} in val/"
         )
-    return "imagenet", list(NamedFiles([root], [".xml"]).files.values())
+    return "imagenet", sorted(file for file in files_below(root) if file.suffix.lower() == ".xml")
 
 
 def _roots(data_dir: Path) -> tuple[Path, Path]:

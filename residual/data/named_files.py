@@ -33,7 +33,7 @@ class NamedFiles:
     def __init__(self, folders: Sequence[Path], suffixes: Sequence[str]) -> None:
         self.files: dict[str, Path] = {}
         for folder in folders:
-            for path in sorted(_files(folder)):
+            for path in sorted(files_below(folder)):
                 if path.suffix.lower() in suffixes:
                     self.files.setdefault(_plain(path.relative_to(folder).as_posix()), path)
         #: By exact name, by name folded, and by the path's end folded; each with the suffix, then without.
@@ -96,7 +96,8 @@ def _folded(name: str) -> str:
     return composed(name).casefold()
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder at any depth, links followed, hidden ones and those of NO_DATA left out."""
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         # A link may lead back to a folder above it.

@@ -467,18 +467,22 @@ def _label(image: Path, folder: Path) -> Path | None:
 
 def _without_image(labels: Sequence[Path], folder: Path) -> list[Path]:
     """Return the texts beside some labels that name objects too, of images that are nowhere."""
-    strays = []
-    for place in sorted({label.parent for label in labels}):
-        texts = set(place.glob("*.txt")).difference(labels)
+    strays: list[Path] = []
+    known: dict[Path, set[Path]] = {}
+    for label in labels:
+        known.setdefault(label.parent, set()).add(label)
+    for place in sorted(known):
+        texts = set(place.glob("*.txt")) - known[place]
         # Of "labels" as a part of the path, the file's own name is none.
-        moved = [_moved(place / "a", folder, "labels", images) for images in ("images", "Images")]
+        moved = [_moved(place / "a", folder, "labels", images) for images in ("images", "Images", "IMAGES")]
         beside = [place, *(one.parent for one in moved if one)]
+        # Of a format that is not read, too.
         stems = {
             path.stem
             for each in (beside if texts else ())
             if each.is_dir()
             for path in each.iterdir()
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() != ".txt"
         }
         strays += sorted(text for text in texts if text.stem not in stems and _names_objects(text))
     return strays

@@ -93,21 +93,26 @@ def check_splits(layout: str, splits: Sequence[str]) -> None:
         )
 
 
-def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, str]:
-    """Return the result files that the server of a dataset's layout takes, by their names.
-
-    What is found of classes that the annotations do not know (``without_category``) is left out.
-
-    Raises:
-        InputError: where two images have one id, as two splits may have in COCO's layout.
-    """
-    splits = "+".join(dataset.splits)
+def check_numbers(dataset: BoxDataset) -> None:
+    """Raise an InputError where two images have one id, as those of two splits may in COCO's layout."""
     number, times = Counter(annotated.number for annotated in dataset.images).most_common(1)[0]
     if dataset.layout == "coco" and times > 1:
         raise InputError(
             f"{times} images of {' and '.join(dataset.splits)} have the id {number}, by which a server tells "
             "them apart; name one of the splits with --split"
         )
+
+
+def submission_files(dataset: BoxDataset, found: Sequence[Detections]) -> dict[str, str]:
+    """Return the result files that the server of a dataset's layout takes, by their names.
+
+    What is found of classes that the annotations do not know (``without_category``) is left out.
+
+    Raises:
+        InputError: as ``check_numbers``.
+    """
+    check_numbers(dataset)
+    splits = "+".join(dataset.splits)
     known = torch.tensor([category is not None for category in dataset.categories])
     found = [detections[known[detections.labels]] for detections in found]
     if dataset.layout == "coco":

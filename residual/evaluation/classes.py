@@ -30,6 +30,9 @@ def match_classes(images: Sequence[str], network: Sequence[str], source: str) ->
     meanings = [_meaning(name) for name in network]
     times = Counter(meanings)
     meant = {meaning: k for k, meaning in enumerate(meanings)}
+    # Of a name in another case, which only in ImageNet may be another class.
+    spelt = Counter(map(_plain, network))
+    plainly = {plain: k for k, name in enumerate(network) if spelt[plain := _plain(name)] == 1}
     found = []
     for name in images:
         meaning = _meaning(name)
@@ -37,6 +40,8 @@ def match_classes(images: Sequence[str], network: Sequence[str], source: str) ->
             found.append(exact[name])
         elif times[meaning] == 1:
             found.append(meant[meaning])
+        elif not times[meaning] and _plain(name) in plainly:
+            found.append(plainly[_plain(name)])
         elif times[meaning]:
             raise InputError(
                 f"{source}: the class {name!r} means {times[meaning]} of the network's classes; use its name"
@@ -99,8 +104,13 @@ def _meaning(name: str) -> str:
         return match[0]
     spelled = composed(name).replace("_", " ").strip()
     written, anyhow = _wordnet_ids()
-    plain = spelled.casefold()
+    plain = _plain(name)
     return written.get(spelled) or anyhow.get(plain, plain)
+
+
+def _plain(name: str) -> str:
+    """Return a name in one spelling."""
+    return composed(name).replace("_", " ").strip().casefold()
 
 
 @functools.cache

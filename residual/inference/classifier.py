@@ -245,6 +245,8 @@ def load(
     precision: Precision = "float32",
     *,
     views: ViewsName | None = None,
+    size: int | None = None,
+    crop: int | None = None,
     scales: Sequence[int] | None = None,
 ) -> Network:
     """Return the network in a weights folder or a run folder, ready to ``predict``.
@@ -254,6 +256,8 @@ def load(
         precision: "bfloat16" is faster where there are instructions for it, and a little less exact.
         views: what of each image is looked at, "center", "ten-crop" or "multi-scale" (Section 3.4), at the
             size that the network was trained on; ``predict`` gives the mean of the views' probabilities.
+        size: side of the network's input, for which the views are chosen, if it was trained on another.
+        crop: side of the squares, if it is not that.
         scales: shorter sides that images are resized to, other than those of the views.
 
     Raises:
@@ -261,9 +265,12 @@ def load(
     """
     where = open_device(device)
     weights = load_weights(Path(folder).expanduser())
-    seen = views_for(weights, views, scales=None if scales is None else whole_numbers("a scale", scales))
+    for name, side in (("size", size), ("crop", crop)):
+        if side is not None:
+            whole_number(name, side)
+    seen = views_for(weights, views, size, crop, None if scales is None else whole_numbers("a scale", scales))
     least = seen.crop or min(seen.sides)
-    if views or scales:
+    if views or size or crop or scales:
         shape = (weights.model.in_channels, least, least)
         check_input(weights.model, str(folder), shape, whole=seen.crop is None)
     return Network(

@@ -22,6 +22,7 @@ from ..detection.average_precision import (
     voc_ap,
 )
 from ..detection.boxes import load_boxes
+from ..detection.submission import check_numbers
 from ..detection.testing import detect_dataset
 from ..device import open_device
 from ..errors import InputError, memory_that_ran_out, nearest, whole_number, whole_numbers
@@ -375,9 +376,12 @@ def evaluate_detector(
     boxes: bool = True,
     classes: Sequence[str] = (),
     use_difficult: bool | None = None,
+    for_server: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectorEvaluation:
     """Test a detector on annotated images.
+
+    Started by torchrun, each rank looks at every size-th image, and all get the same outcome.
 
     Args:
         path: the folder that it is from, which may know where the data lay.
@@ -388,10 +392,11 @@ def evaluate_detector(
         boxes: whether the images have annotations; without, there are detections only.
         classes: of the detector's that are tested; empty for all. Objects of other classes are left out.
         use_difficult: whether difficult objects are asked for; None for what the recipe says.
-        progress: called with the number of images and the number done.
+        for_server: whether a server is to be given what is found, which tells images apart by their ids.
+        progress: called with the number of images and the number done, over all ranks.
 
     Raises:
-        InputError: when the data are missing, or of other classes.
+        InputError: when the data are missing, or of other classes; for a server, of two images with one id.
     """
     if coco and boxes:
         check_pycocotools("COCO AP")
@@ -421,12 +426,15 @@ def evaluate_detector(
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     if held_out:
         dataset = _held_out(path, others, dataset, data_dir)
-    found = detect_dataset(
-        detector.members,
-        dataset,
-        detector.options(),
-        progress=(lambda done: progress(len(dataset), done)) if progress else None,
-    )
+    if for_server:
+        check_numbers(dataset)
+    world = distributed.join(next(detector.members[0].parameters()).device)
+
+    def show(done: int) -> None:
+        if progress:
+            progress(len(dataset), world.about_done(done, len(dataset)))
+
+    found = detect_dataset(detector.members, dataset, detector.options(), world, progress=show)
     detections = [
         each.of_classes([detector.classes.index(name) for name in asked]) for each in found.detections
     ]

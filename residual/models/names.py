@@ -127,11 +127,11 @@ def _known(name: str) -> PublishedWeights:
 
 def _hint(text: str) -> str:
     """Return what else may have been meant by a folder that is not there."""
-    if "/" in text:
-        return ""
-    wanted = text.lower().removeprefix("cifar_")
+    wanted = text.rpartition("/")[2].lower().removeprefix("cifar_")
     if meant := [name for name in catalogue() if name.partition(":")[2].partition(".")[0] == wanted]:
         return f"; published weights are {' or '.join(meant)}"
+    if "/" in text:
+        return ""
     if ":" in text:
         return f", and names of weights begin with {', '.join(f'{source}:' for source in SOURCES)}"
     return "; residual weights lists published ones"

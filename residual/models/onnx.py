@@ -2,7 +2,8 @@
 
 input    images: uint8 (n, C, h, w), RGB, resized and cropped already; n, h and w are free
 output   scores: float32 (n, K), before softmax
-metadata classes (JSON), preprocessing and model (JSON), as in config.json
+metadata classes (JSON), preprocessing and model (JSON), as in config.json; view (JSON): crop, the side of the
+         images that it was trained on, and side, the shorter side that these are cut from
 
 Scaling, mean and deviation are in the graph, so that nobody has to repeat them; resizing and cropping are
 not, since every program has its own. The network is exported in its fully convolutional form (Section 3.4):
@@ -45,11 +46,12 @@ class Exported(nn.Module):
         return self.model.score_map(self.preprocessing.at_any_size(images)).mean(dim=(2, 3))
 
 
-def export_onnx(weights: Weights, file: Path) -> float:
+def export_onnx(weights: Weights, file: Path, view: tuple[int, int]) -> float:
     """Write a network as ONNX, after ONNX Runtime has given its scores for two batches of different sizes.
 
     Args:
         file: where nothing is yet, ending in .onnx.
+        view: the side of the network's input and the shorter side that it is cut from, to be told.
 
     Returns:
         The largest difference between ONNX Runtime's and PyTorch's scores, relative to the largest score.
@@ -63,7 +65,7 @@ def export_onnx(weights: Weights, file: Path) -> float:
     module = Exported(weights.model, weights.preprocessing).eval()
     smallest, usual = _sizes(weights)
     program = _export(module, weights, smallest, usual)
-    for key, value in _metadata(weights).items():
+    for key, value in _metadata(weights, view).items():
         program.model.metadata_props[key] = value
     with written_whole(file) as temporary:
         program.save(temporary)
@@ -111,8 +113,9 @@ def _export(module: Exported, weights: Weights, smallest: int, usual: int) -> An
         raise InputError(f"{name} cannot be exported to ONNX by this PyTorch: {first_line(error)}") from None
 
 
-def _metadata(weights: Weights) -> dict[str, str]:
+def _metadata(weights: Weights, view: tuple[int, int]) -> dict[str, str]:
     return {
+        "view": strict_json({"crop": view[0], "side": view[1]}),
         "classes": strict_json(weights.classes),
         "model": strict_json(weights.config["model"]),
         "preprocessing": strict_json(weights.config["preprocessing"] | {"input": "uint8; done in the graph"}),

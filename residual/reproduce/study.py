@@ -367,11 +367,11 @@ class Study(Generic[T]):
         missing = [one for one in runs if not RunFolder(one[0]).results_file.exists()]
         if missing:
             complete = {one: self.complete(*one) for one in (*beside, *recipes)}
-            check_alike(
-                self._outlined(*one, found.recipe if found else recipes[one], found)
-                for one, found in complete.items()
-                if found or one in recipes
-            )
+            there = {one: found for one, found in complete.items() if found}
+            # How a session of those to come will depart is not known, but whether those that are there fit.
+            check_alike(there.values())
+            known = {one: found.recipe for one, found in there.items()}
+            check_alike(self._outlined(*one, recipe) for one, recipe in (dict(recipes) | known).items())
         for number, (path, recipe) in enumerate(missing, start=1):
             of = f"run {number} of {len(missing)}" if len(missing) > 1 else "run"
             state = "going on with" if path in begun else "training"
@@ -391,10 +391,10 @@ class Study(Generic[T]):
                 stopped = f"stopped in {path}; give the same command again to go on"
                 raise Interrupted(stopped, error.signal) from None
 
-    def _outlined(self, network: str, seed: int, recipe: AnyRecipe, done: T | None) -> TrainedRun:
-        """Return what is known of a run before it is done, and of one that is only as much."""
-        paper, sessions = self.family.papers_recipe(network), done.sessions if done else []
-        return TrainedRun(network, self.path(network, seed), paper, recipe, {}, [], sessions)
+    def _outlined(self, network: str, seed: int, recipe: AnyRecipe) -> TrainedRun:
+        """Return a run of which only the recipe is known."""
+        paper = self.family.papers_recipe(network)
+        return TrainedRun(network, self.path(network, seed), paper, recipe, {}, [], [])
 
     def complete(self, network: str, seed: int = 0) -> T | None:
         """Return a complete run, None where there is none.

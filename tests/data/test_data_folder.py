@@ -182,23 +182,26 @@ def test_a_class_whose_disk_is_not_there_is_named(images: Path, tmp_path: Path) 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_place_that_nobody_may_look_into_is_none(images: Path, tmp_path: Path) -> None:
+    parents = (tmp_path, *tmp_path.parents)
+    modes = {parent: parent.stat().st_mode for parent in parents if parent.stat().st_mode & 0o055 != 0o055}
     hidden = tmp_path / "hidden"
     (hidden / "deep").mkdir(parents=True)
     (hidden / "deep" / "a.jpg").touch()
     (tmp_path / "list.csv").write_text(f"path,class\n{hidden / 'deep' / 'a.jpg'},cat\n")
     os.symlink(hidden / "deep", images / "other")
     hidden.chmod(0)
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_mode & 0o055 != 0o055:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    os.seteuid(65534)
     try:
+        for parent, mode in modes.items():
+            parent.chmod(mode | 0o055)
+        os.seteuid(65534)
         assert len(index_folder(images, "train")) == 4
         said = sentence_of(lambda: index_folder(tmp_path / "list.csv", "all"))
         assert f"there is no file {hidden / 'deep' / 'a.jpg'}, or it may not be read" in said
         assert "Permission denied" in sentence_of(lambda: check_file(hidden / "deep" / "a.jpg"))
     finally:
         os.seteuid(0)
+        for parent, mode in modes.items():
+            parent.chmod(mode)
 
 
 def test_links_that_lead_back_are_not_followed_for_ever(images: Path) -> None:

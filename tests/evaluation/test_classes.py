@@ -40,6 +40,12 @@ def test_all_imagenet_classes_by_their_names_as_published() -> None:
         match_classes(["CARDIGAN"], ids, "here")
 
 
+def test_a_case_of_its_own_is_no_class_of_its_own_elsewhere() -> None:
+    assert match_classes(["cardigan", "dog"], ["Cardigan", "dog"], "here").tolist() == [0, 1]
+    assert match_classes(["Cardigan"], ["cardigan", "dog"], "here").tolist() == [0]
+    assert match_classes(["cardigan", "Cardigan"], ["Cardigan", "cardigan"], "here").tolist() == [1, 0]
+
+
 def test_wordnet_ids_before_anything_that_is_no_letter_or_digit() -> None:
     network = ("n01440764 tench", "n02102040 English springer", "n01440764x")
     images = ("n02102040_English_springer", "n01440764-tench")

@@ -41,7 +41,7 @@ def weights_of(name: str, preprocessing: Preprocessing, **options: Any) -> Weigh
 
 def assert_exported(weights: Weights, file: Path, shapes: Sequence[tuple[int, int, int]]) -> None:
     """Export a network, and hold ONNX Runtime's scores of images (n, h, w) against PyTorch's."""
-    assert export_onnx(weights, file) < 1e-4
+    assert export_onnx(weights, file, (32, 37)) < 1e-4
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, len(i.shape)) for i in session.get_inputs()] == [("images", "tensor(uint8)", 4)]
     for n, height, width in shapes:
@@ -56,13 +56,14 @@ def test_onnx_runtime_gives_the_same_scores_for_any_batch_and_size(digits: Weigh
     file = tmp_path / "new" / "digits.onnx"
     assert_exported(digits, file, [(1, 8, 8), (5, 8, 8), (2, 19, 33)])
     metadata = runtime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["view"]) == {"crop": 32, "side": 37}
     assert json.loads(metadata["classes"]) == [f"digit {k}" for k in range(10)]
     assert json.loads(metadata["preprocessing"])["std"] == [0.5]
     assert json.loads(metadata["model"])["name"] == "cifar_resnet8"
     kinds = {node.op_type for node in onnx.load(file).graph.node}
     assert "BatchNormalization" not in kinds
     with pytest.raises(InputError, match="exists already"):
-        export_onnx(digits, file)
+        export_onnx(digits, file, (8, 8))
 
 
 @pytest.mark.long
@@ -123,10 +124,10 @@ def test_onnx_of_wrong_names_and_missing_packages(
     digits: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=r"ends in \.onnx"):
-        export_onnx(digits, tmp_path / "digits.pb")
+        export_onnx(digits, tmp_path / "digits.pb", (8, 8))
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(InputError, match="needs the package onnxruntime: pip install 'deep-residual"):
-        export_onnx(digits, tmp_path / "digits.onnx")
+        export_onnx(digits, tmp_path / "digits.onnx", (8, 8))
 
 
 def test_what_onnx_runtime_cannot_run_is_a_sentence(
@@ -142,7 +143,7 @@ def test_what_onnx_runtime_cannot_run_is_a_sentence(
     with pytest.raises(
         InputError, match=r"^ONNX Runtime cannot run the exported network: .*; nothing was writ"
     ):
-        export_onnx(digits, tmp_path / "digits.onnx")
+        export_onnx(digits, tmp_path / "digits.onnx", (8, 8))
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
@@ -156,6 +157,6 @@ class Branching(CifarNetwork):
 def test_a_network_that_cannot_be_exported_leaves_nothing_behind(digits: Weights, tmp_path: Path) -> None:
     weights = Weights(Branching(1, in_channels=1), digits.preprocessing, digits.classes, digits.config)
     with pytest.raises(InputError, match="cifar_resnet8 cannot be exported to ONNX"):
-        export_onnx(weights, tmp_path / "digits.onnx")
+        export_onnx(weights, tmp_path / "digits.onnx", (8, 8))
     assert not list(tmp_path.glob("*.onnx"))
     assert not list(tmp_path.glob(".*onnx"))

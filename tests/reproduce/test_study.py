@@ -468,15 +468,18 @@ def test_what_cannot_stand_beside_the_runs_that_are_there_is_not_trained(
     assert trained == []
     Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=["resnet20"])
     assert len(trained) == 1
-    # What a session did not do as its recipe says is known before, too.
+    # What a session did not do as its recipe says is known of those that are there.
     file = tmp_path / "cifar10-resnet56" / "seed0" / "environment.json"
     content = json.loads(file.read_text())
     content[0]["departures"] = ["BN statistics over 32 images on each of 4 ranks, not over 64"]
     file.write_text(json.dumps(content))
+    Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=["resnet20"])
+    assert len(trained) == 2
+    stand_in(tmp_path, "resnet32", 0, "schedule.iterations=2000")
     for only in (["resnet20"], None):
         with pytest.raises(InputError, match="BN statistics over 32 images"):
-            Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=only)
-    assert len(trained) == 1
+            Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs([*networks, "resnet32"], only=only)
+    assert len(trained) == 2
 
 
 def test_drops_are_drawn_where_all_curves_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
