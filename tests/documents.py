@@ -282,6 +282,8 @@ def written_by(words: list[str]) -> list[str]:
     if kind[-1:] == ["train"] and "--out" not in words:
         recipe = words[len(kind)]
         named.append(f"runs/{NAMES.get((*kind, recipe), recipe)}")
+    if kind == ["reproduce", "degradation"] and "--out" not in words:
+        named.append("runs/degradation")
     if words[0] == "import" and "--out" not in words:
         named.append(f"weights/{Path(words[1]).stem}")
     return named
@@ -452,6 +454,8 @@ class Stage:
         ):
             options = small if name.startswith("cifar10") else memory
             self.run("train", name, *options, "--out", runs / name)
+        for demo, name in (("plain56", "digits-plain56"), ("resnet56", "digits-resnet20")):
+            shutil.copytree(runs / name, runs / "degradation" / demo)
         large = ("--data-dir", home / "flowers", *set_options(IN_FOLDERS))
         self.run("train", "imagenet-resnet101", *large, "--out", runs / "imagenet-resnet101")
         for name in ("flowers", "scratch"):

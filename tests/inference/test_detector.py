@@ -1,14 +1,18 @@
 """A detector that is used from Python."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from conftest import smooth_image
 from detectors import Scripted
 from torch import Tensor
 
 from residual import InputError
 from residual.detection.weights import DetectorWeightsConfig
-from residual.inference.detector import Improvements, LoadedDetector
+from residual.inference.detector import Improvements, LoadedDetector, load_detector
 
 
 def loaded(*looks: tuple[Tensor, Tensor, Tensor], proposals: Tensor) -> LoadedDetector:
@@ -37,3 +41,15 @@ def test_scores_are_no_percent(wrong: float) -> None:
     detector = loaded(proposals=torch.empty(0, 4))
     with pytest.raises(InputError, match=f"^a score threshold is a number from 0 to 1, not {wrong}$"):
         detector.predict(np.zeros((40, 40, 3), np.uint8), wrong)
+
+
+def test_threads_share_a_detector(begun_detector: Path) -> None:
+    detector = load_detector(begun_detector, device="cpu")
+    images = [np.asarray(smooth_image(60 + n, 70 - n, seed=n)) for n in range(12)]
+    expected = [detector.predict(image, 0.05) for image in images]
+    assert sum(map(len, expected)) > 0
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda image: detector.predict(image, 0.05), images))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.scores, other.scores)

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,16 @@ def test_views_that_there_are_not(weights: Path) -> None:
     assert package.load(weights, size=48).views == make_views("center", 48, 48)
     assert package.load(weights, crop=24).views == make_views("center", 24, 32)
     assert "a scale is a whole number" in sentence_of(lambda: package.load(weights, scales=["x"]))  # type: ignore[list-item]
+
+
+def test_threads_share_a_network(weights: Path) -> None:
+    """As those of a web service do, that loads it once."""
+    network = package.load(weights, "cpu")
+    images = [smooth_image(30 + n, 60 - n, seed=n) for n in range(24)]
+    expected = [network.probabilities(image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(network.probabilities, images))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_a_grey_network_of_8_by_8_pixels(tmp_path: Path) -> None:
