@@ -467,7 +467,9 @@ def test_images_are_held_out_to_choose_by(
     shutil.copy(few_shapes / "JPEGImages" / "train000.png", data / "new.png")
     shutil.copy(few_shapes / "Annotations" / "train000.xml", data / "new.xml")
     again = json.loads(shown("detect", "evaluate", out, "--json").out)
-    assert again | {"images_per_second": 0} == measured | {"images_per_second": 0}
+    for told in (again, measured):
+        del told["images_per_second"], told["environment"]
+    assert again == measured
     shown("report", out)
     assert "of other images than there are now" in (out / "report.html").read_text()
     (data / min(held_out)).unlink()
