@@ -55,7 +55,7 @@ def responses(
     from ..inference import layers
     from ..table import Table, TableRow
 
-    about = made_by(device)
+    about = made_by(device) if as_json else {}
     with progress_bar() as progress:
         measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
     if as_json:
@@ -96,7 +96,7 @@ def signals(
     from ..inference import layers
     from ..table import Table, TableRow
 
-    about = made_by(device)
+    about = made_by(device) if as_json else {}
     measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
     if as_json:
         moments = {moment: [asdict(signal) for signal in values] for moment, values in measured.items()}

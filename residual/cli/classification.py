@@ -117,7 +117,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
     from ..terminal import note
 
     options, keep = asked.options(), asked.save_scores is not None
-    about = made_by(asked.device, shared=True)
+    about = made_by(asked.device, shared=True) if asked.as_json else {}
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found = evaluate_weights(
             weights, options, device=asked.device, keep_scores=keep, tell=note, progress=progress
@@ -165,7 +165,8 @@ def ensemble(
     from ..inference.ensemble import evaluate_ensemble
     from ..terminal import note
 
-    options, about = asked.options(), made_by(asked.device, shared=True)
+    options = asked.options()
+    about = made_by(asked.device, shared=True) if asked.as_json else {}
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found, together = evaluate_ensemble(
             members, options, device=asked.device, tell=note, progress=progress

@@ -206,7 +206,7 @@ def evaluate(
             raise InputError(f"--figure and --sheet both name {sheet}; give each a file of its own")
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
-    about = made_by(asked.device, shared=True)
+    about = made_by(asked.device, shared=True) if asked.as_json else {}
     detector = asked.load(weights)
     if submission:
         check_splits(*tested_on(detector, layout, split or ()))

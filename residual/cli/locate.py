@@ -110,7 +110,7 @@ def evaluate(
         raise InputError("--classifier and --views are about guessed classes; leave them or --no-guesses out")
     from ..inference.localizer import evaluate_localizer, load_localizer
 
-    about = made_by(device)
+    about = made_by(device) if as_json else {}
     localizer = load_localizer(weights, classifier=classifier, device=device)
     with progress_bar(as_json) as progress:
         measured = evaluate_localizer(

@@ -64,6 +64,8 @@ ELSEWHERE = {
     "train": ("train", "training", "trainset", "train_set"),
     "val": ("val", "valid", "validation", "test", "testing", "eval", "dev", "valset", "val_set", "testset"),
 }
+#: How names of files end. "St. Bernard" does not.
+FILE = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 VERSION = 4
 
 #: "all" is what validation images may be held out of: all images of what has no validation part of its own.
@@ -306,7 +308,7 @@ def scan(root: Path, directories: dict[str, str] | None = None) -> Listing:
                     continue  # a link to a folder that we are in
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
                 continue
-            if directories is not None and not prefix and entry.is_symlink() and "." not in entry.name:
+            if directories is not None and entry.is_symlink() and not FILE.search(entry.name):
                 _check_link(entry)
             yield f"{prefix}{entry.name}"
 

@@ -39,6 +39,8 @@ FRACTIONS = (-1.0, 2.0)
 CORNER_FRACTIONS = (-0.1, 1.1)
 #: So many boxes have to look like corners before that is said; what rounding may add to a side.
 ENOUGH, ROUNDING = 10, 0.02
+#: How files end that lie beside images and are none.
+TEXTS = (".txt", ".xml", ".json", ".csv", ".yaml", ".yml")
 #: Keys of data.yaml that say where images are.
 KEYS = ("train", "val", "test")
 #: What folders and lists of splits are called, in lower case.
@@ -482,7 +484,7 @@ def _without_image(labels: Sequence[Path], folder: Path) -> list[Path]:
             for each in (beside if texts else ())
             if each.is_dir()
             for path in each.iterdir()
-            if path.suffix.lower() != ".txt"
+            if path.suffix.lower() not in TEXTS
         }
         strays += sorted(text for text in texts if text.stem not in stems and _names_objects(text))
     return strays

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import SIDES
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..files import first_line
 from ..models.classifier import Classifier
 from ..models.own import OwnNetwork
@@ -42,6 +42,17 @@ def view_of(size: int, small: bool) -> tuple[int, int]:
     return size, size if small else side_for(size)
 
 
+def check_view(name: str | None, size: int | None, crop: int | None, scales: Sequence[int] | None) -> None:
+    """Raise an InputError where what ``views_for`` is asked for says one thing twice, or is no number."""
+    for what, side in (("size", size), ("crop", crop)):
+        if side is not None:
+            whole_number(what, side)
+    if size and scales and (crop or name == "multi-scale"):
+        raise InputError(
+            "size says which crop and scales are looked at, and these are named as well; leave it out"
+        )
+
+
 def views_for(
     weights: Weights,
     name: ViewsName | None = None,
@@ -60,6 +71,7 @@ def views_for(
     Raises:
         InputError: for a protocol that there is not, and sides that do not fit it.
     """
+    check_view(name, size, crop, scales)
     usual, side = usual_size(weights)
     if size:
         # As large a part of the image as it was trained on.

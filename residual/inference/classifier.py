@@ -22,7 +22,7 @@ from ..device import full_float32, open_device
 from ..errors import InputError, whole_number, whole_numbers
 from ..evaluation.batching import by_shape
 from ..evaluation.classes import match_classes
-from ..evaluation.inputs import check_input, views_for, with_channels
+from ..evaluation.inputs import check_input, check_view, views_for, with_channels
 from ..evaluation.labelled import views_of
 from ..evaluation.testing import scored
 from ..evaluation.views import Views, ViewsName, crop_views
@@ -263,12 +263,11 @@ def load(
     Raises:
         InputError: when there is none, it is damaged, or there is no such device or view.
     """
+    sides = None if scales is None else whole_numbers("a scale", scales)
+    check_view(views, size, crop, sides)
     where = open_device(device)
     weights = load_weights(Path(folder).expanduser())
-    for name, side in (("size", size), ("crop", crop)):
-        if side is not None:
-            whole_number(name, side)
-    seen = views_for(weights, views, size, crop, None if scales is None else whole_numbers("a scale", scales))
+    seen = views_for(weights, views, size, crop, sides)
     least = seen.crop or min(seen.sides)
     if views or size or crop or scales:
         shape = (weights.model.in_channels, least, least)

@@ -25,9 +25,9 @@ from ..detection.boxes import load_boxes
 from ..detection.submission import check_numbers
 from ..detection.testing import detect_dataset
 from ..device import open_device
-from ..errors import InputError, memory_that_ran_out, nearest, whole_number, whole_numbers
+from ..errors import InputError, memory_that_ran_out, nearest, whole_numbers
 from ..evaluation.classes import how_matched, match_classes, unnamed
-from ..evaluation.inputs import check_input, views_for
+from ..evaluation.inputs import check_input, check_view, views_for
 from ..evaluation.labelled import ImagesInFiles, ImagesInMemory, LabelledImages
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores
@@ -75,13 +75,7 @@ class EvaluationOptions:
             )
         if self.scales is not None:
             object.__setattr__(self, "scales", whole_numbers("a scale", self.scales))
-        for name in ("size", "crop"):
-            if (side := getattr(self, name)) is not None:
-                whole_number(name, side)
-        if self.size and self.scales and (self.crop or self.views == "multi-scale"):
-            raise InputError(
-                "size says which crop and scales are looked at, and these are named as well; leave it out"
-            )
+        check_view(self.views, self.size, self.crop, self.scales)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import distributed
 from ..detection.boxes import load_boxes
 from ..detection.improvements import SCALES
 from ..detection.weights import is_detector
+from ..device import open_device
 from ..errors import InputError
 from ..files import as_json, checksum, read_json, read_text, write_derived
 from ..inference.detector import load_detector
@@ -326,16 +328,22 @@ def _tested(
     masks = recipe.detector.masks and recipe.data.layout != "imagenet-det"
     images = study.images(runs[0].path, lambda place: identity(place, recipe.data, classes, masks))
     kept = read_json(file, KeptPrecision, AGAIN) if file.exists() else None
-    if (
+    stale = (
         kept is None
         or any(kept.get(key, now) != now for key, now in members.items())
         or is_of_others(kept, images)
-    ):
+    )
+    world = distributed.join(open_device(study.device))
+    # Under torchrun all processes test or none does, and one writes.
+    if any(world.gather(stale)):
         if not study.data_dir and not remembered_data_dir(runs[0].path):
             return DetectionRow(row, note="no --data-dir")
         kept = members | {"refine": row.refine, "scales": sides}
         kept |= _measure(study, runs, row.refine, sides, coco=row.ap is not None) | {"content": images}
-        write_derived(file, as_json(kept))
+        if world.is_main:
+            write_derived(file, as_json(kept))
+        world.barrier()
+    assert kept is not None
     departs = bool(departures_of(runs)) or (row.multi_scale and sides != SCALES)
     return _measured(row, kept["ap50"], kept["ap"], kept["images"], departs)
 
@@ -388,7 +396,8 @@ def _measure(
     """
     detector = load_detector(*(run.path for run in runs), device=study.device, refine=refine, scales=scales)
     how = [word for word, on in (("refinement", refine), (f"scales {_sides(scales)}", scales)) if on]
-    with counted(f"testing {', '.join([' + '.join(run.name for run in runs), *how])}") as show:
+    what = f"testing {', '.join([' + '.join(run.name for run in runs), *how])}"
+    with counted(what, silent=distributed.rank() != 0) as show:
         measured = evaluate_detector(detector, runs[0].path, study.data_dir, coco=coco, progress=show)
     found = measured.coco or {"AP50": measured.mean_ap, "AP": math.nan}
     percent = {key: None if math.isnan(found[key]) else 100 * found[key] for key in ("AP", "AP50")}

@@ -358,7 +358,7 @@ class Study(Generic[T]):
 
         Raises:
             InputError: when a folder holds another run, or one of other settings is beside; nothing is
-                trained then.
+                trained then. After a run that departed otherwise than those beside it nothing more is.
             Interrupted: after SIGINT or SIGTERM; the same command goes on.
         """
         runs = [(self.path(*which), self._as_begun(recipe, *which)) for which, recipe in recipes.items()]
@@ -387,6 +387,8 @@ class Study(Generic[T]):
                     eager=self.eager,
                     deterministic=self.deterministic,
                 )
+                # A session may depart in what no recipe says: before the next one is trained, too.
+                check_alike(found for one in (*beside, *recipes) if (found := self.complete(*one)))
             except Interrupted as error:
                 stopped = f"stopped in {path}; give the same command again to go on"
                 raise Interrupted(stopped, error.signal) from None

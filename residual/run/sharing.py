@@ -140,8 +140,8 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         classes=config["classes"],
         preprocessing=config.get("preprocessing"),
         sessions=sessions,
-        commands=list(dict.fromkeys(s["command"] for s in sessions if s.get("command"))),
-        started_from=next((s["started_from"] for s in sessions if s.get("started_from")), None),
+        commands=list(dict.fromkeys(_in_words(s["command"]) for s in sessions if s.get("command"))),
+        started_from=next((_in_words(s["started_from"]) for s in sessions if s.get("started_from")), None),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -156,10 +156,7 @@ def _config(run: Path) -> tuple[dict[str, Any], type[TrainingRecipe]]:
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config in which no path tells where something lay on the machine that trained.
-
-    Below this user's home that is ``without_home``'s affair; it may have been another's, elsewhere.
-    """
+    """Return a config in which no path tells where something lay on the machine that trained."""
 
     def called(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -167,16 +164,30 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list | tuple):
             # Names of classes are none of paths, whatever they begin with.
             return value if key == "classes" else [called(item) for item in value]
-        if isinstance(value, str) and not without_home(value).startswith("~"):
-            for kind in (PurePosixPath, PureWindowsPath):
-                if kind(value).is_absolute():
-                    return kind(value).name
-        return value
+        return _called(value) if isinstance(value, str) else value
 
-    about = {
-        key: called(config[key]) for key in ("recipe", "results", "model", "detector") if config.get(key)
-    }
-    return config | about
+    return {key: called(value, key) for key, value in config.items()}
+
+
+def _called(text: str) -> str:
+    """Return a path's last name, or that of the path behind an equals sign; other texts as they are.
+
+    Below this user's home it is where it lies there: a run may have been copied, and another's home was
+    another.
+    """
+    key, equals, place = text.rpartition("=")
+    here = without_home(place)
+    if here.startswith("~"):
+        return key + equals + here
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(place).is_absolute():
+            return key + equals + kind(place).name
+    return text
+
+
+def _in_words(text: str) -> str:
+    """Return a sentence, or a command, with its paths as of ``_called``."""
+    return re.sub(r"[^\s'\"]+", lambda word: _called(word[0]), text)
 
 
 def _changes(known: TrainingRecipe, recipe: TrainingRecipe) -> list[str]:

@@ -175,6 +175,11 @@ def test_a_class_whose_disk_is_not_there_is_named(images: Path, tmp_path: Path) 
         f"{images / 'train' / 'bird'} is a link to {disk / 'bird'}, which cannot be read (No such file or "
         "directory); mount the disk that it is on, or remove the link"
     )
+    # Whatever its name; a file's that is not there is none.
+    (images / "train" / "bird").rename(images / "train" / "St. Bernard")
+    (images / "train" / "cat" / "notes.txt").symlink_to(disk / "notes.txt")
+    assert "St. Bernard is a link to" in sentence_of(lambda: index_folder(images, "train"))
+    (images / "train" / "St. Bernard").rename(images / "train" / "bird")
     # Nothing of it is remembered.
     shutil.copytree(images / "train" / "dog", disk / "bird")
     assert "bird" in index_folder(images, "train").classes

@@ -256,6 +256,8 @@ def test_labels_without_an_image_are_counted(
     files: dict[str, str | None], split: str, place: str, tmp_path: Path
 ) -> None:
     texts = {"x.txt": DOG, "y.txt": f"{CAT}\n{DOG}", "z.txt": "", "notes.txt": "1 2 3 4 five", "w.txt": "7"}
+    # Of a format that is not read; another program's annotation is no image.
+    texts |= {"v.txt": DOG, "v.heif2": "", "x.xml": "", "y.json": ""}
     folder = write(tmp_path, **files | {place + name: text for name, text in texts.items()})
     (note,) = load_yolo(folder, [split]).notes
     assert note == (

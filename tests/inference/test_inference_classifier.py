@@ -107,6 +107,7 @@ def test_views_that_there_are_not(weights: Path) -> None:
     assert "did you mean ten-crop?" in sentence_of(lambda: package.load(weights, views="ten_crop"))  # type: ignore[arg-type]
     assert "a crop of 32 does not fit" in sentence_of(lambda: package.load(weights, scales=[16]))
     assert "size is a whole number" in sentence_of(lambda: package.load(weights, size=0))
+    assert "leave it out" in sentence_of(lambda: package.load(weights, size=64, crop=32, scales=[40]))
     assert package.load(weights, size=48).views == make_views("center", 48, 48)
     assert package.load(weights, crop=24).views == make_views("center", 24, 32)
     assert "a scale is a whole number" in sentence_of(lambda: package.load(weights, scales=["x"]))  # type: ignore[list-item]

@@ -23,7 +23,7 @@ from residual.environment import describe
 from residual.errors import Interrupted
 from residual.inference import layers
 from residual.models import highway
-from residual.recipes import DetectionRecipe, find, override
+from residual.recipes import DetectionRecipe, Recipe, find, override
 from residual.reproduce import curves
 from residual.reproduce.layer_studies import responses_in, signals_in
 from residual.reproduce.paper import TABLE6, TABLE6_OTHERS
@@ -398,6 +398,12 @@ def stand_in(out: Path, network: str, seed: int = 0, *settings: str) -> Path:
     return folder
 
 
+def stand_in_at(out: Path, recipe: Recipe) -> Path:
+    """Have ``stand_in`` make a run of a study where it is to be."""
+    network = recipe.name.removeprefix("cifar10-")
+    return stand_in(out.parents[1], network, 0, f"schedule.iterations={recipe.schedule.iterations}")
+
+
 def test_a_run_counts_for_its_own_seed_alone(tmp_path: Path, refused: Refused) -> None:
     """One of seed 0 in the folder of seed 1 would be twice in a mean or an ensemble."""
     first = stand_in(tmp_path, "resnet20")
@@ -475,6 +481,12 @@ def test_what_cannot_stand_beside_the_runs_that_are_there_is_not_trained(
     file.write_text(json.dumps(content))
     Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs(networks, only=["resnet20"])
     assert len(trained) == 2
+    # One that is trained now and departs otherwise ends it, before the next is trained.
+    monkeypatch.setattr(run, "train", lambda recipe, out, **options: trained.append(stand_in_at(out, recipe)))
+    with pytest.raises(InputError, match="BN statistics over 32 images"):
+        Study(tmp_path, CIFAR10, ["schedule.iterations=2000"]).runs([*networks, "resnet44"])
+    assert len(trained) == 3
+    shutil.rmtree(trained.pop().parent)
     stand_in(tmp_path, "resnet32", 0, "schedule.iterations=2000")
     for only in (["resnet20"], None):
         with pytest.raises(InputError, match="BN statistics over 32 images"):

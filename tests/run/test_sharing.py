@@ -14,7 +14,7 @@ from servers import HubServer
 import residual
 from residual.files import without_home
 from residual.models.weights import load_weights
-from residual.run.sharing import model_card, write_shared
+from residual.run.sharing import _without_places, model_card, write_shared
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def test_a_card_says_what_the_files_say(run: Path) -> None:
     assert "- model.name: cifar_resnet20 -> cifar_resnet8" in body
     assert "- seed: 0 -> 3" in body
     (session,) = json.loads((run / "environment.json").read_text())
-    assert f"\n{session['command']}\n" in body
+    # Where it lies is nobody's affair.
+    assert f"\n{session['command'].replace(str(run), run.name)}\n" in body
     assert f"torch {torch.__version__}" in body
     assert "residual predict hf:somebody/digits image.jpg" in body
     recipe = body.partition("```yaml\n")[2].partition("```")[0]
@@ -140,6 +141,35 @@ def test_paths_of_another_machine_are_told_by_their_last_name_alone(run: Path, t
     assert json.loads(shared)["recipe"]["model"]["weights"] == "resnet8"
     assert json.loads(shared)["results"]["guessed"] == {"classifier": "net"}
     assert "weights: resnet8" in card
+
+
+def test_a_card_does_not_tell_where_a_run_was_made(run: Path, tmp_path: Path) -> None:
+    there = Path(shutil.copytree(run, tmp_path / "run"))
+    file = there / "environment.json"
+    sessions = json.loads(file.read_text())
+    sessions[0]["command"] = "residual train --data-dir /home/alice/data --set model.teacher=/home/alice/t"
+    sessions[0]["started_from"] = "all of /home/alice/secret/resnet8 but its classifier"
+    file.write_text(json.dumps(sessions))
+    card = model_card(there, "somebody/digits")
+    assert "alice" not in card
+    assert "residual train --data-dir data --set model.teacher=t" in card
+    assert "Started from all of resnet8 but its classifier" in card
+
+
+def test_no_part_of_a_config_tells_where_something_lay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = {
+        "classes": ["/zero"],
+        "localizer": {"backbone": {"name": "/home/alice/mine.py:build", "weights": "/home/alice/a"}},
+        "rcnn": {"localizer": f"{tmp_path}/runs/b", "numbers": [1, None, "2007/test"]},
+    }
+    assert _without_places(config) == {
+        "classes": ["/zero"],
+        "localizer": {"backbone": {"name": "mine.py:build", "weights": "a"}},
+        "rcnn": {"localizer": "~/runs/b", "numbers": [1, None, "2007/test"]},
+    }
 
 
 def test_a_path_that_is_no_utf8_is_shared_somehow(run: Path, tmp_path: Path) -> None:
