@@ -6,7 +6,6 @@ takes up where it ends.
 
 import errno
 import hashlib
-import os
 import shutil
 import tarfile
 import zipfile
@@ -23,7 +22,7 @@ from filelock import FileLock
 
 from . import __version__
 from .errors import InputError
-from .files import cannot_write
+from .files import cannot_write, no_target
 from .terminal import download_progress, say
 
 #: Seconds without a word from the server.
@@ -108,10 +107,7 @@ def fetch_folder(published: PublishedFile, target: Path) -> None:
     place = target.parent
     archive = place / published.name
     if target.is_symlink() and not target.exists():
-        raise InputError(
-            f"{target} is a link to {os.readlink(target)}, which is not there; mount the disk that it is on, "
-            "or remove the link"
-        )
+        raise no_target(target, "is not there")
     try:
         place.mkdir(parents=True, exist_ok=True)
         # Of torchrun's processes one downloads; the others wait here and then find its copy.

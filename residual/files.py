@@ -54,6 +54,18 @@ def no_folder(path: Path, remedy: str = "") -> InputError:
     return InputError(f"{wrong}{'; ' if remedy else ''}{remedy}")
 
 
+def no_target(path: Path, wrong: str) -> InputError:
+    """Return what is to be raised where a link leads to nothing that can be read.
+
+    Args:
+        wrong: with what it leads to, as the end of "which".
+    """
+    return InputError(
+        f"{path} is a link to {os.readlink(path)}, which {wrong}; mount the disk that it is on, or remove "
+        "the link"
+    )
+
+
 def refuse_existing(path: Path) -> None:
     """Raise an InputError where there is something already."""
     if os.path.lexists(path):

@@ -37,6 +37,7 @@ from ..files import (
     first_line,
     keep,
     no_folder,
+    no_target,
     parse_json,
     read_content,
     read_text,
@@ -571,10 +572,7 @@ def _check_link(entry: os.DirEntry[str]) -> None:
         os.stat(entry.path)
     except OSError as error:
         if error.errno != errno.ELOOP:
-            raise InputError(
-                f"{entry.path} is a link to {os.readlink(entry.path)}, which cannot be read "
-                f"({error.strerror}); mount the disk that it is on, or remove the link"
-            ) from None
+            raise no_target(Path(entry.path), f"cannot be read ({error.strerror})") from None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -102,15 +102,20 @@ def _meaning(name: str) -> str:
     """Return the WordNet id of a class where its name tells it, or else the name in one spelling."""
     if match := re.match(r"n\d{8}(?![0-9A-Za-z])", name):
         return match[0]
-    spelled = composed(name).replace("_", " ").strip()
+    spelled = _spelled(name)
     written, anyhow = _wordnet_ids()
-    plain = _plain(name)
+    plain = spelled.casefold()
     return written.get(spelled) or anyhow.get(plain, plain)
 
 
-def _plain(name: str) -> str:
+def _spelled(name: str) -> str:
     """Return a name in one spelling."""
-    return composed(name).replace("_", " ").strip().casefold()
+    return composed(name).replace("_", " ").strip()
+
+
+def _plain(name: str) -> str:
+    """Return a name in one spelling and one case."""
+    return _spelled(name).casefold()
 
 
 @functools.cache

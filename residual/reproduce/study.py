@@ -22,7 +22,7 @@ from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, differ
 from ..recipes.schema import Model
 from ..run.page import network_of
 from ..terminal import say
-from ..training.folder import RunFolder, remembered_data_dir, split_of
+from ..training.folder import RunFolder, departed, remembered_data_dir, split_of
 from ..training.schedule import drops_of
 
 #: What to do about a damaged file that is made again by the same command.
@@ -89,8 +89,7 @@ class TrainedRun:
             change for change in changes if change.partition(":")[0] not in incidental and change != PAPERS
         ]
         # In what a session did not do as its recipe says.
-        told = [departure for session in self.sessions for departure in session.get("departures") or ()]
-        return [*found, *dict.fromkeys(told)]
+        return [*found, *departed(self.sessions)]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..files import without_home, write_derived
 from ..recipes import TrainingRecipe
 from ..recipes.schema import settings_of
 from ..table import Table, TableRow
-from ..training.folder import RunFolder, split_of
+from ..training.folder import RunFolder, departed, split_of
 from .page import MEASURES, Measure, curves_of, draw_panels, kind_of
 
 #: What may differ between runs of one group: whoever sets it does not say how to train.
@@ -158,8 +158,7 @@ def _member(path: Path) -> Member:
         raise InputError(f"{path} has not measured anything yet; let it go on")
     results = folder.results(recipe) if folder.results_file.exists() else None
     sessions = folder.sessions() or [{}]
-    departures = dict.fromkeys(told for one in sessions for told in one.get("departures") or ())
-    return Member(path, recipe, lines, results, sessions[0].get("data"), tuple(departures))
+    return Member(path, recipe, lines, results, sessions[0].get("data"), tuple(departed(sessions)))
 
 
 def _reached(groups: Sequence[RunGroup]) -> Table:

@@ -26,7 +26,7 @@ from ..models.own import is_own
 from ..models.weights import load_weights, weights_in
 from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, differences
 from ..recipes.schema import Model, parse
-from ..training.folder import run_of
+from ..training.folder import departed, run_of
 from .page import kind_of, network_of
 
 CARD = "README.md"
@@ -107,7 +107,6 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     known = KINDS[kind][0].get(recipe.name)
     results = config["results"]
     sessions = _sessions(run)
-    departures = [change for session in sessions for change in session.get("departures") or []]
     network = config["model"]["name"] if kind is Recipe else network_of(recipe).name
     card = templates(markdown=True).get_template("card.md.jinja")
     text = card.render(
@@ -125,7 +124,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
             width=math.inf,
         ).strip(),
         changes=_changes(known, recipe) if known else None,
-        departures=list(dict.fromkeys(departures)),
+        departures=departed(sessions),
         results=results,
         splits={
             split: results[split]
@@ -166,7 +165,8 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
             return value if key == "classes" else [called(item) for item in value]
         return _called(value) if isinstance(value, str) else value
 
-    return {key: called(value, key) for key, value in config.items()}
+    without: dict[str, Any] = called(config)
+    return without
 
 
 def _called(text: str) -> str:

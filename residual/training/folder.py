@@ -475,6 +475,11 @@ def split_of(lines: Sequence[dict[str, Any]]) -> Literal["validation", "test"]:
     return "validation" if lines[0].get("validation") else "test"
 
 
+def departed(sessions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what a run's sessions did not as its recipe says, each once."""
+    return list(dict.fromkeys(told for one in sessions for told in one.get("departures") or ()))
+
+
 def _damaged_line(path: Path, number: int, reason: str) -> InputError:
     return damaged(path, f"line {number}: {reason}", GONE)
 
