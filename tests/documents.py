@@ -192,7 +192,7 @@ def settings_for(words: list[str]) -> list[str]:
         return IN_FOLDERS if words[1].startswith(("imagenet", "tiny-imagenet", "finetune")) else IN_MEMORY
     if words[0] != "reproduce" or words[1] in ("report", "complexity"):
         return []
-    if words[1] in ("table7", "table8", "table9", "table12"):
+    if words[1] in ("table7", "table8", "table9", "table10", "table11", "table12"):
         return WITH_BOXES
     if words[1] == "localization":
         return LOCATED
@@ -477,6 +477,7 @@ class Stage:
             ("small-cells", "voc-finetune", "cells"),
             ("voc07++12-resnet101", "voc07++12-resnet101", "VOCdevkit"),
             ("coco-resnet101", "coco-resnet101", "coco"),
+            ("coco", "coco-resnet101-context", "coco"),
             ("det", "imagenet-det-resnet101", "ILSVRC"),
         ):
             self.run("detect", "train", recipe, *boxes, "--data-dir", home / data, "--out", runs / name)

@@ -75,6 +75,10 @@ class ExperimentOptions:
     weights_resnet101: Annotated[
         Path | None, typer.Option(help="ImageNet's ResNet-101 to start from, as well.")
     ] = None
+    weights_coco: Annotated[
+        Path | None,
+        typer.Option(help="COCO's detector with context to start from: a run, a weights folder, or a name."),
+    ] = None
     ensemble: Annotated[
         int,
         typer.Option(
@@ -90,7 +94,7 @@ class ExperimentOptions:
         Path | None, typer.Option(help="Folder of the experiment: its runs, tables, figures, page.")
     ] = None
     imagenet: Annotated[Path, typer.Option(help="The study of Tables 2 to 5 and Figure 4.")] = IMAGENET_OUT
-    detection: Annotated[Path, typer.Option(help="The study of Tables 7 to 9 and 12.")] = DETECTION_OUT
+    detection: Annotated[Path, typer.Option(help="The study of Tables 7 to 12.")] = DETECTION_OUT
     data_dir: DataDir = None
     settings: Settings = None
     device: Device = "auto"
@@ -264,7 +268,7 @@ def complexity(asked: ExperimentOptions) -> None:
 def report(asked: ExperimentOptions) -> None:
     """What was measured so far on one page, beside the paper's.
 
-    Of Tables 2 to 9 and 12 and the figures; nothing is trained.
+    Of Tables 2 to 12 and the figures; nothing is trained.
     """
     from ..reproduce.report import report
 
@@ -424,13 +428,17 @@ def _imagenet_table(number: int, help: str, example: str, rivals: str = "") -> E
 
 
 def _detection_table(
-    number: int, help: str, data: str, example: str, *options: str, vgg16: bool = True
+    number: int, help: str, data: str, example: str, *options: str, vgg16: bool = True, more: str = ""
 ) -> Experiment:
     def call(asked: ExperimentOptions) -> None:
         from ..detection.improvements import SCALES
         from ..reproduce import detection
 
-        weights = {"vgg16": asked.weights_vgg16, "resnet101": asked.weights_resnet101}
+        weights = {
+            "vgg16": asked.weights_vgg16,
+            "resnet101": asked.weights_resnet101,
+            "coco": asked.weights_coco,
+        }
         detection.table(
             asked.study(detection.DETECTION),
             number,
@@ -442,7 +450,7 @@ def _detection_table(
 
     call.__name__, call.__doc__ = f"table{number}", help
     examples = (
-        f"--data-dir ~/{data}{NEXT}{'--weights-vgg16 weights/vgg16 ' if vgg16 else ''}{RESNET101}",
+        f"--data-dir ~/{data}{NEXT}{'--weights-vgg16 weights/vgg16 ' if vgg16 else ''}{RESNET101}{more}",
         f"--data-dir ~/{data} --networks {example}{NEXT}{RESNET101}",
     )
     return Experiment(call, DETECTION, (*(["weights_vgg16"] if vgg16 else []), *options), examples)
@@ -507,6 +515,19 @@ EXPERIMENTS = (
         "coco-resnet101-context",
         "ensemble",
         "scales",
+    ),
+    *(
+        _detection_table(
+            number,
+            f"Table {number}: detection on PASCAL VOC {year} by class, with the improvements of Table 9.\n\n"
+            "baseline+++ is a detector that was trained on COCO, fine-tuned.",
+            "VOCdevkit",
+            f"voc{data}-resnet101",
+            "weights_coco",
+            "scales",
+            more=f"{NEXT}--weights-coco runs/coco",
+        )
+        for number, year, data in ((10, 2007, "07+12"), (11, 2012, "07++12"))
     ),
     _detection_table(
         12,

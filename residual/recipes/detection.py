@@ -1,4 +1,4 @@
-"""Section 4.3 and the appendices: the runs behind Tables 7 to 9 and 12, and detectors for boxes of one's own.
+"""Section 4.3 and the appendices: the runs behind Tables 7 to 12, and detectors for boxes of one's own.
 
 Two recipes of a dataset differ only in the network. The published precisions are in
 ``residual.reproduce.paper``.
@@ -225,6 +225,8 @@ class DetectionRecipe(TrainingRecipe):
         return self
 
 
+#: How the names of recipes end that start from a detector of COCO, not from a classifier.
+FROM_COCO = "-coco"
 #: Both backbones start from classifiers that the command is given with --weights. Their max pooling is that
 #: of the authors' files, as in the recipes that train them.
 BACKBONES = {
@@ -291,6 +293,23 @@ def _coco(backbone: str, context: bool = False) -> DetectionRecipe:
     )
 
 
+def _voc_from_coco(train: str) -> DetectionRecipe:
+    """Appendix B's "baseline+++": the detector with global context that was trained on COCO, fine-tuned.
+
+    How long and at which rate the paper does not say: as VOC's baseline.
+    """
+    like = _voc(train, "resnet101")
+    theirs = _coco("resnet101", context=True).detector
+    table = 10 if train == "07+12" else 11
+    return like.model_copy(
+        update={
+            "name": f"{like.name}{FROM_COCO}",
+            "description": f"COCO's detector with resnet101 and global context: VOC {train} (Table {table})",
+            "detector": theirs.model_copy(update={"regions": like.detector.regions}),
+        }
+    )
+
+
 def _imagenet_det() -> DetectionRecipe:
     """COCO's algorithm of Table 9 (appendix B), trained on the training set and val1, tested on val2.
 
@@ -315,6 +334,7 @@ DETECTION: dict[str, DetectionRecipe] = {
         *(_voc("07+12", backbone, "alternating") for backbone in BACKBONES),
         *(_coco(backbone) for backbone in BACKBONES),
         _coco("resnet101", context=True),
+        *(_voc_from_coco(train) for train in ("07+12", "07++12")),
         _imagenet_det(),
         # Not in the paper: a user's own boxes, in VOC's layout; --set data.layout=coco for a JSON.
         DetectionRecipe(

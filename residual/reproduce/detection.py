@@ -1,4 +1,4 @@
-"""Tables 7 to 9 and 12: Faster R-CNN on VOC, COCO and ImageNet DET, or on any annotated images.
+"""Tables 7 to 12: Faster R-CNN on VOC, COCO and ImageNet DET, or on any annotated images.
 
 What a detector measures with the appendix's improvements is kept in its run folder, what several measure
 together beside their run folders.
@@ -8,7 +8,7 @@ import functools
 import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from ..errors import InputError
 from ..files import as_json, checksum, read_json, read_text, write_derived
 from ..inference.detector import load_detector
 from ..inference.evaluation import evaluate_detector
-from ..recipes import DetectionRecipe, find
-from ..recipes.detection import Boxes
-from ..run import start_from
+from ..recipes import DetectionRecipe, find, override
+from ..recipes.detection import FROM_COCO, Boxes
+from ..run import going_on, start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import counted
 from ..training.folder import Kept, RunFolder, remembered_data_dir
-from .paper import TABLE7, TABLE8, TABLE9, TABLE12, DetectionAP
+from .paper import TABLE7, TABLE8, TABLE9, TABLE10, TABLE11, TABLE12, DetectionAP
 from .study import (
     AGAIN,
     AnyRecipe,
@@ -40,11 +40,12 @@ from .study import (
     is_of_others,
 )
 
-TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9, 12: TABLE12}
-HEADINGS = ("method", "tested on", "paper", "ours", "diff.")
+TABLES = {7: TABLE7, 8: TABLE8, 9: TABLE9, 10: TABLE10, 11: TABLE11, 12: TABLE12}
+#: Of which the second names a class of Tables 10 and 11, and is left out of the others.
+HEADINGS = ("method", "class", "tested on", "paper", "ours", "diff.")
 #: Classes of the datasets, by their layout.
 CLASSES = {"voc": 20, "coco": 80, "imagenet-det": 200}
-#: Parts whose objects only a server knows, and what it takes to be scored there; Table 7's are told apart by
+#: Parts whose objects only a server knows, and what it takes to be scored there; VOC's are told apart by
 #: whether the result files have been written.
 SECRET = {
     "COCO test-dev": "for a detector trained on trainval, and the server",
@@ -52,7 +53,7 @@ SECRET = {
 }
 #: What each table's numbers are.
 CAPTIONS = {
-    7: "VOC's mean average precision in percent",
+    **dict.fromkeys((7, 10, 11), "VOC's mean average precision in percent"),
     12: "ImageNet's mean average precision in percent; val2 is R-CNN's where its lists are, else ours",
 }
 #: Where in its run folder a detector's result files for VOC's server are looked for.
@@ -70,6 +71,7 @@ class KeptPrecision(Kept):
     results: list[str] | None = None
     ap50: float | None
     ap: float | None
+    classes: dict[str, float | None] | None = None
     images: int
     content: str | None = None
 
@@ -98,8 +100,9 @@ class DetectorRun(TrainedRun):
         classes, wanted = len(self.results["classes"]), CLASSES[self.paper.data.layout]
         if classes != wanted:
             found.append(f"{classes} classes, not {wanted}")
-        if not (self.start or "").startswith("the classifier "):
-            found.append(f"started from {self.start or 'scratch'}, not from a classifier")
+        kind = "detector" if self.paper.name.endswith(FROM_COCO) else "classifier"
+        if not (self.start or "").startswith(f"the {kind} "):
+            found.append(f"started from {self.start or 'scratch'}, not from a {kind}")
         return found
 
 
@@ -108,19 +111,20 @@ DETECTION = Family(
     DetectionRecipe,
     DetectorRun,
     ("name", "seed", "detector.backbone", "detector.global_context"),
-    "--set cannot change the network, the name or the seed of an experiment; classifiers are named by "
-    "--weights-vgg16 and --weights-resnet101",
+    "--set cannot change the network, the name or the seed of an experiment; what it starts from is named by "
+    "--weights-vgg16, --weights-resnet101 and --weights-coco",
 )
 
 
 @dataclass(frozen=True)
 class DetectionRow:
-    """A number of Tables 7 to 9 and 12: the paper's precision and ours.
+    """A number of Tables 7 to 12: the paper's precision and ours.
 
     Attributes:
         published: the paper's.
         ap50, ap: ours in percent, None where nothing was measured.
         images: how many ours are of.
+        classes: ours by class in percent, None for one without objects.
         departs: whether our run or our test is not the paper's.
         instead: what stands in our column where nothing was measured.
         note: why, or of what kind ours is.
@@ -130,20 +134,40 @@ class DetectionRow:
     ap50: float | None = None
     ap: float | None = None
     images: int | None = None
+    classes: Mapping[str, float | None] = field(default_factory=dict)
     departs: bool = False
     instead: str = "not run"
     note: str = ""
 
-    def cells(self) -> list[str]:
-        """Return the row as text, in the order of ``HEADINGS``."""
+    def lines(self, by_class: bool) -> list[TableRow]:
+        """Return the row as text, in the order of ``HEADINGS``, and below it those of the classes of ours.
+
+        Args:
+            by_class: whether the table is by class.
+        """
         row = self.published
         pairs = () if self.departs else ((self.ap, row.ap), (self.ap50, row.ap50))
-        return [
-            row.method,
-            row.tested,
+        mean = [
+            *(row.method, *["mean"] * by_class, row.tested),
             _numbers(row.ap50, row.ap),
             self.instead if self.ap50 is None else _numbers(self.ap50, self.ap),
             difference(*pairs, digits=1),
+        ]
+        known = [
+            (name, papers, self.classes[name]) for name, papers in row.classes.items() if name in self.classes
+        ]
+        return [
+            TableRow(mean, self.note, dim=not row.recipe, rule=by_class),
+            *(
+                TableRow(
+                    [
+                        *(row.method, name, row.tested, f"{papers:.1f}"),
+                        "-" if ours is None else f"{ours:.1f}",
+                        "" if self.departs else difference((ours, papers), digits=1),
+                    ]
+                )
+                for name, papers, ours in known
+            ),
         ]
 
 
@@ -156,12 +180,13 @@ def table(
     members: int = 1,
     scales: Sequence[int] = SCALES,
 ) -> None:
-    """Run and test what is missing, print Table 7, 8, 9 or 12, and write it as JSON and Markdown.
+    """Run and test what is missing, print one of Tables 7 to 12, and write it as JSON and Markdown.
 
     Args:
-        number: 7, 8, 9 or 12.
+        number: the table's.
         networks: train only these recipes, and show what is there of the others; None for all of the table's.
-        weights: the classifiers that runs start from, folders or names, by their networks, as "vgg16".
+        weights: what runs start from, folders or names: classifiers by their networks, as "vgg16", and the
+            detector of Tables 10 and 11 as "coco".
         members: of the ensemble of Table 9 or 12, to be trained; more that are there belong to it as well.
         scales: shorter sides in pixels for multi-scale testing.
 
@@ -169,7 +194,7 @@ def table(
         InputError, Interrupted: as ``Study.runs``; InputError also for wrong weights and data.
     """
     published, weights = TABLES[number], weights or {}
-    known = list(dict.fromkeys(row.recipe for row in published))
+    known = list(dict.fromkeys(row.recipe for row in published if row.recipe))
     together = next((row.recipe for row in published if row.members > 1), None)
     asked = among(known, networks)
     if study.train:
@@ -184,7 +209,9 @@ def table(
     identity = functools.cache(_identity)
     rows = []
     for row in published:
-        if row.members > 1:
+        if not row.recipe:
+            rows.append(DetectionRow(row, instead="quoted"))
+        elif row.members > 1:
             seeds = range(members) if study.train and members > 1 else ()
             needs = (_lacking(study, row.recipe, seed, weights) for seed in seeds)
             lacking = next((text for text in needs if text), "")
@@ -196,7 +223,7 @@ def table(
     departures = departures_of(runs)
     if tuple(scales) != SCALES and any(row.published.multi_scale and row.images for row in rows):
         departures.append(f"multi-scale testing at {_sides(scales)}, not {_sides(SCALES)}")
-    _publish(study, number, rows, runs, departures)
+    _publish(study, number, rows, runs, departures, scales)
 
 
 def _train_missing(
@@ -219,7 +246,7 @@ def _train_missing(
     asked = {which: study.recipe(*which) for which in wanted}
     _check_tested(asked.values())
     recipes = {
-        which: _with_classifier(study, recipe, *which, weights)
+        which: _with_start(study, recipe, *which, weights)
         for which, recipe in asked.items()
         if not _lacking(study, *which, weights)
     }
@@ -248,28 +275,41 @@ def _check_tested(recipes: Iterable[AnyRecipe]) -> None:
 
 def _lacking(study: Study[DetectorRun], name: str, seed: int, weights: Mapping[str, Path]) -> str:
     """Say what a run lacks to be trained, "" for nothing."""
-    network = _network_of(name)
-    return study.lacks(name, seed, weights.get(network), f"--weights-{network}")
+    start = _start_of(name)
+    return study.lacks(name, seed, weights.get(start), f"--weights-{start}")
 
 
-def _with_classifier(
+def _with_start(
     study: Study[DetectorRun], recipe: AnyRecipe, name: str, seed: int, weights: Mapping[str, Path]
 ) -> DetectionRecipe:
-    """Return a run's recipe with the classifier that it starts from, or was begun with."""
+    """Return a run's recipe with the classifier or the detector that it starts from, or was begun with."""
     assert isinstance(recipe, DetectionRecipe)
-    network = _network_of(name)
-    named = weights.get(network)
+    start = _start_of(name)
+    named, of_coco = weights.get(start), name.endswith(FROM_COCO)
     if backbone := study.begun_from(name, seed, named):
-        detector = recipe.detector.model_copy(update={"backbone": backbone})
-        return recipe.model_copy(update={"detector": detector})
-    assert named is not None
-    if is_detector(named):
-        raise InputError(f"--weights-{network} {named} holds a detector, and a classifier is expected")
-    return start_from(recipe, named)
+        begun = study.recipe_begun(name, seed)
+        assert isinstance(begun, DetectionRecipe)
+        if of_coco:
+            recipe = going_on(recipe, begun.detector, (begun.data.shorter_side, begun.data.longer_side))
+        else:
+            detector = recipe.detector.model_copy(update={"backbone": backbone})
+            recipe = recipe.model_copy(update={"detector": detector})
+    else:
+        assert named is not None
+        if is_detector(named) != of_coco:
+            kinds = ("classifier", "detector") if of_coco else ("detector", "classifier")
+            raise InputError("--weights-{} {} holds a {}, and a {} is expected".format(start, named, *kinds))
+        recipe = start_from(recipe, named)
+    # A detector brings what its layers are made for; what --set says goes before that.
+    recipe = override(recipe, study.settings)
+    assert isinstance(recipe, DetectionRecipe)
+    return recipe
 
 
-def _network_of(name: str) -> str:
-    """Return the network whose classifier a recipe starts from."""
+def _start_of(name: str) -> str:
+    """Return what a recipe starts from, as the option names it: a classifier's network, or "coco"."""
+    if name.endswith(FROM_COCO):
+        return FROM_COCO.removeprefix("-")
     return find(name, DetectionRecipe).detector.backbone.name
 
 
@@ -285,21 +325,16 @@ def _of_run(
     scales: Sequence[int],
     identity: Callable[..., str],
 ) -> DetectionRow:
-    if row.tested.startswith("VOC"):
-        return _of_voc(row, run)
+    if row.tested.startswith("VOC") and not run.recipe.data.test:
+        written = any((run.path / SUBMISSION).glob("comp4_det_*.txt"))
+        note = f"submission written: {run.name}/{SUBMISSION}" if written else UNWRITTEN
+        return DetectionRow(row, instead="not public", note=note)
     if row.tested in SECRET:
         return DetectionRow(row, instead="not public", note=SECRET[row.tested])
+    if row.ap is None and not row.refine:
+        # What the run itself measured at its end.
+        return _measured(row, run.results["test"], bool(run.departures))
     return _tested(study, row, [run], run.path, scales, identity)
-
-
-def _of_voc(row: DetectionAP, run: DetectorRun) -> DetectionRow:
-    """Return a row of Table 7: what the run itself measured at its end."""
-    test = run.results["test"]
-    if run.recipe.data.test:
-        return _measured(row, test["ap50"], None, test["images"], bool(run.departures))
-    written = any((run.path / SUBMISSION).glob("comp4_det_*.txt"))
-    note = f"submission written: {run.name}/{SUBMISSION}" if written else UNWRITTEN
-    return DetectionRow(row, instead="not public", note=note)
 
 
 def _tested(
@@ -310,7 +345,7 @@ def _tested(
     scales: Sequence[int],
     identity: Callable[..., str],
 ) -> DetectionRow:
-    """Return a row of Table 8, 9 or 12, testing the detector (or several) if its folder has no result of it.
+    """Return a row, testing the detector (or several) if its folder has no result of it.
 
     Args:
         folder: where the result is kept.
@@ -345,7 +380,7 @@ def _tested(
         world.barrier()
     assert kept is not None
     departs = bool(departures_of(runs)) or (row.multi_scale and sides != SCALES)
-    return _measured(row, kept["ap50"], kept["ap"], kept["images"], departs)
+    return _measured(row, kept, departs)
 
 
 def _of_ensemble(
@@ -375,11 +410,11 @@ def _of_ensemble(
     return replace(ours, departs=ours.departs or not alike, note=f"ours: {len(runs)} detectors, {where}")
 
 
-def _measured(
-    row: DetectionAP, ap50: float | None, ap: float | None, images: int, departs: bool
-) -> DetectionRow:
+def _measured(row: DetectionAP, measured: Mapping[str, Any], departs: bool) -> DetectionRow:
+    """Return a row with what a run measured at its end, or its folder keeps."""
+    ap50, classes = measured["ap50"], measured["classes"] if row.classes else {}
     note = "no object to be found" if ap50 is None else ""
-    return DetectionRow(row, ap50, ap, images, departs, "-", note)
+    return DetectionRow(row, ap50, measured.get("ap"), measured["images"], classes, departs, "-", note)
 
 
 def _measure(
@@ -407,6 +442,7 @@ def _measure(
         "unusable": len(measured.unusable),
         "ap50": percent["AP50"],
         "ap": percent["AP"],
+        "classes": {c.name: 100 * c.average_precision if c.objects else None for c in measured.classes},
     }
 
 
@@ -416,6 +452,7 @@ def _publish(
     rows: Sequence[DetectionRow],
     runs: Sequence[DetectorRun],
     departures: Sequence[str],
+    scales: Sequence[int],
 ) -> None:
     # What the detectors started from, by the network that the paper has.
     started = list(
@@ -426,14 +463,17 @@ def _publish(
     caption = CAPTIONS.get(number, coco)
     caption += f"; ours on {images} images." if images else "."
     caption += f" Started: {'; '.join(started)}." if started else ""
-    unwritten = {row.published.recipe for row in rows if row.note == UNWRITTEN}
+    unwritten = [row.published for row in rows if row.note == UNWRITTEN]
+    by_class = any(row.published.classes for row in rows)
     Table(
         f"Table {number}",
-        HEADINGS,
-        [TableRow(row.cells(), row.note) for row in rows],
+        [name for name in HEADINGS if name != "class" or by_class],
+        [line for row in rows for line in row.lines(by_class)],
         caption + not_comparable(departures),
-        names=2,
-        remark=_how_to_submit([run for run in runs if run.network in unwritten]),
+        names=3 if by_class else 2,
+        remark=_how_to_submit(
+            [(run, row) for row in unwritten for run in runs if run.network == row.recipe], scales
+        ),
     ).publish(
         study.out,
         f"table{number}",
@@ -442,13 +482,19 @@ def _publish(
     )
 
 
-def _how_to_submit(runs: Sequence[DetectorRun]) -> str:
-    """Return the commands that write the result files of runs for VOC 2012's server, "" without runs."""
-    if not runs:
+def _how_to_submit(unwritten: Sequence[tuple[DetectorRun, DetectionAP]], scales: Sequence[int]) -> str:
+    """Return the commands that write the result files of runs for VOC 2012's server, "" without runs.
+
+    Args:
+        unwritten: runs with the rows that are to be theirs.
+    """
+    if not unwritten:
         return ""
     lines = ["The objects of VOC 12 test are not public. This writes what its server scores:", ""]
-    for run in runs:
+    for run, row in unwritten:
         words = ["residual", "detect", "evaluate", str(run.path), "--split", "2012/test", "--no-boxes"]
+        words += ["--refine"] * row.refine
+        words += ["--scales", ",".join(map(str, scales))] * row.multi_scale
         lines.append("    " + shlex.join([*words, "--submission", str(run.path / SUBMISSION)]))
     return "\n".join(lines)
 

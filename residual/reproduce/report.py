@@ -30,6 +30,8 @@ DETECTION = {
     7: "detection on PASCAL VOC",
     8: "detection on COCO",
     9: "detection on COCO, improvements",
+    10: "detection on PASCAL VOC 2007 by class, improvements",
+    11: "detection on PASCAL VOC 2012 by class, improvements",
     12: "detection on ImageNet",
 }
 
@@ -39,7 +41,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
 
     Args:
         out: the study of Table 6 and its figures.
-        imagenet, detection: the studies of Tables 2 to 5, and 7 to 9 and 12; they need not exist.
+        imagenet, detection: the studies of Tables 2 to 5, and 7 to 12; they need not exist.
 
     Returns:
         The page's path.

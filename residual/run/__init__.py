@@ -3,6 +3,6 @@
 from .early import finish
 from .run import report, train
 from .sources import folder_statistics
-from .start import start_from
+from .start import going_on, start_from
 
-__all__ = ["finish", "folder_statistics", "report", "start_from", "train"]
+__all__ = ["finish", "folder_statistics", "going_on", "report", "start_from", "train"]

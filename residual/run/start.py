@@ -80,17 +80,28 @@ def _started_from(recipe: R, weights: Path) -> R:
         raise InputError(
             f"{recipe.name} has global context and {weights} was trained without; start it from a classifier"
         )
+    backbone = stored.backbone.model_copy(update={"weights": _lasting(weights)})
+    stored = stored.model_copy(update={"backbone": backbone})
+    return cast(R, going_on(recipe, stored, (trained.shorter_side, trained.longer_side)))
+
+
+def going_on(recipe: DetectionRecipe, stored: Detector, sides: tuple[int, int]) -> DetectionRecipe:
+    """Return a recipe that goes on from another detector, with what that one's layers are made for.
+
+    Args:
+        stored: the other detector; its backbone's weights are itself.
+        sides: shorter and longer side of its images.
+    """
+    wanted = recipe.detector
     kept = stored.model_copy(
         update={
-            "backbone": stored.backbone.model_copy(update={"weights": _lasting(weights)}),
             **{key: getattr(wanted, key) for key in OF_THE_RECIPE},
             "masks": wanted.masks or (stored.masks and recipe.may_have_masks),
         }
     )
     # Anchors are of objects as large as they are at these sides.
-    sides = {"shorter_side": trained.shorter_side, "longer_side": trained.longer_side}
-    data = recipe.data.model_copy(update=sides)
-    return cast(R, recipe.model_copy(update={"detector": kept, "data": data}))
+    data = recipe.data.model_copy(update={"shorter_side": sides[0], "longer_side": sides[1]})
+    return recipe.model_copy(update={"detector": kept, "data": data})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables 7 to 9 and 12 in miniature: coloured shapes laid out as the datasets are, and tiny networks."""
+"""Tables 7 to 12 in miniature: coloured shapes laid out as the datasets are, and tiny networks."""
 
 import json
 import shutil
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from conftest import BEGUN, Call, Refused, save_network, set_options
-from shapes import write_coco, write_devkit, write_imagenet_det
+from shapes import CLASSES, write_coco, write_devkit, write_imagenet_det
 
 from residual import run
 from residual.recipes import DETECTION, override
 from residual.reproduce import detection
 from residual.reproduce.detection import DETECTION as FAMILY
 from residual.reproduce.detection import DetectionRow
-from residual.reproduce.paper import TABLE7, TABLE8, TABLE9, TABLE12
+from residual.reproduce.paper import TABLE7, TABLE8, TABLE9, TABLE10, TABLE11, TABLE12
 from residual.reproduce.study import Study
 
 #: What every run here is like; the networks are those of --weights.
@@ -78,6 +78,12 @@ def det_study(
     return folder / "study"
 
 
+def cells(row: DetectionRow) -> list[str]:
+    """What a row says of the paper's number and ours."""
+    (line,) = row.lines(by_class=False)
+    return list(line.cells[2:])
+
+
 def rows_of(study: Path, number: int) -> list[dict[str, Any]]:
     return json.loads((study / f"table{number}.json").read_text())["rows"]
 
@@ -119,6 +125,94 @@ def test_the_command_that_table7_names_writes_the_submission(
         *("", ""),
         "submission written: voc07++12-vgg16/seed0/submission",
         "submission to be written",
+    ]
+
+
+@pytest.fixture(scope="module")
+def named(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The devkit, its shapes called by names of VOC's own."""
+    folder = shutil.copytree(devkit, tmp_path_factory.mktemp("named") / "VOCdevkit")
+    for file in folder.glob("*/Annotations/*.xml"):
+        text = file.read_text()
+        for shape, name in zip(CLASSES, ("bird", "sofa", "tvmonitor"), strict=True):
+            text = text.replace(shape, name)
+        file.write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def coco_detector(
+    coco: Path, weights: list[str | Path], tmp_path_factory: pytest.TempPathFactory, call: Call
+) -> Path:
+    """A detector with context."""
+    out = tmp_path_factory.mktemp("detector") / "coco"
+    started = ("coco-resnet101-context", "--weights", weights[3], *SET)
+    assert call("detect", "train", *started, "--data-dir", coco, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def by_class(
+    named: Path,
+    weights: list[str | Path],
+    coco_detector: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    call: Call,
+) -> Path:
+    out = tmp_path_factory.mktemp("study") / "by-class"
+    started = [*weights, "--weights-coco", coco_detector, *SET, "--data-dir", named, "--out", out]
+    for number in (10, 11):
+        assert call("reproduce", f"table{number}", "--scales", "32,48", *started) == 0
+    return out
+
+
+@pytest.mark.long
+def test_table10_is_by_class(by_class: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(by_class, 10)
+    assert all(list(row["classes"]) == ["bird", "sofa", "tvmonitor"] for row in rows)
+    for row in rows[:2]:
+        test = results_of(by_class, row["published"]["recipe"])["test"]
+        assert (row["ap50"], row["classes"]) == (test["ap50"], test["classes"])
+    capsys.readouterr()
+    tuned = by_class / "voc07+12-resnet101-coco" / "seed0"
+    assert call("detect", "evaluate", tuned, "--refine", "--scales", "32,48", "--json") == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert rows[2]["ap50"] == pytest.approx(100 * measured["map"])
+    text = (by_class / "table10.md").read_text()
+    assert "| baseline, VGG-16 | mean | VOC 07 test | 73.2 |" in text
+    assert (
+        f"| baseline+++, ResNet-101 | sofa | VOC 07 test | 85.6 | {rows[2]['classes']['sofa']:.1f} |" in text
+    )
+    assert "resnet101 from the detector /" in text
+    assert "not from a detector" not in text
+
+
+@pytest.mark.long
+def test_the_command_that_table11_names_has_the_improvements(
+    by_class: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [row["instead"] for row in rows_of(by_class, 11)] == ["not public"] * 3
+    text = (by_class / "table11.md").read_text()
+    assert "aeroplane" not in text
+    command = next(line.strip() for line in text.splitlines() if "resnet101-coco/seed0 --split" in line)
+    assert "--no-boxes --refine --scales 32,48 --submission" in command
+    assert call(*command.split()[1:]) == 0
+    assert call("reproduce", "table11", "--no-train", "--out", by_class) == 0
+    note = rows_of(by_class, 11)[2]["note"]
+    assert note == "submission written: voc07++12-resnet101-coco/seed0/submission"
+
+
+@pytest.mark.long
+def test_a_run_that_goes_on_keeps_what_its_detector_brought(
+    by_class: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(by_class / "voc07+12-resnet101-coco", tmp_path / "voc07+12-resnet101-coco")
+    (tmp_path / "voc07+12-resnet101-coco" / "seed0" / "results.json").unlink()
+    assert call("reproduce", "table10", *SET, "--out", tmp_path) == 0
+    assert "going on with voc07+12-resnet101-coco, seed 0" in capsys.readouterr().err
+    assert [row["note"] for row in rows_of(tmp_path, 10)[:2]] == [
+        "no --weights-vgg16",
+        "no --weights-resnet101",
     ]
 
 
@@ -168,7 +262,7 @@ def test_rows_are_what_detect_evaluate_measures(
 def test_table12_is_measured_on_val2_by_imagenets_rule(
     det_study: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    single, ensemble, *secret = rows_of(det_study, 12)
+    quoted, single, ensemble, *secret = rows_of(det_study, 12)
     recipe = "imagenet-det-resnet101"
     results = results_of(det_study, recipe)
     assert (results["train_images"], results["test"]["images"]) == (
@@ -186,6 +280,7 @@ def test_table12_is_measured_on_val2_by_imagenets_rule(
         assert row["ap50"] > 0
         assert row["ap"] is None
     assert [row["instead"] for row in secret] == ["not public"] * 2
+    assert quoted["instead"] == "quoted"
     text = (det_study / "table12.md").read_text()
     assert "ImageNet's mean average precision in percent" in text
     assert "| single model | DET test | 58.8 | not public |" in text
@@ -366,6 +461,7 @@ def test_a_table_of_ones_own_images_and_only_one_network(
         (["table8", "coco-vgg16"], "did you mean --networks?"),
         (["table8", "--weights-vgg16", "nowhere"], "there is no folder nowhere"),
         (["table8", "--weights-vgg16", "{detector}"], "holds a detector, and a classifier is expected"),
+        (["table10", "--weights-coco", "{classifier}"], "holds a classifier, and a detector is expected"),
         (["table8", "{weights}", "--data-dir", "/nonexistent"], "there is no folder /nonexistent"),
         (["table7", "{weights}"], "VOC2007"),
         (["table8", "{weights}", "--set", "detector.backbone.name=resnet50"], "cannot change the network"),
@@ -388,7 +484,8 @@ def test_wrong_input_is_one_sentence(
     filled: list[str | Path] = []
     for word in arguments:
         filled += weights if word == "{weights}" else [word]
-    filled = [coco_study / "coco-vgg16" / "seed0" if word == "{detector}" else word for word in filled]
+    places = {"{detector}": coco_study / "coco-vgg16" / "seed0", "{classifier}": weights[3]}
+    filled = [places.get(str(word), word) for word in filled]
     data = [] if "--data-dir" in filled else ["--data-dir", coco]
     assert call("reproduce", *filled, *data, "--out", tmp_path / "new") == 2
     error = capsys.readouterr().err
@@ -431,13 +528,23 @@ def test_a_run_on_boxes_in_another_layout_departs_from_the_papers() -> None:
 
 
 def test_a_comparable_row_shows_the_difference() -> None:
-    assert DetectionRow(TABLE8[1], 48.0, 27.5, 40_000).cells()[2:5] == ["48.4 / 27.2", "48.0 / 27.5", "+0.3"]
-    assert DetectionRow(TABLE7[0], 72.9, None, 4952).cells()[2:5] == ["73.2", "72.9", "-0.3"]
-    assert DetectionRow(TABLE7[0], 72.9, None, 4952, departs=True).cells()[4] == ""
+    assert cells(DetectionRow(TABLE8[1], 48.0, 27.5, 40_000)) == ["48.4 / 27.2", "48.0 / 27.5", "+0.3"]
+    assert cells(DetectionRow(TABLE7[0], 72.9, None, 4952)) == ["73.2", "72.9", "-0.3"]
+    assert cells(DetectionRow(TABLE7[0], 72.9, None, 4952, departs=True)) == ["73.2", "72.9", ""]
+
+
+def test_each_class_is_compared_with_the_papers() -> None:
+    found = {"bicycle": 81.7, "bird": None, "zebra": 12.0}
+    lines = DetectionRow(TABLE10[1], 76.0, None, 4952, found).lines(by_class=True)
+    assert [list(line.cells) for line in lines] == [
+        ["baseline, ResNet-101", "mean", "VOC 07 test", "76.4", "76.0", "-0.4"],
+        ["baseline, ResNet-101", "bicycle", "VOC 07 test", "80.7", "81.7", "+1.0"],
+        ["baseline, ResNet-101", "bird", "VOC 07 test", "76.2", "-", ""],
+    ]
 
 
 def test_three_detectors_on_val2_are_compared_with_the_papers() -> None:
-    assert DetectionRow(TABLE12[1], 63.0, None, 10_000).cells()[2:5] == ["63.6", "63.0", "-0.6"]
+    assert cells(DetectionRow(TABLE12[2], 63.0, None, 10_000)) == ["63.6", "63.0", "-0.6"]
 
 
 def test_the_papers_numbers() -> None:
@@ -447,18 +554,26 @@ def test_the_papers_numbers() -> None:
     val = [(row.ap50, row.ap) for row in TABLE9 if row.tested == "COCO val"]
     assert val == [(41.5, 21.2), (48.4, 27.2), (49.9, 29.9), (51.1, 30.0), (53.8, 32.5)]
     assert [(row.ap50, row.ap) for row in TABLE9[5:]] == [(53.3, 32.2), (55.7, 34.9), (59.0, 37.4)]
-    det = {(row.tested, row.members): row.ap50 for row in TABLE12}
+    assert [row.ap50 for row in (*TABLE10, *TABLE11)] == [73.2, 76.4, 85.6, 70.4, 73.8, 83.8]
+    for row in (*TABLE10, *TABLE11):
+        assert len(row.classes) == 20
+        # As exact as numbers with one decimal are.
+        assert sum(row.classes.values()) / 20 == pytest.approx(row.ap50, abs=0.0501)
+    quoted, *ours = TABLE12
+    assert (quoted.tested, quoted.ap50) == ("DET test", 43.9)
+    det = {(row.tested, row.members): row.ap50 for row in ours}
     assert det == {
         ("DET val2", 1): 60.5,
         ("DET val2", 3): 63.6,
         ("DET test", 1): 58.8,
         ("DET test", 3): 62.1,
     }
-    assert {row.recipe for row in (*TABLE7, *TABLE8, *TABLE9, *TABLE12)} <= DETECTION.keys()
+    tables = (*TABLE7, *TABLE8, *TABLE9, *TABLE10, *TABLE11, *ours)
+    assert {row.recipe for row in tables} <= DETECTION.keys()
     assert DETECTION[TABLE9[3].recipe].detector.global_context
 
 
-@pytest.mark.parametrize("number", [7, 8, 9, 12])
+@pytest.mark.parametrize("number", [7, 8, 9, 10, 11, 12])
 def test_help_has_examples(number: int, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("reproduce", f"table{number}", "--help") == 0
     assert f"\n    residual reproduce table{number} --data-dir ~/" in capsys.readouterr().out
