@@ -212,6 +212,8 @@ def evaluate(
             trained from.
         tell: is given a sentence about each image that is skipped, and what else should be known.
 
+    Under torchrun all processes are to call it: they share the images.
+
     Returns:
         Of a classifier ``metrics`` with ``top1_error``, ``top5_error`` and ``loss``; of a detector
         ``mean_ap``, ``classes`` and COCO's numbers; of a localizer ``protocols`` with their ``errors``.

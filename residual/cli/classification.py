@@ -166,7 +166,9 @@ def ensemble(
     from ..terminal import note
 
     options = asked.options()
-    about = made_by(asked.device, shared=True) if asked.as_json else {}
+    # Where all scores were saved before, nothing is measured here.
+    measured = not all(member.is_file() for member in members)
+    about = made_by(asked.device, shared=True) if asked.as_json and measured else {}
     with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
         found, together = evaluate_ensemble(
             members, options, device=asked.device, tell=note, progress=progress

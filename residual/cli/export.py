@@ -56,7 +56,7 @@ def export(
         images = {3: "uint8 RGB images (n, 3, h, w)", 1: "uint8 grey images (n, 1, h, w)"}
         typer.echo(
             f"wrote {onnx}: {images.get(network.model.in_channels, 'uint8 images (n, C, h, w)')} in, scores "
-            f"(n, K) before softmax out; trained on {crop} x {crop} of shorter side {side}"
+            f"(n, K) before softmax out; it looks at {crop} x {crop} of shorter side {side}"
         )
         typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
     if torchvision:

@@ -90,11 +90,11 @@ def predict(
         check_new(sheet, "a contact sheet", ".png")
     if class_ and not heat:
         raise InputError("--class says what --heat is about; name a folder with --heat as well")
-    if heat and (views not in (None, "center") or scales):
+    shorter = sides("--scales", scales)
+    if heat and (views not in (None, "center") or len(shorter or ()) > 1):
         raise InputError("--heat is of the centre of an image alone; leave --views and --scales out")
     targets = drawn_files(files, heat, "--heat") if heat else {}
     tell_of_precision(precision, device)
-    shorter = sides("--scales", scales)
     network = load(weights, device, precision, views=views, size=size, crop=crop, scales=shorter)
     if class_:
         match_classes([class_], network.classes, "--class")

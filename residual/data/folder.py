@@ -354,6 +354,8 @@ def _root(data_dir: Path, split: Split) -> Path:
         raise InputError(f"{data_dir} has no folder {part}; name {folders[0]}")
     there = {path.name for path in folders}
     divided = bool(there & {"train", "val"}) or (bool(there) and all(map(_is_part, there)))
+    if root.is_symlink() and not root.exists():
+        raise no_target(root, "is not there")
     if split != "train" and not divided:
         return data_dir
     refuse_other_names(data_dir, part)

@@ -94,9 +94,12 @@ def check_splits(layout: str, splits: Sequence[str]) -> None:
 
 
 def check_numbers(dataset: BoxDataset) -> None:
-    """Raise an InputError where two images have one id, as those of two splits may in COCO's layout."""
+    """Raise an InputError where two images have one id, as those of two splits may have.
+
+    COCO's server and ImageNet's tell images apart by it, VOC's by their names.
+    """
     number, times = Counter(annotated.number for annotated in dataset.images).most_common(1)[0]
-    if dataset.layout == "coco" and times > 1:
+    if dataset.layout in ("coco", "imagenet-det") and times > 1:
         raise InputError(
             f"{times} images of {' and '.join(dataset.splits)} have the id {number}, by which a server tells "
             "them apart; name one of the splits with --split"

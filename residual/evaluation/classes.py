@@ -42,9 +42,9 @@ def match_classes(images: Sequence[str], network: Sequence[str], source: str) ->
             found.append(meant[meaning])
         elif not times[meaning] and _plain(name) in plainly:
             found.append(plainly[_plain(name)])
-        elif times[meaning]:
+        elif several := times[meaning] or spelt[_plain(name)]:
             raise InputError(
-                f"{source}: the class {name!r} means {times[meaning]} of the network's classes; use its name"
+                f"{source}: the class {name!r} means {several} of the network's classes; use its name"
             )
         else:
             raise InputError(_unknown(name, network, source))

@@ -46,12 +46,13 @@ class Exported(nn.Module):
         return self.model.score_map(self.preprocessing.at_any_size(images)).mean(dim=(2, 3))
 
 
-def export_onnx(weights: Weights, file: Path, view: tuple[int, int]) -> float:
+def export_onnx(weights: Weights, file: Path, view: tuple[int, int] | None = None) -> float:
     """Write a network as ONNX, after ONNX Runtime has given its scores for two batches of different sizes.
 
     Args:
         file: where nothing is yet, ending in .onnx.
-        view: the side of the network's input and the shorter side that it is cut from, to be told.
+        view: side of the square that the network is tested on and shorter side of the images that it is cut
+            from, in pixels, to be told in the file; None for neither.
 
     Returns:
         The largest difference between ONNX Runtime's and PyTorch's scores, relative to the largest score.
@@ -113,9 +114,9 @@ def _export(module: Exported, weights: Weights, smallest: int, usual: int) -> An
         raise InputError(f"{name} cannot be exported to ONNX by this PyTorch: {first_line(error)}") from None
 
 
-def _metadata(weights: Weights, view: tuple[int, int]) -> dict[str, str]:
+def _metadata(weights: Weights, view: tuple[int, int] | None) -> dict[str, str]:
     return {
-        "view": strict_json({"crop": view[0], "side": view[1]}),
+        **({"view": strict_json({"crop": view[0], "side": view[1]})} if view else {}),
         "classes": strict_json(weights.classes),
         "model": strict_json(weights.config["model"]),
         "preprocessing": strict_json(weights.config["preprocessing"] | {"input": "uint8; done in the graph"}),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
@@ -95,14 +95,14 @@ class PreprocessingConfig(Checked):
 class ViewConfig(Checked):
     """What of an image the network is shown: a square of side ``crop``, cut from shorter side ``side``."""
 
-    crop: int
-    side: int
+    crop: PositiveInt
+    side: PositiveInt
 
 
 class StoredFolder(Checked):
     """What is read of ``data.folder`` in the recipe of trained weights."""
 
-    size: int
+    size: PositiveInt
 
 
 class StoredData(Checked):
@@ -110,6 +110,8 @@ class StoredData(Checked):
 
     dataset: str | None = None
     folder: StoredFolder | None = None
+    validation: float = 0.0
+    split_seed: int = 0
 
 
 class StoredRecipe(Checked):

@@ -199,7 +199,8 @@ def table(
     asked = among(known, networks)
     if study.train:
         wanted = [(name, seed) for name in asked for seed in range(members if name == together else 1)]
-        _train_missing(study, wanted, weights, [(name, 0) for name in known])
+        others = [(together, run.recipe.seed) for run in study.all_complete(together)] if together else []
+        _train_missing(study, wanted, weights, [*((name, 0) for name in known), *others])
     found = {name: run for name in known if (run := study.complete(name))}
     ensemble = study.all_complete(together) if together else []
     runs = list({run.path: run for run in [*found.values(), *ensemble]}.values())
@@ -212,8 +213,10 @@ def table(
         if not row.recipe:
             rows.append(DetectionRow(row, instead="quoted"))
         elif row.members > 1:
-            seeds = range(members) if study.train and members > 1 else ()
-            needs = (_lacking(study, row.recipe, seed, weights) for seed in seeds)
+            there = {run.recipe.seed for run in ensemble}
+            wants = study.train and members > 1 and row.recipe in asked
+            seeds = set(range(members if wants else 0)) - there
+            needs = (_lacking(study, row.recipe, seed, weights) for seed in sorted(seeds))
             lacking = next((text for text in needs if text), "")
             rows.append(_of_ensemble(study, row, ensemble, lacking, scales, identity))
         elif row.recipe in found:
@@ -368,7 +371,10 @@ def _tested(
         or any(kept.get(key, now) != now for key, now in members.items())
         or is_of_others(kept, images)
     )
-    world = distributed.join(open_device(study.device))
+    # A device is needed where something is tested.
+    world = (
+        distributed.join(open_device(study.device)) if stale or distributed.started() else distributed.World()
+    )
     # Under torchrun all processes test or none does, and one writes.
     if any(world.gather(stale)):
         if not study.data_dir and not remembered_data_dir(runs[0].path):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..analysis.page import render
 from ..errors import InputError
-from ..files import read_json, write_derived
+from ..files import read_json, without_home, write_derived
 from ..table import not_comparable
 from ..terminal import say
 from ..training.folder import Kept
@@ -71,10 +71,10 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     plain = [run for run in firsts if run.network in curves.FIGURE1]
     text = render(
         "report.html.jinja",
-        folder=shlex.quote(str(out)),
+        folder=_quoted(out),
         table6=table6.as_table(rows, runs).content(),
         tables=[
-            (number, about, _saved(folder, number), shlex.quote(str(folder)))
+            (number, about, _saved(folder, number), _quoted(folder))
             for folder, tables in ((imagenet, IMAGENET), (detection, DETECTION))
             for number, about in tables.items()
         ],
@@ -98,6 +98,12 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     say(f"{len(runs)} complete runs in {out}" + (f", {len(unfinished)} unfinished" if unfinished else ""))
     say(*ways_to(page))
     return page
+
+
+def _quoted(folder: Path) -> str:
+    """Return a study as the page's commands name it, with the dataset if it is not the paper's."""
+    of_tiny = any(folder.glob("tiny-imagenet-*"))
+    return without_home(shlex.quote(str(folder))) + " --dataset tiny-imagenet" * of_tiny
 
 
 class PublishedTable(Kept):

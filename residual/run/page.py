@@ -101,12 +101,13 @@ def draw_curves(
     """Return a run's errors (a detector's precision) and losses against iterations, as parts of a page.
 
     Args:
-        length: of the run in iterations, None where nobody knows it, nor when its rate falls.
+        length: of the run in iterations, None where nobody knows it, nor when a planned rate falls.
         done: of them, which are drawn then.
     """
     measure = MEASURES.get(type(recipe))
     curves = curves_of(lines, measure, "", PALETTE[0])
-    drops = _drops(recipe, length, lines) if length else []
+    # Plateaus are where the log has them, however long the run is to be.
+    drops = _drops(recipe, length or done, lines) if length or recipe.schedule.plateau else []
     return draw_panels([curves], measure, length or done, split_of(lines), drops)
 
 

@@ -5,6 +5,7 @@ The card (analysis/pages/card.md.jinja) says what the run's files say, and nothi
 
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,11 +101,12 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
     if is_name(run):
         raise InputError(f"{run} is published already; push shares what a run of yours has trained")
     config, kind = _config(run)
-    config = _without_places(config)
+    whole, config = config, _without_places(config)
     if not config.get("recipe") or not config.get("results"):
         raise InputError(f"{run} does not say how it was trained; push shares what a run has trained")
     recipe = parse(config["recipe"], str(run), kind)
     known = KINDS[kind][0].get(recipe.name)
+    started_at = network_of(parse(whole["recipe"], str(run), kind)).weights or ""
     results = config["results"]
     sessions = _sessions(run)
     network = config["model"]["name"] if kind is Recipe else network_of(recipe).name
@@ -116,7 +118,6 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         network=network,
         code=CODE_FILE if is_own(network) else None,
         recipe=recipe,
-        # Paths as they are, which ``without_home`` is to know.
         described=yaml.safe_dump(
             {key: value for key, value in config["recipe"].items() if key != "description"},
             sort_keys=False,
@@ -139,8 +140,10 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         classes=config["classes"],
         preprocessing=config.get("preprocessing"),
         sessions=sessions,
-        commands=list(dict.fromkeys(_in_words(s["command"]) for s in sessions if s.get("command"))),
-        started_from=next((_in_words(s["started_from"]) for s in sessions if s.get("started_from")), None),
+        commands=list(dict.fromkeys(_of_command(s["command"]) for s in sessions if s.get("command"))),
+        started_from=next(
+            (_in_words(s["started_from"], started_at) for s in sessions if s.get("started_from")), None
+        ),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -175,18 +178,37 @@ def _called(text: str) -> str:
     Below this user's home it is where it lies there: a run may have been copied, and another's home was
     another.
     """
-    key, equals, place = text.rpartition("=")
-    here = without_home(place)
+    here = without_home(text)
     if here.startswith("~"):
-        return key + equals + here
+        return here
     for kind in (PurePosixPath, PureWindowsPath):
-        if kind(place).is_absolute():
-            return key + equals + kind(place).name
-    return text
+        if kind(text).is_absolute():
+            return kind(text).name
+    # A list of a setting, and what stands before a path.
+    if inside := re.fullmatch(r"([\[(])(.*)([\])])", text, re.DOTALL):
+        return inside[1] + ",".join(map(_called, re.split(r",\s*", inside[2]))) + inside[3]
+    before = re.match(r"file://|file:|[^/\\=]*=", text)
+    return before[0] + _called(text[before.end() :]) if before else text
 
 
-def _in_words(text: str) -> str:
-    """Return a sentence, or a command, with its paths as of ``_called``."""
+def _of_command(text: str) -> str:
+    """Return a command with its paths as of ``_called``."""
+    try:
+        words = map(_called, shlex.split(text))
+    except ValueError:
+        return _in_words(text)
+    # In quotes a shell takes no "~" for the home folder.
+    return " ".join(word if re.fullmatch(r"[\w@%+=:,./~-]+", word) else shlex.quote(word) for word in words)
+
+
+def _in_words(text: str, place: str = "") -> str:
+    """Return a sentence with its paths as of ``_called``.
+
+    Args:
+        place: a path that it may name, in which there may be anything.
+    """
+    if place and place in text:
+        text = text.replace(place, _called(place))
     return re.sub(r"[^\s'\"]+", lambda word: _called(word[0]), text)
 
 

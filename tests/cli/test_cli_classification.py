@@ -204,6 +204,9 @@ def test_ensembles_of_runs_and_scores(tmp_path: Path, shown: Shown, refused: Ref
     told = shown("ensemble", saved, b, *folder, "--save-scores", tmp_path / "c.safetensors").out
     assert "ensemble of 2, 14 images" in told
     torch.testing.assert_close(load_scores(tmp_path / "c.safetensors").probabilities, mean)
+    # Scores that were saved say nothing of where, and nothing is measured here.
+    alone = json.loads(shown("ensemble", saved, tmp_path / "c.safetensors", "--json").out)
+    assert alone.keys() == {"members", "ensemble"}
 
     other = write_images(tmp_path / "other", SEVEN, val=7)
     said = refused("ensemble", saved, b, "--dataset", "folder", "--data-dir", other)

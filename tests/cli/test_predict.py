@@ -144,7 +144,9 @@ def test_heat_maps_are_drawn_into_a_folder_for_any_class(
     with Image.open(tmp_path / "heat" / "a.png") as drawn:
         assert drawn.size == (2 * SIDE + SPACE, SIDE + STRIP)
     image = deep_folder / "a.png"
-    shown("predict", weights, image, "--csv", "--heat", tmp_path / "of", "--class", TEN[3])
+    of = ("--heat", tmp_path / "of", "--class", TEN[3])
+    shown("predict", weights, image, "--csv", *of, "--scales", "40")
+    assert "of the centre of an image alone" in refused("predict", weights, image, *of, "--scales", "40,50")
     assert "a.png exists already" in refused("predict", weights, image, "--heat", tmp_path / "heat")
     assert "not one of the network's" in refused(
         "predict", weights, image, "--heat", tmp_path / "new", "--class", "ghost"

@@ -180,6 +180,13 @@ def test_a_class_whose_disk_is_not_there_is_named(images: Path, tmp_path: Path) 
     (images / "train" / "cat" / "notes.txt").symlink_to(disk / "notes.txt")
     assert "St. Bernard is a link to" in sentence_of(lambda: index_folder(images, "train"))
     (images / "train" / "St. Bernard").rename(images / "train" / "bird")
+    for part in ("train", "val"):
+        (images / part).rename(images / "aside")
+        (images / part).symlink_to(disk / part)
+        said = sentence_of(lambda part=part: index_folder(images, part))
+        assert said.startswith(f"{images / part} is a link to {disk / part}, which is not there; mount")
+        (images / part).unlink()
+        (images / "aside").rename(images / part)
     # Nothing of it is remembered.
     shutil.copytree(images / "train" / "dog", disk / "bird")
     assert "bird" in index_folder(images, "train").classes

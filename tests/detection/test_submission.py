@@ -12,6 +12,7 @@ from residual.data.boxes import AnnotatedImage, BoxDataset
 from residual.data.coco import load_coco
 from residual.detection.average_precision import Detections, coco_ap
 from residual.detection.submission import submission_files, without_category
+from residual.errors import InputError
 
 
 def dataset(layout: str, classes: tuple[str, ...] = ("car/truck", "car:truck")) -> BoxDataset:
@@ -87,6 +88,9 @@ def test_imagenets_file_has_the_kits_numbers_and_counts_pixels_from_0() -> None:
     found = detections(data)
     ((name, content),) = submission_files(data, found).items()
     assert name == "detections_2012_val.txt"
+    # val and test both count from 1.
+    with pytest.raises(InputError, match="2 images of 2012/val have the id 11"):
+        submission_files(replace(data, images=(numbered[0], *numbered[:5])), found)
     rows = [[float(word) for word in line.split()] for line in content.splitlines()]
     assert [row[0] for row in rows] == [11.0 + place for place in range(6) for _ in range(12)]
     assert [row[1] for row in rows] == [(7, 9)[label] for each in found for label in each.labels]

@@ -38,6 +38,8 @@ def test_all_imagenet_classes_by_their_names_as_published() -> None:
     assert match_classes(["TENCH"], ids, "here").tolist() == [0]
     with pytest.raises(InputError, match="'CARDIGAN' is not one of the network's 1,000 classes"):
         match_classes(["CARDIGAN"], ids, "here")
+    with pytest.raises(InputError, match="'CARDIGAN' means 2 of the network's classes; use its name"):
+        match_classes(["CARDIGAN"], names, "here")
 
 
 def test_a_case_of_its_own_is_no_class_of_its_own_elsewhere() -> None:

@@ -184,6 +184,10 @@ def test_the_training_part_of_a_dataset_lacks_what_was_held_out(tmp_path: Path) 
     options = EvaluationOptions(split="train")
     assert evaluate(weights, options, device="cpu").metrics.images == 38
     assert evaluate(weights, EvaluationOptions(), device="cpu").metrics.images == 359
+    for wrong in ({"validation": "some"}, {"split_seed": "a"}, {"folder": {"size": 0}}):
+        data = recipe.model_dump(mode="json")["data"] | wrong
+        (weights / "config.json").write_text(json.dumps(config | {"recipe": {"data": data}}))
+        assert "config.json is damaged" in sentence_of(lambda: evaluate(weights, options, device="cpu"))
 
 
 def test_a_split_and_a_protocol_that_there_are_not(trained_on_images: Path, images: Path) -> None:

@@ -21,6 +21,7 @@ from residual.reproduce.study import Study
 #: What every run here is like; the networks are those of --weights.
 LEFT_OUT = ("name=", "detector.backbone", "data.train=", "schedule.epochs=", "checkpoint_every=")
 SETTINGS = [setting for setting in BEGUN if not setting.startswith(LEFT_OUT)]
+NINTH = "coco-resnet101-context"
 SET = set_options([*SETTINGS, "schedule.iterations=4", "evaluate_every=4"])
 #: A little longer: Table 9's rows are to differ.
 LONGER = set_options([*SETTINGS, "schedule.iterations=36", "evaluate_every=36"])
@@ -516,6 +517,16 @@ def test_studies_of_different_settings_do_not_mix(
     file.write_text(file.read_text().replace("learning_rate: 0.02", "learning_rate: 0.01"))
     assert call("reproduce", "table8", "--no-train", "--out", tmp_path) == 2
     assert "cannot be compared" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_member_of_other_settings_is_refused_before_anything_is_trained(
+    coco_study: Path, coco: Path, weights: list[str | Path], tmp_path: Path, refused: Refused
+) -> None:
+    shutil.copytree(coco_study / NINTH / "seed1", tmp_path / NINTH / "seed1")
+    options = [*weights, *SET, "--data-dir", coco, "--out", tmp_path]
+    assert "cannot be compared" in refused("reproduce", "table9", *options)
+    assert not (tmp_path / "coco-vgg16").exists()
 
 
 def test_a_run_on_boxes_in_another_layout_departs_from_the_papers() -> None:

@@ -87,6 +87,17 @@ def test_the_report_shows_the_tables(study: Path, tmp_path: Path, call: Call) ->
     assert f"Table 8: not run. <code>{command} --out {tmp_path / 'nothing'}<" in text
 
 
+def test_the_report_does_not_tell_where_home_is_and_names_the_dataset(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tiny" / "tiny-imagenet-resnet18").mkdir(parents=True)
+    assert call("reproduce", "report", "--out", tmp_path, "--imagenet", tmp_path / "tiny") == 0
+    text = (tmp_path / "report.html").read_text()
+    assert str(tmp_path) not in text
+    assert "residual reproduce table2 --data-dir DIR --out ~/tiny --dataset tiny-imagenet<" in text
+
+
 def test_an_ensemble_may_have_a_network_twice(
     study: Path, images: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

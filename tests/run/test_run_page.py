@@ -158,6 +158,26 @@ def test_drops_that_nobody_knows_are_not_drawn(copied: Path) -> None:
     assert known.count("<path") > unknown.count("<path")
 
 
+def test_drops_at_plateaus_are_where_the_log_has_them(copied: Path) -> None:
+    lines = RunFolder(copied).metrics()
+    recipe = override(find("imagenet-resnet18"), ["schedule.epochs=90"])
+    lines = [line | {"learning_rate": 0.1 / 10**place} for place, line in enumerate(lines)]
+    assert len(lines) > 1
+    assert "<svg" in str(draw_curves(lines, recipe, None, 8)[0])
+    with_drops, without = (
+        "".join(
+            map(
+                str,
+                draw_curves(
+                    lines if falls else [line | {"learning_rate": 0.1} for line in lines], recipe, None, 8
+                ),
+            )
+        )
+        for falls in (True, False)
+    )
+    assert with_drops.count("<path") > without.count("<path")
+
+
 def test_what_is_missing_does_not_tell_where_a_home_is(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,10 +148,26 @@ def test_a_card_does_not_tell_where_a_run_was_made(run: Path, tmp_path: Path) ->
     file = there / "environment.json"
     sessions = json.loads(file.read_text())
     sessions[0]["command"] = "residual train --data-dir /home/alice/data --set model.teacher=/home/alice/t"
-    sessions[0]["started_from"] = "all of /home/alice/secret/resnet8 but its classifier"
+    # What a path may have in it, and what may stand before one.
+    sessions += [
+        sessions[0] | {"command": command}
+        for command in (
+            "residual train '--out=/mnt/Lab of Alice/b' --set 'data.train=[/home/alice/c, /home/alice/d]'",
+            "residual train --weights /scratch/alice/lr=0.1/e --data-dir file:///home/alice/f",
+            "residual train --data-dir '/home/alice/g",
+        )
+    ]
+    place = "/mnt/Lab of Alice/lr=0.1/secret/resnet8"
+    sessions[0]["started_from"] = f"all of {place} but its classifier"
+    config = json.loads((there / "weights" / "config.json").read_text())
+    config["recipe"]["model"]["weights"] = place
+    (there / "weights" / "config.json").write_text(json.dumps(config))
     file.write_text(json.dumps(sessions))
     card = model_card(there, "somebody/digits")
-    assert "alice" not in card
+    assert "alice" not in card.lower()
+    assert "Lab" not in card
+    assert "residual train --out=b --set 'data.train=[c,d]'" in card
+    assert "residual train --weights e --data-dir file://f" in card
     assert "residual train --data-dir data --set model.teacher=t" in card
     assert "Started from all of resnet8 but its classifier" in card
 
