@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import distributed
+from . import torchrun
 from .errors import InputError, plural
 
 GIB = 2**30
@@ -47,7 +47,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if available else "cpu"
     if name == "cuda":
-        name = f"cuda:{distributed.local_rank()}"
+        name = f"cuda:{torchrun.local_rank()}"
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):  # the second for None, say, from Python
@@ -57,7 +57,7 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps":
         if not torch.backends.mps.is_available():
             raise InputError(f"--device {name}: PyTorch sees no GPU of Apple's here; use --device cpu")
-        if distributed.started():
+        if torchrun.started():
             raise InputError(f"--device {name}: it is for one process; start it without torchrun")
     if device.type == "cuda":
         if not available or (device.index or 0) >= torch.cuda.device_count():

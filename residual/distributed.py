@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .errors import InputError
+from .torchrun import local_size, restarts, started
 
 T = TypeVar("T")
 
@@ -139,16 +140,6 @@ def left() -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def started() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def restarts() -> int:
-    """Return how often torchrun has started the processes anew (``--max-restarts``): one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-
-
 def launcher() -> str | None:
     """Return what tells the torchrun that started this process from any other; None where none did.
 
@@ -182,11 +173,6 @@ def _status(process: int) -> list[str]:
     return told.rpartition(")")[2].split()
 
 
-def rank() -> int:
-    """Return this process's number among all that torchrun started."""
-    return int(os.environ.get("RANK", 0))
-
-
 #: How many threads the user asked for; None for the machine's choice.
 _asked: int | None = None
 
@@ -213,9 +199,4 @@ def cores(all_ranks: bool = False) -> int:
         return _asked
     # Linux tells which cores a process may run on; macOS and Windows only how many there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return usable if all_ranks else max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-
-
-def local_rank() -> int:
-    """Return the number of this process on its machine: the GPU it is to use."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return usable if all_ranks else max(1, usable // local_size())

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from . import torchrun
 from .errors import InputError, Interrupted
 
 #: Windows has no SIGHUP.
@@ -141,7 +142,7 @@ class Listener:
             self._say_heard(number)
             while (second := self._next(None)) is not None:
                 # Neither the end of the time nor what torchrun passes on is somebody's second one.
-                passed_on = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - heard <= TOGETHER
+                passed_on = torchrun.started() and time.monotonic() - heard <= TOGETHER
                 if second != ALARM and not passed_on:
                     self._end(second)
         self._reading.close()
@@ -154,7 +155,7 @@ class Listener:
         return None
 
     def _say_heard(self, number: int) -> None:
-        if self._saves and os.environ.get("RANK", "0") == "0":
+        if self._saves and torchrun.rank() == 0:
             over = "the time of --minutes is over"
             heard = over if number == ALARM else f"{signal.Signals(number).name} received"
             _write(

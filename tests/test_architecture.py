@@ -23,7 +23,7 @@ STOREYS = [
     {"models", "data"},
     {"recipes", "environment", "device", "recording", "table", "download", "tensors"},
     {"distributed", "randomness", "files", "signals", "terminal", "class_names", "busy"},
-    {"errors", "__init__"},
+    {"errors", "torchrun", "__init__"},
 ]
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 

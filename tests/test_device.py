@@ -108,6 +108,7 @@ def test_auto_without_a_gpu_is_the_cpu() -> None:
 
 def test_each_process_has_its_gpu(two_gpus: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("auto") == pick_device("cuda") == CUDA
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:1")
     # One that is named is taken, whatever the rank.
@@ -120,6 +121,7 @@ def test_each_process_has_its_gpu(two_gpus: list[torch.device], monkeypatch: pyt
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--device cuda:2: PyTorch sees 2 GPUs here" in sentence_of(lambda: pick_device("cuda:2"))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_RANK", "2")
     said = sentence_of(lambda: pick_device("auto"))
     assert "torchrun with as many processes as there are GPUs" in said

@@ -7,7 +7,7 @@ knows no architecture, and a network of 1202 layers or of 144 million parameters
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,12 +124,25 @@ def complexity(model: "Classifier", input_size: tuple[int, int, int]) -> Complex
     # What features() leaves out is the classifier. Fully connected, it sees one position of any image; as a
     # convolution (NIN) it gives scores at each position of the last map, of which the mean is taken.
     classifier = [layer for layer in layers if layer not in activations]
+    follows = _slopes_after(network, classifier)
     for number, layer in enumerate(classifier, start=len(stages) + 1):
         name = "fc" if len(classifier) == 1 else f"fc{number}"
         at = stages[-1].output_size[1:] if isinstance(layer, nn.Conv2d) else (1, 1)
         activations[layer] = layer.weight.shape[0] * math.prod(at)
-        stages.append(stage(name, (layer.weight.shape[0], *at), set(layer.parameters())))
+        stages.append(stage(name, (layer.weight.shape[0], *at), set(layer.parameters()) | follows[layer]))
     return Complexity(input_size, tuple(stages))
+
+
+def _slopes_after(network: nn.Module, layers: Sequence[nn.Module]) -> dict[nn.Module, set[Tensor]]:
+    """Return what PReLUs learn that come after each of the layers and before the next one."""
+    found: dict[nn.Module, set[Tensor]] = {layer: set() for layer in layers}
+    last = None
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            last = module
+        elif isinstance(module, nn.PReLU) and last in found:
+            found[last] |= set(module.parameters())
+    return found
 
 
 def _without_memory(model: "Classifier") -> "Classifier":

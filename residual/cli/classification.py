@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import torchrun
 from ..errors import plural
 from .options import (
     Deterministic,
@@ -83,7 +84,7 @@ def finish(
 
     with distributed.left():
         results = finish_run(run, data_dir=data_dir, device=device)
-    if distributed.rank() == 0:
+    if torchrun.rank() == 0:
         done, length = results["iterations"], results["of_iterations"]
         typer.echo(f"wrote {run / 'weights'}: iteration {done:,} of {length:,}, not the end of the run")
         for split in results.keys() & {"validation", "test"}:
@@ -118,11 +119,11 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
 
     options, keep = asked.options(), asked.save_scores is not None
     about = made_by(asked.device, shared=True) if asked.as_json else {}
-    with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
+    with distributed.left(), progress_bar(asked.as_json or torchrun.rank() != 0) as progress:
         found = evaluate_weights(
             weights, options, device=asked.device, keep_scores=keep, tell=note, progress=progress
         )
-    if distributed.rank() != 0:
+    if torchrun.rank() != 0:
         return
     if found.matched:
         note(found.matched)
@@ -169,11 +170,11 @@ def ensemble(
     # Where all scores were saved before, nothing is measured here.
     measured = not all(member.is_file() for member in members)
     about = made_by(asked.device, shared=True) if asked.as_json and measured else {}
-    with distributed.left(), progress_bar(asked.as_json or distributed.rank() != 0) as progress:
+    with distributed.left(), progress_bar(asked.as_json or torchrun.rank() != 0) as progress:
         found, together = evaluate_ensemble(
             members, options, device=asked.device, tell=note, progress=progress
         )
-    if distributed.rank() != 0:
+    if torchrun.rank() != 0:
         return
     metrics = together.metrics()
     if asked.as_json:

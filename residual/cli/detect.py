@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .. import torchrun
 from ..errors import InputError, plural
 from .boxes import Drawings, each_usable
 from .options import (
@@ -210,7 +211,7 @@ def evaluate(
     detector = asked.load(weights)
     if submission:
         check_splits(*tested_on(detector, layout, split or ()))
-    first = distributed.rank() == 0
+    first = torchrun.rank() == 0
     with distributed.left(), progress_bar(asked.as_json or not first) as progress:
         measured = evaluate_detector(
             detector,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
+from .. import torchrun
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -164,11 +165,10 @@ class EvaluationAsked:
 
 def tell_of_precision(precision: str, device: str) -> None:
     """Say where a precision is a slow one on this machine."""
-    from .. import distributed
     from ..device import pick_device, slow_bfloat16
     from ..terminal import note
 
-    if distributed.rank() == 0:
+    if torchrun.rank() == 0:
         note(*filter(None, [slow_bfloat16(pick_device(device), precision)]))
 
 
@@ -186,8 +186,7 @@ def only_first_rank(context: typer.Context, shared: Collection[str]) -> None:
     Args:
         shared: the commands that are.
     """
-    # Not asked of distributed.py, which takes seconds to import PyTorch.
-    if os.environ.get("RANK", "0") != "0" and context.invoked_subcommand not in shared:
+    if torchrun.rank() != 0 and context.invoked_subcommand not in shared:
         raise typer.Exit
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+from .. import torchrun
 from ..errors import InputError, printable
 
 #: What a standard output says that takes nothing (any more): full, closed, or its terminal gone.
@@ -66,7 +67,7 @@ def in_order() -> Iterator[None]:
 @contextmanager
 def printed_once() -> Iterator[None]:
     """Print nothing in this context but in the first of torchrun's processes, where all do the same."""
-    if os.environ.get("RANK", "0") == "0":
+    if torchrun.rank() == 0:
         yield
         return
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
@@ -92,11 +93,10 @@ def made_by(device: str, shared: bool = False) -> dict[str, Any]:
         device: as it was asked for.
         shared: whether torchrun's processes share the work.
     """
-    from .. import distributed
     from ..device import open_device
     from ..environment import describe
 
-    ranks = int(os.environ["WORLD_SIZE"]) if shared and distributed.started() else 1
+    ranks = torchrun.size() if shared else 1
     return {"environment": describe(open_device(device), ranks)}
 
 

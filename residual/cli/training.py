@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import torchrun
 from ..errors import InputError
 from .options import DataDir, Device, Minutes, Settings, Threads, use_threads
 
@@ -97,7 +98,7 @@ def train_run(
         out = Path("runs") / chosen.name
     if chosen is None:
         _check_kind(out, kind)
-    if chosen and distributed.rank() == 0:
+    if chosen and torchrun.rank() == 0:
         _tell_of_bfloat16(chosen, asked)
     with signals.limited(asked.minutes), distributed.left():
         results = run.train(
@@ -109,7 +110,7 @@ def train_run(
             tensorboard=asked.tensorboard,
             **options,
         )
-    if distributed.rank() == 0:
+    if torchrun.rank() == 0:
         show(results, out)
 
 

@@ -287,7 +287,9 @@ def decode_numbers(path: Path) -> NDArray[np.generic]:
                 f"{path} is a {image.format} of mode {image.mode}, and its pixels are to be numbers; save it "
                 "as an indexed or a grey PNG"
             )
-        return np.asarray(image)
+        # Pillow spreads grey of few bits over 0 to 255, and forgets how many there were.
+        spread = GREYS.get(_raw_mode(image), 1)
+        return np.asarray(image) // spread if spread > 1 else np.asarray(image)
 
     return _open(path, numbers)
 
@@ -582,13 +584,17 @@ def _key_in_8_bits(image: Image.Image) -> None:
 
     Of colours with 16 bits a value the higher eight are left, of the transparent one as well.
     """
-    # An image that a user has loaded has none.
-    key, tiles = image.info["transparency"], getattr(image, "tile", None)
-    depth = tiles[0].args if tiles else ""
-    if depth in GREYS:
-        image.info["transparency"] = key * GREYS[depth]
-    elif depth == "RGB;16B":
+    key, mode = image.info["transparency"], _raw_mode(image)
+    if mode in GREYS:
+        image.info["transparency"] = key * GREYS[mode]
+    elif mode == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return what Pillow calls a PNG's pixels as they are in the file, "" of one that is loaded already."""
+    tiles = getattr(image, "tile", None)
+    return str(tiles[0].args) if tiles else ""
 
 
 def _white(image: Image.Image) -> float:

@@ -9,6 +9,7 @@ from ..evaluation.ensemble import average
 from ..evaluation.metrics import Metrics
 from ..evaluation.scores import Scores, load_scores
 from ..models.names import is_name
+from ..models.weights import load_weights
 from .evaluation import EvaluationOptions, evaluate
 
 #: The last word of a dataset's name where it is a part of one.
@@ -37,8 +38,13 @@ def evaluate_ensemble(
         InputError: when a member is wrong, the members are not of the same images and classes, or there are
             options and all members are files.
     """
+    # All are read before any is tested, which may take hours.
+    saved = {path: load_scores(path) for path in members if not (is_name(path) or path.is_dir())}
+    for path in members:
+        if path not in saved:
+            load_weights(path)
     found = []
-    tested = [path for path in members if is_name(path) or path.is_dir()]
+    tested = [path for path in members if path not in saved]
     before = 0
 
     def show(images: int, done: int) -> None:
@@ -46,12 +52,12 @@ def evaluate_ensemble(
             progress(len(tested) * images, before * images + done)
 
     for path in members:
-        if path in tested:
+        if path not in saved:
             scores = evaluate(path, options, device=device, keep_scores=True, tell=tell, progress=show).scores
             before += 1
             assert scores is not None
         else:
-            scores = load_scores(path)
+            scores = saved[path]
         found.append((str(path), scores))
     if not tested:
         for option in fields(options):

@@ -22,6 +22,7 @@ from ..evaluation.inputs import usual_size
 from ..evaluation.labelled import BATCH_IN_MEMORY, ImagesInFiles
 from ..evaluation.views import make_views
 from ..models import build_model
+from ..models.own import without_place
 from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import Recipe
@@ -106,7 +107,7 @@ def layer_signals(
 def named(path: Path) -> Named:
     """Return what a figure calls the network of a weights folder."""
     weights = load_weights(path)
-    name = weights.config["model"]["name"]
+    name = without_place(weights.config["model"]["name"])
     return Named(f"{path.name} ({name})", weights.model.depth, weights.model.plain)
 
 

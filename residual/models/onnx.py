@@ -25,6 +25,7 @@ from ..errors import InputError, needs
 from ..files import check_new, first_line, strict_json, written_whole
 from .classifier import Classifier
 from .inference import fold_batchnorm
+from .own import OwnNetwork, without_place
 from .preprocessing import Preprocessing
 from .weights import Weights
 
@@ -64,7 +65,9 @@ def export_onnx(weights: Weights, file: Path, view: tuple[int, int] | None = Non
     check_new(file, "a network as ONNX", ".onnx")
     _need_packages()
     module = Exported(weights.model, weights.preprocessing).eval()
-    smallest, usual = _sizes(weights)
+    smallest, usual = _sizes(weights, view)
+    if isinstance(weights.model, OwnNetwork):
+        _try(module, weights.model, smallest)
     program = _export(module, weights, smallest, usual)
     for key, value in _metadata(weights, view).items():
         program.model.metadata_props[key] = value
@@ -83,8 +86,26 @@ def _need_packages() -> None:
         raise needs("ONNX export", str(error.name), "onnx") from None
 
 
-def _sizes(weights: Weights) -> tuple[int, int]:
+def _try(module: Exported, model: OwnNetwork, side: int) -> None:
+    """Raise an InputError where a user's own network gives no scores, which the exporter would hide."""
+    try:
+        with torch.inference_mode():
+            module(torch.zeros(1, model.in_channels, side, side, dtype=torch.uint8))
+    except InputError:
+        raise
+    # What it may raise is anything.
+    except Exception as error:
+        raise InputError(
+            f"{model.name} cannot take images of {side} x {side} pixels ({type(error).__name__}: "
+            f"{first_line(error)})"
+        ) from error
+
+
+def _sizes(weights: Weights, view: tuple[int, int] | None) -> tuple[int, int]:
     """Return the smallest side of images that the graph takes, and a side to check it at."""
+    if isinstance(weights.model, OwnNetwork) and view:
+        # What else it takes, nobody knows.
+        return view[0], view[0]
     if side := weights.model.whole_side:
         # On smaller maps VGG and Maxout repeat positions, for which the graph would need a branch.
         return side, side + 32
@@ -115,10 +136,11 @@ def _export(module: Exported, weights: Weights, smallest: int, usual: int) -> An
 
 
 def _metadata(weights: Weights, view: tuple[int, int] | None) -> dict[str, str]:
+    model = weights.config["model"]
     return {
         **({"view": strict_json({"crop": view[0], "side": view[1]})} if view else {}),
         "classes": strict_json(weights.classes),
-        "model": strict_json(weights.config["model"]),
+        "model": strict_json(model | {"name": without_place(model["name"])}),
         "preprocessing": strict_json(weights.config["preprocessing"] | {"input": "uint8; done in the graph"}),
     }
 

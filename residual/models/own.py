@@ -25,6 +25,7 @@ from torch.nn.parameter import is_lazy
 from ..errors import InputError
 from ..files import cache_folder, first_line, keep
 from .classifier import Classifier
+from .layout import CODE_FILE
 
 
 def is_own(name: str) -> bool:
@@ -37,6 +38,11 @@ def split_name(name: str) -> tuple[Path, str]:
     """Return the file and the function that a name is of."""
     file, _, function = name.rpartition(":")
     return Path(file), function
+
+
+def without_place(name: str) -> str:
+    """Return a network's name as a weights folder has it, which holds a copy of the file that it may name."""
+    return f"{CODE_FILE}:{split_name(name)[1]}" if is_own(name) else name
 
 
 def fingerprint(name: str) -> str:

@@ -37,7 +37,7 @@ from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
 from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE, refuse_unfinished
 from .names import check, folder_of, is_name
-from .own import OwnNetwork, check_trusted, is_own, split_name, trust
+from .own import OwnNetwork, check_trusted, is_own, split_name, trust, without_place
 from .preprocessing import Preprocessing
 from .statedict import load_state, read_foreign_state, read_state, with_memory, write_state
 
@@ -388,7 +388,7 @@ def _describe(
         raise InputError(f"two of the classes are called {twice!r}; give each class a name of its own")
     per_pixel = preprocessing.per_pixel
     if isinstance(model, OwnNetwork):
-        name = f"{CODE_FILE}:{split_name(model.name)[1]}"
+        name = without_place(model.name)
     return WeightsConfig(
         model=ModelConfig(name=name, options=options, classes=model.classes),
         classes=list(classes),

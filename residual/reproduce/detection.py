@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import distributed
+from .. import distributed, torchrun
 from ..detection.boxes import load_boxes
 from ..detection.improvements import SCALES
 from ..detection.weights import is_detector
@@ -373,7 +373,7 @@ def _tested(
     )
     # A device is needed where something is tested.
     world = (
-        distributed.join(open_device(study.device)) if stale or distributed.started() else distributed.World()
+        distributed.join(open_device(study.device)) if stale or torchrun.started() else distributed.World()
     )
     # Under torchrun all processes test or none does, and one writes.
     if any(world.gather(stale)):
@@ -438,7 +438,7 @@ def _measure(
     detector = load_detector(*(run.path for run in runs), device=study.device, refine=refine, scales=scales)
     how = [word for word, on in (("refinement", refine), (f"scales {_sides(scales)}", scales)) if on]
     what = f"testing {', '.join([' + '.join(run.name for run in runs), *how])}"
-    with counted(what, silent=distributed.rank() != 0) as show:
+    with counted(what, silent=torchrun.rank() != 0) as show:
         measured = evaluate_detector(detector, runs[0].path, study.data_dir, coco=coco, progress=show)
     found = measured.coco or {"AP50": measured.mean_ap, "AP": math.nan}
     percent = {key: None if math.isnan(found[key]) else 100 * found[key] for key in ("AP", "AP50")}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import distributed
+from .. import distributed, torchrun
 from ..analysis.figures import Panel
 from ..device import open_device
 from ..evaluation.scores import save_scores
@@ -172,7 +172,7 @@ def errors_of(study: Study[ClassifierRun], run: ClassifierRun, protocol: ViewsNa
     there = file.exists() and scores.exists()
     if not there or is_of_others(read_json(file, KeptErrors, AGAIN), images):
         options = EvaluationOptions("folder", "test", study.data_dir, protocol)
-        what, first = f"testing {run.label}, {protocol}", distributed.rank() == 0
+        what, first = f"testing {run.label}, {protocol}", torchrun.rank() == 0
         if first:
             say(what, stderr=True)
         with counted(what, silent=not first) as show:

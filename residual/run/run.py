@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from .. import distributed
+from .. import distributed, torchrun
 from ..data import check_data_dir
 from ..data.cifar10 import USUAL_DIR
 from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device, slow_bfloat16
@@ -74,7 +74,7 @@ def train(
     folder = RunFolder(out)
     # What torchrun starts anew goes on with what its processes had begun before one of them died, not with
     # what they were refused for.
-    told = world.gather((distributed.restarts() > 0, distributed.launcher()))
+    told = world.gather((torchrun.restarts() > 0, distributed.launcher()))
     anew = world.is_main and any(restarted for restarted, _ in told)
     resume = resume or world.gather(anew and folder.begun_by({launcher for _, launcher in told}))[0]
     recipe = with_own_code(RunFolder.check(out, with_own_code(recipe, asked=True), resume))
@@ -336,7 +336,7 @@ def check_same_data(folder: RunFolder, task: Task, resume: bool) -> dict[str, An
         return data
     if before | {"content": None} == now | {"content": None}:
         if task.mends:
-            if distributed.rank() == 0:
+            if torchrun.rank() == 0:
                 note("not all images are what they were when the run was begun")
             return data
         what = (

@@ -7,7 +7,9 @@ networks are bound by the number of kernels, the whole mini-batch goes at once t
 groups apart.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..distributed import World
 from ..models.frozen import FixedBatchNorm2d
+from ..models.own import OwnNetwork
 
 #: Weight of a new mini-batch in the moving averages that evaluations during training use.
 MOVING = 0.1
@@ -201,27 +204,44 @@ def average_statistics(
     """Replace the moving averages by exact averages over many mini-batches, the weights held fixed.
 
     As in the authors' released models: means and (unbiased) variances of every group, each counted once.
-    The network normalises by each group's own statistics meanwhile, so all layers are right in one pass.
+    The network normalises by each group's own statistics meanwhile, so all layers are right in one pass. In a
+    user's own network each layer counts what it has seen, and one that sees nothing, or is kept in evaluation
+    mode, stays as it is.
 
     Args:
         progress: called with the number of mini-batches, and of those that are done.
     """
-    layers = batch_norms(model)
+    model.train()
+    layers = [layer for layer in batch_norms(model) if layer.training]
     if not layers:
         return
-    for layer in layers:
-        layer.reset_running_stats()
-    model.train()
-    seen = 0
-    for iteration in iterations:
-        inputs, _ = batches(iteration)
-        for part in inputs.split(group):
-            seen += 1
-            for layer in layers:
-                # A plain average over all groups. PyTorch's None would read a count from the device, in each
-                # layer.
-                layer.momentum = 1 / seen
-            model(part)
-        if progress:
-            progress(len(iterations), iteration - iterations.start + 1)
+    watched: dict[nn.Module, list[_BatchNorm]] = {model: layers}
+    if isinstance(model, OwnNetwork):
+        watched = {layer: [layer] for layer in layers}
+    with ExitStack() as stack:
+        for module, theirs in watched.items():
+            stack.callback(module.register_forward_pre_hook(_plain_average(theirs)).remove)
+        for iteration in iterations:
+            inputs, _ = batches(iteration)
+            for part in inputs.split(group):
+                model(part)
+            if progress:
+                progress(len(iterations), iteration - iterations.start + 1)
     synchronize(layers, world)
+
+
+def _plain_average(layers: Sequence[_BatchNorm]) -> Callable[..., None]:
+    """Return what, called before each group that layers see, has them keep the plain average over all groups.
+
+    PyTorch's own, a momentum of None, would read a count from the device in each layer.
+    """
+    seen = itertools.count(1)
+
+    def before(*_: object) -> None:
+        number = next(seen)
+        for layer in layers:
+            if number == 1:
+                layer.reset_running_stats()
+            layer.momentum = 1 / number
+
+    return before

@@ -40,7 +40,7 @@ PARAMETERS = {
     "googlenet": 6_998_552,
     "googlenet_bn": 6_624_904,
     "bn_inception": 11_285_224,
-    "prelu_net": 178_023_880,
+    "prelu_net": 178_032_072,
 }
 
 #: Layers of networks that have some side by side: three before the modules, one after them. GoogLeNet's have
@@ -93,6 +93,12 @@ def test_networks_of_the_paper(name: str) -> None:
     counted = count(name)
     assert re.fullmatch(rf"[a-z_]+{counted.layers}", name) or counted.layers == SIDE_BY_SIDE.get(
         name, SINGLE[name][0].depth
+    )
+    auxiliary = [key for key in ("aux1", "aux2") if name == "googlenet"]
+    with torch.device("meta"):
+        learned = {key: p.numel() for key, p in build_model(name).named_parameters()}
+    assert counted.parameters == sum(
+        number for key, number in learned.items() if key.partition(".")[0] not in auxiliary
     )
     # A plain network has the parameters of the residual one with option A, which adds none.
     if name.startswith("plain"):

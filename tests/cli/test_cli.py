@@ -1,6 +1,7 @@
 """The command: one sentence with exit code 2 for every wrong input."""
 
 import errno
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,8 +242,20 @@ def test_every_rank_finishes_a_run_that_was_stopped(
 
     monkeypatch.setattr("residual.run.finish", finish)
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     assert call("finish", tmp_path) == 0
     assert finished == [tmp_path]
+
+
+def test_a_rank_that_is_not_torchruns_is_none(
+    weights: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters and job scripts set such variables for purposes of their own."""
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
+    assert json.loads(shown("complexity", "cifar_resnet8", "--json").out)["layers"] == 8
+    about = json.loads(shown("evaluate", weights, "--dataset", "digits", "--json").out)["environment"]
+    assert about["ranks"] == 1
 
 
 def test_finish_tells_what_a_run_of_each_kind_measures(

@@ -15,6 +15,7 @@ from conftest import (
     Shown,
     results_of,
     save_network,
+    sentence_of,
     set_options,
     write_images,
 )
@@ -213,6 +214,20 @@ def test_ensembles_of_runs_and_scores(tmp_path: Path, shown: Shown, refused: Ref
     sentence = said.splitlines()[-1]
     assert f"{b} lacks the image" in sentence
     assert "and 6 more" in sentence
+
+
+def test_a_slip_in_the_last_member_costs_no_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluated(*_: object, **__: object) -> None:
+        raise AssertionError("a member was tested before all were read")
+
+    monkeypatch.setattr("residual.inference.ensemble.evaluate", evaluated)
+    network = save_network(tmp_path / "a", classes=SEVEN)
+    (tmp_path / "empty").mkdir()
+    for last in ("b.safetensor", "empty"):
+        said = sentence_of(
+            lambda last=last: evaluate_ensemble([network, tmp_path / last], EvaluationOptions())
+        )
+        assert last in said
 
 
 def test_short_forms_of_settings(tmp_path: Path, shown: Shown, refused: Refused) -> None:

@@ -26,6 +26,7 @@ from residual.data.images import (
     DamagedImage,
     as_pixels,
     decode,
+    decode_numbers,
     decode_part,
     resize_shorter,
     stored_size,
@@ -271,6 +272,12 @@ def png_of(depth: int, colour: int, row: bytes, key: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", 2, 1, depth, colour, 0, 0, 0)
     data = chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data
+
+
+def test_numbers_of_few_bits_are_as_they_are_stored(tmp_path: Path) -> None:
+    for depth, row, expected in ((4, bytes([0x2F]), [2, 15]), (2, bytes([0b01_11_0000]), [1, 3])):
+        (tmp_path / "a.png").write_bytes(png_of(depth, 0, row, b"\0\0"))
+        assert decode_numbers(tmp_path / "a.png").tolist() == [expected]
 
 
 def shades(low: float, high: float, kind: str) -> np.ndarray:

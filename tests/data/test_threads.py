@@ -205,6 +205,7 @@ class Watch:
 @pytest.fixture
 def eight_cores_for_four_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
 
 
@@ -215,6 +216,7 @@ def test_ranks_on_a_machine_share_its_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if ranks:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     watch = Watch(threads)
 

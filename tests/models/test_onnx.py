@@ -16,6 +16,7 @@ from residual.models import imagenet, vgg
 from residual.models.blocks import BasicBlock, BottleneckBlock
 from residual.models.cifar import CifarNetwork
 from residual.models.onnx import export_onnx
+from residual.models.own import build_own
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import Weights, load_weights
 
@@ -50,6 +51,53 @@ def assert_exported(weights: Weights, file: Path, shapes: Sequence[tuple[int, in
         with torch.inference_mode():
             expected = weights.model.score_map(weights.preprocessing(images)).mean(dim=(2, 3))
         torch.testing.assert_close(torch.from_numpy(scores), expected, rtol=1e-4, atol=1e-4)
+
+
+#: A user's own: a first layer that needs 11 x 11 pixels and more.
+OWN = """
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, classes, in_channels):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, 4, 11, stride=4), nn.ReLU(), nn.MaxPool2d(3, 2))
+        self.last = nn.Conv2d(4, classes, 1)
+
+    def score_map(self, x):
+        return self.last(self.body(x))
+
+    def forward(self, x):
+        return self.score_map(x).mean(dim=(2, 3))
+
+
+def build(classes, in_channels=3):
+    return Mine(classes, in_channels)
+
+
+def without(classes, in_channels=3):
+    return nn.Sequential(nn.Conv2d(in_channels, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def test_a_users_own_network_is_exported_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.py").write_text(OWN)
+    preprocessing = Preprocessing(torch.zeros(3))
+    for function in ("build", "without"):
+        name = f"{tmp_path / 'mine.py'}:{function}"
+        model, about = build_own(name, 5), {"name": name, "options": {}, "classes": 5}
+        weights = Weights(model, preprocessing, tuple("abcde"), {"model": about, "preprocessing": {}})
+        file = tmp_path / f"{function}.onnx"
+        if function == "without":
+            with pytest.raises(InputError, match="the network has no score_map, which this needs"):
+                export_onnx(weights, file, (64, 73))
+            continue
+        with pytest.raises(InputError, match="cannot take images of 8 x 8 pixels"):
+            export_onnx(weights, file)
+        assert export_onnx(weights, file, (64, 73)) < 1e-4
+        told = runtime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map["model"]
+        assert json.loads(told)["name"] == "network.py:build"
 
 
 def test_onnx_runtime_gives_the_same_scores_for_any_batch_and_size(digits: Weights, tmp_path: Path) -> None:

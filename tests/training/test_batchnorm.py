@@ -1,6 +1,7 @@
 """BN groups told apart, and exact averages after training."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from residual.distributed import World
+from residual.models.own import OwnNetwork
 from residual.training.batchnorm import (
     GroupedBatchNorm2d,
     advance,
@@ -31,6 +33,40 @@ def test_exact_averages_are_plain_means_over_all_groups() -> None:
     variances = torch.stack([o.var(dim=(0, 2, 3), unbiased=True) for o in outputs]).mean(0)
     torch.testing.assert_close(first.running_mean, means)
     torch.testing.assert_close(first.running_var, variances)
+
+
+class Kept(nn.Module):
+    """A user's own: one BN is kept as it was, one is skipped at first and then used twice, one never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept, self.skipped, self.unseen = (nn.BatchNorm2d(1) for _ in range(3))
+        for layer in (self.kept, self.unseen):
+            layer.running_mean.fill_(7.0)
+        self.calls = 0
+
+    def train(self, mode: bool = True) -> "Kept":
+        super().train(mode)
+        self.kept.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > 1:
+            self.skipped(x)
+            self.skipped(x + 1)
+        return self.kept(x).flatten(1)[:, :2]
+
+
+def test_layers_of_a_users_own_network_average_what_they_see(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("")
+    theirs = Kept()
+    model = OwnNetwork(theirs, f"{tmp_path / 'mine.py'}:build", 2, 1)
+    batches = [small_batch(8, i) for i in range(3)]
+    average_statistics(model, lambda i: batches[i], range(3), 8, World())
+    seen = torch.stack([inputs.mean() + more for inputs, _ in batches[1:] for more in (0.0, 1.0)])
+    torch.testing.assert_close(theirs.skipped.running_mean, seen.mean(0, keepdim=True))
+    assert theirs.kept.running_mean.item() == theirs.unseen.running_mean.item() == 7.0
 
 
 def test_averaging_changes_no_weight_and_reads_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
