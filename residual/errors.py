@@ -4,8 +4,14 @@ import operator
 import re
 from collections.abc import Iterable
 
-#: What ``pip install`` takes: ``residual`` is another project's name on the package index.
-DISTRIBUTION = "deep-residual"
+#: The packages of each of our extras, which ``pip install`` takes wherever we were installed from.
+EXTRAS = {
+    "detection": "pycocotools",
+    "hub": "huggingface_hub",
+    "tensorboard": "tensorboard",
+    "heic": "pillow-heif",
+    "onnx": "onnx onnxruntime onnxscript",
+}
 
 
 #: What is less like a misspelt name than the nearest one by so much is not meant.
@@ -91,7 +97,7 @@ def _shortened(text: str) -> str:
 
 def needs(what: str, package: str, extra: str) -> InputError:
     """Return the error for something that needs a package which is not installed, of one of our extras."""
-    return InputError(f"{what} needs the package {package}: pip install '{DISTRIBUTION}[{extra}]'")
+    return InputError(f"{what} needs the package {package}: pip install {EXTRAS[extra]}")
 
 
 def whole_number(what: str, value: object, least: int = 1) -> int:

@@ -27,6 +27,7 @@ from documents import (
 )
 
 from residual import InputError
+from residual.errors import EXTRAS
 from residual.recipes import DETECTION, LOCALIZATION, RECIPES, override
 
 #: What is told and not run here, and why.
@@ -39,11 +40,7 @@ NOT_RUN = {
     "make test-long": "runs this",
     "make test-slow": "takes an hour",
     "pip install '.[onnx]'": "installs",
-    "pip install 'deep-residual[detection]'": "installs",
-    "pip install 'deep-residual[heic]'": "installs",
-    "pip install 'deep-residual[hub]'": "installs",
-    "pip install 'deep-residual[onnx]'": "installs",
-    "pip install 'deep-residual[tensorboard]'": "installs",
+    **{f"pip install {packages}": "installs" for packages in EXTRAS.values()},
     "rsync -a --ignore-existing other:residual/runs/cifar10/ runs/cifar10/": "copies from another machine",
     "python benchmarks/train_cpu.py --out results/benchmarks/train_cpu.json": "measures for minutes",
     "python benchmarks/train_cpu.py --network resnet18 --rounds 3 --profile": "measures for minutes",

@@ -155,6 +155,24 @@ def test_the_time_left_forgets_a_slow_start_and_hours_of_standing_still(
     assert last == "1 day, 3:06:36 left"
 
 
+def test_evaluations_are_told_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("residual.training.display.time.perf_counter", lambda: now[0])
+    display = Display("run", 10_000, lambda iteration: iteration, 0, silent=False, epoch=1_000)
+    left = ""
+    for iteration in range(1, 2_002):
+        now[0] += 1
+        display.show(iteration, 0.5, None)
+        left = capsys.readouterr().err.rpartition("  ")[2].strip()
+        if iteration % 1_000 == 0:
+            with display.evaluating(iteration):
+                now[0] += 4_000
+    # 7,999 iterations of a second, and eight evaluations of 4,000.
+    assert left == "11:06:39 left"
+
+
 @pytest.mark.parametrize("kind", ["precision", "responses"])
 def test_a_legend_shows_names_as_they_are(kind: str) -> None:
     if kind == "precision":

@@ -1,6 +1,7 @@
 """The command ``residual``: arguments in, one sentence out for every wrong input."""
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -91,5 +92,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    print(f"residual: {sentence}", file=sys.stderr)
+    # Where nobody reads it the exit code is still right.
+    with suppress(OSError):
+        print(f"residual: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .. import torchrun
-from ..errors import InputError, plural
+from ..errors import InputError, needs, plural
 from .boxes import Drawings, each_usable
 from .options import (
     SIDE,
@@ -187,9 +187,11 @@ def evaluate(
 ) -> None:
     """Test a detector: average precision by VOC's rule (or ImageNet's) and COCO's."""
     from .. import distributed
+    from ..data.masks import has_pycocotools
     from ..detection.submission import check_splits, submission_files, without_category
     from ..files import check_new, write_new
     from ..inference.evaluation import evaluate_detector, tested_on
+    from ..terminal import note
 
     if not boxes:
         measures = {
@@ -208,6 +210,9 @@ def evaluate(
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     about = made_by(asked.device, shared=True) if asked.as_json else {}
+    coco = has_pycocotools()
+    if boxes and not coco and torchrun.rank() == 0:
+        note(f"{needs('COCO AP', 'pycocotools', 'detection')}; without it the other one is measured alone")
     detector = asked.load(weights)
     if submission:
         check_splits(*tested_on(detector, layout, split or ()))
@@ -221,6 +226,7 @@ def evaluate(
             splits=split or (),
             layout=layout,
             ap_rule=None if points is None else ("11 points" if points else "area"),
+            coco=coco,
             boxes=boxes,
             classes=_names(classes, detector.classes),
             use_difficult=difficult,
@@ -235,8 +241,6 @@ def evaluate(
     else:
         _print_table(measured, weights, boxes, detector.options())
     if submission:
-        from ..terminal import note
-
         if unknown := without_category(measured.dataset):
             note(
                 f"what is found of {', '.join(unknown)} is not in {submission}: "
@@ -475,7 +479,9 @@ def _print_table(
     else:
 
         def numbers(coco: dict[str, Any]) -> list[str]:
-            return [_percent(coco.get(key, math.nan)) for key in ("AP", "AP50", "AP75")]
+            # A column in which nothing is said is left out.
+            keys = ("AP", "AP50", "AP75")
+            return [_percent(coco.get(key, math.nan)) if measured.coco else "" for key in keys]
 
         coco = measured.coco or {}
         per_class = coco.get("classes", {})
@@ -488,7 +494,8 @@ def _print_table(
         rule = "ImageNet" if measured.ap_rule == "imagenet" else f"VOC AP, {measured.ap_rule}"
         headings = ("class", "objects", rule, "COCO AP", "COCO AP50", "COCO AP75")
         Table(title, headings, [*map(TableRow, rows), total]).print()
-        _print_sizes("COCO AP", coco, measured)
+        if coco:
+            _print_sizes("COCO AP", coco, measured)
         if masks := measured.coco_masks:
             counts = measured.dataset.mask_counts()
             masked = [

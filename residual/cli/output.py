@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from .. import torchrun
 from ..errors import InputError, printable
@@ -17,6 +17,9 @@ from ..errors import InputError, printable
 #: What a standard output says that takes nothing (any more): full, closed, or its terminal gone.
 FULL = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 
+
+#: ... and a standard error that nobody reads any more.
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 #: Faults of data that are printed at most; all of them are in the JSON.
 FAULTS = 5
@@ -29,9 +32,48 @@ class _Closed(io.TextIOBase):
         raise OSError(errno.EBADF, "it is closed")
 
 
+class _Unread:
+    """A standard error that work does not end for: whoever reads it may go, and its disk be full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._whatever_happens():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._whatever_happens():
+            self._stream.flush()
+
+    @contextmanager
+    def _whatever_happens(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in GONE:
+                # What is waiting to be written would fail again at Python's end.
+                with suppress(OSError, ValueError):
+                    _to_nowhere(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _to_nowhere(stream: Any) -> None:
+    """Have a stream written where it is lost."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 @contextmanager
 def in_order() -> Iterator[None]:
     """Print in this context so that no name is too strange and nothing is lost unsaid.
+
+    What nobody can read on stderr (any more) ends nothing: a run that loses its terminal, or what reads its
+    lines, goes on.
 
     Raises:
         InputError: where the standard output takes nothing, or a name was too long for a file.
@@ -43,10 +85,12 @@ def in_order() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    errors, sys.stderr = sys.stderr, cast(TextIO, _Unread(sys.stderr))
     try:
         try:
             yield
         finally:
+            sys.stderr = errors
             sys.stdout.flush()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -59,8 +103,7 @@ def in_order() -> Iterator[None]:
             raise
         with suppress(OSError, ValueError):
             # Python would try again at its end, and complain of it.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
+            _to_nowhere(sys.stdout)
         raise InputError(f"the output cannot be written: {error.strerror}") from None
 
 

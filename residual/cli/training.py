@@ -27,7 +27,7 @@ class RunAsked:
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe's name (see residual recipes, residual detect recipes) or a YAML file."
+            help="A recipe's name (see residual recipes, detect recipes, locate recipes) or a YAML file."
         ),
     ] = None
     out: Annotated[

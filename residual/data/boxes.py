@@ -143,11 +143,12 @@ class BoxDataset:
             for annotated in self.images
         ]
 
-    def content(self, form: Form = "NFC") -> str:
+    def content(self, form: Form = "NFC", files: bool = True) -> str:
         """Return the identity of the images, and of what is known to be on them.
 
         Args:
             form: of accents in names of classes.
+            files: whether the images' bytes count, too.
         """
         sizes = torch.tensor([annotated.size for annotated in self.images])
         found = [
@@ -163,7 +164,8 @@ class BoxDataset:
             for place, mask in enumerate(annotated.masks)
             if mask
         ]
-        return identity_of(names, [sizes, counts, *found], [annotated.path for annotated in self.images])
+        paths = [annotated.path for annotated in self.images] if files else []
+        return identity_of(names, [sizes, counts, *found], paths)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells these images from others, by their names; see ``content``."""

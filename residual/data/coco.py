@@ -21,7 +21,16 @@ from urllib.parse import parse_qs, unquote
 from ..class_names import class_name
 from ..errors import InputError
 from ..files import no_folder, read_json
-from .boxes import NAME_SPLITS, Annotation, BoxDataset, Record, make_box_dataset, stated_size, turned
+from .boxes import (
+    NAME_SPLITS,
+    Annotation,
+    BoxDataset,
+    Record,
+    hold_out,
+    make_box_dataset,
+    stated_size,
+    turned,
+)
 from .images import SUFFIXES
 from .masks import Outline
 from .named_files import NamedFiles, last_part
@@ -309,9 +318,8 @@ def _annotations(folder: Path, split: str) -> Path:
     have = f"; there are {named}; {NAME_SPLITS}" if there else ""
     if len(there) == 1:
         have = (
-            f"; there is {named} alone: divide its images and their annotations into two files of all its "
-            "categories, as annotations/instances_train.json and instances_val.json, or learn from all of "
-            f"them and test on none (data.train={next(iter(there))}, data.test=[]); {NAME_SPLITS}"
+            f"; there is {named} alone; {hold_out(next(iter(there)))}, or test on none with "
+            f"--set 'data.test=[]'; {NAME_SPLITS}"
         )
     raise InputError(f"there is no file {candidates[0]}{have}")
 

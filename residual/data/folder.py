@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..class_names import class_name
-from ..errors import DISTRIBUTION, InputError, nearest, on_a_line, printable
+from ..errors import EXTRAS, InputError, nearest, on_a_line, printable
 from ..files import (
     cache_folder,
     checksum,
@@ -336,7 +336,7 @@ def not_read(left_out: str) -> str:
 
 def _how_to_read(left_out: str) -> str:
     heic = next((name for name in FORMATS["HEIF"] if "HEIF" not in READABLE and name in left_out), None)
-    return f" ({heic} is with pip install '{DISTRIBUTION}[heic]')" if heic else ""
+    return f" ({heic} is with pip install {EXTRAS['heic']})" if heic else ""
 
 
 def _root(data_dir: Path, split: Split) -> Path:

@@ -65,13 +65,18 @@ class Outline:
     runs: tuple[int, ...] | str = ()
 
 
+def has_pycocotools() -> bool:
+    """Whether COCO's average precision and masks can be computed."""
+    return importlib.util.find_spec("pycocotools") is not None
+
+
 def check_pycocotools(what: str) -> None:
     """Raise an InputError where pycocotools is not installed: better before hours of work than after.
 
     Args:
         what: needs it, as "COCO AP".
     """
-    if importlib.util.find_spec("pycocotools") is None:
+    if not has_pycocotools():
         raise needs(what, "pycocotools", "detection")
 
 

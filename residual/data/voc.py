@@ -8,7 +8,7 @@
       ImageSets/Segmentation/SPLIT.txt   of the images that have one
 
 Where there is no list at all, every annotated image is of the split "trainval", and images and annotations
-may lie anywhere in the folder, as labelImg leaves them.
+may lie anywhere in the folder, as labelImg leaves them; or each split is a folder, as Roboflow exports them.
 
 VOC counts pixels from 1 and names a box by its first and last pixel, so the box from pixel 1 to pixel 10
 reaches from 0 to 10 in our coordinates.
@@ -50,6 +50,8 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROTATED = ("cx", "cy", "w", "h", "angle")
 #: What stands behind a name in the list of a class: whether the image shows it, hardly shows it, or not.
 SHOWN = ("1", "0", "-1")
+#: Folders that are splits where there are no lists.
+PARTS = ("train", "valid", "val", "test")
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "", "unspecified")
 
 
@@ -116,6 +118,8 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         unlisted = not lists and not year and _without_lists(root)
         if unlisted and name == ALL:
             return root, None
+        if unlisted and name in PARTS and NamedFiles([root / name], (".xml",)).files:
+            return root / name, None
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
         have = (
@@ -125,6 +129,8 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
             "(--set data.layout=coco) has a JSON, YOLO's (--set data.layout=yolo) a text file an image; of "
             "tables make one of these first"
         )
+        if len(there) == 1 and there[0] not in PARTS[1:] and "_" not in there[0]:
+            have = f"; there is {there[0]} alone; {hold_out(there[0])}"
         if unlisted:
             have = (
                 f", and no other: without lists all annotated images are {ALL}; {hold_out(ALL)}; residual "
@@ -189,10 +195,10 @@ def _unlisted(root: Path, masks: bool, notes: list[str]) -> Iterator[_Listed]:
     images = [path for path in files if path.suffix.lower() != ".xml" and objects not in path.parents]
     xmls = [path for path in files if path.suffix.lower() == ".xml"]
     parts = {path.relative_to(root).parts[0] for path in xmls if path.parent != root}
-    if len(known := sorted(parts & {"train", "valid", "val", "test"})) > 1:
+    if len(known := [name for name in PARTS if name in parts]) > 1:
         raise InputError(
-            f"{root} has the parts {' and '.join(known)} and no lists of them; write "
-            "ImageSets/Main/train.txt and so on, one image's name a line, or name one part with --data-dir"
+            f"{root} has the splits {' and '.join(known)} as folders; name them with --set "
+            f"data.train={known[0]} --set data.test={known[1]}"
         )
     instances = NamedFiles([objects], (".png",)) if masks else None
     annotated, holding = {path.parent for path in xmls}, {path.parent for path in images}

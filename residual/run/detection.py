@@ -40,7 +40,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import detector_findings
 from .start import check_network, trained_network
-from .task import Task, check_classes, check_shared
+from .task import Task, check_classes, check_shared, identities
 
 #: How a run on ImageNet DET may depart from the paper's.
 OWN_HALVES = "val1 and val2 are halves of ours, as R-CNN's lists of them are not in ImageSets/DET"
@@ -114,8 +114,8 @@ class DetectionTask(Task):
 
     def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
         # The images held out decide nothing of what is learned, but the curve is about them.
-        content = [split.content(form) for split in (self.train, self.held_out) if split is not None]
-        return self.train.fingerprint() | {"content": " ".join(content)}
+        splits = [split for split in (self.train, self.held_out) if split is not None]
+        return self.train.fingerprint() | identities(splits, form)
 
     def start(self, begun: RunFolder | None = None) -> None:
         recipe, classes = self.recipe, len(self.train.classes)

@@ -49,7 +49,7 @@ from ..training.folder import RunFolder
 from ..training.loop import Run, Work
 from .box_findings import localizer_findings
 from .start import trained_network
-from .task import Task, check_classes, check_shared
+from .task import Task, check_classes, check_shared, identities
 
 
 class LocalizationTask(Task):
@@ -82,8 +82,7 @@ class LocalizationTask(Task):
             raise InputError(f"{self.recipe.name} starts from a trained classifier; name it with --weights")
 
     def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
-        content = [split.boxes.content(form) for split in (self.train, self.test)]
-        return self.train.boxes.fingerprint() | {"content": " ".join(content)}
+        return self.train.boxes.fingerprint() | identities([self.train.boxes, self.test.boxes], form)
 
     def start(self, begun: RunFolder | None = None) -> None:
         recipe = self.recipe

@@ -198,7 +198,12 @@ def resume_command(task: Task, out: Path, data_dir: Path | None, more: Sequence[
     """
     where = ["--data-dir", str(data_dir)] if data_dir else []
     threads = ["--threads", str(count)] if (count := distributed.asked_threads()) else []
-    return shlex.join([*task.command, "--resume", "--out", str(out), *where, *threads, *more])
+    again = [*task.command, "--resume", "--out", str(out), *where, *threads, *more]
+    if torchrun.started():
+        # Where there are several machines, each is started with what names the first.
+        here = torchrun.size() == torchrun.local_size()
+        again = ["torchrun", f"--nproc-per-node={torchrun.size()}" if here else "...", "-m", *again]
+    return shlex.join(again)
 
 
 def _keep_best(task: Task, folder: RunFolder, name: str, line: dict[str, Any]) -> None:
@@ -334,8 +339,10 @@ def check_same_data(folder: RunFolder, task: Task, resume: bool) -> dict[str, An
     now = {key: data.get(key) for key in before}
     if before == now:
         return data
-    if before | {"content": None} == now | {"content": None}:
-        if task.mends:
+    # Without what may be of mended images, and without which class or boxes each has.
+    names = {"content": None, "labels": None}
+    if before | names == now | names:
+        if task.mends and before.get("labels") == now.get("labels"):
             if torchrun.rank() == 0:
                 note("not all images are what they were when the run was begun")
             return data

@@ -166,7 +166,10 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list | tuple):
             # Names of classes are none of paths, whatever they begin with.
             return value if key == "classes" else [called(item) for item in value]
-        return _called(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        # It may tell of changes: "... with model.teacher: a -> b".
+        return _in_words(value) if key == "description" else _called(value)
 
     without: dict[str, Any] = called(config)
     return without

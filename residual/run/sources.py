@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,13 +285,19 @@ class Folders(Source):
 
     def content(self, form: Form) -> str:
         indices = self.splits.values()
-        names = [*in_form(self.classes, form), *(file for index in indices for file in index.files)]
         files = [index.path(position) for index in indices for position in range(len(index))]
-        return identity_of(names, [index.targets for index in indices], files)
+        return self._identity(form, files)
 
     def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
         told = "\n".join(file for index in self.splits.values() for file in index.files)
-        return super().fingerprint(form) | {"files": hashlib.sha256(os.fsencode(told)).hexdigest()[:16]}
+        names = hashlib.sha256(os.fsencode(told)).hexdigest()[:16]
+        return super().fingerprint(form) | {"files": names, "labels": self._identity(form, [])}
+
+    def _identity(self, form: Form, files: Sequence[Path]) -> str:
+        """Return the identity of the images' names and classes, and of files."""
+        indices = self.splits.values()
+        names = [*in_form(self.classes, form), *(file for index in indices for file in index.files)]
+        return identity_of(names, [index.targets for index in indices], files)
 
     def divided(self) -> dict[str, FolderIndex] | None:
         return self.splits if self.recipe.data.validation else None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..class_names import Form
+from ..data.boxes import BoxDataset
 from ..data.order import OrderedBatches
 from ..distributed import World
 from ..errors import InputError, OtherData
@@ -37,6 +38,14 @@ def check_classes(trained: Sequence[str], now: Sequence[str], folder: Path, data
     """
     if tuple(trained) != tuple(now):
         raise OtherData(f"{folder} was trained on other classes than there are now in {data}; put them back")
+
+
+def identities(splits: Sequence[BoxDataset], form: Form) -> dict[str, str]:
+    """Return what a fingerprint says of annotated images besides names: with their bytes, and without."""
+    return {
+        what: " ".join(split.content(form, files) for split in splits)
+        for what, files in (("content", True), ("labels", False))
+    }
 
 
 class Task(ABC):
@@ -72,6 +81,9 @@ class Task(ABC):
     @abstractmethod
     def fingerprint(self, form: Form = "NFC") -> dict[str, Any]:
         """Return what tells the data from others: a resumed run has to have the same.
+
+        Of images that are read from files again and again "content" may differ where damaged ones have been
+        mended (``mends``), and "labels", of the same without the files' bytes, may not.
 
         Args:
             form: of accents in names of classes; "NFD" for what earlier versions noted of names from macOS.

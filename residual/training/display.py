@@ -3,8 +3,8 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 from rich.console import RenderableType
@@ -20,7 +20,8 @@ LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
 #: A part of the time spent waiting for images that is shown: below it the loop does not wait, it fetches.
 WORTH_TELLING = 0.05
 #: The newest seconds of a session from which the time left is told, or the newer half of a shorter one: a
-#: slow start, and hours in which the machine slept or had other work, are forgotten; evaluations count.
+#: slow start, and hours in which the machine slept or had other work, are forgotten. Evaluations are counted
+#: by themselves.
 PACE_SECONDS = 1800.0
 #: Width of the bar in characters.
 BAR = 16
@@ -36,6 +37,7 @@ class Display:
         done: iterations done in earlier sessions.
         silent: show nothing.
         about: what the percentages are.
+        epoch: iterations from one evaluation to the next, 0 for none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Display:
         done: int,
         silent: bool,
         about: str = "errors",
+        epoch: int = 0,
     ) -> None:
         self.name = name
         self.iterations = iterations
@@ -53,6 +56,9 @@ class Display:
         self.images = images
         self.silent = silent
         self.about = about
+        self._epoch = epoch
+        #: Seconds of all evaluations in this session, and of the newest one.
+        self._evaluations, self._evaluation = 0.0, 0.0
         #: The newest percentage of the part that is evaluated, as text.
         self.evaluated: list[str] = []
         self._live: Live | None = None
@@ -98,7 +104,7 @@ class Display:
         """
         now = self._shown = time.perf_counter()
         self.measure(iteration)
-        left = self._left(now, iteration)
+        left = self._left(now - self._evaluations, iteration)
         idle = (waited - self._waited[1]) / max(now - self._waited[0], 1e-9)
         self._waited = (now, waited)
         if self.silent:
@@ -126,6 +132,18 @@ class Display:
         if not self.silent:
             self.console.print(f"{self.name}: {what}", soft_wrap=True)
 
+    @contextmanager
+    def evaluating(self, iteration: int) -> Iterator[None]:
+        """Evaluate in this context: that is no training, and does not count as slow iterations."""
+        self.measure(iteration)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._evaluation = time.perf_counter() - began
+            self._evaluations += self._evaluation
+            self.measure(iteration)
+
     def measure(self, iteration: int) -> None:
         """Measure the speed since the last call, if there were iterations, and start anew from here."""
         now = time.perf_counter()
@@ -137,7 +155,11 @@ class Display:
     def _left(self, now: float, iteration: int) -> str:
         """Return the time left at the pace of the newest part of this session, as a line has it.
 
-        Nothing after a session's first iteration: what is compiled is compiled in that one.
+        Nothing after a session's first iteration: what is compiled is compiled in that one. Evaluations to
+        come are taken to last as long as the newest one.
+
+        Args:
+            now: seconds, without those of evaluations.
         """
         if iteration - self._done <= 1:
             self._started = now
@@ -149,7 +171,10 @@ class Display:
         began, first = self._marks[0]
         self._marks.append((now, iteration))
         pace = (now - began) / max(iteration - first, 1)
-        return f"{timedelta(seconds=round(pace * (self.iterations - iteration)))} left"
+        left = pace * (self.iterations - iteration)
+        if self._epoch:
+            left += self._evaluation * (-(-self.iterations // self._epoch) - iteration // self._epoch)
+        return f"{timedelta(seconds=round(left))} left"
 
     def _line(self, place: str, errors: str, loss: float, left: str, data: str) -> Table:
         """One line: the name, and of the rest what fits, the most telling first."""

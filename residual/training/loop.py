@@ -27,7 +27,7 @@ from .folder import RunFolder
 from .schedule import follow_plateau, learning_rate
 from .sgd import SGD
 
-#: Ranks agree on stopping only every so many iterations: asking costs an exchange.
+#: Ranks with GPUs agree on stopping only every so many iterations: asking waits for the device.
 STOP_EVERY = 10
 
 
@@ -170,6 +170,11 @@ class Run:
             return self.work.rate(iteration)
         return learning_rate(self.recipe.schedule, iteration, self.progress.plateaus)
 
+    @property
+    def _epoch(self) -> int:
+        """Iterations from one evaluation to the next."""
+        return self.recipe.evaluate_every or self.recipe.evaluate_epochs * len(self.batches)
+
     def _images(self, iteration: int) -> int:
         """Return how many images have been seen before an iteration, over all ranks."""
         batches = self.work.batches(iteration) if self.work.batches else iteration
@@ -223,7 +228,7 @@ class Run:
         name, done, about = self.recipe.name, self.progress.iteration, self.work.curve.name
         with (
             listening() as listener,
-            Display(name, schedule.iterations, self._images, done, silent, about) as display,
+            Display(name, schedule.iterations, self._images, done, silent, about, self._epoch) as display,
         ):
             try:
                 several = self.world.size > 1
@@ -245,8 +250,8 @@ class Run:
         Raises:
             Interrupted: where the iteration or the evaluation in work was left.
         """
-        schedule, progress, world = self.recipe.schedule, self.progress, self.world
-        epoch = self.recipe.evaluate_every or self.recipe.evaluate_epochs * len(self.batches)
+        schedule, progress, world, epoch = self.recipe.schedule, self.progress, self.world, self._epoch
+        begun = progress.iteration
         before, start = progress.seconds, time.perf_counter()
         # Ranks that wait for each other can only stop together.
         granted = listener.granted if world.size == 1 else contextlib.nullcontext
@@ -259,17 +264,28 @@ class Run:
                     self.folder.cut_metrics(progress.iteration - 1)
                 self._log(display, granted)
             while progress.iteration < schedule.iterations:
-                self.iterate(progress.iteration)
+                try:
+                    self.iterate(progress.iteration)
+                except InputError as error:
+                    # Images that cannot be read are met before anything changes, where they are read at once.
+                    read_once = world.size == 1 and not self.work.batches
+                    if read_once and progress.iteration > begun and not isinstance(error, Diverged):
+                        self._save()
+                    raise
                 progress.iteration += 1
                 progress.seconds = before + time.perf_counter() - start
                 last = progress.iteration == schedule.iterations
                 if display.due():
                     self._show(display)
                 if progress.iteration % epoch == 0 and not last:
+                    if world.size > 1:
+                        # Ranks cannot leave an evaluation, and torchrun kills them 30 seconds after a signal.
+                        self._save()
                     self._log(display, granted)
                 if last or progress.iteration % self.recipe.checkpoint_every == 0:
                     self._save()
-                if world.size == 1 or last or progress.iteration % STOP_EVERY == 0:
+                on_cpu = self.device.type == "cpu"
+                if world.size == 1 or on_cpu or last or progress.iteration % STOP_EVERY == 0:
                     self._agree(listener)
         except Interrupted:
             self._save()
@@ -305,11 +321,8 @@ class Run:
         """
         self._check_finite()
         synchronize(self.work.layers, self.world)
-        # An evaluation is no training: it does not count as slow iterations.
-        display.measure(self.progress.iteration)
-        with granted():
+        with granted(), display.evaluating(self.progress.iteration):
             metrics = self.last = self.evaluate()
-        display.measure(self.progress.iteration)
         loss, error, _ = self.meter.read(self.world)
         progress = self.progress
         line = {

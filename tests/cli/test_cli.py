@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 import torch
 import typer
-from conftest import Call, Command, Refused, Shown, command_line, environment, save_network, smooth_image
+from conftest import (
+    TINY,
+    Call,
+    Command,
+    Refused,
+    Shown,
+    command_line,
+    environment,
+    save_network,
+    set_options,
+    smooth_image,
+)
 
 from residual import __version__
 from residual.cli import app
@@ -212,6 +223,23 @@ def test_the_others_end_is_no_fault_of_residual(
     smooth_image().save(tmp_path / "a.png")
     assert call("predict", tmp_path, tmp_path / "a.png") == 1
     assert "another of the processes that train together has ended" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_whose_lines_nobody_reads(tmp_path: Path) -> None:
+    """As one whose connection is lost, or behind ``2>&1 | tee log`` where Ctrl-C has ended tee as well."""
+    out = tmp_path / "run"
+    short = set_options(["schedule.iterations=4", "evaluate_every=4"])
+    words = command_line("train", *TINY, *short, "--out", out)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(120) == 0
+    assert (out / "results.json").is_file()
+    # What is wrong has its exit code though nobody reads the sentence.
+    again = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
+    assert again.stderr is not None
+    again.stderr.close()
+    assert again.wait(120) == 2
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

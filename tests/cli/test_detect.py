@@ -172,6 +172,17 @@ def test_evaluate_says_how_the_detector_was_used(
     assert "refined" not in shown(*arguments).out
 
 
+def test_without_pycocotools_the_other_precision_is_measured(
+    begun_detector: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residual.data.masks.has_pycocotools", lambda: False)
+    told = shown("detect", "evaluate", begun_detector)
+    assert "note: COCO AP needs the package pycocotools: pip install pycocotools; without it" in told.err
+    assert "VOC AP, area" in told.out
+    assert "COCO" not in told.out
+    assert json.loads(shown("detect", "evaluate", begun_detector, "--json").out)["coco"] is None
+
+
 def test_where_no_object_is_found_weaker_ones_are_offered(
     begun_detector: Path, few_shapes: Path, shown: Shown
 ) -> None:

@@ -48,6 +48,33 @@ def coco(folder: Path, change: Callable[[dict[str, Any]], object] = lambda conte
     return folder
 
 
+@pytest.mark.parametrize(
+    ("file", "images", "split"),
+    [
+        ("result.json", "images", "result"),
+        ("annotations/instances_default.json", "images", "default"),
+        ("annotations/instances_default.json", "images/default", "default"),
+    ],
+    ids=["Label Studio", "CVAT", "CVAT by subsets"],
+)
+def test_exports_that_nobody_has_divided(file: str, images: str, split: str, tmp_path: Path) -> None:
+    """As docs/detection.md says what to name them by; Label Studio has the folder in each name."""
+
+    def named(content: dict[str, Any]) -> None:
+        if split == "result":
+            for entry in content["images"]:
+                entry["file_name"] = f"images/{entry['file_name']}"
+
+    folder = coco(tmp_path, named)
+    (folder / images).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "train").rename(folder / images)
+    (folder / "annotations" / "instances_train.json").rename(folder / file)
+    said = sentence_of(lambda: load_coco(folder, ["train"]))
+    assert f"--set data.train={split} --set data.validation=0.2" in said
+    data = load_coco(folder, [split])
+    assert (len(data), data.notes) == (2, ())
+
+
 def test_coco(tmp_path: Path) -> None:
     data = load_coco(coco(tmp_path), ["train"])
     assert data.classes == ("car", "dog")
@@ -161,7 +188,8 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load_coco(tmp_path / "nowhere", ["train"])
     coco(tmp_path)
     alone = (
-        r"instances_val\.json; there is annotations/instances_train\.json alone: divide .*data\.train=train,"
+        r"instances_val\.json; there is annotations/instances_train\.json alone; to train, "
+        r".*data\.train=train --set data\.validation"
     )
     with pytest.raises(InputError, match=alone):
         load_coco(tmp_path, ["val"])
@@ -333,7 +361,8 @@ def test_images_of_all_splits_in_one_folder_and_annotations_beside_their_images(
     data = load_coco(roboflow, ["train"])
     assert (len(data), data.counts(), data.notes) == (3, [3], ())
     with pytest.raises(
-        InputError, match=r"there is train/_annotations\.coco\.json alone: .*data\.train=train,"
+        InputError,
+        match=r"train/_annotations\.coco\.json alone; .*data\.train=train --set data\.validation=0\.2, or",
     ):
         load_coco(roboflow, ["valid"])
 

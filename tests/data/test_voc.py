@@ -659,11 +659,24 @@ def test_a_folder_above_lists_is_not_without_them(tmp_path: Path, below: str, li
     assert "data.validation" not in said
 
 
-def test_parts_without_lists_are_not_thrown_together(tmp_path: Path) -> None:
+def test_folders_without_lists_are_splits_and_not_thrown_together(tmp_path: Path) -> None:
+    """As Roboflow exports VOC's XML."""
     pair(tmp_path, "train", "train")
     pair(tmp_path, "valid", "valid", name="1")
-    assert "has the parts train and valid" in sentence_of(lambda: load_voc(tmp_path, ["trainval"]))
-    assert names_of(load_voc(tmp_path / "train", ["trainval"])) == ["0"]
+    said = sentence_of(lambda: load_voc(tmp_path, ["trainval"]))
+    assert "has the splits train and valid as folders; name them" in said
+    assert "--set data.train=train --set data.test=valid" in said
+    assert names_of(load_voc(tmp_path, ["train"])) == ["0"]
+    assert names_of(load_voc(tmp_path, ["valid"])) == ["1"]
+    assert names_of(load_voc(tmp_path, ["train", "valid"])) == ["0", "1"]
+    assert "there is no split" in sentence_of(lambda: load_voc(tmp_path, ["test"]))
+
+
+def test_the_only_list_can_be_divided(tmp_path: Path) -> None:
+    """As CVAT exports a task that nobody has divided."""
+    voc(tmp_path, {"a": annotation(item("dog", 1, 1, 9, 9))}, split="default")
+    said = sentence_of(lambda: load_voc(tmp_path, ["trainval"]))
+    assert "there is default alone; to train, hold a share of them out: --set data.train=default" in said
 
 
 def test_a_year_without_its_lists_is_not_whole(tmp_path: Path) -> None:

@@ -160,5 +160,5 @@ def test_a_full_disk(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_without_huggingface_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert sentence_of(lambda: load_weights(Path("timm:resnet50.a1_in1k"))) == (
-        "timm:resnet50.a1_in1k needs the package huggingface_hub: pip install 'deep-residual[hub]'"
+        "timm:resnet50.a1_in1k needs the package huggingface_hub: pip install huggingface_hub"
     )

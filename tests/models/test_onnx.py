@@ -174,7 +174,7 @@ def test_onnx_of_wrong_names_and_missing_packages(
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         export_onnx(digits, tmp_path / "digits.pb", (8, 8))
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(InputError, match="needs the package onnxruntime: pip install 'deep-residual"):
+    with pytest.raises(InputError, match="needs the package onnxruntime: pip install onnx"):
         export_onnx(digits, tmp_path / "digits.onnx", (8, 8))
 
 

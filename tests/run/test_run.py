@@ -10,6 +10,7 @@ import signal
 import subprocess
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -39,7 +40,7 @@ from residual.device import arithmetic
 from residual.errors import Interrupted
 from residual.recipes import DetectionRecipe, find, read
 from residual.run.classification import ClassificationTask
-from residual.run.run import troubles
+from residual.run.run import resume_command, troubles
 from residual.training.checkpoint import list_checkpoints, load_checkpoint
 from residual.training.folder import RunFolder
 
@@ -236,7 +237,7 @@ def test_torchrun_goes_on_with_its_own_run_alone(
     out = shutil.copytree(uninterrupted, tmp_path / "run")
     sessions = json.loads((out / "environment.json").read_text())
     recipe = read(out / "recipe.yaml")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr("residual.torchrun.restarts", lambda: 1)
     monkeypatch.setattr("residual.distributed.launcher", lambda: "this")
     for launcher in ("this", "another"):
         sessions[-1]["launcher"] = launcher
@@ -245,6 +246,17 @@ def test_torchrun_goes_on_with_its_own_run_alone(
             assert run.train(recipe, out, device="cpu") == results_of(out)
         else:
             assert "holds a run already" in sentence_of(lambda: run.train(recipe, out, device="cpu"))
+
+
+def test_torchruns_runs_go_on_under_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task: Any = SimpleNamespace(command=("residual", "train"))
+    go_on = f"residual train --resume --out {tmp_path}"
+    assert resume_command(task, tmp_path, None) == go_on
+    for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
+    assert resume_command(task, tmp_path, None) == f"torchrun --nproc-per-node=4 -m {go_on}"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert resume_command(task, tmp_path, None) == f"torchrun ... -m {go_on}"
 
 
 def test_what_is_for_classifiers_is_not_silently_left_out_of_others(

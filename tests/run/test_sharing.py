@@ -180,11 +180,13 @@ def test_no_part_of_a_config_tells_where_something_lay(
         "classes": ["/zero"],
         "localizer": {"backbone": {"name": "/home/alice/mine.py:build", "weights": "/home/alice/a"}},
         "rcnn": {"localizer": f"{tmp_path}/runs/b", "numbers": [1, None, "2007/test"]},
+        "recipe": {"description": "Maxout with model.teacher: t -> /mnt/alice/c and/or 2/3"},
     }
     assert _without_places(config) == {
         "classes": ["/zero"],
         "localizer": {"backbone": {"name": "mine.py:build", "weights": "a"}},
         "rcnn": {"localizer": "~/runs/b", "numbers": [1, None, "2007/test"]},
+        "recipe": {"description": "Maxout with model.teacher: t -> c and/or 2/3"},
     }
 
 

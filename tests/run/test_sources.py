@@ -342,7 +342,7 @@ def test_other_images_under_the_same_names_are_another_run(
     (out / "results.json").unlink()
     sessions = json.loads(file.read_text())
     assert sessions[0]["data"].keys() == {"classes", "images"}
-    assert sessions[-1]["data"].keys() == {"classes", "images", "files", "content"}
+    assert sessions[-1]["data"].keys() == {"classes", "images", "files", "content", "labels"}
     sessions[-1] |= {"threads": 7, "instructions": "AVX"}
     file.write_text(json.dumps(sessions))
     said = shown("train", "--resume", "--out", out).err

@@ -14,14 +14,15 @@ from conftest import CPU, small_batch, small_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from residual.data.images import DamagedImage
 from residual.data.order import OrderedBatches
 from residual.distributed import World
-from residual.errors import Interrupted
+from residual.errors import InputError, Interrupted
 from residual.recipes import find, override
 from residual.training.classification import ERRORS, ErrorMeter
 from residual.training.display import Display
 from residual.training.folder import RunFolder
-from residual.training.loop import Run, Work
+from residual.training.loop import Diverged, Run, Work
 from residual.training.sgd import SGD
 
 T = TypeVar("T")
@@ -127,5 +128,33 @@ def test_ranks_ask_each_other_after_the_last_iteration(tmp_path: Path) -> None:
     )
     with pytest.raises(Interrupted, match="stopped at iteration 13 with a checkpoint"):
         run.train()
-    assert world.asked == [False, True]
+    assert world.asked == [False] * 12 + [True]
     assert not finished
+
+
+def test_ranks_have_a_checkpoint_before_an_evaluation_that_they_cannot_leave(tmp_path: Path) -> None:
+    """torchrun kills them half a minute after a signal."""
+    settings = ["schedule.iterations=12", "evaluate_every=5", "checkpoint_every=100"]
+    run = run_of(tmp_path, lambda optimizer, rate: lambda iteration: None, settings, Twins())
+
+    def killed() -> dict[str, Any]:
+        raise MemoryError
+
+    run.evaluate = killed
+    with pytest.raises(MemoryError):
+        run.train()
+    assert [path.name for path in run.folder.checkpoints()] == ["checkpoint-0000005.safetensors"]
+
+
+@pytest.mark.parametrize("error", [DamagedImage, Diverged])
+def test_images_that_cannot_be_read_leave_a_checkpoint(error: type[InputError], tmp_path: Path) -> None:
+    def iterate(iteration: int) -> None:
+        if iteration == 7:
+            raise error("no")
+
+    settings = ["schedule.iterations=12", "evaluate_every=100", "checkpoint_every=100"]
+    run = run_of(tmp_path, lambda optimizer, rate: iterate, settings, World())
+    with pytest.raises(error):
+        run.train()
+    found = [path.name for path in run.folder.checkpoints()]
+    assert found == (["checkpoint-0000007.safetensors"] if error is DamagedImage else [])
