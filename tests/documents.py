@@ -421,7 +421,8 @@ class Stage:
         names = [f"{wordnet_id} {name}" for wordnet_id, name in imagenet_classes()]
         for name in ("resnet50", "resnet101"):
             _save(self.place / "weights" / name, name, names, torch.rand(3))
-        self._published("torchvision:resnet50", "resnet50", names)
+        for name in ("resnet18", "resnet50"):
+            self._published(f"torchvision:{name}", name, names)
         self._published("cifar:resnet20", "cifar_resnet20", CIFAR10_CLASSES)
         # VGG's fully connected layers are large whatever its filters are; any network will do.
         _save(self.place / "weights" / "vgg16", "cifar_resnet8", names, torch.rand(3))
@@ -471,6 +472,7 @@ class Stage:
         shutil.copytree(runs / "cifar10-resnet20", runs / "short")
         (runs / "short" / "results.json").unlink()
         (runs / "short" / "checkpoint-0000002.safetensors").unlink(missing_ok=True)
+        shutil.copytree(runs / "short", runs / "rented")
         boxes = ("--weights", "weights/resnet101", *set_options(WITH_BOXES))
         for name, recipe, data in (
             ("cells", "voc-finetune", "cells"),
