@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import stat
 import tempfile
@@ -42,6 +43,14 @@ def without_home(text: str) -> str:
             # Home itself as well; neither what goes on as home begins, nor a folder whose name begins so.
             text = re.sub(rf"(?<![\w.~-]){re.escape(place)}(?![\w-]|\.\w)", "~", text)
     return text
+
+
+def quoted(word: str) -> str:
+    """Return a word for a shell, which takes no "~" in quotes for the home folder."""
+    if re.fullmatch(r"[\w@%+=:,./~-]+", word):
+        return word
+    home = "~/" if word.startswith("~/") else ""
+    return home + shlex.quote(word.removeprefix(home))
 
 
 def no_folder(path: Path, remedy: str = "") -> InputError:

@@ -160,7 +160,7 @@ def test_evaluations_are_told_by_themselves(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("residual.training.display.time.perf_counter", lambda: now[0])
-    display = Display("run", 10_000, lambda iteration: iteration, 0, silent=False, epoch=1_000)
+    display = Display("run", 9_500, lambda iteration: iteration, 0, silent=False, epoch=1_000)
     left = ""
     for iteration in range(1, 2_002):
         now[0] += 1
@@ -169,8 +169,16 @@ def test_evaluations_are_told_by_themselves(
         if iteration % 1_000 == 0:
             with display.evaluating(iteration):
                 now[0] += 4_000
-    # 7,999 iterations of a second, and eight evaluations of 4,000.
-    assert left == "11:06:39 left"
+    # 7,499 iterations of a second, and eight evaluations of 4,000: the last one is after all iterations.
+    assert left == "10:58:19 left"
+    for iteration in range(2_002, 9_501):
+        display.show(iteration, 0.5, None)
+        if iteration % 1_000 == 0 or iteration == 9_500:
+            with display.evaluating(iteration):
+                now[0] += 4_000
+    capsys.readouterr()
+    display.show(9_500, 0.5, None)
+    assert capsys.readouterr().err.rstrip().endswith("  0:00:00 left")
 
 
 @pytest.mark.parametrize("kind", ["precision", "responses"])

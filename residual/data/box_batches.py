@@ -172,7 +172,7 @@ class AnnotatedBatches(OrderedBatches):
                 return read(number, flipped, seed), unreadable
             except InputError as error:
                 if self.damaged == "fatal":
-                    raise InputError(fatal(error, "data.damaged")) from None
+                    raise DamagedImage(fatal(error, "data.damaged")) from None
                 unreadable[self.dataset.images[number].id] = last = str(error)
         raise InputError(
             f"{self.dataset.name}: none of {tries} images in a row can be read; the last: {last}"

@@ -151,21 +151,27 @@ class BoxDataset:
             files: whether the images' bytes count, too.
         """
         sizes = torch.tensor([annotated.size for annotated in self.images])
-        found = [
-            torch.cat([getattr(annotated, what) for annotated in self.images])
+        found = {
+            what: torch.cat([getattr(annotated, what) for annotated in self.images])
             for what in ("boxes", "labels", "difficult", "crowd", "areas")
-        ]
+        }
         counts = torch.tensor([len(annotated.labels) for annotated in self.images])
         names = [*in_form(self.classes, form), *(annotated.id for annotated in self.images)]
         names += [f"{annotated.id} {annotated.unjudged}" for annotated in self.images if annotated.unjudged]
+        masked = self.images if files or self.layout != "yolo" else ()
         names += [
             f"{annotated.id} {place} {mask.counts!r}"
-            for annotated in self.images
+            for annotated in masked
             for place, mask in enumerate(annotated.masks)
             if mask
         ]
-        paths = [annotated.path for annotated in self.images] if files else []
-        return identity_of(names, [sizes, counts, *found], paths)
+        if files:
+            paths = [annotated.path for annotated in self.images]
+            return identity_of(names, [sizes, counts, *found.values()], paths)
+        # Where boxes are parts of an image it may be mended in another size.
+        places = found["boxes"] / sizes.repeat(1, 2).repeat_interleave(counts, dim=0)
+        kinds = [found[what] for what in ("labels", "difficult", "crowd")]
+        return identity_of(names, [counts, (1e4 * places).round(), *kinds])
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells these images from others, by their names; see ``content``."""

@@ -118,7 +118,7 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         unlisted = not lists and not year and _without_lists(root)
         if unlisted and name == ALL:
             return root, None
-        if unlisted and name in PARTS and NamedFiles([root / name], (".xml",)).files:
+        if unlisted and name in _parts(root):
             return root / name, None
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
@@ -130,8 +130,11 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
             "tables make one of these first"
         )
         if len(there) == 1 and there[0] not in PARTS[1:] and "_" not in there[0]:
-            have = f"; there is {there[0]} alone; {hold_out(there[0])}"
-        if unlisted:
+            alone = f"{year}/{there[0]}" if year else there[0]
+            have = f"; there is {alone} alone; {hold_out(alone)}; {NAME_SPLITS}"
+        if parts := _parts(root) if unlisted else []:
+            have = f"; {_as_folders(parts)}"
+        elif unlisted:
             have = (
                 f", and no other: without lists all annotated images are {ALL}; {hold_out(ALL)}; residual "
                 f"detect evaluate tests on all of them with --split {ALL}"
@@ -150,6 +153,18 @@ def _without_lists(root: Path) -> bool:
     """Whether a folder has annotations and no lists, nor folders in it: it would be one level too high."""
     lists = (path for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}ImageSets"))
     return next(lists, None) is None and bool(NamedFiles([root], (".xml",)).files)
+
+
+def _parts(root: Path) -> list[str]:
+    """Return which splits are folders with annotations."""
+    return [name for name in PARTS if (root / name).is_dir() and NamedFiles([root / name], (".xml",)).files]
+
+
+def _as_folders(parts: Sequence[str]) -> str:
+    """Return how folders that are splits are named, as a part of a sentence."""
+    test = f"--set data.test={parts[1]}" if len(parts) > 1 else "--set data.validation=0.2"
+    are = f"{' and '.join(parts)} {'are splits' if len(parts) > 1 else 'is a split'}"
+    return f"{are} by the folder's name: --set data.train={parts[0]} {test}; {NAME_SPLITS}"
 
 
 @dataclass(frozen=True)
@@ -194,12 +209,8 @@ def _unlisted(root: Path, masks: bool, notes: list[str]) -> Iterator[_Listed]:
     files = NamedFiles([root], (*SUFFIXES, ".xml")).files.values()
     images = [path for path in files if path.suffix.lower() != ".xml" and objects not in path.parents]
     xmls = [path for path in files if path.suffix.lower() == ".xml"]
-    parts = {path.relative_to(root).parts[0] for path in xmls if path.parent != root}
-    if len(known := [name for name in PARTS if name in parts]) > 1:
-        raise InputError(
-            f"{root} has the splits {' and '.join(known)} as folders; name them with --set "
-            f"data.train={known[0]} --set data.test={known[1]}"
-        )
+    if len(parts := _parts(root)) > 1:
+        raise InputError(f"{root}: {_as_folders(parts)}")
     instances = NamedFiles([objects], (".png",)) if masks else None
     annotated, holding = {path.parent for path in xmls}, {path.parent for path in images}
     beside: dict[tuple[Path, str], list[Path]] = {}

@@ -289,7 +289,9 @@ def _with_start(
     assert isinstance(recipe, DetectionRecipe)
     start = _start_of(name)
     named, of_coco = weights.get(start), name.endswith(FROM_COCO)
-    if backbone := study.begun_from(name, seed, named):
+    backbone = study.begun_from(name, seed, named)
+    # A detector brings more than its network, and is asked for that as long as it is there.
+    if backbone and not (of_coco and named and is_detector(named)):
         begun = study.recipe_begun(name, seed)
         assert isinstance(begun, DetectionRecipe)
         if of_coco:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..analysis.page import render
 from ..errors import InputError
-from ..files import read_json, without_home, write_derived
+from ..files import quoted, read_json, without_home, write_derived
 from ..table import not_comparable
 from ..terminal import say
 from ..training.folder import Kept
@@ -103,7 +103,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
 def _quoted(folder: Path) -> str:
     """Return a study as the page's commands name it, with the dataset if it is not the paper's."""
     of_tiny = any(folder.glob("tiny-imagenet-*"))
-    return without_home(shlex.quote(str(folder))) + " --dataset tiny-imagenet" * of_tiny
+    return quoted(without_home(str(folder))) + " --dataset tiny-imagenet" * of_tiny
 
 
 class PublishedTable(Kept):

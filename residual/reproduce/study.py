@@ -514,8 +514,8 @@ def departures_of(runs: Iterable[TrainedRun]) -> list[str]:
         known = images.setdefault(one.paper.data, {})
         for session in one.sessions:
             for what, noted in (session.get("data") or {}).items():
-                # How many they are, and their names; a file may have been mended.
-                if what != "content" and known.setdefault(what, noted) != noted:
+                # How many they are, and their names; a file or an annotation may have been mended.
+                if what not in ("content", "labels") and known.setdefault(what, noted) != noted:
                     found[OTHER_IMAGES] = None
     return list(found)
 

@@ -158,7 +158,9 @@ def _member(path: Path) -> Member:
         raise InputError(f"{path} has not measured anything yet; let it go on")
     results = folder.results(recipe) if folder.results_file.exists() else None
     sessions = folder.sessions() or [{}]
-    return Member(path, recipe, lines, results, sessions[0].get("data"), tuple(departed(sessions)))
+    # Earlier versions did not note the labels apart from the content, which tells them as well.
+    data = {what: noted for what, noted in (sessions[0].get("data") or {}).items() if what != "labels"}
+    return Member(path, recipe, lines, results, data, tuple(departed(sessions)))
 
 
 def _reached(groups: Sequence[RunGroup]) -> Table:

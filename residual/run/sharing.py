@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ import yaml
 from ..analysis.page import templates
 from ..detection.weights import is_detector, read_detector
 from ..errors import InputError, needs, printable
-from ..files import first_line, read_json, strict_json, without_home, written_whole
+from ..files import first_line, quoted, read_json, strict_json, without_home, written_whole
 from ..localization.weights import is_localizer, read_localizer
 from ..models.hub import endpoint_of_hub, repository
 from ..models.layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE
@@ -106,7 +106,7 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         raise InputError(f"{run} does not say how it was trained; push shares what a run has trained")
     recipe = parse(config["recipe"], str(run), kind)
     known = KINDS[kind][0].get(recipe.name)
-    started_at = network_of(parse(whole["recipe"], str(run), kind)).weights or ""
+    places = _places(whole)
     results = config["results"]
     sessions = _sessions(run)
     network = config["model"]["name"] if kind is Recipe else network_of(recipe).name
@@ -140,9 +140,9 @@ def model_card(run: Path, name: str, licence: str | None = None) -> str:
         classes=config["classes"],
         preprocessing=config.get("preprocessing"),
         sessions=sessions,
-        commands=list(dict.fromkeys(_of_command(s["command"]) for s in sessions if s.get("command"))),
+        commands=list(dict.fromkeys(_of_command(s["command"], places) for s in sessions if s.get("command"))),
         started_from=next(
-            (_in_words(s["started_from"], started_at) for s in sessions if s.get("started_from")), None
+            (_told(s["started_from"], places) for s in sessions if s.get("started_from")), None
         ),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -157,21 +157,31 @@ def _config(run: Path) -> tuple[dict[str, Any], type[TrainingRecipe]]:
     return load_weights(run).config, Recipe
 
 
+def _places(value: Any, key: str = "") -> list[str]:
+    """Return the texts of a config that are paths, the longest first."""
+    if key == "classes":
+        # Names of classes are none of paths, whatever they begin with.
+        return []
+    found = [value] if isinstance(value, str) and _called(value) != value else []
+    if isinstance(value, dict):
+        found += [place for name, item in value.items() for place in _places(item, name)]
+    if isinstance(value, list | tuple):
+        found += [place for item in value for place in _places(item)]
+    return sorted(set(found), key=len, reverse=True)
+
+
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     """Return a config in which no path tells where something lay on the machine that trained."""
+    places = _places(config)
 
-    def called(value: Any, key: str = "") -> Any:
+    def told(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name: called(item, name) for name, item in value.items()}
+            return {name: told(item, name) for name, item in value.items()}
         if isinstance(value, list | tuple):
-            # Names of classes are none of paths, whatever they begin with.
-            return value if key == "classes" else [called(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        # It may tell of changes: "... with model.teacher: a -> b".
-        return _in_words(value) if key == "description" else _called(value)
+            return value if key == "classes" else [told(item) for item in value]
+        return _told(value, places) if isinstance(value, str) else value
 
-    without: dict[str, Any] = called(config)
+    without: dict[str, Any] = told(config)
     return without
 
 
@@ -186,33 +196,38 @@ def _called(text: str) -> str:
         return here
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(text).is_absolute():
-            return kind(text).name
-    # A list of a setting, and what stands before a path.
-    if inside := re.fullmatch(r"([\[(])(.*)([\])])", text, re.DOTALL):
-        return inside[1] + ",".join(map(_called, re.split(r",\s*", inside[2]))) + inside[3]
-    before = re.match(r"file://|file:|[^/\\=]*=", text)
+            return kind(text).name or text
+    before = re.match(r"[^/\\=\s]*=", text)
     return before[0] + _called(text[before.end() :]) if before else text
 
 
-def _of_command(text: str) -> str:
-    """Return a command with its paths as of ``_called``."""
-    try:
-        words = map(_called, shlex.split(text))
-    except ValueError:
-        return _in_words(text)
-    # In quotes a shell takes no "~" for the home folder.
-    return " ".join(word if re.fullmatch(r"[\w@%+=:,./~-]+", word) else shlex.quote(word) for word in words)
+#: A path in quotes, in which there may be anything, and one that ends with a blank or a bracket. What stands
+#: behind a letter or a colon is a part of a name or of an address, but for file:.
+IN_QUOTES = re.compile(r"""(['"])((?:[A-Za-z]:[\\/]|/).*?)\1""")
+BARE = re.compile(r"""(?:(?<=file:)(?://)?|(?<![\w./~:\\-]))(?:[A-Za-z]:[\\/]|/(?!/))[^\s'"\[\](){},]+""")
 
 
-def _in_words(text: str, place: str = "") -> str:
-    """Return a sentence with its paths as of ``_called``.
+def _told(text: str, places: Sequence[str] = ()) -> str:
+    """Return a text with its paths as of ``_called``.
 
     Args:
-        place: a path that it may name, in which there may be anything.
+        places: paths that it may name, in which there may be anything, the longest first.
     """
-    if place and place in text:
+    if (called := _called(text)) != text:
+        return called
+    for place in places:
         text = text.replace(place, _called(place))
-    return re.sub(r"[^\s'\"]+", lambda word: _called(word[0]), text)
+    text = IN_QUOTES.sub(lambda found: f"{found[1]}{_called(found[2])}{found[1]}", without_home(text))
+    return BARE.sub(lambda found: _called(found[0]), text)
+
+
+def _of_command(text: str, places: Sequence[str]) -> str:
+    """Return a command with its paths as of ``_told``."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return _told(text, places)
+    return " ".join(quoted(_told(word, places)) for word in words)
 
 
 def _changes(known: TrainingRecipe, recipe: TrainingRecipe) -> list[str]:

@@ -56,9 +56,10 @@ class Display:
         self.images = images
         self.silent = silent
         self.about = about
-        self._epoch = epoch
         #: Seconds of all evaluations in this session, and of the newest one.
         self._evaluations, self._evaluation = 0.0, 0.0
+        #: How many of them are left.
+        self._to_come = -(-iterations // epoch) - done // epoch if epoch else 0
         #: The newest percentage of the part that is evaluated, as text.
         self.evaluated: list[str] = []
         self._live: Live | None = None
@@ -142,6 +143,7 @@ class Display:
         finally:
             self._evaluation = time.perf_counter() - began
             self._evaluations += self._evaluation
+            self._to_come = max(0, self._to_come - 1)
             self.measure(iteration)
 
     def measure(self, iteration: int) -> None:
@@ -171,9 +173,7 @@ class Display:
         began, first = self._marks[0]
         self._marks.append((now, iteration))
         pace = (now - began) / max(iteration - first, 1)
-        left = pace * (self.iterations - iteration)
-        if self._epoch:
-            left += self._evaluation * (-(-self.iterations // self._epoch) - iteration // self._epoch)
+        left = pace * (self.iterations - iteration) + self._evaluation * self._to_come
         return f"{timedelta(seconds=round(left))} left"
 
     def _line(self, place: str, errors: str, loss: float, left: str, data: str) -> Table:

@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..data.images import DamagedImage
 from ..data.order import OrderedBatches
 from ..device import sums_dtype
 from ..distributed import World
@@ -264,14 +265,9 @@ class Run:
                     self.folder.cut_metrics(progress.iteration - 1)
                 self._log(display, granted)
             while progress.iteration < schedule.iterations:
-                try:
+                # Before anything changes, where all images of an iteration are read at once.
+                with self._saved_where_damaged(progress.iteration > begun and not self.work.batches):
                     self.iterate(progress.iteration)
-                except InputError as error:
-                    # Images that cannot be read are met before anything changes, where they are read at once.
-                    read_once = world.size == 1 and not self.work.batches
-                    if read_once and progress.iteration > begun and not isinstance(error, Diverged):
-                        self._save()
-                    raise
                 progress.iteration += 1
                 progress.seconds = before + time.perf_counter() - start
                 last = progress.iteration == schedule.iterations
@@ -281,7 +277,8 @@ class Run:
                     if world.size > 1:
                         # Ranks cannot leave an evaluation, and torchrun kills them 30 seconds after a signal.
                         self._save()
-                    self._log(display, granted)
+                    with self._saved_where_damaged():
+                        self._log(display, granted)
                 if last or progress.iteration % self.recipe.checkpoint_every == 0:
                     self._save()
                 on_cpu = self.device.type == "cpu"
@@ -289,6 +286,20 @@ class Run:
                     self._agree(listener)
         except Interrupted:
             self._save()
+            raise
+
+    @contextlib.contextmanager
+    def _saved_where_damaged(self, unchanged: bool = True) -> Iterator[None]:
+        """Write a checkpoint where an image ends the run, which goes on when that is mended.
+
+        Args:
+            unchanged: whether the run is between two iterations then; ranks are not at the same place.
+        """
+        try:
+            yield
+        except DamagedImage:
+            if unchanged and self.world.size == 1:
+                self._save()
             raise
 
     def _agree(self, listener: Listener) -> None:

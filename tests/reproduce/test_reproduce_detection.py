@@ -205,12 +205,24 @@ def test_the_command_that_table11_names_has_the_improvements(
 
 @pytest.mark.long
 def test_a_run_that_goes_on_keeps_what_its_detector_brought(
-    by_class: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+    by_class: Path,
+    coco_detector: Path,
+    named: Path,
+    tmp_path: Path,
+    call: Call,
+    refused: Refused,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(by_class / "voc07+12-resnet101-coco", tmp_path / "voc07+12-resnet101-coco")
     (tmp_path / "voc07+12-resnet101-coco" / "seed0" / "results.json").unlink()
     assert call("reproduce", "table10", *SET, "--out", tmp_path) == 0
     assert "going on with voc07+12-resnet101-coco, seed 0" in capsys.readouterr().err
+    # A setting that is not said again is another experiment, as everywhere.
+    one = ["--networks", "voc07+12-resnet101-coco", "--weights-coco", coco_detector, *SET]
+    one += ["--data-dir", named, "--out", tmp_path / "other"]
+    assert call("reproduce", "table10", *one, "--set", "detector.proposals=20", "--scales", "32,48") == 0
+    assert "detector.proposals: 300 -> 20" in (tmp_path / "other" / "table10.md").read_text()
+    assert "another experiment: --out" in refused("reproduce", "table10", *one)
     assert [row["note"] for row in rows_of(tmp_path, 10)[:2]] == [
         "no --weights-vgg16",
         "no --weights-resnet101",

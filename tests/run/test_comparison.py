@@ -49,6 +49,16 @@ def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
     assert "0.5" in text
 
 
+def test_runs_that_noted_less_of_the_same_images_are_of_them(three: list[Path]) -> None:
+    file = three[1] / "environment.json"
+    sessions = json.loads(file.read_text())
+    assert sessions[0]["data"].pop("labels")
+    file.write_text(json.dumps(sessions))
+    found = compare(three)
+    assert [[member.path.name for member in group.members] for group in found.groups] == [["a", "b"], ["c"]]
+    assert not any("different images" in note for note in found.notes)
+
+
 def test_what_a_session_did_otherwise_is_no_seed_of_its_own(three: list[Path]) -> None:
     file = three[1] / "environment.json"
     sessions = json.loads(file.read_text())

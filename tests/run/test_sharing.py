@@ -155,6 +155,9 @@ def test_a_card_does_not_tell_where_a_run_was_made(run: Path, tmp_path: Path) ->
             "residual train '--out=/mnt/Lab of Alice/b' --set 'data.train=[/home/alice/c, /home/alice/d]'",
             "residual train --weights /scratch/alice/lr=0.1/e --data-dir file:///home/alice/f",
             "residual train --data-dir '/home/alice/g",
+            "residual train --set 'model.teacher=\"/mnt/alice of Lab/h\"' --set 'data.mean=[0.1, 0.2]'",
+            "residual train --set 'model={name: cifar_fitnet, teacher: /mnt/alice/i}'",
+            "residual train --set \"data.train=['/home/alice of Lab/j', '/home/alice/k']\" a/b https://a.b/c",
         )
     ]
     place = "/mnt/Lab of Alice/lr=0.1/secret/resnet8"
@@ -166,8 +169,10 @@ def test_a_card_does_not_tell_where_a_run_was_made(run: Path, tmp_path: Path) ->
     card = model_card(there, "somebody/digits")
     assert "alice" not in card.lower()
     assert "Lab" not in card
-    assert "residual train --out=b --set 'data.train=[c,d]'" in card
-    assert "residual train --weights e --data-dir file://f" in card
+    assert "residual train --out=b --set 'data.train=[c, d]'" in card
+    assert "residual train --weights e --data-dir file:f" in card
+    assert "teacher: i}'" in card
+    assert "a/b https://a.b/c" in card
     assert "residual train --data-dir data --set model.teacher=t" in card
     assert "Started from all of resnet8 but its classifier" in card
 
@@ -180,13 +185,19 @@ def test_no_part_of_a_config_tells_where_something_lay(
         "classes": ["/zero"],
         "localizer": {"backbone": {"name": "/home/alice/mine.py:build", "weights": "/home/alice/a"}},
         "rcnn": {"localizer": f"{tmp_path}/runs/b", "numbers": [1, None, "2007/test"]},
-        "recipe": {"description": "Maxout with model.teacher: t -> /mnt/alice/c and/or 2/3"},
+        "recipe": {
+            "description": "A / with model.teacher: t -> /mnt/Lab of Alice/c and/or 2/3, from D:\\Alice\\d",
+            "model": {"teacher": "/mnt/Lab of Alice/c"},
+        },
     }
     assert _without_places(config) == {
         "classes": ["/zero"],
         "localizer": {"backbone": {"name": "mine.py:build", "weights": "a"}},
         "rcnn": {"localizer": "~/runs/b", "numbers": [1, None, "2007/test"]},
-        "recipe": {"description": "Maxout with model.teacher: t -> c and/or 2/3"},
+        "recipe": {
+            "description": "A / with model.teacher: t -> c and/or 2/3, from d",
+            "model": {"teacher": "c"},
+        },
     }
 
 

@@ -158,3 +158,16 @@ def test_images_that_cannot_be_read_leave_a_checkpoint(error: type[InputError], 
         run.train()
     found = [path.name for path in run.folder.checkpoints()]
     assert found == (["checkpoint-0000007.safetensors"] if error is DamagedImage else [])
+
+
+def test_images_to_test_on_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path) -> None:
+    settings = ["schedule.iterations=12", "evaluate_every=5", "checkpoint_every=100"]
+    run = run_of(tmp_path, lambda optimizer, rate: lambda iteration: None, settings, World())
+
+    def damaged() -> dict[str, Any]:
+        raise DamagedImage("no")
+
+    run.evaluate = damaged
+    with pytest.raises(DamagedImage):
+        run.train()
+    assert [path.name for path in run.folder.checkpoints()] == ["checkpoint-0000005.safetensors"]
