@@ -8,6 +8,7 @@
 
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from .data.masks import has_pycocotools
 from .detection.weights import is_detector
-from .errors import InputError, nearest
+from .errors import InputError, nearest, needs
 from .evaluation.views import ViewsName
 from .inference.classifier import Network, load
 from .inference.detector import LoadedDetector, load_detector
@@ -36,6 +38,7 @@ from .inference.localizer import (
 from .localization.weights import is_localizer
 from .models.inference import Precision
 from .models.weights import load_weights
+from .randomness import generators_kept
 from .recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe, find, override, read
 from .recipes.schema import OTHERWISE, SHORT_FORMS, settings_of
 from .run import report as write_report
@@ -106,15 +109,27 @@ def recipe(
     Raises:
         InputError: for a name, a key or a value that there is not.
     """
-    return override(_find(name), _settings(settings, {"epochs": epochs, "lr": lr, "batch": batch}))
+    said = _settings(settings, {"epochs": epochs, "lr": lr, "batch": batch})
+    made = override(_find(name), said)
+    # By identity: two recipes that say the same are equal, whoever has said it.
+    _SAID[id(made)] = said
+    weakref.finalize(made, _SAID.pop, id(made), None)
+    return made
+
+
+#: What was asked of recipes that ``recipe`` has made, by their ids, as long as they live.
+_SAID: dict[int, list[str]] = {}
 
 
 def _started(recipe: TrainingRecipe, weights: Path) -> TrainingRecipe:
-    """Return a recipe that starts from weights; what was changed of a built-in one holds after that as well.
+    """Return a recipe that starts from weights; what was asked of it holds after that as well.
 
-    So does what the command is given with --set: a detector that goes on brings anchors, sides and more.
+    So does what the command is given with --set: a detector that goes on brings anchors, sides and more. Of a
+    recipe made otherwise it is what differs from the built-in one of its name.
     """
     started = start_from(recipe, weights)
+    if (said := _SAID.get(id(recipe))) is not None:
+        return override(started, said)
     builtin = KINDS[type(recipe)][0].get(recipe.name)
     if builtin is None or _has_start(recipe):
         return started
@@ -170,16 +185,17 @@ def train(
         assert chosen is not None
         out = Path("runs") / chosen.name
     folder = _path(out)
-    results = train_run(
-        chosen,
-        folder,
-        data_dir=None if data is None else _path(data),
-        device=device,
-        resume=resume,
-        tensorboard=tensorboard,
-        eager=eager,
-        deterministic=deterministic,
-    )
+    with generators_kept():
+        results = train_run(
+            chosen,
+            folder,
+            data_dir=None if data is None else _path(data),
+            device=device,
+            resume=resume,
+            tensorboard=tensorboard,
+            eager=eager,
+            deterministic=deterministic,
+        )
     return FinishedRun(folder, results)
 
 
@@ -236,7 +252,11 @@ def evaluate(
         found: DetectorEvaluation | LocalizerEvaluation
         if detector:
             loaded = load_detector(path, device=device, precision=precision)
-            found = evaluate_detector(loaded, path, data_dir, splits=(split,) if split else ())
+            coco = has_pycocotools()
+            if tell and not coco:
+                tell(str(needs("COCO AP", "pycocotools", "detection")))
+            splits = (split,) if split else ()
+            found = evaluate_detector(loaded, path, data_dir, splits=splits, coco=coco)
         else:
             _only_float32(path, precision)
             guessing = None if classifier is None else _path(classifier)

@@ -47,7 +47,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if available else "cpu"
     if name == "cuda":
-        name = f"cuda:{torchrun.local_rank()}"
+        # Alone the GPU that the program is on, the first one if it has not said.
+        alone = torch.cuda.current_device() if available else 0
+        name = f"cuda:{torchrun.local_rank() if torchrun.started() else alone}"
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):  # the second for None, say, from Python

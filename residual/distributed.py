@@ -189,6 +189,18 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Put back at the end of this context how many threads there were, and what was asked for."""
+    global _asked
+    count, asked = torch.get_num_threads(), _asked
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+        _asked = asked
+
+
 def cores(all_ranks: bool = False) -> int:
     """Return how many cores are for this process: its share, where torchrun starts several processes.
 

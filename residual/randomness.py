@@ -1,9 +1,19 @@
 """Random numbers as a pure function of what they are for, so that nothing has to be remembered."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
 import torch
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put back at the end of this context where PyTorch's own generators were: programs draw from them."""
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=gpus):
+        yield
 
 
 class Stream(IntEnum):

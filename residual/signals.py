@@ -66,8 +66,10 @@ class Listener:
             signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
             threading.Thread(target=self._watch, name="signals", daemon=True).start()
         for number in WATCHED:
-            # What was started with nohup outlives its terminal.
-            if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN:
+            # What was started with nohup outlives its terminal, and a program that Python is a part of hears
+            # its signals itself: what it does then, Python cannot put back.
+            now = signal.getsignal(number)
+            if now is not None and (number != HANGUP or now != signal.SIG_IGN):
                 self._before[number] = signal.signal(number, self._handle)
 
     def close(self) -> None:
@@ -184,8 +186,8 @@ def listening(command: bool = False) -> Iterator[Listener]:
     try:
         yield _current
     finally:
-        _current.close()
-        _current = None
+        listener, _current = _current, None
+        listener.close()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from conftest import (
 )
 
 import residual
+from residual.distributed import asked_threads
 from residual.inference.evaluation import EvaluationOptions
 from residual.recipes import DetectionRecipe, Recipe, find, override
 
@@ -190,12 +191,38 @@ def test_what_was_changed_of_a_recipe_is_not_lost_to_a_detectors_weights(
     assert (recipe.data.shorter_side, recipe.data.longer_side) == (48, 700)
     assert recipe.detector.max_detections == 7
     assert recipe.detector.backbone.weights
+    # Whatever the recipe is called, and though it is what the recipe has: the detector has 48.
+    settings = {"name": "mine", "data.shorter_side": 600, "data.longer_side": 700}
+    residual.train(residual.recipe("voc-finetune", settings), weights=begun_detector, out="nowhere")
+    assert (begun[-1].name, begun[-1].data.shorter_side, begun[-1].data.longer_side) == ("mine", 600, 700)
     # What a run was begun from is no change: other weights are others.
     again = save_network(tmp_path / "other", "cifar_resnet14")
     residual.train(residual.recipe("finetune"), weights=save_network(tmp_path / "one"), out="nowhere")
     residual.train(begun[-1], weights=again, out="nowhere")
     assert begun[-1].model.weights == str(again.resolve())
     assert begun[-1].model.name == "cifar_resnet14"
+
+
+def test_without_pycocotools_a_detectors_other_precision_is_measured(
+    begun_detector: Path, few_shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("residual.api.has_pycocotools", lambda: False)
+    said: list[str] = []
+    found = residual.evaluate(begun_detector, few_shapes, device="cpu", tell=said.append)
+    assert found.coco is None
+    assert 0 <= found.mean_ap <= 1
+    assert said[0] == "COCO AP needs the package pycocotools: pip install pycocotools"
+
+
+def test_a_program_draws_and_computes_as_before(tmp_path: Path) -> None:
+    """After training here, and after an experiment on fewer threads."""
+    threads, asked = torch.get_num_threads(), asked_threads()
+    before = torch.get_rng_state()
+    short = {"schedule.iterations": 2, "evaluate_every": 2, "model.name": "cifar_resnet8"}
+    residual.train(residual.recipe("digits-resnet20", short), out=tmp_path / "run", device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    residual.reproduce("table6", depths=[20], out=tmp_path, no_train=True, threads=threads + 1)
+    assert (torch.get_num_threads(), asked_threads()) == (threads, asked)
 
 
 def test_what_is_left_out_of_a_detectors_test_is_told(
@@ -215,7 +242,7 @@ def test_what_is_left_out_of_a_detectors_test_is_told(
 def test_an_experiment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no experiment 'table11'" in sentence_of(lambda: residual.reproduce("table11"))
+    assert "no experiment 'table13'" in sentence_of(lambda: residual.reproduce("table13"))
     strange = sentence_of(lambda: residual.reproduce("report", out=tmp_path, networks=["resnet18"]))
     assert "report has no option 'networks'" in strange
     used: list[int] = []

@@ -186,3 +186,21 @@ def test_ranks_that_stop_together_are_not_stopped_alone() -> None:
 def defer(work: Callable[[], object], together: bool = False) -> None:
     with listening() as listener, listener.deferred(together):
         work()
+
+
+def test_a_signal_that_a_host_hears_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python cannot put back what a program has set that it is a part of (R, say)."""
+    theirs = {signal.SIGINT: None}
+    set_anew: list[int] = []
+    get, put = signal.getsignal, signal.signal
+
+    def set_(number: int, handler: object) -> object:
+        set_anew.append(number)
+        return put(number, handler)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(signal, "getsignal", lambda number: theirs.get(number, get(number)))
+    monkeypatch.setattr(signal, "signal", set_)
+    with listening():
+        pass
+    assert signal.SIGINT not in set_anew
+    assert signal.SIGTERM in set_anew

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .. import torchrun
 from ..errors import InputError, plural
 from .boxes import Drawings, each_usable
 from .options import (
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 @app.callback()
 def group(context: typer.Context) -> None:
-    only_first_rank(context, ("train",))
+    only_first_rank(context, ("train", "evaluate"))
 
 
 ImagesDir = Annotated[
@@ -108,14 +109,18 @@ def evaluate(
     """
     if not guesses and (classifier or views):
         raise InputError("--classifier and --views are about guessed classes; leave them or --no-guesses out")
+    from .. import distributed
     from ..inference.localizer import evaluate_localizer, load_localizer
 
-    about = made_by(device) if as_json else {}
+    about = made_by(device, shared=True) if as_json else {}
     localizer = load_localizer(weights, classifier=classifier, device=device)
-    with progress_bar(as_json) as progress:
+    first = torchrun.rank() == 0
+    with distributed.left(), progress_bar(as_json or not first) as progress:
         measured = evaluate_localizer(
             localizer, weights, data_dir, guesses=guesses, views=views or "center", progress=progress
         )
+    if not first:
+        return
     if as_json:
         print_json({"weights": str(weights), **measured.summary()} | about)
     else:

@@ -350,8 +350,11 @@ class Experiment:
             else:
                 words.append(f"{option}={_word(value)}")
         command = typer.main.get_command(app).commands[self.name]  # type: ignore[attr-defined]
+        from ..distributed import threads_kept
+        from ..randomness import generators_kept
+
         try:
-            with command.make_context(self.name, words) as context:
+            with threads_kept(), generators_kept(), command.make_context(self.name, words) as context:
                 folder: Path = command.invoke(context)
         except typer.BadParameter as error:
             raise InputError(f"{self.name}: {error.format_message().rstrip('.')}") from None

@@ -174,7 +174,7 @@ class AnnotatedBatches(OrderedBatches):
                 if self.damaged == "fatal":
                     raise DamagedImage(fatal(error, "data.damaged")) from None
                 unreadable[self.dataset.images[number].id] = last = str(error)
-        raise InputError(
+        raise DamagedImage(
             f"{self.dataset.name}: none of {tries} images in a row can be read; the last: {last}"
         )
 

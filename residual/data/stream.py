@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..device import send
 from ..distributed import cores
-from ..errors import InputError
 from ..randomness import Stream, generator
 from .colour import ColourNoise
 from .crops import Crop, read_parts
@@ -168,7 +167,7 @@ class StreamBatches(OrderedBatches):
                     found.append(position)
         if not found:
             first = next(iter(self.unreadable.values()))
-            raise InputError(
+            raise DamagedImage(
                 f"none of the {len(self.index):,} images of {self.index.name} can be read; {first}"
             )
         missing = len(pixels) - len(found)

@@ -7,9 +7,11 @@ Shapes: M objects, A anchors at a position.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
@@ -245,7 +247,9 @@ def _cures(
     # Objects smaller than the distance of two anchors lie between them.
     for factor in (1.5, 2):
         sides = {key: round(factor * getattr(data, key)) for key in ("shorter_side", "longer_side")}
-        yield changed, data.model_copy(update=sides)
+        # What no recipe may have cures nothing.
+        with suppress(ValidationError):
+            yield changed, Boxes.model_validate(data.model_dump() | sides)
 
 
 def _changes(best: tuple[Detector, Boxes], detector: Detector, data: Boxes) -> Iterator[tuple[str, str]]:

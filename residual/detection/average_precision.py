@@ -50,8 +50,9 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, kept: Tensor) -> "Detections":
-        """Return some of the detections, bool (D,)."""
-        masks = tuple(mask for mask, keep in zip(self.masks, kept.tolist(), strict=False) if keep)
+        """Return some of the detections: bool (D,), or a tensor of their places."""
+        places = torch.arange(len(self), device=kept.device)[kept].tolist() if self.masks else ()
+        masks = tuple(self.masks[place] for place in places)
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
 
     def cpu(self) -> "Detections":

@@ -10,7 +10,7 @@ import torch
 
 from ..data.box_batches import in_order
 from ..data.boxes import BoxDataset
-from ..data.images import fatal
+from ..data.images import DamagedImage, fatal
 from ..distributed import World
 from ..errors import InputError, OtherData
 from ..files import damaged as damaged_file
@@ -70,7 +70,7 @@ def detect_dataset(
             mine[number] = detect(members, [image], how)[0].cpu()
         except InputError as error:
             if damaged == "fatal":
-                raise InputError(fatal(error, "data.damaged")) from None
+                raise DamagedImage(fatal(error, "data.damaged")) from None
             unusable[annotated.id] = f"{annotated.id}: {error}"
         if progress:
             progress(done)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from ..class_names import ClassName
@@ -42,10 +42,16 @@ class DetectorWeightsConfig(Checked):
     classes: list[ClassName]
     #: The classes' numbers in the annotations' own counting, for submissions.
     categories: list[int | str | None]
-    shorter_side: int
-    longer_side: int
+    shorter_side: int = Field(ge=16, le=8192)
+    longer_side: int = Field(ge=16, le=8192)
     recipe: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _sides(self) -> "DetectorWeightsConfig":
+        if self.longer_side < self.shorter_side:
+            raise ValueError(f"longer_side {self.longer_side} is less than shorter_side {self.shorter_side}")
+        return self
 
 
 @dataclass(frozen=True)

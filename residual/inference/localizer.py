@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..data.boxes import BoxDataset
 from ..data.images import ImageLike, as_pixels
 from ..data.located import load_located
@@ -208,6 +209,8 @@ def evaluate_localizer(
 ) -> LocalizerEvaluation:
     """Test a localizer by appendix C's protocols on a folder's ``val``, and a trivial predictor beside it.
 
+    Started by torchrun, the ranks share the images, and all get the same outcome.
+
     Args:
         path: the folder that it is from, which may know where the data lay.
         guesses: whether to test with the classes that the classifier guesses as well.
@@ -219,6 +222,7 @@ def evaluate_localizer(
     """
     data_dir = find_data_dir(path, data_dir, "the folder that holds train/ and val/ and their boxes")
     classifier = localizer.stored_classifier() if guesses else None
+    world = distributed.join(localizer.model.device)
     images = load_located(data_dir, "val", localizer.classes)
     dataset = replace(images.boxes, notes=(*images.index.notes, *images.boxes.notes))
     truth = true_classes(dataset)
@@ -226,7 +230,7 @@ def evaluate_localizer(
     if classifier:
         device = localizer.model.device
         seen = views_for(classifier, views)
-        five = guessed_classes(classifier, images, seen, device)
+        five = guessed_classes(classifier, images, seen, device, world)
         asked.append((True, f"{five.shape[1]} of {localizer.classifier}, {seen}", five))
     protocols: list[Protocol] = []
     unusable: dict[str, str] = {}
@@ -234,10 +238,10 @@ def evaluate_localizer(
 
         def tell(done: int, before: int = number * len(dataset)) -> None:
             if progress:
-                progress(len(asked) * len(dataset), before + done)
+                progress(len(asked) * len(dataset), before + min(len(dataset), done * world.size))
 
         view = localizer.view(dense)
-        found = locate_images(localizer.model, dataset, labels, view, progress=tell)
+        found = locate_images(localizer.model, dataset, labels, view, world=world, progress=tell)
         unusable |= found.unusable
         protocols.append(Protocol(str(view), words, errors_of(dataset, labels, found)))
     width, height = localizer.config.mean_box

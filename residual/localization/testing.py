@@ -175,7 +175,7 @@ def _batches(
                 seen, place = view.of(image)
             except DamagedImage as error:
                 if damaged == "fatal":
-                    raise InputError(fatal(error, "data.damaged")) from None
+                    raise DamagedImage(fatal(error, "data.damaged")) from None
                 unusable[annotated.id] = f"{annotated.id}: {error}"
                 continue
             yield [seen, image if whole else torch.empty(0)], (number, place)

@@ -101,8 +101,12 @@ def curve(run: ClassifierRun) -> ErrorCurve:
     )
 
 
-def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
-    """Return what the final training errors say about depth, for each kind of network."""
+def sentences(runs: Sequence[ClassifierRun], alike: float = ALIKE) -> list[str]:
+    """Return what the final training errors say about depth, for each kind of network.
+
+    Args:
+        alike: percentage points by which errors may differ that are taken for the same.
+    """
     said = []
     for name, chosen in zip(("plain networks", "residual networks"), by_kind(runs), strict=True):
         if len(chosen) < 2:
@@ -111,9 +115,9 @@ def sentences(runs: Sequence[ClassifierRun]) -> list[str]:
         change = chosen[-1].training_error - chosen[0].training_error
         if chosen[0].training_error > unlearned(chosen[0].classes):
             verdict = "is that of networks that have not learned yet, so depth cannot be blamed"
-        elif change > ALIKE:
+        elif change > alike:
             verdict = "rises with depth: degradation" if chosen[0].plain else "rises with depth"
-        elif change < -ALIKE:
+        elif change < -alike:
             verdict = "falls with depth"
         else:
             verdict = "does not change with depth"

@@ -182,7 +182,7 @@ def _write(out: Path, members: dict[str, ClassifierRun]) -> Path:
         depths=f"{', '.join(map(str, shown[:-1]))} and {shown[-1]}",
         verdict=_verdict(members),
         alike=ALIKE,
-        sentences=sentences(runs) if len(runs) > len(RUNS) else [],
+        sentences=sentences(runs, ALIKE) if len(runs) > len(RUNS) else [],
         panels=for_page(panels, runs, "Error against iterations", None),
         held_out=runs[0].held_out,
         digits=_digits(),

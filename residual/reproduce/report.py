@@ -69,6 +69,8 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     signals = [(run, moments) for run in firsts if (moments := layer_studies.signals_in(run))]
     rows = table6.rows_of([*{*table6.DEPTHS, *(run.depth for run in curves.by_kind(runs)[1])}], runs)
     plain = [run for run in firsts if run.network in curves.FIGURE1]
+    # Errors of deeper plain networks are not displayed, as in the paper: all others would lie on the floor.
+    shown = [run for run in firsts if not (run.plain and run.depth > curves.DEEPEST_PLAIN)]
     text = render(
         "report.html.jinja",
         folder=_quoted(out),
@@ -80,7 +82,7 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
         ],
         figure1=curves.for_page(curves.figure1_panels(plain), plain, "Figure 1"),
         figure4=_saved_figure(imagenet, "figure4"),
-        figure6=curves.for_page(curves.figure6_panels(firsts), firsts, "Figure 6"),
+        figure6=curves.for_page(curves.figure6_panels(shown), shown, "Figure 6"),
         figure7=layer_studies.responses_for_page(responses),
         signals=layer_studies.signals_for_page(signals),
         depth_sentences=curves.sentences(firsts),

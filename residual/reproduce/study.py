@@ -86,6 +86,9 @@ class TrainedRun:
         """In what the run differs from the paper's."""
         changes = differences(self.paper, self.recipe)
         incidental = INCIDENTAL if self.recipe.schedule.plateau else INCIDENTAL + EVALUATIONS
+        if self.recipe.schedule.epochs:
+            # Its iterations follow from that; what stands there is the schema's.
+            incidental = (*incidental, "schedule.iterations")
         found = [
             change for change in changes if change.partition(":")[0] not in incidental and change != PAPERS
         ]

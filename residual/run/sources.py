@@ -104,7 +104,7 @@ class Source(ABC):
 
         def damaged(error: DamagedImage) -> None:
             if folder and folder.damaged == "fatal":
-                raise InputError(fatal(error, "data.folder.damaged"))
+                raise DamagedImage(fatal(error, "data.folder.damaged"))
 
         images, views = self.labelled(split)
         found = evaluate(

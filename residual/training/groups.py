@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Barrier
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,12 @@ def one_thread_helps(device: torch.device) -> str:
     return "--threads 1" if device.type == "cpu" and torch.get_num_threads() > 1 else ""
 
 
+def _take(threads: int) -> None:
+    """Have this thread compute on so many threads, whatever the default is by its first computation."""
+    torch.set_num_threads(threads)
+    torch.get_num_threads()
+
+
 class SideBySide:
     """A network several times over, with the same parameters and BN statistics of their own, a thread each.
 
@@ -93,8 +100,14 @@ class SideBySide:
                 # Its moving averages are the statistics of the newest group.
                 layer.momentum = 1.0
             self._free.put(own)
-        share = torch.get_num_threads() // count
-        self._pool = ThreadPoolExecutor(count, "group", torch.set_num_threads, (share,))
+        threads = torch.get_num_threads()
+        begun = Barrier(count + 1)
+        self._pool = ThreadPoolExecutor(count, "group", _take, (threads // count,))
+        for _ in range(count):
+            self._pool.submit(begun.wait)
+        begun.wait()
+        # What a thread takes is the default of those that begin later, too: others' are to have all.
+        torch.set_num_threads(threads)
 
     def __call__(
         self,

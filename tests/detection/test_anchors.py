@@ -9,7 +9,7 @@ from detectors import small_detector
 from torchvision.ops import box_iou
 
 from residual.data.boxes import AnnotatedImage, BoxDataset
-from residual.detection.anchors import advice, anchor_fits, best_overlaps, fit_table, objects_of
+from residual.detection.anchors import _cures, advice, anchor_fits, best_overlaps, fit_table, objects_of
 from residual.recipes.detection import DETECTION, Boxes, Detector
 from residual.recipes.schema import Model
 
@@ -135,3 +135,13 @@ def test_the_defaults_find_objects_of_three_sizes_and_the_papers_do_not() -> Non
         assert (told is None) == (not bad[name])
     assert bad == {"voc-finetune": [], "voc07+12-resnet101": ["bee"]}
     assert min(fit.median for fit in fits["voc-finetune"]) > 0.5
+
+
+def test_what_no_recipe_may_have_is_no_cure() -> None:
+    data = dataset(("dog", 0.0, 0.0, 4.0, 4.0), side=5000)
+    large = Boxes(layout="voc", train=("train",), shorter_side=5000, longer_side=5000)
+    config = detector(anchor_sizes=(32.0,), min_size=0.0, ignore_cross_boundary_anchors=False)
+    bad = anchor_fits(objects_of(data, large, 16), config)
+    tried = [boxes.longer_side for _, boxes in _cures(bad, config, large, True)]
+    assert 7500 in tried
+    assert max(tried) <= 8192

@@ -351,6 +351,9 @@ def test_detections_are_chosen_with_their_masks() -> None:
     found = found_with(LEFT, RIGHT)
     kept = found[torch.tensor([False, True])]
     assert kept.masks == found.masks[1:]
+    turned = found[torch.tensor([1, 0])]
+    assert turned.masks == found.masks[::-1]
+    assert torch.equal(turned.boxes, found.boxes.flip(0))
     assert replace(found, labels=torch.tensor([1, 0])).of_classes([0]).masks == found.masks[1:]
     assert found.cpu().masks == found.masks
     assert found.pixels((50, 60)).shape == (2, 50, 60)

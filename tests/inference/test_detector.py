@@ -1,12 +1,14 @@
 """A detector that is used from Python."""
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import smooth_image
+from conftest import sentence_of, smooth_image
 from detectors import Scripted
 from torch import Tensor
 
@@ -53,3 +55,14 @@ def test_threads_share_a_detector(begun_detector: Path) -> None:
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.boxes, other.boxes)
         assert torch.equal(one.scores, other.scores)
+
+
+@pytest.mark.parametrize("sides", [(1200, 1000), (0, 40), (10**6, 10**6)])
+def test_sides_that_no_training_gives_are_damage(
+    sides: tuple[int, int], begun_detector: Path, tmp_path: Path
+) -> None:
+    weights = shutil.copytree(begun_detector / "weights", tmp_path / "weights")
+    config = json.loads((weights / "config.json").read_text())
+    changed = dict(zip(("shorter_side", "longer_side"), sides, strict=True))
+    (weights / "config.json").write_text(json.dumps(config | changed))
+    assert "config.json is damaged" in sentence_of(lambda: load_detector(weights, device="cpu"))

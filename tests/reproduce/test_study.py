@@ -387,7 +387,7 @@ def stand_in(out: Path, network: str, seed: int = 0, *settings: str) -> Path:
     results = {"recipe": recipe.name, "iterations": 64_000, "seconds": 1.0, "parameters": 1, **splits}
     line = {"iteration": 64_000, "learning_rate": 0.001, "seconds": 1.0}
     line |= {k: v for k, v in splits.items() if v}
-    session = describe(torch.device("cpu"), 1) | {"iteration": 0, "departures": []}
+    session = describe(torch.device("cpu"), 1) | {"iteration": 0, "departures": [], "data": {"classes": 10}}
     for name, content in (
         ("recipe.yaml", recipe.to_yaml()),
         ("results.json", json.dumps(results)),
@@ -402,6 +402,36 @@ def stand_in_at(out: Path, recipe: Recipe) -> Path:
     """Have ``stand_in`` make a run of a study where it is to be."""
     network = recipe.name.removeprefix("cifar10-")
     return stand_in(out.parents[1], network, 0, f"schedule.iterations={recipe.schedule.iterations}")
+
+
+def test_errors_of_deep_plain_networks_are_not_displayed(tmp_path: Path, call: Call) -> None:
+    """As in the paper: with them on the axes all others would lie on the floor."""
+    for network in ("plain20", "plain110", "resnet20", "resnet110"):
+        stand_in(tmp_path, network)
+    assert call("reproduce", "report", "--out", tmp_path) == 0
+    figure = (tmp_path / "report.html").read_text().partition("<h2>Figure 6")[2].partition("<h2>")[0]
+    # In both panels, and in that of the residual networks alone.
+    assert figure.count(">20-layer<") == 2 * figure.count(">110-layer<") > 0
+
+
+def test_what_is_alike_is_said_once_for_a_page(tmp_path: Path) -> None:
+    """The demo's few images have errors by the point."""
+    for network, error in (("plain20", 9.0), ("plain56", 9.5)):
+        file = stand_in(tmp_path, network) / "results.json"
+        results = json.loads(file.read_text())
+        results["train"]["top1_error"] = error
+        file.write_text(json.dumps(results))
+    study = Study(tmp_path, CIFAR10, train=False)
+    runs = [run for name in ("plain20", "plain56") if (run := study.complete(name))]
+    assert "rises with depth: degradation" in curves.sentences(runs)[0]
+    assert "does not change with depth" in curves.sentences(runs, alike=1.0)[0]
+
+
+def test_a_length_in_epochs_is_no_other_length_in_iterations() -> None:
+    own, papers = find("tiny-imagenet-resnet18"), find("imagenet-resnet18")
+    told = TrainedRun("resnet18", Path(), papers, own, {}, [], []).departures
+    assert "schedule.epochs: None -> 16" in told
+    assert not any(text.startswith("schedule.iterations") for text in told)
 
 
 def test_a_run_counts_for_its_own_seed_alone(tmp_path: Path, refused: Refused) -> None:

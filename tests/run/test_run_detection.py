@@ -319,6 +319,16 @@ def test_a_run_survives_bad_files_and_reports_them(tmp_path: Path, shown: Shown,
     assert "with data.damaged=skip" in refused(*START, *strict)
 
 
+def test_a_damaged_image_to_test_on_leaves_a_checkpoint(
+    few_shapes: Path, tmp_path: Path, refused: Refused
+) -> None:
+    data = shutil.copytree(few_shapes, tmp_path / "data")
+    (data / "JPEGImages" / "test001.png").write_bytes(b"\x89PNG and no more")
+    settings = set_options(["data.damaged=fatal", "evaluate_every=4", "checkpoint_every=100"])
+    assert "test001.png" in refused(*START, *settings, "--data-dir", data, "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint-0000004.safetensors").is_file()
+
+
 def test_a_precision_that_is_none_is_no_point_of_tensorboards(
     few_shapes: Path, tmp_path: Path, shown: Shown
 ) -> None:

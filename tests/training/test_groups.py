@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -70,6 +71,16 @@ def test_which_go_side_by_side(two_threads: None) -> None:
     assert groups.at_once(OwnNetwork.__new__(OwnNetwork), small) == 1
     torch.set_num_threads(1)
     assert groups.at_once(model, small) == 1
+
+
+def test_other_threads_have_all_cores_afterwards(two_threads: None) -> None:
+    """What a thread of PyTorch's takes is the default of those that begin later."""
+    side = groups.SideBySide(small_model().train(), 2)
+    shares = list(side._pool.map(lambda _: torch.get_num_threads(), range(8)))
+    assert shares == [1] * 8
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
 
 
 def test_a_signal_leaves_all_as_it_was(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
