@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import ROOT, environment
 from located import WNIDS, write_tiny
@@ -26,6 +27,7 @@ def pixels(dataset: BoxDataset) -> list[bytes]:
     return [image.path.read_bytes() for image in dataset.images]
 
 
+@pytest.mark.long
 def test_mosaics_have_the_boxes_of_their_images(tmp_path: Path) -> None:
     tiny = write_tiny(tmp_path / "tiny", train=60, val=20)
     few = ("--classes", "1", "--train", "3", "--test", "1")
@@ -54,6 +56,7 @@ def test_mosaics_have_the_boxes_of_their_images(tmp_path: Path) -> None:
         assert (near & boxes).sum() > 0.9 * max(near.sum(), boxes.sum()) > 0, wnid
 
 
+@pytest.mark.long
 def test_what_cannot_be_drawn_has_its_sentence(tmp_path: Path) -> None:
     tiny, large = (
         write_tiny(tmp_path / "tiny", train=2, val=2),

@@ -225,6 +225,7 @@ def test_the_others_end_is_no_fault_of_residual(
     assert "another of the processes that train together has ended" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_goes_on_whose_lines_nobody_reads(tmp_path: Path) -> None:
     """As one whose connection is lost, or behind ``2>&1 | tee log`` where Ctrl-C has ended tee as well."""
     out = tmp_path / "run"

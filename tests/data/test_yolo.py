@@ -479,7 +479,7 @@ def test_who_takes_it_for_vocs_layout_is_told(files: dict[str, str | None], tmp_
     )
     # One with lists of VOC's is asked for another of them.
     listed = {"classes.txt": "cat", "ImageSets/Main/train.txt": "a"}
-    with pytest.raises(InputError, match=r"there are train; name them with"):
+    with pytest.raises(InputError, match=r"there is train alone; to train, hold"):
         load_voc(write(tmp_path / "listed", **listed), ["trainval"])
 
 
