@@ -111,9 +111,10 @@ def recipe(
     """
     said = _settings(settings, {"epochs": epochs, "lr": lr, "batch": batch})
     made = override(_find(name), said)
-    # By identity: two recipes that say the same are equal, whoever has said it.
-    _SAID[id(made)] = said
-    weakref.finalize(made, _SAID.pop, id(made), None)
+    if said:
+        # By identity: two recipes that say the same are equal, whoever has said it.
+        _SAID[id(made)] = said
+        weakref.finalize(made, _SAID.pop, id(made), None)
     return made
 
 
@@ -124,18 +125,17 @@ _SAID: dict[int, list[str]] = {}
 def _started(recipe: TrainingRecipe, weights: Path) -> TrainingRecipe:
     """Return a recipe that starts from weights; what was asked of it holds after that as well.
 
-    So does what the command is given with --set: a detector that goes on brings anchors, sides and more. Of a
-    recipe made otherwise it is what differs from the built-in one of its name.
+    So does what the command is given with --set: a detector that goes on brings anchors, sides and more. It
+    is what ``recipe`` was told, and what differs from the built-in one of the recipe's name.
     """
-    started = start_from(recipe, weights)
-    if (said := _SAID.get(id(recipe))) is not None:
-        return override(started, said)
+    started, said = start_from(recipe, weights), _SAID.get(id(recipe), [])
     builtin = KINDS[type(recipe)][0].get(recipe.name)
-    if builtin is None or _has_start(recipe):
-        return started
-    own, now, before = map(settings_of, (recipe, started, builtin))
-    lost = [key for key, value in own.items() if value != before.get(key) and value != now.get(key)]
-    return override(started, [f"{key}={json.dumps(own[key])}" for key in lost])
+    lost: list[str] = []
+    if builtin is not None and not _has_start(recipe):
+        own, now, before = map(settings_of, (recipe, started, builtin))
+        lost = [key for key, value in own.items() if value != before.get(key) and value != now.get(key)]
+        lost = [f"{key}={json.dumps(own[key])}" for key in lost]
+    return override(started, [*lost, *said])
 
 
 def _has_start(recipe: TrainingRecipe) -> bool:

@@ -47,9 +47,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if available else "cpu"
     if name == "cuda":
-        # Alone the GPU that the program is on, the first one if it has not said.
-        alone = torch.cuda.current_device() if available else 0
-        name = f"cuda:{torchrun.local_rank() if torchrun.started() else alone}"
+        name = f"cuda:{torchrun.local_rank()}"
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):  # the second for None, say, from Python

@@ -11,9 +11,12 @@ import torch
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Put back at the end of this context where PyTorch's own generators were: programs draw from them."""
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=gpus):
+    begun, seed = torch.cuda.is_initialized(), torch.initial_seed()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if begun else []):
         yield
+    if not begun and torch.cuda.is_initialized():
+        # As the program has seeded them, which nothing had drawn from.
+        torch.cuda.manual_seed_all(seed)
 
 
 class Stream(IntEnum):

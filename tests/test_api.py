@@ -195,6 +195,11 @@ def test_what_was_changed_of_a_recipe_is_not_lost_to_a_detectors_weights(
     settings = {"name": "mine", "data.shorter_side": 600, "data.longer_side": 700}
     residual.train(residual.recipe("voc-finetune", settings), weights=begun_detector, out="nowhere")
     assert (begun[-1].name, begun[-1].data.shorter_side, begun[-1].data.longer_side) == ("mine", 600, 700)
+    # And of a file what differs from the recipe of its name, besides what is said.
+    changed = residual.recipe("voc-finetune", {"data.shorter_side": 64, "data.longer_side": 96})
+    (tmp_path / "my.yaml").write_text(changed.to_yaml())
+    residual.train(residual.recipe(tmp_path / "my.yaml", {"seed": 1}), weights=begun_detector, out="nowhere")
+    assert (begun[-1].seed, begun[-1].data.shorter_side, begun[-1].data.longer_side) == (1, 64, 96)
     # What a run was begun from is no change: other weights are others.
     again = save_network(tmp_path / "other", "cifar_resnet14")
     residual.train(residual.recipe("finetune"), weights=save_network(tmp_path / "one"), out="nowhere")

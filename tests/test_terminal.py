@@ -177,6 +177,11 @@ def test_evaluations_are_told_by_themselves(
             with display.evaluating(iteration):
                 now[0] += 4_000
     capsys.readouterr()
+    # One that was interrupted is done first by the session that goes on.
+    again = Display("run", 9_500, lambda iteration: iteration, 1_000, silent=False, epoch=1_000)
+    with again.evaluating(1_000):
+        now[0] += 4_000
+    assert again._to_come == 9
     display.show(9_500, 0.5, None)
     assert capsys.readouterr().err.rstrip().endswith("  0:00:00 left")
 

@@ -132,7 +132,8 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         if len(there) == 1 and there[0] not in PARTS[1:] and "_" not in there[0]:
             alone = f"{year}/{there[0]}" if year else there[0]
             have = f"; there is {alone} alone; {hold_out(alone)}; {NAME_SPLITS}"
-        if parts := _parts(root) if unlisted else []:
+        parts = _parts(root) if unlisted else []
+        if len(parts) > 1 or parts == ["train"]:
             have = f"; {_as_folders(parts)}"
         elif unlisted:
             have = (

@@ -83,7 +83,7 @@ def detect_dataset(
         unusable = unusable | names
     if not found:
         first = next(iter(unusable.values()), "there is none")
-        raise InputError(f"{dataset.name}: no image can be looked at; the first: {first}")
+        raise DamagedImage(f"{dataset.name}: no image can be looked at; the first: {first}")
     return DatasetDetections(
         [found.get(number, nothing) for number in range(len(dataset))],
         unusable,

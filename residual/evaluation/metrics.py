@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.images import DamagedImage
 from ..device import sums_dtype
 from ..distributed import World
-from ..errors import InputError
 
 #: The smallest score that the loss knows: an averaged softmax in float32 may be 0, its logarithm is not.
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -90,6 +90,8 @@ class Tally:
             sums = self.sums.clone()
         loss, top1, top5, count = (world or World()).sum_(sums).tolist()
         if not count:
-            raise InputError("there is no image to count the errors of; none was there, or none can be read")
+            raise DamagedImage(
+                "there is no image to count the errors of; none was there, or none can be read"
+            )
         seconds = time.perf_counter() - self.start
         return Metrics(loss / count, 100 * top1 / count, 100 * top5 / count, int(count), count / seconds)

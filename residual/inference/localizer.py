@@ -60,16 +60,12 @@ class LoadedLocalizer:
         model: in evaluation mode, on its device.
         config: what it is.
         classifier: the path of the classifier, None where there is none.
-        device: as of ``load_localizer``.
     """
 
-    def __init__(
-        self, model: AnyLocalizer, config: LocalizerWeightsConfig, classifier: str | None, device: str
-    ) -> None:
+    def __init__(self, model: AnyLocalizer, config: LocalizerWeightsConfig, classifier: str | None) -> None:
         self.model = model
         self.config = config
         self.classifier = classifier
-        self.device = device
         self._network: Network | None = None
         self._numbers: dict[str, int] = {}
 
@@ -116,7 +112,7 @@ class LoadedLocalizer:
             numbers = match_classes(stored.classes, self.classes, str(self.classifier))
             self._numbers = dict(zip(stored.classes, numbers.tolist(), strict=True))
             assert self.classifier is not None
-            self._network = load(self.classifier, self.device)
+            self._network = load(self.classifier, str(self.model.device))
         pixels = as_pixels(image)
         seen, place = self.view(dense=True).of(pixels)
         [guesses] = self._network.predict(pixels, top=count)
@@ -147,7 +143,7 @@ def load_localizer(
     model = fold_batchnorm(stored.model.to(where)).to(memory_format=torch.channels_last)
     named = classifier or stored.config.localizer["backbone"].get("weights")
     path = None if named is None else str(Path(named).expanduser())
-    return LoadedLocalizer(model, stored.config, path, device)
+    return LoadedLocalizer(model, stored.config, path)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from ..data.images import DamagedImage, centre, fatal, resize_shorter, square
 from ..data.located import LocatedImages
 from ..device import full_float32, send
 from ..distributed import World
-from ..errors import InputError
 from ..evaluation.batching import by_shape
 from ..evaluation.classes import match_classes
 from ..evaluation.labelled import ImagesInFiles
@@ -321,7 +320,7 @@ def errors_of(dataset: BoxDataset, labels: Tensor, found: Located) -> Localizati
     kept = [annotated for annotated, usable in zip(dataset.images, found.usable, strict=True) if usable]
     if not kept:
         first = next(iter(found.unusable.values()))
-        raise InputError(f"{dataset.name}: no image can be used; the first: {first}")
+        raise DamagedImage(f"{dataset.name}: no image can be used; the first: {first}")
     return localization_errors(kept, Guesses(labels[found.usable], found.boxes[found.usable]))
 
 

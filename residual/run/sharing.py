@@ -216,7 +216,9 @@ def _told(text: str, places: Sequence[str] = ()) -> str:
     if (called := _called(text)) != text:
         return called
     for place in places:
-        text = text.replace(place, _called(place))
+        # Not what is the end of another path; what follows it may be a part of its name, and is not told.
+        parts = re.split(rf"(?<![\w.~/\\-]){re.escape(place)}", text)
+        text = _called(place).join(parts)
     text = IN_QUOTES.sub(lambda found: f"{found[1]}{_called(found[2])}{found[1]}", without_home(text))
     return BARE.sub(lambda found: _called(found[0]), text)
 

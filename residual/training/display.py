@@ -59,7 +59,8 @@ class Display:
         #: Seconds of all evaluations in this session, and of the newest one.
         self._evaluations, self._evaluation = 0.0, 0.0
         #: How many of them are left.
-        self._to_come = -(-iterations // epoch) - done // epoch if epoch else 0
+        self._epoch, self._to_come = epoch, 0
+        self._count(done)
         #: The newest percentage of the part that is evaluated, as text.
         self.evaluated: list[str] = []
         self._live: Live | None = None
@@ -143,8 +144,15 @@ class Display:
         finally:
             self._evaluation = time.perf_counter() - began
             self._evaluations += self._evaluation
-            self._to_come = max(0, self._to_come - 1)
+            self._count(iteration)
             self.measure(iteration)
+
+    def _count(self, iteration: int) -> None:
+        """Count the evaluations that are left after the one of an iteration; the last one is at the end."""
+        if self._epoch and iteration < self.iterations:
+            self._to_come = -(-self.iterations // self._epoch) - iteration // self._epoch
+        else:
+            self._to_come = 0
 
     def measure(self, iteration: int) -> None:
         """Measure the speed since the last call, if there were iterations, and start anew from here."""

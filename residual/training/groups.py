@@ -103,9 +103,14 @@ class SideBySide:
         threads = torch.get_num_threads()
         begun = Barrier(count + 1)
         self._pool = ThreadPoolExecutor(count, "group", _take, (threads // count,))
-        for _ in range(count):
-            self._pool.submit(begun.wait)
-        begun.wait()
+        try:
+            for _ in range(count):
+                self._pool.submit(begun.wait)
+            begun.wait()
+        except BaseException:
+            # Threads that wait for one that could not begin would keep the process.
+            begun.abort()
+            raise
         # What a thread takes is the default of those that begin later, too: others' are to have all.
         torch.set_num_threads(threads)
 

@@ -156,6 +156,7 @@ def test_a_card_does_not_tell_where_a_run_was_made(run: Path, tmp_path: Path) ->
             "residual train --weights /scratch/alice/lr=0.1/e --data-dir file:///home/alice/f",
             "residual train --data-dir '/home/alice/g",
             "residual train --set 'model.teacher=\"/mnt/alice of Lab/h\"' --set 'data.mean=[0.1, 0.2]'",
+            "residual train --weights ../l --data-dir runs/mnt --set data.train=2007/test",
             "residual train --set 'model={name: cifar_fitnet, teacher: /mnt/alice/i}'",
             "residual train --set \"data.train=['/home/alice of Lab/j', '/home/alice/k']\" a/b https://a.b/c",
         )
@@ -173,6 +174,7 @@ def test_a_card_does_not_tell_where_a_run_was_made(run: Path, tmp_path: Path) ->
     assert "residual train --weights e --data-dir file:f" in card
     assert "teacher: i}'" in card
     assert "a/b https://a.b/c" in card
+    assert "residual train --weights ../l --data-dir runs/mnt --set data.train=2007/test" in card
     assert "residual train --data-dir data --set model.teacher=t" in card
     assert "Started from all of resnet8 but its classifier" in card
 
