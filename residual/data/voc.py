@@ -118,7 +118,8 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         unlisted = not lists and not year and _without_lists(root)
         if unlisted and name == ALL:
             return root, None
-        if unlisted and name in _parts(root):
+        parts = _parts(root, NamedFiles([root], (".xml",)).files.values()) if unlisted else []
+        if name in parts:
             return root / name, None
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
@@ -132,7 +133,6 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
         if len(there) == 1 and there[0] not in PARTS[1:] and "_" not in there[0]:
             alone = f"{year}/{there[0]}" if year else there[0]
             have = f"; there is {alone} alone; {hold_out(alone)}; {NAME_SPLITS}"
-        parts = _parts(root) if unlisted else []
         if len(parts) > 1 or parts == ["train"]:
             have = f"; {_as_folders(parts)}"
         elif unlisted:
@@ -156,9 +156,10 @@ def _without_lists(root: Path) -> bool:
     return next(lists, None) is None and bool(NamedFiles([root], (".xml",)).files)
 
 
-def _parts(root: Path) -> list[str]:
-    """Return which splits are folders with annotations."""
-    return [name for name in PARTS if (root / name).is_dir() and NamedFiles([root / name], (".xml",)).files]
+def _parts(root: Path, xmls: Iterable[Path]) -> list[str]:
+    """Return which splits are folders that hold some of a folder's annotations."""
+    there = {path.relative_to(root).parts[0] for path in xmls if path.parent != root}
+    return [name for name in PARTS if name in there]
 
 
 def _as_folders(parts: Sequence[str]) -> str:
@@ -210,7 +211,7 @@ def _unlisted(root: Path, masks: bool, notes: list[str]) -> Iterator[_Listed]:
     files = NamedFiles([root], (*SUFFIXES, ".xml")).files.values()
     images = [path for path in files if path.suffix.lower() != ".xml" and objects not in path.parents]
     xmls = [path for path in files if path.suffix.lower() == ".xml"]
-    if len(parts := _parts(root)) > 1:
+    if len(parts := _parts(root, xmls)) > 1:
         raise InputError(f"{root}: {_as_folders(parts)}")
     instances = NamedFiles([objects], (".png",)) if masks else None
     annotated, holding = {path.parent for path in xmls}, {path.parent for path in images}

@@ -71,13 +71,14 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     plain = [run for run in firsts if run.network in curves.FIGURE1]
     # Errors of deeper plain networks are not displayed, as in the paper: all others would lie on the floor.
     shown = [run for run in firsts if not (run.plain and run.depth > curves.DEEPEST_PLAIN)]
+    of_tiny = " --dataset tiny-imagenet" * any(imagenet.glob("tiny-imagenet-*"))
     text = render(
         "report.html.jinja",
-        folder=_quoted(out),
+        folder=quoted(without_home(str(out))),
         table6=table6.as_table(rows, runs).content(),
         tables=[
-            (number, about, _saved(folder, number), _quoted(folder))
-            for folder, tables in ((imagenet, IMAGENET), (detection, DETECTION))
+            (number, about, _saved(folder, number), quoted(without_home(str(folder))) + dataset)
+            for folder, tables, dataset in ((imagenet, IMAGENET, of_tiny), (detection, DETECTION, ""))
             for number, about in tables.items()
         ],
         figure1=curves.for_page(curves.figure1_panels(plain), plain, "Figure 1"),
@@ -100,12 +101,6 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     say(f"{len(runs)} complete runs in {out}" + (f", {len(unfinished)} unfinished" if unfinished else ""))
     say(*ways_to(page))
     return page
-
-
-def _quoted(folder: Path) -> str:
-    """Return a study as the page's commands name it, with the dataset if it is not the paper's."""
-    of_tiny = any(folder.glob("tiny-imagenet-*"))
-    return quoted(without_home(str(folder))) + " --dataset tiny-imagenet" * of_tiny
 
 
 class PublishedTable(Kept):
