@@ -6,7 +6,6 @@ config.json         backbone, numbers, classes, and the recipe and results that 
 Nothing is ever overwritten, and a folder is written whole or not at all.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from ..class_names import ClassName
 from ..errors import InputError
-from ..files import as_json, checked, damaged, first_line, read_json, written_whole
-from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
+from ..files import as_json, damaged, first_line, written_whole
+from ..models.layout import CONFIG_FILE, MODEL_FILE
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, with_memory, write_state
-from ..models.weights import ANEW, DETECTOR_FORMAT, FORMAT, Checked, check_version, has_format, weights_in
+from ..models.weights import ANEW, DETECTOR_FORMAT, Checked, has_format, read_config
 from ..recipes.detection import Detector
 from .backbones import Backbone, VGGBackbone, outline_backbone
 from .faster_rcnn import FasterRCNN
@@ -152,14 +151,12 @@ def read_detector(folder: Path) -> StoredDetector:
         InputError: when there is none, it holds a classifier, a file is damaged or newer, or the files do not
             fit each other.
     """
-    where = weights_in(folder)
-    file = where / CONFIG_FILE
-    config = _config(folder, file)
+    where, config, _ = read_config(folder, DetectorWeightsConfig)
     try:
         detector = Detector.model_validate(config.detector)
         backbone = outline_backbone(detector.backbone.name, config.options)
     except (ValidationError, InputError) as error:
-        raise damaged(file, first_line(error), ANEW) from None
+        raise damaged(where / CONFIG_FILE, first_line(error), ANEW) from None
     with torch.device("meta"):
         model = build_detector(detector, backbone, len(config.classes), Preprocessing(torch.zeros(3)))
     with_memory(model)
@@ -199,21 +196,3 @@ def take_over(detector: FasterRCNN, stored: dict[str, Tensor], same_classes: boo
 
 def _layer(name: str) -> str:
     return name.split(".")[0]
-
-
-def _config(folder: Path, file: Path) -> DetectorWeightsConfig:
-    if not file.is_file():
-        refuse_unfinished(folder, "residual detect train")
-        raise InputError(f"{folder} holds no detector (it has no {CONFIG_FILE})")
-    content = read_json(file, dict, ANEW)
-    form = content.get("format")
-    if form == FORMAT:
-        raise InputError(
-            f"{folder} holds a classifier, and a detector is expected; train a detector from it with: "
-            f"residual detect train RECIPE --weights {shlex.quote(str(folder))}"
-        )
-    if form != DETECTOR_FORMAT:
-        raise InputError(f"{file} is not of {DETECTOR_FORMAT}; residual detect train writes detectors")
-    check_version(file, content, VERSION)
-    checked(content, DetectorWeightsConfig, lambda reason: damaged(file, reason, ANEW))
-    return DetectorWeightsConfig.model_validate(content)

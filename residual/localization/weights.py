@@ -17,24 +17,15 @@ from pydantic import Field, ValidationError
 from ..class_names import ClassName
 from ..detection.backbones import make_backbone
 from ..errors import InputError
-from ..files import as_json, checked, damaged, first_line, read_json, written_whole
+from ..files import as_json, damaged, first_line, written_whole
 from ..models import build_model
 from ..models.classifier import Classifier
 from ..models.frozen import freeze_batch_norm
-from ..models.layout import CONFIG_FILE, MODEL_FILE, refuse_unfinished
+from ..models.layout import CONFIG_FILE, MODEL_FILE
 from ..models.names import is_name
 from ..models.preprocessing import Preprocessing
 from ..models.statedict import load_state, read_state, with_memory, write_state
-from ..models.weights import (
-    ANEW,
-    DETECTOR_FORMAT,
-    FORMAT,
-    LOCALIZER_FORMAT,
-    Checked,
-    check_version,
-    has_format,
-    weights_in,
-)
+from ..models.weights import ANEW, LOCALIZER_FORMAT, Checked, has_format, read_config
 from ..recipes.localization import Localizer, SecondStage
 from .model import PerClassRegression
 from .rcnn import RCNN, AnyLocalizer
@@ -185,34 +176,14 @@ def read_localizer(folder: Path) -> StoredLocalizer:
         InputError: when there is none, it holds something else, a file is damaged or newer, or the files do
             not fit each other.
     """
-    where = weights_in(folder)
-    file = where / CONFIG_FILE
-    config = _config(folder, file)
+    where, config, _ = read_config(folder, LocalizerWeightsConfig)
     try:
         localizer = Localizer.model_validate(config.localizer)
         rcnn = None if config.rcnn is None else SecondStage.model_validate(config.rcnn)
         with torch.device("meta"):
             model = outline_localizer(localizer, rcnn, config.options, len(config.classes), config.size)
     except (ValidationError, InputError) as error:
-        raise damaged(file, first_line(error), ANEW) from None
+        raise damaged(where / CONFIG_FILE, first_line(error), ANEW) from None
     with_memory(model)
     load_state(model, read_state(where / MODEL_FILE), str(where / MODEL_FILE))
     return StoredLocalizer(model.eval(), config)
-
-
-def _config(folder: Path, file: Path) -> LocalizerWeightsConfig:
-    if not file.is_file():
-        refuse_unfinished(folder, "residual locate train")
-        raise InputError(f"{folder} holds no localizer (it has no {CONFIG_FILE})")
-    content = read_json(file, dict, ANEW)
-    if content.get("format") != LOCALIZER_FORMAT:
-        what = {FORMAT: "a classifier", DETECTOR_FORMAT: "a detector"}.get(
-            content.get("format"), "something else"
-        )
-        raise InputError(
-            f"{folder} holds {what}, and a localizer is expected; train one from a classifier with: "
-            "residual locate train RECIPE --weights CLASSIFIER"
-        )
-    check_version(file, content, VERSION)
-    checked(content, LocalizerWeightsConfig, lambda reason: damaged(file, reason, ANEW))
-    return LocalizerWeightsConfig.model_validate(content)

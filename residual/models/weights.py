@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
@@ -42,14 +42,34 @@ from .preprocessing import Preprocessing
 from .statedict import load_state, read_foreign_state, read_state, with_memory, write_state
 
 FORMAT = "residual weights"
-#: What detection/weights.py writes; known here to tell a detector from something foreign.
 DETECTOR_FORMAT = "residual detector"
-#: ... and that of localizers.
 LOCALIZER_FORMAT = "residual localizer"
 VERSION = 1
 
+
+class Kind(NamedTuple):
+    """What a folder of weights holds, and the commands that train and use it."""
+
+    name: str
+    train: str
+    use: str
+
+
+#: Kinds by their format, all of them: each is told from the others, and from something foreign.
+KINDS = {
+    FORMAT: Kind("classifier", "residual train", "residual evaluate or residual predict"),
+    DETECTOR_FORMAT: Kind(
+        "detector", "residual detect train", "residual detect evaluate or residual detect predict"
+    ),
+    LOCALIZER_FORMAT: Kind(
+        "localizer", "residual locate train", "residual locate evaluate or residual locate predict"
+    ),
+}
+
 #: What to do about a damaged file of a weights folder.
 ANEW = "get the folder anew"
+
+C = TypeVar("C", bound=BaseModel)
 
 
 @dataclass
@@ -206,8 +226,7 @@ def load_weights(folder: Path) -> Weights:
         InputError: when there is none, it cannot be fetched, a file is damaged or newer, or the files do not
             fit each other.
     """
-    folder = weights_in(folder)
-    config, content = _read_config(folder)
+    folder, config, content = _read_config(folder)
     options = config.model.options | {"classes": config.model.classes}
     if is_own(config.model.name):
         # Whatever the folder says, the code is the copy in it; another file is never run.
@@ -232,8 +251,7 @@ def trust_weights(folder: Path) -> Path:
     Raises:
         InputError: when there is no weights folder, or no code in it.
     """
-    folder = weights_in(folder)
-    config, _ = _read_config(folder)
+    folder, config, _ = _read_config(folder)
     if not is_own(config.model.name):
         raise InputError(f"{folder} has a {config.model.name}: there is no code in it to be trusted")
     trust(f"{folder.resolve() / CODE_FILE}:{split_name(config.model.name)[1]}")
@@ -411,12 +429,47 @@ def has_format(folder: Path, form: str) -> bool:
     return content.get("format") == form
 
 
-def check_version(file: Path, content: dict[str, Any], version: int) -> None:
-    """Raise an InputError where a config.json is of a later version than is read here."""
+def read_config(folder: Path, config: type[C], early: str = "") -> tuple[Path, C, dict[str, Any]]:
+    """Return the folder that weights are read from, and its config.json, checked and as it stands.
+
+    Args:
+        folder: as of ``weights_in``.
+        config: what is expected of it; the defaults of its format and version say what is read.
+        early: what else helps where the folder is that of a run without weights, beside finishing it.
+
+    Raises:
+        InputError: when there is none, it is of another kind, damaged or newer.
+    """
+    form, version = (config.model_fields[field].default for field in ("format", "version"))
+    where = weights_in(folder)
+    kind, file = KINDS[form], where / CONFIG_FILE
+    if not file.is_file():
+        refuse_unfinished(folder, kind.train, early)
+        raise InputError(
+            f"{folder} holds no {kind.name} (it has no {CONFIG_FILE}); a run has weights once it is complete"
+        )
+    content = read_json(file, dict, ANEW)
+    found = KINDS.get(content.get("format"))
+    if found is None:
+        how = (
+            "residual import reads other libraries' weights"
+            if form == FORMAT
+            else f"{kind.train} writes them"
+        )
+        raise InputError(f"{file} is not of {form}; {how}")
+    if found != kind:
+        how = f"use it with {found.use}"
+        if content["format"] == FORMAT:
+            how = (
+                f"train a {kind.name} from it with: {kind.train} RECIPE --weights {shlex.quote(str(folder))}"
+            )
+        raise InputError(f"{folder} holds a {found.name}, and a {kind.name} is expected; {how}")
     if isinstance(content.get("version"), int) and content["version"] > version:
         raise InputError(
             f"{file} has version {content['version']} and this residual reads up to {version}; update it"
         )
+    checked(content, config, lambda reason: damaged(file, reason, ANEW))
+    return where, config.model_validate(content), content
 
 
 def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config: dict[str, Any]) -> None:
@@ -431,34 +484,15 @@ def _write(folder: Path, model: Classifier, preprocessing: Preprocessing, config
             (temporary / PREPROCESSING_FILE).write_bytes(save(mean))
 
 
-def _read_config(folder: Path) -> tuple[WeightsConfig, dict[str, Any]]:
-    """Return config.json, checked and as it stands."""
-    file = folder / CONFIG_FILE
-    if not file.is_file():
-        early = f", or take those of its newest checkpoint with: residual finish {shlex.quote(str(folder))}"
-        refuse_unfinished(folder, "residual train", early)
-        raise InputError(
-            f"{folder} is no weights folder (it has no {CONFIG_FILE}); a run has weights once it is complete"
-        )
-    content = read_json(file, dict, ANEW)
-    if content.get("format") == DETECTOR_FORMAT:
-        raise InputError(
-            f"{folder} holds a detector, and a classifier is expected; use it with residual detect evaluate "
-            "or residual detect predict (detectors are not exported)"
-        )
-    if content.get("format") == LOCALIZER_FORMAT:
-        raise InputError(
-            f"{folder} holds a localizer, and a classifier is expected; use it with residual locate evaluate "
-            "or residual locate predict"
-        )
-    if content.get("format") != FORMAT:
-        raise InputError(f"{file} is not of {FORMAT}; import other libraries' weights with residual import")
-    check_version(file, content, VERSION)
-    checked(content, WeightsConfig, lambda reason: damaged(file, reason, ANEW))
+def _read_config(folder: Path) -> tuple[Path, WeightsConfig, dict[str, Any]]:
+    early = f", or take those of its newest checkpoint with: residual finish {shlex.quote(str(folder))}"
+    where, config, content = read_config(folder, WeightsConfig, early)
     checked(
-        content.get("recipe"), StoredRecipe | None, lambda reason: damaged(file, f"recipe.{reason}", ANEW)
+        content.get("recipe"),
+        StoredRecipe | None,
+        lambda reason: damaged(where / CONFIG_FILE, f"recipe.{reason}", ANEW),
     )
-    return WeightsConfig.model_validate(content), content
+    return where, config, content
 
 
 def _read_preprocessing(folder: Path, config: PreprocessingConfig, channels: int) -> Preprocessing:

@@ -1,5 +1,6 @@
 """Weights folders: bit for bit, whole or not at all, and what is wrong with one."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from residual import build_model
+from residual.detection.weights import read_detector
+from residual.localization.weights import read_localizer
 from residual.models import SINGLE
 from residual.models.preprocessing import Preprocessing
 from residual.models.weights import Weights, export_weights, import_weights, load_weights, save_weights
@@ -116,9 +119,33 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
 
 def test_no_weights_there(tmp_path: Path) -> None:
     assert sentence_of(lambda: load_weights(tmp_path / "no")) == f"there is no folder {tmp_path}/no"
-    assert sentence_of(lambda: load_weights(tmp_path)).startswith(f"{tmp_path} is no weights folder")
+    assert sentence_of(lambda: load_weights(tmp_path)).startswith(f"{tmp_path} holds no classifier")
     (tmp_path / "config.json").write_text('{"architectures": ["ResNet"]}')
     assert "config.json is not of residual weights" in sentence_of(lambda: load_weights(tmp_path))
+
+
+READERS = {"classifier": load_weights, "detector": read_detector, "localizer": read_localizer}
+FORMATS = {
+    "classifier": "residual weights",
+    "detector": "residual detector",
+    "localizer": "residual localizer",
+}
+
+
+@pytest.mark.parametrize(("held", "expected"), itertools.permutations(READERS, 2))
+def test_a_folder_of_another_kind_is_named_with_what_it_is_for(
+    held: str, expected: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a run"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "config.json").write_text(json.dumps({"format": FORMATS[held]}))
+    groups = {"classifier": "residual", "detector": "residual detect", "localizer": "residual locate"}
+    how = f"use it with {groups[held]} evaluate or {groups[held]} predict"
+    if held == "classifier":
+        how = f"train a {expected} from it with: {groups[expected]} train RECIPE --weights '{folder}'"
+    assert sentence_of(lambda: READERS[expected](folder)) == (
+        f"{folder} holds a {held}, and a {expected} is expected; {how}"
+    )
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessing.safetensors"])

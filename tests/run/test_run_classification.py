@@ -196,7 +196,7 @@ def test_epochs_become_iterations(images: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["finetune", "--data-dir", "{images}"], "starts from trained weights; name them with --weights"),
-        (["finetune", "--weights", "{images}", "--data-dir", "{images}"], "is no weights folder"),
+        (["finetune", "--weights", "{images}", "--data-dir", "{images}"], "holds no classifier"),
         (["finetune", "--data-dir", "{images}", "--set", "data.std=true"], "leave data.std out"),
         (
             ["imagenet-resnet18"],
