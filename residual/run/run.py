@@ -122,25 +122,27 @@ def train(
         task.prepare(folder)
         run.train()
         task.batches.close()
-        found = task.results(run)
-        unreadable = {
-            name: reason for part in world.gather(task.unreadable()) for name, reason in part.items()
-        }
-        results = {
-            "recipe": recipe.name,
-            "iterations": run.progress.iteration,
-            "seconds": run.progress.seconds,
-            **found,
-            "unreadable_images": len(unreadable),
-        }
+        with stopped_with(run.tests_left):
+            found = task.results(run)
+            unreadable = {
+                name: reason for part in world.gather(task.unreadable()) for name, reason in part.items()
+            }
+            results = {
+                "recipe": recipe.name,
+                "iterations": run.progress.iteration,
+                "seconds": run.progress.seconds,
+                **found,
+                "unreadable_images": len(unreadable),
+            }
+            if world.is_main:
+                folder.remove_unfinished_weights()
+                task.save(folder.weights, results)
+                task.keep(folder)
+                # Before results.json, with which the run is complete: no later session would write it.
+                what = "image{s} could not be read and {were} skipped"
+                _tell(list(unreadable.values()), what, out / "unreadable.txt")
+                folder.finish(results)
         if world.is_main:
-            folder.remove_unfinished_weights()
-            task.save(folder.weights, results)
-            task.keep(folder)
-            # Before results.json, with which the run is complete: no later session would write it.
-            what = "image{s} could not be read and {were} skipped"
-            _tell(list(unreadable.values()), what, out / "unreadable.txt")
-            folder.finish(results)
             _try_page(folder, recipe, task, device)
         world.barrier()
         return results
@@ -258,15 +260,14 @@ def _not_shown(error: InputError) -> str:
 
 def _try_page(folder: RunFolder, recipe: TrainingRecipe, task: Task, device: str) -> None:
     """Write a run's page; the run is complete, whatever becomes of that."""
+    again = f"make it with: residual report {shlex.quote(str(folder.path))}"
     try:
-        _page(folder, recipe, task, device)
+        with stopped_with(f"stopped; the run is complete, but its page was not written; {again}"):
+            _page(folder, recipe, task, device)
     # Whatever a font, a decoder or an allocator raises: the page can be made again.
     except Exception as error:
         reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
-        note(
-            f"the run is complete, but its page was not written ({reason}); make it with: "
-            f"residual report {shlex.quote(str(folder.path))}"
-        )
+        note(f"the run is complete, but its page was not written ({reason}); {again}")
 
 
 def in_iterations(recipe: TrainingRecipe, images: int) -> Schedule:
@@ -397,12 +398,9 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
     Raises:
         InputError, Interrupted: as the work inside does, and for a full disk, memory or impatience.
     """
-    stopped = f"stopped; what the last checkpoint holds is kept, continue with: {again}"
     try:
-        with saying(stopped):
+        with stopped_with(f"stopped; what the last checkpoint holds is kept, continue with: {again}"):
             yield
-    except KeyboardInterrupt:
-        raise Interrupted(stopped, signal.SIGINT) from None
     except (RuntimeError, MemoryError) as error:
         if memory_that_ran_out(error):
             raise InputError(f"{name}: {memory_ran_out(device)}") from None
@@ -417,6 +415,20 @@ def troubles(name: str, folder: RunFolder, device: torch.device, again: str) -> 
         raise InputError(f"{_what_happened(error, folder.path)}; continue with: {again}") from None
     finally:
         folder.close()
+
+
+@contextmanager
+def stopped_with(sentence: str) -> Iterator[None]:
+    """Have a signal end the work in this context with a sentence, as Ctrl-C does where no command listens.
+
+    Raises:
+        Interrupted: then.
+    """
+    try:
+        with saying(sentence):
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(sentence, signal.SIGINT) from None
 
 
 def _what_happened(error: OSError, folder: Path) -> str:

@@ -20,7 +20,7 @@ from ..device import sums_dtype
 from ..distributed import World
 from ..errors import InputError, Interrupted
 from ..recipes.schema import TrainingRecipe
-from ..signals import Listener, listening
+from ..signals import Listener, listening, saying
 from .batchnorm import synchronize
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .display import Display
@@ -172,6 +172,14 @@ class Run:
         return learning_rate(self.recipe.schedule, iteration, self.progress.plateaus)
 
     @property
+    def tests_left(self) -> str:
+        """What is said where a signal comes after the last iteration: no other is done again."""
+        return (
+            "stopped; training is complete and only the last tests are left, do them with: "
+            f"{self.resume_command}"
+        )
+
+    @property
     def _epoch(self) -> int:
         """Iterations from one evaluation to the next."""
         return self.recipe.evaluate_every or self.recipe.evaluate_epochs * len(self.batches)
@@ -236,7 +244,8 @@ class Run:
                 with listener.deferred(together=several):
                     self._iterate(listener, display)
                 # The last checkpoint is written: what is left is done again.
-                with listener.deferred(together=True) if several else contextlib.nullcontext():
+                together = listener.deferred(together=True) if several else contextlib.nullcontext()
+                with saying(self.tests_left), together:
                     if self.work.finish:
                         display.measure(self.progress.iteration)
                         self.work.finish(display.say)
@@ -311,7 +320,10 @@ class Run:
         at = f"stopped at iteration {self.progress.iteration:,}"
         if checkpoints := self.folder.checkpoints():
             at += f" with a checkpoint of {checkpoints[-1].stat().st_size / 1e6:.1f} MB"
-        return Interrupted(f"{at}; continue with: {self.resume_command}", listener.received or signal.SIGTERM)
+        sentence = f"{at}; continue with: {self.resume_command}"
+        if self.progress.iteration == self.recipe.schedule.iterations:
+            sentence = self.tests_left
+        return Interrupted(sentence, listener.received or signal.SIGTERM)
 
     def _show(self, display: Display) -> None:
         if self.world.size == 1:

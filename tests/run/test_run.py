@@ -203,6 +203,26 @@ def test_a_signal_ends_an_evaluation_which_the_resumed_run_does(
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
+def test_a_run_stopped_in_its_last_tests_says_what_is_left(
+    tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    short = [*TINY, "--set", "schedule.iterations=30", "--out", tmp_path]
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "keep", stopped)
+        assert call("train", *short) == 128 + signal.SIGINT
+    said = "stopped; training is complete and only the last tests are left, do them with: residual train"
+    assert f"{said} --resume --out {tmp_path}\n" in capsys.readouterr().err
+    monkeypatch.setattr("residual.run.run._page", stopped)
+    monkeypatch.setattr("residual.training.sgd.SGD.step", stopped)
+    assert call("train", "--resume", "--out", tmp_path) == 128 + signal.SIGINT
+    said = "stopped; the run is complete, but its page was not written; make it with: residual report"
+    assert f"{said} {tmp_path}\n" in capsys.readouterr().err
+    assert results_of(tmp_path)["iterations"] == 30
+
+
 @pytest.mark.long
 def test_when_the_time_is_over_a_checkpoint_is_written(tmp_path: Path, residual: Command) -> None:
     out = tmp_path / "limited"

@@ -19,6 +19,7 @@ from residual.data.order import OrderedBatches
 from residual.distributed import World
 from residual.errors import InputError, Interrupted
 from residual.recipes import find, override
+from residual.signals import listening
 from residual.training.classification import ERRORS, ErrorMeter
 from residual.training.display import Display
 from residual.training.folder import RunFolder
@@ -126,10 +127,39 @@ def test_ranks_ask_each_other_after_the_last_iteration(tmp_path: Path) -> None:
         world,
         finish=lambda say: finished.append("averaged"),
     )
-    with pytest.raises(Interrupted, match="stopped at iteration 13 with a checkpoint"):
+    with pytest.raises(Interrupted, match="training is complete"):
         run.train()
     assert world.asked == [False] * 12 + [True]
     assert not finished
+
+
+def test_what_a_signal_stops_after_the_last_iteration_is_the_tests(tmp_path: Path) -> None:
+    done: list[int] = []
+    settings = ["schedule.iterations=3", "evaluate_every=100", "checkpoint_every=100"]
+
+    def new() -> Run:
+        return run_of(tmp_path, lambda optimizer, rate: done.append, settings)
+
+    def stopped() -> dict[str, Any]:
+        # What the command's other thread says where this one is busy.
+        with listening() as listener:
+            assert listener.sentence == left
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError
+
+    left = "stopped; training is complete and only the last tests are left, do them with: again"
+    run = new()
+    run.evaluate = stopped
+    with pytest.raises(Interrupted) as said:
+        run.train()
+    assert str(said.value) == left
+    # As it says.
+    run = new()
+    (checkpoint,) = run.folder.checkpoints()
+    run.restore(checkpoint)
+    run.train()
+    assert done == [0, 1, 2]
+    assert run.last == {"top1_error": 50.0}
 
 
 def test_ranks_have_a_checkpoint_before_an_evaluation_that_they_cannot_leave(tmp_path: Path) -> None:
