@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from threading import Lock
 from typing import Any
 
@@ -38,7 +38,8 @@ def open_device(name: str) -> torch.device:
 def pick_device(name: str) -> torch.device:
     """Return the device that a name stands for: "auto" is this process's GPU where there is one.
 
-    Apple's GPU ("mps") is there to be named: nobody has measured it here, so "auto" does not take it.
+    Apple's GPU ("mps") is there to be named: nobody has measured it here, so "auto" does not take it. Which
+    GPU is the process's current one stays as it is: PyTorch computes where tensors are.
 
     Raises:
         InputError: when there is no such device.
@@ -59,14 +60,22 @@ def pick_device(name: str) -> torch.device:
             raise InputError(f"--device {name}: PyTorch sees no GPU of Apple's here; use --device cpu")
         if torchrun.started():
             raise InputError(f"--device {name}: it is for one process; start it without torchrun")
-    if device.type == "cuda":
-        if not available or (device.index or 0) >= torch.cuda.device_count():
-            count = torch.cuda.device_count() if available else 0
-            fewer = ", or torchrun with as many processes as there are GPUs" if count else ""
-            sees = plural(count, "GPU") if count else "no GPU"
-            raise InputError(f"--device {name}: PyTorch sees {sees} here; use --device cpu{fewer}")
-        torch.cuda.set_device(device)
+    if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):
+        count = torch.cuda.device_count() if available else 0
+        fewer = ", or torchrun with as many processes as there are GPUs" if count else ""
+        sees = plural(count, "GPU") if count else "no GPU"
+        raise InputError(f"--device {name}: PyTorch sees {sees} here; use --device cpu{fewer}")
     return device
+
+
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Make a GPU the process's current one in this context, as compiling and recording ask for it.
+
+    Afterwards the current one is again that of the program which has called.
+    """
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
 
 
 @contextmanager

@@ -89,6 +89,9 @@ def join(device: torch.device) -> World:
         return World()
     if not dist.is_initialized():
         gpu = device if device.type == "cuda" else None
+        if gpu:
+            # What exchanges objects asks for the current one.
+            torch.cuda.set_device(gpu)
         store, rank, size = next(iter(dist.rendezvous("env://", timeout=LONG)))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
             # After a restart torchrun's store still holds the addresses of the dead: not to be called again.

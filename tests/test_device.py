@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import residual
-from residual import run
+from residual import InputError, run
 from residual.detection.training import DetectionIterations
 from residual.device import (
     arithmetic,
@@ -113,9 +113,9 @@ def test_each_process_has_its_gpu(two_gpus: list[torch.device], monkeypatch: pyt
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:1")
     # One that is named is taken, whatever the rank.
     assert pick_device("cuda:0") == CUDA
-    assert [str(device) for device in two_gpus] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:0"]
     assert pick_device("cpu") == torch.device("cpu")
-    assert len(two_gpus) == 5
+    # The current one is for those who compute.
+    assert not two_gpus
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -442,6 +442,31 @@ def test_a_device_for_trained_networks_leaves_the_switches_alone() -> None:
     assert open_device("auto") == CUDA
     assert open_device("cuda:1") == torch.device("cuda:1")
     assert switches() == before
+
+
+def test_the_current_gpu_is_the_runs_own_for_as_long_as_it_lasts(
+    two_gpus: list[torch.device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may compute on another one."""
+    at = [0]
+
+    def exchange(index: int) -> int:
+        at.append(index)
+        return at[-2]
+
+    def stopped(*_: object) -> None:
+        at.append(-1)
+        raise InputError("none today")
+
+    for name in ("_exchange_device", "_maybe_exchange_device"):
+        monkeypatch.setattr(torch.cuda, name, exchange)
+    monkeypatch.setattr("residual.run.classification.ClassificationTask.place", stopped)
+    for device, seen in (("cuda:1", [0, 1, -1, 0]), ("cpu", [0, -1])):
+        del at[1:]
+        with pytest.raises(InputError, match="none today"):
+            run.train(find("digits-resnet8"), tmp_path / device, device=device)
+        assert at == seen
+    assert not two_gpus
 
 
 # --- copies ---

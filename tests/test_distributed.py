@@ -116,10 +116,13 @@ def test_a_process_says_which_gpu_is_its_own(
 ) -> None:
     """Without it NCCL guesses, and warns that it does."""
     asked: list[Any] = []
+    current: list[torch.device] = []
     monkeypatch.setattr(dist, "init_process_group", lambda kind, **how: asked.append((kind, how)))
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     distributed.join(torch.device(device))
     ((kind, how),) = asked
     assert kind == backend
+    assert current == ([torch.device(device)] if backend == "nccl" else [])
     assert how["device_id"] == (torch.device(device) if backend == "nccl" else None)
 
 
@@ -129,6 +132,7 @@ def test_two_processes_on_one_gpu_are_a_sentence(monkeypatch: pytest.MonkeyPatch
         raise dist.DistBackendError("NCCL error in: NCCLUtils.cpp:94\nDuplicate GPU : rank 0 and 1\n")
 
     monkeypatch.setattr(dist, "init_process_group", refuse)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     said = sentence_of(lambda: distributed.join(torch.device("cuda:0")))
     assert "cannot exchange anything (Duplicate GPU : rank 0 and 1); each needs a GPU of its own" in said
 

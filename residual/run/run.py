@@ -19,7 +19,7 @@ import torch
 from .. import distributed, torchrun
 from ..data import check_data_dir
 from ..data.cifar10 import USUAL_DIR
-from ..device import arithmetic, keep_freed_memory, memory_ran_out, pick_device, slow_bfloat16
+from ..device import arithmetic, current, keep_freed_memory, memory_ran_out, pick_device, slow_bfloat16
 from ..distributed import World
 from ..environment import describe
 from ..errors import InputError, Interrupted, OtherData, memory_that_ran_out, needs, on_a_line, plural
@@ -376,13 +376,15 @@ def working_in(
 ) -> Iterator[None]:
     """Open a run's folder for all ranks; what may end the work in it becomes a sentence, and closes it.
 
+    The device is the current one for as long.
+
     Args, errors: as of ``RunFolder.open`` and ``troubles``.
     """
     world.barrier()
     if world.is_main:
         folder.open(recipe, resume)
     world.barrier()
-    with troubles(recipe.name, folder, device, again):
+    with troubles(recipe.name, folder, device, again), current(device):
         keep_freed_memory()
         yield
 
