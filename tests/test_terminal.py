@@ -42,7 +42,7 @@ def test_lines_and_progress_show_names_as_they_are(capsys: pytest.CaptureFixture
     assert printed.out.splitlines() == list(NAMES)
     assert printed.err.splitlines() == [*NAMES, "runs/[/x]: [ship] :cat:"]
     with display.console.capture() as capture:
-        display.console.print(display._line("1 of 10", "", 0.5, left="", data=""))
+        display.console.print(display._line("1 of 10", "loss 0.500"))
     assert capture.get().startswith("runs/[/x]")
     bar = progress()
     for name in NAMES:
@@ -111,6 +111,14 @@ def test_the_line_of_a_run_gives_way_to_what_takes_long(monkeypatch: pytest.Monk
     with terminal.counted("images") as show:
         show(3, 3)
     assert shown.getvalue().endswith("\x1b[2K")
+
+
+def test_a_run_has_its_line_before_its_first_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    there = Console(file=shown, force_terminal=True, width=100, highlight=False)
+    monkeypatch.setattr("residual.training.display.console", lambda **_: there)
+    with Display("run", 10, lambda iteration: 4 * iteration, 2, silent=False, where="cpu, 2 threads"):
+        assert "2 of 10  4 images an iteration  cpu, 2 threads" in shown.getvalue()
 
 
 def test_a_signal_while_a_bar_begins_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:

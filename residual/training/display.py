@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ..busy import Busy
+from ..errors import plural
 from ..terminal import console, live_line
 
 #: Seconds between two updates of the live line, and between two plain lines.
@@ -38,6 +39,7 @@ class Display:
         silent: show nothing.
         about: what the percentages are.
         epoch: iterations from one evaluation to the next, 0 for none.
+        where: what it is trained on, said before the first iteration, which may take long; "" says nothing.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Display:
         silent: bool,
         about: str = "errors",
         epoch: int = 0,
+        where: str = "",
     ) -> None:
         self.name = name
         self.iterations = iterations
@@ -56,6 +59,7 @@ class Display:
         self.images = images
         self.silent = silent
         self.about = about
+        self.where = where
         #: Seconds of all evaluations in this session, and of the newest one.
         self._evaluations, self._evaluation = 0.0, 0.0
         #: How many of them are left.
@@ -84,6 +88,11 @@ class Display:
             self._live = self._shown_in.enter_context(live_line(self.console))
         else:
             self._period = PLAIN_SECONDS
+        if self.where and self._done < self.iterations:
+            place = f"{self._done:,} of {self.iterations:,}"
+            images = plural(self.images(self._done + 1) - self.images(self._done), "image")
+            cells = (f"{images} an iteration", self.where)
+            self._put(self._line(place, *cells), "  ".join((f"iteration {place}", *cells)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,17 +126,18 @@ class Display:
         if (part := self._busy.part()) is not None:
             data += f"  machine busy: without a core for {100 * part:.0f} % of the time"
             data += f" ({helps} helps)" if helps else ""
+        speed = f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s"
+        plain = f"{self.about}: {errors}" if errors else ""
+        cells = (f"iteration {place}", f"loss {loss:.3f}", plain, f"{speed}{data}", left)
+        line = self._line(place, left, errors, data.strip(), f"loss {loss:.3f}", speed)
+        self._put(line, "  ".join(filter(None, cells)))
+
+    def _put(self, line: Table, plain: str) -> None:
+        """Show where the run is, as the live line or as a plain one."""
         if self._live:
-            self._live.update(self._line(place, errors, loss, left, data), refresh=True)
-        else:
-            print(
-                f"{self.name}: iteration {place}  loss {loss:.3f}  "
-                + (f"{self.about}: {errors}  " if errors else "")
-                + f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s{data}"
-                + (f"  {left}" if left else ""),
-                file=sys.stderr,
-                flush=True,
-            )
+            self._live.update(line, refresh=True)
+        elif not self.silent:
+            print(f"{self.name}: {plain}", file=sys.stderr, flush=True)
 
     def say(self, what: str) -> None:
         """Say in a line of its own what the run is doing now that is no iteration."""
@@ -184,18 +194,11 @@ class Display:
         left = pace * (self.iterations - iteration) + self._evaluation * self._to_come
         return f"{timedelta(seconds=round(left))} left"
 
-    def _line(self, place: str, errors: str, loss: float, left: str, data: str) -> Table:
-        """One line: the name, and of the rest what fits, the most telling first."""
+    def _line(self, place: str, *rest: str) -> Table:
+        """One line: the name, the place, and of the rest what fits, the most telling first."""
         width = self.console.width - len(self.name)
         cells: list[RenderableType] = [self.name]
-        for cell in (
-            place,
-            left,
-            errors,
-            data.strip(),
-            f"loss {loss:.3f}",
-            f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s",
-        ):
+        for cell in (place, *rest):
             if not cell:
                 continue
             if len(cell) + 2 > width:

@@ -18,7 +18,7 @@ from ..data.images import DamagedImage
 from ..data.order import OrderedBatches
 from ..device import sums_dtype
 from ..distributed import World
-from ..errors import InputError, Interrupted
+from ..errors import InputError, Interrupted, plural
 from ..recipes.schema import TrainingRecipe
 from ..signals import Listener, listening, saying
 from .batchnorm import synchronize
@@ -235,10 +235,11 @@ class Run:
         self.model.train()
         silent = not self.world.is_main
         name, done, about = self.recipe.name, self.progress.iteration, self.work.curve.name
-        with (
-            listening() as listener,
-            Display(name, schedule.iterations, self._images, done, silent, about, self._epoch) as display,
-        ):
+        where = str(self.device)
+        if self.device.type == "cpu":
+            where += f", {plural(torch.get_num_threads(), 'thread')}"
+        shown = Display(name, schedule.iterations, self._images, done, silent, about, self._epoch, where)
+        with listening() as listener, shown as display:
             try:
                 several = self.world.size > 1
                 with listener.deferred(together=several):

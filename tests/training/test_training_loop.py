@@ -59,6 +59,24 @@ def test_an_evaluation_does_not_make_the_time_that_was_waited_begin_anew(
     assert waited == [7.0] * 4
 
 
+def test_what_is_done_is_said_before_the_first_iteration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a CPU large images take half a minute for it."""
+    said: list[str] = []
+    settings = ["schedule.iterations=1", "batch.size=256"]
+    run = run_of(
+        tmp_path,
+        lambda optimizer, rate: lambda iteration: said.extend(capsys.readouterr().err.splitlines()),
+        settings,
+    )
+    run.train()
+    assert said == ["digits-resnet8: iteration 0 of 1  256 images an iteration  cpu, 1 thread"]
+    # What goes on for its last tests alone has no other.
+    run.train()
+    assert "iteration 0" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["paper", "pytorch"])
 def test_a_run_learns_by_its_recipes_optimizer(form: str, tmp_path: Path) -> None:
     """Held against PyTorch's for three iterations of one rate, where both forms are the same."""
