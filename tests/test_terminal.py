@@ -139,7 +139,7 @@ def test_a_signal_while_a_bar_begins_leaves_none(monkeypatch: pytest.MonkeyPatch
     assert shown.getvalue().rindex("\x1b[?25h") > shown.getvalue().rindex("\x1b[?25l")
 
 
-def test_the_time_left_forgets_a_slow_start_and_hours_of_standing_still(
+def test_the_time_left_forgets_a_slow_start_and_leaves_out_hours_of_standing_still(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
@@ -157,10 +157,13 @@ def test_the_time_left_forgets_a_slow_start_and_hours_of_standing_still(
     for iteration in range(503, 604):
         last = left(iteration, 1)  # 1 iteration a second from here
     assert last == "1 day, 3:36:37 left"
-    left(604, 36_000)
-    for iteration in range(605, 2405):
-        last = left(iteration, 1)
-    assert last == "1 day, 3:06:36 left"
+    # A process that was stopped for hours goes on as before.
+    assert left(604, 36_000) == "1 day, 3:36:36 left"
+    assert left(605, 1) == "1 day, 3:36:35 left"
+    # One that has become slow does not.
+    for iteration in range(606, 640):
+        last = left(iteration, 90)
+    assert last == "103 days, 12:01:30 left"
 
 
 def test_evaluations_are_told_by_themselves(

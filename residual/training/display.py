@@ -21,9 +21,12 @@ LIVE_SECONDS, PLAIN_SECONDS = 0.5, 15.0
 #: A part of the time spent waiting for images that is shown: below it the loop does not wait, it fetches.
 WORTH_TELLING = 0.05
 #: The newest seconds of a session from which the time left is told, or the newer half of a shorter one: a
-#: slow start, and hours in which the machine slept or had other work, are forgotten. Evaluations are counted
-#: by themselves.
+#: slow start, and hours in which the machine had other work, are forgotten. Evaluations are counted by
+#: themselves, and pauses are not.
 PACE_SECONDS = 1800.0
+#: A stretch between two lines has a pause, of a process that was stopped, say, where it takes longer than its
+#: iterations did before by so many times that, and by so many seconds.
+PAUSE, PAUSE_SECONDS = 10, 60.0
 #: Width of the bar in characters.
 BAR = 16
 
@@ -60,8 +63,10 @@ class Display:
         self.silent = silent
         self.about = about
         self.where = where
-        #: Seconds of all evaluations in this session, and of the newest one.
-        self._evaluations, self._evaluation = 0.0, 0.0
+        #: Seconds in this session of all evaluations and pauses, and of the newest evaluation.
+        self._aside, self._evaluation = 0.0, 0.0
+        #: Whether the newest stretch between two lines had a pause.
+        self._paused = False
         #: How many of them are left.
         self._epoch, self._to_come = epoch, 0
         self._count(done)
@@ -115,7 +120,7 @@ class Display:
         """
         now = self._shown = time.perf_counter()
         self.measure(iteration)
-        left = self._left(now - self._evaluations, iteration)
+        left = self._left(now - self._aside, iteration)
         idle = (waited - self._waited[1]) / max(now - self._waited[0], 1e-9)
         self._waited = (now, waited)
         if self.silent:
@@ -153,7 +158,7 @@ class Display:
             yield
         finally:
             self._evaluation = time.perf_counter() - began
-            self._evaluations += self._evaluation
+            self._aside += self._evaluation
             self._count(iteration)
             self.measure(iteration)
 
@@ -179,12 +184,13 @@ class Display:
         come are taken to last as long as the newest one.
 
         Args:
-            now: seconds, without those of evaluations.
+            now: seconds, without those of evaluations and of earlier pauses.
         """
         if iteration - self._done <= 1:
             self._started = now
             self._marks[0] = (now, iteration)
             return ""
+        now -= self._pause(now, iteration)
         since = now - min(PACE_SECONDS, (now - self._started) / 2)
         while len(self._marks) > 1 and self._marks[1][0] <= since:
             self._marks.popleft()
@@ -193,6 +199,22 @@ class Display:
         pace = (now - began) / max(iteration - first, 1)
         left = pace * (self.iterations - iteration) + self._evaluation * self._to_come
         return f"{timedelta(seconds=round(left))} left"
+
+    def _pause(self, now: float, iteration: int) -> float:
+        """Return the seconds of a pause since the last line, and leave them out from now on.
+
+        Two in a row are none: iterations take longer now.
+        """
+        (began, first), (newest, last) = self._marks[0], self._marks[-1]
+        if last == first:
+            return 0.0
+        usual = (newest - began) / (last - first) * (iteration - last)
+        more = now - newest - usual
+        self._paused = not self._paused and more > max(PAUSE_SECONDS, PAUSE * usual)
+        if not self._paused:
+            return 0.0
+        self._aside += more
+        return more
 
     def _line(self, place: str, *rest: str) -> Table:
         """One line: the name, the place, and of the rest what fits, the most telling first."""
