@@ -29,6 +29,9 @@ COLOURS = {20: "#e6981a", 32: "#4fae4f", 44: "#2a93b8", 56: "#2f66c8", 110: "#8a
 INK = "#1b1f24"
 #: Colours of classes and of runs, in turn: readable on white, and apart for those who see few colours.
 PALETTE = ("#2f66c8", "#e6981a", "#2a9d6f", "#c0392b", "#8a3fae", "#6b7280", "#0f8aa8", "#b0642b")
+#: Marks on the lines of one colour, where there are more of them than colours: none, then others in turn; and
+#: how a label shows them.
+MARKS = {"": "", "o": " ●", "s": " ■", "^": " ▲"}
 #: Letters stay letters, so that a page can search them and give them its own font.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -59,6 +62,7 @@ class ErrorCurve:
         label: stands at the curve's end; "" for none.
         training, held_out: the values; empty where there are none.
         deviation: of the held-out values over several seeds, drawn as a band; empty for one run.
+        mark: of ``MARKS``.
     """
 
     label: str
@@ -67,6 +71,7 @@ class ErrorCurve:
     training: list[float]
     held_out: list[float]
     deviation: list[float] = field(default_factory=list)
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,8 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
                 clip_on=any(value > top for value in values),  # NaN is not
                 zorder=3,
                 # One evaluation is a point, and no line.
-                marker="o" if len(values) == 1 else None,
+                marker=curve.mark or ("o" if len(values) == 1 else None),
+                markevery=max(1, len(values) // 12),
                 **(TRAINING if line == "training" else HELD_OUT),
             )
         if curve.deviation and "held_out" in panel.show:
@@ -217,7 +223,7 @@ def _draw(ax: Axes, panel: Panel, iterations: int, drops: list[int]) -> None:
     labelled = [curve for curve in panel.curves if getattr(curve, panel.show[-1])]
     for curve, height in zip(labelled, heights, strict=True):
         ax.annotate(
-            curve.label,
+            curve.label + MARKS[curve.mark],
             (iterations, height),
             (6, 0),
             textcoords="offset points",

@@ -1,16 +1,17 @@
 """Runs beside each other: in what their recipes differ, their curves on one figure, what they reached."""
 
+import itertools
 import math
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from ..analysis.figures import PALETTE, ErrorCurve
+from ..analysis.figures import MARKS, PALETTE, ErrorCurve
 from ..analysis.page import render
 from ..errors import InputError
 from ..files import without_home, write_derived
@@ -88,9 +89,11 @@ class Comparison:
 
     def _curves(self) -> list[Markup]:
         measure = MEASURES.get(type(self.groups[0].first.recipe))
+        # Each with a colour and a mark that no other has.
+        looks = itertools.cycle(itertools.product(MARKS, PALETTE))
         pairs = [
-            _mean_curves(group, measure, PALETTE[number % len(PALETTE)])
-            for number, group in enumerate(self.groups)
+            _mean_curves(group, measure, colour, mark)
+            for group, (mark, colour) in zip(self.groups, looks, strict=False)
         ]
         length = max(member.lines[-1]["iteration"] for group in self.groups for member in group.members)
         return draw_panels(pairs, measure, length, _split(self.groups), [])
@@ -250,10 +253,12 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean
 
 
-def _mean_curves(group: RunGroup, measure: Measure | None, colour: str) -> tuple[ErrorCurve, ErrorCurve]:
+def _mean_curves(
+    group: RunGroup, measure: Measure | None, colour: str, mark: str
+) -> tuple[ErrorCurve, ErrorCurve]:
     """Return a group's curves: of several seeds the mean and the deviation, where all have measured."""
     each = [curves_of(member.lines, measure, group.letter, colour) for member in group.members]
-    error, loss = (_mean_curve([pair[n] for pair in each]) for n in (0, 1))
+    error, loss = (replace(_mean_curve([pair[n] for pair in each]), mark=mark) for n in (0, 1))
     return error, loss
 
 

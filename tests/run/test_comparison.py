@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Refused, Shown, metrics_of, results_of
 
+from residual.run import page
 from residual.run.comparison import compare
 
 
@@ -47,6 +48,27 @@ def test_seeds_are_a_group_and_other_recipes_stand_beside_it(
     assert pair in text
     assert text.count("<svg") == 2
     assert "0.5" in text
+
+
+def test_more_runs_than_colours_are_told_apart_by_marks(
+    three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr(page, "part", lambda figure, label: figures.append(figure) or "")
+    recipe = (three[0] / "recipe.yaml").read_text()
+    runs = [Path(shutil.copytree(three[0], tmp_path / f"rate{number}")) for number in range(1, 11)]
+    for number, run in enumerate(runs, start=1):
+        other = recipe.replace("learning_rate: 0.02", f"learning_rate: {number}")
+        (run / "recipe.yaml").write_text(other)
+    compare(runs).write(tmp_path / "comparison.html")
+    for figure in figures:
+        (ax,) = figure.axes
+        looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines]
+        # Each run's training and its held-out line.
+        assert len(set(looks)) == len(looks) == 2 * len(runs)
+        labels = {text.get_text(): text.get_color() for text in ax.texts}
+        assert list(labels) == [*"ABCDEFGH", "I ●", "J ●"]
+        assert labels["A"] == labels["I ●"]
 
 
 def test_runs_that_noted_less_of_the_same_images_are_of_them(three: list[Path]) -> None:
