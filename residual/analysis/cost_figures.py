@@ -40,7 +40,7 @@ class CostPoint:
         costs: above 0, one for each panel.
         measured: our error, None where it was not run.
         published: the one that was published, None where there is none or it is not to be compared.
-        joined: whether it is one of the networks that a line joins.
+        joined: whether it is one of the residual networks, which a line joins.
     """
 
     label: str
@@ -74,18 +74,21 @@ def errors_against_costs(points: Sequence[CostPoint], costs: Sequence[str], erro
             middle = (low * high) ** 0.5
             ax.set_xlim(min(low, middle / LEAST), max(high, middle * LEAST))
         axes[0].set_ylabel(error, color=INK)
-        kinds = {
-            "measured here": (INK, any(p.measured is not None for p in points)),
-            "published": ("white", any(p.published is not None for p in points)),
+        # The edge of a mark and what is in it: colours are kinds of networks.
+        looks = {
+            "measured here": (INK, INK, any(p.measured is not None for p in points)),
+            "published": (INK, "white", any(p.published is not None for p in points)),
+            "residual networks": (OURS, OURS, any(p.joined for p in points)),
+            "others": (RIVALS, RIVALS, any(not p.joined for p in points)),
         }
-        shown = {name: face for name, (face, there) in kinds.items() if there}
+        shown = {name: colours for name, (*colours, there) in looks.items() if there}
         add_legend(
             axes[0],
-            [Line2D([], [], color=INK, marker="o", linestyle="", mfc=face) for face in shown.values()],
+            [Line2D([], [], color=edge, marker="o", ls="", mfc=face) for edge, face in shown.values()],
             list(shown),
             loc="lower left",
             bbox_to_anchor=(0, 1),
-            ncols=2,
+            ncols=len(shown),
             borderaxespad=0.2,
             borderpad=0,
             columnspacing=1,

@@ -116,6 +116,8 @@ def test_the_figure_shows_what_was_run_and_how_long(study: Path) -> None:
     # Four iterations are not to be seen beside published errors.
     assert "measured here" in texts
     assert "published" not in texts
+    # And what its colours are.
+    assert {"residual networks", "others"} <= set(texts)
 
 
 def test_without_runs_published_errors_are_shown(
