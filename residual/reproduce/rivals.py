@@ -19,7 +19,7 @@ from ..table import Table, TableRow, not_comparable
 from ..terminal import say
 from ..training.folder import Kept
 from .output import write_figure
-from .study import AGAIN, ClassifierRun, departures_of, label_of
+from .study import AGAIN, ClassifierRun, departures_of
 from .table6 import CifarRow
 
 HEADINGS = ("network", "parameters", "mult-adds, 10^6", "ms an image", "published, %", "ours, %")
@@ -89,7 +89,7 @@ def rivals(out: Path, rows: Sequence[CifarRow], runs: Sequence[ClassifierRun], m
     departures = departures_of(runs)
     points = [
         CostPoint(
-            label_of(row.network),
+            row.name,
             (cost.parameters / 1e6, cost.multiply_adds / 1e6, 1e3 * cost.seconds),
             row.mean,
             row.published.mean if row.published and not departures else None,
@@ -166,7 +166,7 @@ def seconds_of(model: Classifier) -> float:
 
 def _cells(row: CifarRow, cost: Cost) -> list[str]:
     return [
-        label_of(row.network),
+        row.name,
         f"{cost.parameters:,}",
         f"{cost.multiply_adds / 1e6:.1f}",
         f"{1e3 * cost.seconds:.2f}",

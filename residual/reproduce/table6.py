@@ -50,6 +50,12 @@ class CifarRow:
         return "FitNet, no hints" if self.network in RIVALS else "ResNet"
 
     @property
+    def name(self) -> str:
+        """The method and its layers in one, as in the paper's text: "ResNet-20", "FitNet-19, no hints"."""
+        kind, comma, more = self.method.partition(",")
+        return f"{kind}-{self.depth}{comma}{more}" if self.depth else self.method
+
+    @property
     def mean(self) -> float | None:
         return statistics.mean(self.errors.values()) if self.errors else None
 
