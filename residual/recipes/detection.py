@@ -225,8 +225,15 @@ class DetectionRecipe(TrainingRecipe):
         return self
 
 
-#: How the names of recipes end that start from a detector of COCO, not from a classifier.
+#: How the names of recipes end that start from a detector of COCO.
 FROM_COCO = "-coco"
+
+
+def starts_from_coco(name: str) -> bool:
+    """Whether a recipe of that name starts from a detector of COCO, not from a classifier."""
+    return name.endswith(FROM_COCO)
+
+
 #: Both backbones start from classifiers that the command is given with --weights. Their max pooling is that
 #: of the authors' files, as in the recipes that train them.
 BACKBONES = {

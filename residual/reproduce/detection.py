@@ -22,7 +22,7 @@ from ..files import as_json, checksum, read_json, read_text, write_derived
 from ..inference.detector import load_detector
 from ..inference.evaluation import evaluate_detector
 from ..recipes import DetectionRecipe, find, override
-from ..recipes.detection import FROM_COCO, Boxes
+from ..recipes.detection import Boxes, starts_from_coco
 from ..run import going_on, start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import counted
@@ -100,7 +100,7 @@ class DetectorRun(TrainedRun):
         classes, wanted = len(self.results["classes"]), CLASSES[self.paper.data.layout]
         if classes != wanted:
             found.append(f"{classes} classes, not {wanted}")
-        kind = "detector" if self.paper.name.endswith(FROM_COCO) else "classifier"
+        kind = "detector" if starts_from_coco(self.paper.name) else "classifier"
         if not (self.start or "").startswith(f"the {kind} "):
             found.append(f"started from {self.start or 'scratch'}, not from a {kind}")
         return found
@@ -288,7 +288,7 @@ def _with_start(
     """Return a run's recipe with the classifier or the detector that it starts from, or was begun with."""
     assert isinstance(recipe, DetectionRecipe)
     start = _start_of(name)
-    named, of_coco = weights.get(start), name.endswith(FROM_COCO)
+    named, of_coco = weights.get(start), starts_from_coco(name)
     backbone = study.begun_from(name, seed, named)
     # A detector brings more than its network, and is asked for that as long as it is there.
     if backbone and not (of_coco and named and is_detector(named)):
@@ -313,8 +313,8 @@ def _with_start(
 
 def _start_of(name: str) -> str:
     """Return what a recipe starts from, as the option names it: a classifier's network, or "coco"."""
-    if name.endswith(FROM_COCO):
-        return FROM_COCO.removeprefix("-")
+    if starts_from_coco(name):
+        return "coco"
     return find(name, DetectionRecipe).detector.backbone.name
 
 

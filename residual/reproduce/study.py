@@ -19,7 +19,7 @@ from ..models import depth_of, is_plain
 from ..models.layout import CONFIG_FILE
 from ..models.weights import WeightsConfig
 from ..recipes import KINDS, DetectionRecipe, LocalizationRecipe, Recipe, differences, find, override, read
-from ..recipes.detection import FROM_COCO
+from ..recipes.detection import starts_from_coco
 from ..recipes.schema import Model
 from ..run.page import network_of
 from ..terminal import say
@@ -496,7 +496,7 @@ def check_alike(runs: Iterable[TrainedRun]) -> None:
     first: dict[Any, tuple[Path, str]] = {}
     for other in runs:
         # A detector that starts from COCO's has learned its images as well.
-        data = (other.paper.data, other.paper.name.endswith(FROM_COCO))
+        data = (other.paper.data, starts_from_coco(other.paper.name))
         for alike, own in ((data, OWN), (other.network, OWN_OF_RUNS)):
             changes = "; ".join(change for change in other.departures if not change.startswith(own))
             path, before = first.setdefault(alike, (other.path, changes))

@@ -21,7 +21,7 @@ from ..models.preprocessing import Preprocessing
 from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import DetectionRecipe, LocalizationRecipe, Recipe, TrainingRecipe
-from ..recipes.detection import FROM_COCO, Detector
+from ..recipes.detection import Detector, starts_from_coco
 from ..recipes.localization import Localizer
 from ..recipes.schema import Model
 from .page import network_of
@@ -79,7 +79,7 @@ def _started_from(recipe: R, weights: Path) -> R:
     if wanted.global_context and not stored.global_context:
         raise InputError(
             f"{recipe.name} has global context and {weights} was trained without; start it from "
-            + ("one of coco-resnet101-context" if recipe.name.endswith(FROM_COCO) else "a classifier")
+            + ("one of coco-resnet101-context" if starts_from_coco(recipe.name) else "a classifier")
         )
     backbone = stored.backbone.model_copy(update={"weights": _lasting(weights)})
     stored = stored.model_copy(update={"backbone": backbone})
