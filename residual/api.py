@@ -21,13 +21,8 @@ from .detection.weights import is_detector
 from .errors import InputError, nearest, needs
 from .evaluation.views import ViewsName
 from .inference.classifier import Network, load
-from .inference.detector import LoadedDetector, load_detector
-from .inference.evaluation import (
-    ClassifierEvaluation,
-    DetectorEvaluation,
-    EvaluationOptions,
-    evaluate_detector,
-)
+from .inference.detector import DetectorEvaluation, LoadedDetector, evaluate_detector, load_detector
+from .inference.evaluation import ClassifierEvaluation, EvaluationOptions
 from .inference.evaluation import evaluate as evaluate_classifier
 from .inference.localizer import (
     LoadedLocalizer,

@@ -61,6 +61,27 @@ def test_all_is_shown_and_nothing_is_imported_before_it_is_asked_for(tmp_path: P
         residual.trian  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        (["train", "nosuch"], "torch"),
+        (["train", "digits-resnet20", "--set", "nosuch=1"], "torch"),
+        (["evaluate", "nosuch"], "torchvision"),
+    ],
+)
+def test_a_refusal_does_not_wait_for_what_it_has_no_need_of(words: list[str], unneeded: str) -> None:
+    code = (
+        "import sys; from residual.__main__ import main\n"
+        "try: main()\n"
+        f"finally: assert {unneeded!r} not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment(), timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "nosuch" in done.stderr
+
+
 def test_what_functions_return_is_described() -> None:
     described = re.findall(r"^::: [\w.]+\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
     for function in filter(inspect.isfunction, (getattr(residual, name) for name in residual.__all__)):

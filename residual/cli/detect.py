@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     from ..detection.average_precision import Detections
     from ..detection.inference import DetectionOptions
-    from ..inference.detector import LoadedDetector
-    from ..inference.evaluation import DetectorEvaluation
+    from ..inference.detector import DetectorEvaluation, LoadedDetector
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -190,7 +189,7 @@ def evaluate(
     from ..data.masks import has_pycocotools
     from ..detection.submission import check_splits, submission_files, without_category
     from ..files import check_new, write_new
-    from ..inference.evaluation import evaluate_detector, tested_on
+    from ..inference.detector import evaluate_detector, tested_on
     from ..terminal import note
 
     if not boxes:

@@ -72,9 +72,8 @@ def train_run(
         more: values of short forms that this kind alone has; None for what is not asked for.
         options: more of ``run.train``.
     """
-    from .. import distributed, recipes, run, signals
+    from .. import recipes, signals
 
-    use_threads(asked.threads)
     chosen = recipes.find(asked.recipe, kind) if asked.recipe else None
     settings = [*_short_forms(asked, more or {}), *(asked.settings or [])]
     if chosen is None and (settings or asked.weights):
@@ -85,7 +84,9 @@ def train_run(
             )
         raise InputError("--set, its short forms and --weights change a recipe; name the recipe as well")
     if chosen and asked.weights:
-        chosen = run.start_from(chosen, asked.weights)
+        from ..run import start_from
+
+        chosen = start_from(chosen, asked.weights)
     if chosen:
         chosen = recipes.override(chosen, settings)
     out = asked.out
@@ -96,6 +97,10 @@ def train_run(
                 f"name a recipe to train ({command} recipes lists them), or a run: --resume --out FOLDER"
             )
         out = Path("runs") / chosen.name
+    # PyTorch takes seconds to import: what is wrong with a recipe is said before.
+    from .. import distributed, run
+
+    use_threads(asked.threads)
     if chosen is None:
         _check_kind(out, kind)
     if chosen and torchrun.rank() == 0:

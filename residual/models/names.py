@@ -22,7 +22,7 @@ from ..errors import InputError, nearest
 from ..files import cache_folder, cannot_write, read_json, remove_half_written
 from .hub import look_up, repository
 from .layout import CONFIG_FILE
-from .published import PublishedWeights, catalogue
+from .published import PUBLISHED_NETWORKS, PublishedWeights, catalogue
 
 #: What stands before the colon of a name.
 SOURCES = ("torchvision", "timm", "hf", "cifar")
@@ -128,7 +128,9 @@ def _known(name: str) -> PublishedWeights:
 def _hint(text: str) -> str:
     """Return what else may have been meant by a folder that is not there."""
     wanted = text.rpartition("/")[2].lower().removeprefix("cifar_")
-    if meant := [name for name in catalogue() if name.partition(":")[2].partition(".")[0] == wanted]:
+    # torchvision, which takes seconds to import, is not asked for the names of what it has not got.
+    known = catalogue() if wanted in PUBLISHED_NETWORKS else ()
+    if meant := [name for name in known if name.partition(":")[2].partition(".")[0] == wanted]:
         return f"; published weights are {' or '.join(meant)}"
     if "/" in text:
         return ""

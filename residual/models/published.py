@@ -31,6 +31,9 @@ PUBLIC_CIFAR = {
 }
 PUBLIC_CIFAR_ADDRESS = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
 
+#: Networks that there are weights of, as the weights' names have them.
+PUBLISHED_NETWORKS = (*IMAGENET_NETWORKS, *GOOGLENET, *(f"resnet{depth}" for depth in PUBLIC_CIFAR))
+
 
 @dataclass(frozen=True)
 class PublishedWeights:

@@ -19,8 +19,7 @@ from ..detection.weights import is_detector
 from ..device import open_device
 from ..errors import InputError
 from ..files import as_json, checksum, read_json, read_text, write_derived
-from ..inference.detector import load_detector
-from ..inference.evaluation import evaluate_detector
+from ..inference.detector import evaluate_detector, load_detector
 from ..recipes import DetectionRecipe, find, override
 from ..recipes.detection import Boxes, starts_from_coco
 from ..run import going_on, start_from
