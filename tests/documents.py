@@ -488,6 +488,9 @@ class Stage:
         masks = ("--data-dir", home / "cells", "--out", runs / "masks")
         self.run("detect", "train", "voc-finetune", "--masks", *boxes, *masks)
         self._two_kinds()
+        # Studies of which nothing is there yet are looked at as well.
+        for name in ("imagenet", "tiny-imagenet", "detection", "localization"):
+            (runs / name).mkdir()
         self.run("reproduce", "figure1", *small, "--out", runs / "shortened")
         shutil.copytree(runs / "shortened", runs / "cifar10")
         shutil.copytree(runs / "shortened", self.place / "results" / "cifar10" / "full")

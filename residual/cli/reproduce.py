@@ -320,6 +320,11 @@ class Experiment:
 
     def do(self, asked: ExperimentOptions) -> Path:
         """Do the experiment and return its folder; options that all have are seen to here."""
+        if asked.no_train and not asked.folder.is_dir():
+            raise InputError(
+                f"there is no folder {asked.folder}, and --no-train makes none; name the study's with --out, "
+                "or leave --no-train out"
+            )
         use_threads(asked.threads)
         with printed_once(), limited(asked.minutes):
             self.call(asked)

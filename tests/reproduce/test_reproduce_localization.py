@@ -39,6 +39,7 @@ TINY = "localization-tiny-imagenet.json"
 
 
 def test_the_papers_numbers_stand_without_a_run(here: Path, shown: Shown) -> None:
+    (here / "runs" / "localization").mkdir(parents=True)
     told = shown("reproduce", "localization", "--no-train").out
     found = rows_of(here / "runs" / "localization")
     assert [row["published"]["error"] for row in found["rows"][:6]] == PAPER

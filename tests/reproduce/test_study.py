@@ -261,6 +261,15 @@ def test_nothing_there_is_not_run(tmp_path: Path, call: Call, capsys: pytest.Cap
     assert f"<code>residual reproduce figure1 --out {tmp_path}</code>" in page
 
 
+@pytest.mark.parametrize("experiment", ["table6", "figure1", "table2", "table7", "localization"])
+def test_a_study_that_is_not_there_is_not_made_where_nothing_is_trained(
+    experiment: str, tmp_path: Path, refused: Refused
+) -> None:
+    said = refused("reproduce", experiment, "--no-train", "--out", tmp_path / "cifar01")
+    assert f"there is no folder {tmp_path / 'cifar01'}, and --no-train makes none; name the study's" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_studies_of_different_settings_do_not_mix(study: Path, tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(study / "cifar10-resnet20", mixed / "cifar10-resnet20")
