@@ -41,18 +41,20 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
 
     Args:
         out: the study of Table 6 and its figures.
-        imagenet, detection: the studies of Tables 2 to 5, and 7 to 12; they need not exist.
+        imagenet, detection: the studies of Tables 2 to 5, and 7 to 12. One of the three has to exist.
 
     Returns:
         The page's path.
 
     Raises:
-        InputError: when there is no folder ``out``, or its runs depart from the paper in different ways.
+        InputError: when none of the folders is there, or the runs in ``out`` depart from the paper in
+            different ways.
     """
-    if not out.is_dir():
+    if not any(folder.is_dir() for folder in (out, imagenet, detection)):
         raise InputError(
-            f"there is no folder {out}; residual reproduce table6 --out {shlex.quote(str(out))} makes one in "
-            "days, with --depths 20 --set schedule.iterations=2000 in minutes"
+            f"there is no folder {out}, and neither {imagenet} nor {detection}; residual reproduce table6 "
+            f"--out {shlex.quote(str(out))} makes the first in days, with --depths 20 "
+            "--set schedule.iterations=2000 in minutes"
         )
     study = Study(out, CIFAR10, train=False)
     by_network = {name: found for name in CIFAR10.networks if (found := study.all_complete(name))}
@@ -72,15 +74,16 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     # Errors of deeper plain networks are not displayed, as in the paper: all others would lie on the floor.
     shown = [run for run in firsts if not (run.plain and run.depth > curves.DEEPEST_PLAIN)]
     of_tiny = " --dataset tiny-imagenet" * any(imagenet.glob("tiny-imagenet-*"))
+    tables = [
+        (number, about, _saved(folder, number), quoted(without_home(str(folder))) + dataset)
+        for folder, those, dataset in ((imagenet, IMAGENET, of_tiny), (detection, DETECTION, ""))
+        for number, about in those.items()
+    ]
     text = render(
         "report.html.jinja",
         folder=quoted(without_home(str(out))),
         table6=table6.as_table(rows, runs).content(),
-        tables=[
-            (number, about, _saved(folder, number), quoted(without_home(str(folder))) + dataset)
-            for folder, tables, dataset in ((imagenet, IMAGENET, of_tiny), (detection, DETECTION, ""))
-            for number, about in tables.items()
-        ],
+        tables=tables,
         figure1=curves.for_page(curves.figure1_panels(plain), plain, "Figure 1"),
         figure4=_saved_figure(imagenet, "figure4"),
         figure6=curves.for_page(curves.figure6_panels(shown), shown, "Figure 6"),
@@ -98,7 +101,19 @@ def report(out: Path, imagenet: Path, detection: Path) -> Path:
     )
     page = out / "report.html"
     write_derived(page, text)
-    say(f"{len(runs)} complete runs in {out}" + (f", {len(unfinished)} unfinished" if unfinished else ""))
+    begun = f", {len(unfinished)} unfinished" if unfinished else ""
+    say(f"{len(runs)} complete runs on CIFAR-10 in {out}{begun}")
+    there = {number for number, _, table, _ in tables if table}
+    missing = [
+        f"of {what} in {folder} ({option})"
+        for what, those, folder, option in (
+            ("ImageNet", IMAGENET, imagenet, "--imagenet"),
+            ("detection", DETECTION, detection, "--detection"),
+        )
+        if there.isdisjoint(those)
+    ]
+    if missing:
+        say(f"no table is there {' and '.join(missing)}")
     say(*ways_to(page))
     return page
 

@@ -261,6 +261,21 @@ def test_nothing_there_is_not_run(tmp_path: Path, call: Call, capsys: pytest.Cap
     assert f"<code>residual reproduce figure1 --out {tmp_path}</code>" in page
 
 
+def test_the_report_is_made_of_what_is_there(tmp_path: Path, shown: Shown) -> None:
+    """Of ImageNet alone, say, in no study of CIFAR-10."""
+    (tmp_path / "imagenet").mkdir()
+    table = {"caption": "Errors.", "headings": ["method", "ours"], "cells": [["plain-18", "31.25"]]}
+    (tmp_path / "imagenet" / "table2.json").write_text(json.dumps(table))
+    out, others = tmp_path / "cifar10", tmp_path / "detection"
+    words = ("reproduce", "report", "--out", out, "--imagenet", tmp_path / "imagenet", "--detection", others)
+    told = shown(*words).out
+    assert f"0 complete runs on CIFAR-10 in {out}\n" in told
+    assert f"no table is there of detection in {others} (--detection)\n" in told
+    page = (out / "report.html").read_text()
+    assert "<td>31.25</td>" in page
+    assert "Table 7: not run." in page
+
+
 @pytest.mark.parametrize("experiment", ["table6", "figure1", "table2", "table7", "localization"])
 def test_a_study_that_is_not_there_is_not_made_where_nothing_is_trained(
     experiment: str, tmp_path: Path, refused: Refused
@@ -291,7 +306,7 @@ def test_studies_of_different_settings_do_not_mix(study: Path, tmp_path: Path) -
         (["figure1", "--set", "schedule.iteration=3"], "there is no key 'schedule.iteration'"),
         (["figure1", "--data-dir", "/nonexistent/data"], "no such folder"),
         (["figure1", "--device", "cuda:7"], "--device cuda:7: PyTorch sees"),
-        (["report", "--out", "/nonexistent"], "there is no folder /nonexistent"),
+        (["report", "--imagenet", "nowhere", "--detection", "nowhere"], "and neither nowhere nor nowhere; "),
     ],
 )
 def test_wrong_input_is_one_sentence(
