@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..models.names import is_name
 from ..recipes import LocalizationRecipe
+from ..recipes.schema import Model
 from ..run import start_from
 from ..table import Table, TableRow, difference, not_comparable
+from ..terminal import say
 from ..training.folder import remembered_data_dir
 from .paper import LOCALIZATION, PublishedLocalization
 from .study import IMAGENET_CLASSES, Family, Study, TrainedRun, departures_of
@@ -106,9 +109,10 @@ def table(study: Study[LocalizerRun], dataset: str, weights: Path | None = None)
     if run and not rcnn:
         # On the images that the first stage was trained on, which its folder remembers.
         after = replace(study, data_dir=study.data_dir or remembered_data_dir(run.path))
-        lacking_second = after.lacks(second, 0, run.path, "--weights")
+        moved = _is_gone(run.recipe.localizer.backbone)
+        lacking_second = after.lacks(second, 0, weights if moved else run.path, "--weights")
         if not lacking_second:
-            after.train_missing({(second, 0): start_from(study.recipe(second), run.path)})
+            after.train_missing({(second, 0): _on_proposals(study, second, run, weights if moved else None)})
             rcnn = study.complete(second)
     rows = [_row(row, rcnn, lacking_second) if row.rcnn else _row(row, run, lacking) for row in LOCALIZATION]
     middle = run.results["middle_box"] if run else {"localization_error": None, "images": None}
@@ -122,11 +126,42 @@ def _with_classifier(
     study: Study[LocalizerRun], recipe: LocalizationRecipe, weights: Path | None
 ) -> LocalizationRecipe:
     """Return a run's recipe with the classifier that it starts from, or was begun with."""
-    if backbone := study.begun_from(recipe.name, 0, weights):
-        localizer = recipe.localizer.model_copy(update={"backbone": backbone})
-        return recipe.model_copy(update={"localizer": localizer})
+    begun = study.begun_from(recipe.name, 0, None)
+    if backbone := study.begun_from(recipe.name, 0, None if _is_gone(begun) else weights):
+        return _with_backbone(recipe, backbone)
     assert weights is not None
     return start_from(recipe, weights)
+
+
+def _on_proposals(
+    study: Study[LocalizerRun], name: str, run: LocalizerRun, moved: Path | None
+) -> LocalizationRecipe:
+    """Return the recipe of the second stage on a localizer's proposals.
+
+    Args:
+        moved: where the localizer's classifier is now, None where it was.
+    """
+    recipe = start_from(study.recipe(name), run.path)
+    assert isinstance(recipe, LocalizationRecipe)
+    if begun := study.begun_from(name, 0, None):
+        return _with_backbone(recipe, begun)
+    if moved is None:
+        return recipe
+    lost = run.recipe.localizer.backbone.weights
+    say(f"{lost} is not there any more, and {moved} is taken for it", stderr=True)
+    return _with_backbone(recipe, start_from(run.paper, moved).localizer.backbone)
+
+
+def _with_backbone(recipe: LocalizationRecipe, backbone: Model) -> LocalizationRecipe:
+    localizer = recipe.localizer.model_copy(update={"backbone": backbone})
+    return recipe.model_copy(update={"localizer": localizer})
+
+
+def _is_gone(network: Model | None) -> bool:
+    """Whether the weights that a run started from are not where they were: what is named now is then them."""
+    if network is None or network.weights is None or is_name(network.weights):
+        return False
+    return not Path(network.weights).exists()
 
 
 def _row(row: PublishedLocalization, run: LocalizerRun | None, lacking: str) -> LocalizationRow:

@@ -107,3 +107,16 @@ def test_tiny_imagenet_is_run_and_not_compared(here: Path, shown: Shown, refused
     (here / "moved" / RECIPES["tiny-imagenet"][1] / "seed0" / "results.json").unlink()
     shown(*words[:-1], here / "moved", *trained)
     assert rows_of(here / "moved", TINY)["rows"] == found["rows"]
+    # A classifier that was moved between the stages is found where it is said to be.
+    shutil.rmtree(here / "moved" / RECIPES["tiny-imagenet"][1])
+    now = shutil.move(weights, here / "elsewhere")
+    words, short = (*words[:-1], here / "moved"), set_options(SHORT)
+    shown(*words, *short)
+    rows = rows_of(here / "moved", TINY)["rows"]
+    assert (rows[3]["error"], rows[4]["error"], rows[4]["note"]) == (measured[2], None, "no --weights")
+    told = shown(*words, *short, "--weights", now)
+    assert f"{weights} is not there any more, and {now} is taken for it" in told.err
+    assert rows_of(here / "moved", TINY)["rows"] == found["rows"]
+    for again in ((), ("--weights", now)):
+        shown(*words, *short, *again)
+        assert rows_of(here / "moved", TINY)["rows"] == found["rows"]
