@@ -20,8 +20,12 @@ from ..device import open_device
 from ..errors import InputError
 from ..files import as_json, checksum, read_json, read_text, write_derived
 from ..inference.detector import evaluate_detector, load_detector
+from ..models.layout import CONFIG_FILE
+from ..models.names import is_name
+from ..models.weights import weights_in
 from ..recipes import DetectionRecipe, find, override
 from ..recipes.detection import Boxes, starts_from_coco
+from ..recipes.schema import parse
 from ..run import going_on, start_from
 from ..table import Table, TableRow, difference, not_comparable
 from ..terminal import counted
@@ -29,6 +33,7 @@ from ..training.folder import Kept, RunFolder, remembered_data_dir
 from .paper import TABLE7, TABLE8, TABLE9, TABLE10, TABLE11, TABLE12, DetectionAP
 from .study import (
     AGAIN,
+    IMAGENET_CLASSES,
     AnyRecipe,
     Family,
     Study,
@@ -75,6 +80,13 @@ class KeptPrecision(Kept):
     content: str | None = None
 
 
+class KeptStart(Kept):
+    """What is read of the weights that a detector started from; imported ones have no recipe."""
+
+    classes: list[str]
+    recipe: dict[str, Any] | None = None
+
+
 @dataclass(frozen=True)
 class DetectorRun(TrainedRun):
     """A complete run of a detector."""
@@ -92,6 +104,37 @@ class DetectorRun(TrainedRun):
         """What it started from, as "the classifier weights/resnet101"; None for scratch."""
         started: str | None = self.sessions[0].get("started_from")
         return started
+
+    @property
+    def origin(self) -> str:
+        """What it started from, by the network that the paper has, and in what that is not the paper's."""
+        told = "; ".join(self._departures_of_start())
+        return f"{self.paper.detector.backbone.name} from {self.start}" + (f" ({told})" if told else "")
+
+    def _departures_of_start(self) -> list[str]:
+        """Return in what the weights that it started from depart from the paper's, as their folder tells.
+
+        Nothing is told of weights that are gone, or that no recipe of ours has trained.
+        """
+        weights = self.recipe.detector.backbone.weights
+        if weights is None or is_name(weights) or not Path(weights).is_dir():
+            return []
+        paper: AnyRecipe = find(f"imagenet-{self.paper.detector.backbone.name}")
+        wanted = IMAGENET_CLASSES
+        if starts_from_coco(self.paper.name):
+            paper, wanted = find("coco-resnet101-context", DetectionRecipe), CLASSES["coco"]
+        try:
+            kept = read_json(weights_in(Path(weights)) / CONFIG_FILE, KeptStart)
+            if kept["recipe"] is None:
+                return []
+            recipe = parse(kept["recipe"], weights, type(paper))
+        except InputError:
+            # The run is complete, whatever became of them.
+            return []
+        found = TrainedRun(paper.name, Path(weights), paper, recipe, {}, [], []).departures
+        if (classes := len(kept["classes"])) != wanted:
+            found.append(f"{classes:,} classes, not {wanted:,}")
+        return found
 
     @property
     def departures(self) -> list[str]:
@@ -461,10 +504,7 @@ def _publish(
     departures: Sequence[str],
     scales: Sequence[int],
 ) -> None:
-    # What the detectors started from, by the network that the paper has.
-    started = list(
-        dict.fromkeys(f"{run.paper.detector.backbone.name} from {run.start}" for run in runs if run.start)
-    )
+    started = list(dict.fromkeys(run.origin for run in runs if run.start))
     images = " and ".join(f"{count:,}" for count in sorted({row.images for row in rows if row.images}))
     coco = "COCO's mAP@.5 / mAP@[.5, .95] in percent; differences are of the latter"
     caption = CAPTIONS.get(number, coco)

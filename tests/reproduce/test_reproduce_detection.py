@@ -11,7 +11,7 @@ from conftest import BEGUN, Call, Refused, save_network, set_options
 from shapes import CLASSES, write_coco, write_devkit, write_imagenet_det
 
 from residual import run
-from residual.recipes import DETECTION, override
+from residual.recipes import DETECTION, find, override
 from residual.reproduce import detection
 from residual.reproduce.detection import DETECTION as FAMILY
 from residual.reproduce.detection import DetectionRow
@@ -548,6 +548,27 @@ def test_a_run_on_boxes_in_another_layout_departs_from_the_papers() -> None:
     one = detection.DetectorRun("coco-vgg16", Path(), paper, recipe, results, [], sessions)
     assert "data.layout: coco -> yolo" in one.departures
     assert "1 classes, not 80" in one.departures
+
+
+def test_how_the_classifier_of_a_detector_was_trained_is_told(tmp_path: Path) -> None:
+    paper, start = DETECTION["coco-resnet101"], find("imagenet-resnet101")
+    recipe = override(paper, [f"detector.backbone.weights={tmp_path}"])
+    sessions = [{"started_from": f"the classifier {tmp_path}"}]
+    one = detection.DetectorRun("coco-resnet101", Path(), paper, recipe, {}, [], sessions)
+    from_it = f"resnet101 from the classifier {tmp_path}"
+    # What is not there, was imported or cannot be read any more tells nothing.
+    for content in (None, {"classes": ["cat"], "recipe": None}, {"classes": ["cat"], "recipe": {"a": 1}}):
+        if content:
+            (tmp_path / "config.json").write_text(json.dumps(content))
+        assert one.origin == from_it
+    begun = override(start, ["schedule.learning_rate=0.05", "seed=3"]).model_dump(mode="json")
+    for recipe_of, classes, told in (
+        (start.model_dump(mode="json"), 1000, ""),
+        (begun, 3, " (schedule.learning_rate: 0.1 -> 0.05; 3 classes, not 1,000)"),
+    ):
+        stored = {"classes": [f"class {number}" for number in range(classes)], "recipe": recipe_of}
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        assert one.origin == from_it + told
 
 
 def test_a_comparable_row_shows_the_difference() -> None:
