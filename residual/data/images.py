@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import InputError
+from ..files import no_target
 from .threads import Budget
 
 T = TypeVar("T")
@@ -468,7 +469,7 @@ def _said_of(what: Path | str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         if isinstance(what, Path) and what.is_symlink():
-            raise DamagedImage(f"{what} is a link to {os.readlink(what)}, which is not there") from None
+            raise DamagedImage(str(no_target(what, "is not there"))) from None
         raise DamagedImage(f"{what}: there is no such file") from None
     except Image.DecompressionBombError as error:
         # Pillow's own limit: "Image size (900000000 pixels) exceeds limit of 178956970 pixels, ...".

@@ -422,8 +422,9 @@ def test_a_pipe_does_not_wait_for_a_writer(tmp_path: Path) -> None:
 
 def test_what_the_system_says_of_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "link.jpg").symlink_to("gone.jpg")
-    assert (
-        damaged(tmp_path / "link.jpg") == f"{tmp_path / 'link.jpg'} is a link to gone.jpg, which is not there"
+    assert damaged(tmp_path / "link.jpg") == (
+        f"{tmp_path / 'link.jpg'} is a link to gone.jpg, which is not there; mount the disk that it is on, "
+        "or remove the link"
     )
     assert damaged(tmp_path / f"{'a' * 300}.jpg").endswith("cannot be read: File name too long")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
