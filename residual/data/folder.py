@@ -65,9 +65,9 @@ ELSEWHERE = {
     "train": ("train", "training", "trainset", "train_set"),
     "val": ("val", "valid", "validation", "test", "testing", "eval", "dev", "valset", "val_set", "testset"),
 }
-#: How names of files end. "St. Bernard" does not.
-FILE = re.compile(r"\.[A-Za-z0-9]{1,5}$")
-VERSION = 4
+#: How names of files end, images that are not read here among them. "St. Bernard" and "no.5" do not.
+FILES = (*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *COMPANIONS)
+VERSION = 5
 
 #: "all" is what validation images may be held out of: all images of what has no validation part of its own.
 Split = Literal["train", "val", "all"]
@@ -309,7 +309,7 @@ def scan(root: Path, directories: dict[str, str] | None = None) -> Listing:
                     continue  # a link to a folder that we are in
                 yield from walk(Path(entry.path), f"{prefix}{entry.name}/", seen | {real})
                 continue
-            if directories is not None and entry.is_symlink() and not FILE.search(entry.name):
+            if directories is not None and entry.is_symlink() and not entry.name.lower().endswith(FILES):
                 _check_link(entry)
             yield f"{prefix}{entry.name}"
 

@@ -176,10 +176,15 @@ def test_a_class_whose_disk_is_not_there_is_named(images: Path, tmp_path: Path) 
         "directory); mount the disk that it is on, or remove the link"
     )
     # Whatever its name; a file's that is not there is none.
-    (images / "train" / "bird").rename(images / "train" / "St. Bernard")
-    (images / "train" / "cat" / "notes.txt").symlink_to(disk / "notes.txt")
-    assert "St. Bernard is a link to" in sentence_of(lambda: index_folder(images, "train"))
-    (images / "train" / "St. Bernard").rename(images / "train" / "bird")
+    for name in ("notes.txt", "photo.HEIC"):
+        (images / "train" / "cat" / name).symlink_to(disk / name)
+    for name in ("St. Bernard", "no.5", "v1.2"):
+        (images / "train" / "bird").rename(images / "train" / name)
+        assert f"{name} is a link to" in sentence_of(lambda: index_folder(images, "train"))
+        (images / "train" / name).rename(images / "train" / "bird")
+    (images / "train" / "bird").unlink()
+    assert index_folder(images, "train").classes == ("cat", "dog")
+    os.symlink(disk / "bird", images / "train" / "bird")
     for part in ("train", "val"):
         (images / part).rename(images / "aside")
         (images / part).symlink_to(disk / part)
