@@ -96,6 +96,8 @@ def check_file(path: Path) -> None:
 def check_new(path: Path, what: str, *suffixes: str) -> None:
     """Raise an InputError unless ``path`` is free and ends in one of the suffixes: before hours are spent.
 
+    A folder that is not there is more likely misspelt than meant.
+
     Args:
         what: stands there, for the message: "a figure".
     """
@@ -104,6 +106,8 @@ def check_new(path: Path, what: str, *suffixes: str) -> None:
         ends = f"{', '.join(some)} or {last}" if some else last
         raise InputError(f"{path}: {what} is a file that ends in {ends}; name it so")
     refuse_existing(path)
+    if not path.parent.is_dir():
+        raise no_folder(path.parent, "make it, or name a file in another folder")
 
 
 @contextmanager

@@ -123,6 +123,17 @@ def test_a_wrong_name_is_said_before_hours_are_spent(tmp_path: Path) -> None:
     assert "ends in .onnx;" in sentence_of(lambda: check_new(tmp_path / "a", "a network", ".onnx"))
 
 
+def test_a_folder_that_is_misspelt_is_said_before_hours_are_spent(tmp_path: Path) -> None:
+    assert (
+        sentence_of(lambda: check_new(tmp_path / "outt" / "a.png", "a figure", ".png"))
+        == f"there is no folder {tmp_path}/outt; make it, or name a file in another folder"
+    )
+    (tmp_path / "file").touch()
+    said = sentence_of(lambda: check_new(tmp_path / "file" / "a.png", "a figure", ".png"))
+    assert said.startswith(f"{tmp_path}/file is a file, not a folder; ")
+    check_new(Path("a.png"), "a figure", ".png")
+
+
 # --- files that are replaced ---
 
 

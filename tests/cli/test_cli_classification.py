@@ -144,6 +144,13 @@ def test_damaged_images_are_skipped_and_counted(tmp_path: Path, shown: Shown, re
             ],
             "s.safetensors exists already",
         ),
+        (
+            [
+                *("evaluate", "w", "--dataset", "folder", "--data-dir", "data"),
+                *("--save-scores", "scoress/a.safetensors"),
+            ],
+            "there is no folder scoress",
+        ),
         (["ensemble", "s.safetensors"], "damaged or no file of scores"),
         (["ensemble", "nowhere"], "nowhere"),
         (["ensemble", "w"], "--dataset"),

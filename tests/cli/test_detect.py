@@ -46,6 +46,7 @@ START = ["train", "voc-finetune", *set_options(BEGUN)]
         ([*START, "--set", "data.longer_side=20"], ["longer_side 20 is less than shorter_side 48"]),
         (["evaluate", "nowhere"], ["there is no folder nowhere"]),
         (["evaluate", "{begun_detector}", "--figure", "x.pdf"], [".svg or .png"]),
+        (["evaluate", "{begun_detector}", "--figure", "gone/x.png"], ["there is no folder gone; make it"]),
         (["evaluate", "gone", "--no-boxes", "--figure", "x.png"], ["leave --figure out, or --no-boxes"]),
         (["evaluate", "gone", "--no-boxes", "--no-difficult"], ["leave --difficult out, or --no-boxes"]),
         (["evaluate", "gone", "--no-boxes", "--area"], ["leave --11-points and --area out, or --no-boxes"]),

@@ -21,7 +21,7 @@ def weights(tmp_path: Path) -> Path:
 def test_the_command_prints_json_and_draws_a_sheet(
     weights: Path, deep_folder: Path, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "new" / "sheet.png"
+    file = tmp_path / "sheet.png"
     found = json.loads(shown("predict", weights, deep_folder, "--json", "--sheet", file).out)
     assert [Path(entry["image"]).name for entry in found] == ["a.png", "b [1].JPG", "c.png"]
     assert all(len(entry["top"]) == 5 and set(entry["top"][0]) == {"name", "probability"} for entry in found)
@@ -113,6 +113,7 @@ def test_damaged_images_are_named_and_skipped(
         (["empty"], "no image in the folder empty"),
         (["images", "--sheet", "images/a.png"], "images/a.png exists already"),
         (["images", "--sheet", "sheet.jpg"], "ends in .png"),
+        (["images", "--sheet", "imagess/sheet.png"], "there is no folder imagess; make it"),
         (["images", "--json", "--csv"], "choose one"),
         (["images", "--heat", "heat", "--views", "ten-crop"], "leave --views and --scales out"),
         (["images", "--views", "ten-crop", "--scales", "16"], "a crop of 32 does not fit"),

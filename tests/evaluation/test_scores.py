@@ -15,17 +15,17 @@ from residual.evaluation.scores import load_scores, save_scores
 
 def test_a_round_trip(tmp_path: Path) -> None:
     given = some_scores()
-    save_scores(given, tmp_path / "new" / "a.safetensors")
-    back = load_scores(tmp_path / "new" / "a.safetensors")
+    save_scores(given, tmp_path / "a.safetensors")
+    back = load_scores(tmp_path / "a.safetensors")
     assert (back.ids, back.classes, back.about) == (given.ids, given.classes, given.about)
     assert torch.equal(back.probabilities, given.probabilities)
     assert torch.equal(back.targets, given.targets)
     (tmp_path / "usual").touch()
     # Whoever may read the run folder may read them.
-    assert (tmp_path / "new" / "a.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
     (tmp_path / "usual").unlink()
     with pytest.raises(InputError, match="exists already"):
-        save_scores(given, tmp_path / "new" / "a.safetensors")
+        save_scores(given, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"ends in .safetensors"):
         save_scores(given, tmp_path / "a.npz")
     with pytest.raises(InputError, match="scores that are no numbers"):

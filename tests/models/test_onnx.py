@@ -101,7 +101,7 @@ def test_a_users_own_network_is_exported_at_its_size(tmp_path: Path, monkeypatch
 
 
 def test_onnx_runtime_gives_the_same_scores_for_any_batch_and_size(digits: Weights, tmp_path: Path) -> None:
-    file = tmp_path / "new" / "digits.onnx"
+    file = tmp_path / "digits.onnx"
     assert_exported(digits, file, [(1, 8, 8), (5, 8, 8), (2, 19, 33)])
     metadata = runtime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["view"]) == {"crop": 32, "side": 37}
