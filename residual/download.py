@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -79,8 +80,7 @@ def fetch(published: PublishedFile, file: Path, room: str) -> bool:
             and where to put it.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_name(f".{file.name}.lock")):
+        with _alone(file):
             if file.exists():
                 _check_by_hand(published, file)
                 return False
@@ -109,9 +109,8 @@ def fetch_folder(published: PublishedFile, target: Path) -> None:
     if target.is_symlink() and not target.exists():
         raise no_target(target, "is not there")
     try:
-        place.mkdir(parents=True, exist_ok=True)
         # Of torchrun's processes one downloads; the others wait here and then find its copy.
-        with FileLock(place / f".{target.name}.lock"):
+        with _alone(target):
             if target.exists():
                 return
             downloaded = fetch(published, archive, "name another folder with --data-dir")
@@ -131,6 +130,29 @@ def fetch_folder(published: PublishedFile, target: Path) -> None:
             f"cannot unpack {published.what} ({str(error).strip('<>')}); fetch {published.url} yourself and "
             f"unpack it under {place}"
         ) from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Have one process alone make a file or folder, in a folder that is made; if it fails, that is undone."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    while not lock.is_locked:
+        made = [folder for folder in path.parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The process that is waited for may fail, and remove the folder.
+        with suppress(FileNotFoundError):
+            lock.acquire()
+    try:
+        yield
+    except BaseException:
+        # While it is held: whoever waits for it makes another one.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+            for folder in made:
+                folder.rmdir()
+        raise
+    finally:
+        lock.release()
 
 
 def _download(published: PublishedFile, file: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import sentence_of
 from servers import FileServer, serving
 
-from residual.download import PIECE, TRIES, PublishedFile, fetch
+from residual.download import PIECE, TRIES, PublishedFile, fetch, fetch_folder
 
 CONTENT = bytes(range(256)) * 4000
 ROOM = "name another folder"
@@ -146,6 +146,25 @@ def test_a_file_put_there_by_hand(server: FileServer, tmp_path: Path) -> None:
     assert said.startswith(f"{file} is not the file: expected the SHA-256 ")
     assert said.endswith(f"remove it, or get it anew from {server.address}/a.bin")
     assert file.read_bytes() == b"the page that says 404"
+
+
+def test_a_download_that_fails_leaves_what_was_there(server: FileServer, tmp_path: Path) -> None:
+    server.files.clear()
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "there" / "new" / "data" / "folder"
+    said = [sentence_of(lambda: fetch_folder(published(server), target))]
+    assert list((tmp_path / "there").iterdir()) == []
+    # Of processes that wait for each other, each says what was wrong.
+    action: Callable[[], None] = lambda: said.append(  # noqa: E731
+        sentence_of(lambda: fetch_folder(published(server), target))
+    )
+    threads = [threading.Thread(target=action) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 3
+    assert all("HTTP Error 404" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize("trouble", ["404", "gone", "nobody"])

@@ -427,7 +427,7 @@ def test_a_server_that_is_gone(server: FileServer, tmp_path: Path) -> None:
     server.stop()
     sentence = refusal(tmp_path)
     assert "Connection refused" in sentence
-    assert content(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_unpacking_leaves_nothing_that_looks_like_the_dataset(
