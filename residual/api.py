@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .data.masks import has_pycocotools
 from .detection.weights import is_detector
-from .errors import InputError, nearest, needs
+from .errors import InputError, nearest
 from .evaluation.views import ViewsName
 from .inference.classifier import Network, load
 from .inference.detector import DetectorEvaluation, LoadedDetector, evaluate_detector, load_detector
@@ -247,11 +246,8 @@ def evaluate(
         found: DetectorEvaluation | LocalizerEvaluation
         if detector:
             loaded = load_detector(path, device=device, precision=precision)
-            coco = has_pycocotools()
-            if tell and not coco:
-                tell(str(needs("COCO AP", "pycocotools", "detection")))
             splits = (split,) if split else ()
-            found = evaluate_detector(loaded, path, data_dir, splits=splits, coco=coco)
+            found = evaluate_detector(loaded, path, data_dir, splits=splits, tell=tell)
         else:
             _only_float32(path, precision)
             guessing = None if classifier is None else _path(classifier)

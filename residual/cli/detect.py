@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .. import torchrun
-from ..errors import InputError, needs, plural
+from ..errors import InputError, plural
 from .boxes import Drawings, each_usable
 from .options import (
     SIDE,
@@ -186,7 +186,6 @@ def evaluate(
 ) -> None:
     """Test a detector: average precision by VOC's rule (or ImageNet's) and COCO's."""
     from .. import distributed
-    from ..data.masks import has_pycocotools
     from ..detection.submission import check_splits, submission_files, without_category
     from ..files import check_new, write_new
     from ..inference.detector import evaluate_detector, tested_on
@@ -209,9 +208,6 @@ def evaluate(
     if submission and submission.exists() and (not submission.is_dir() or any(submission.iterdir())):
         raise InputError(f"--submission {submission} is not an empty folder; name a new one")
     about = made_by(asked.device, shared=True) if asked.as_json else {}
-    coco = has_pycocotools()
-    if boxes and not coco and torchrun.rank() == 0:
-        note(f"{needs('COCO AP', 'pycocotools', 'detection')}; without it the other one is measured alone")
     detector = asked.load(weights)
     if submission:
         check_splits(*tested_on(detector, layout, split or ()))
@@ -225,11 +221,11 @@ def evaluate(
             splits=split or (),
             layout=layout,
             ap_rule=None if points is None else ("11 points" if points else "area"),
-            coco=coco,
             boxes=boxes,
             classes=_names(classes, detector.classes),
             use_difficult=difficult,
             for_server=submission is not None,
+            tell=note,
             progress=progress,
         )
     if not first:

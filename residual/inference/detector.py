@@ -11,7 +11,7 @@ from .. import distributed
 from ..class_names import class_name
 from ..data.boxes import BoxDataset, path_from
 from ..data.images import ImageLike, as_pixels
-from ..data.masks import check_pycocotools
+from ..data.masks import check_pycocotools, has_pycocotools
 from ..detection.average_precision import ClassAP, Detections, coco_ap, mean_ap, voc_ap
 from ..detection.boxes import load_boxes
 from ..detection.faster_rcnn import FasterRCNN
@@ -20,7 +20,7 @@ from ..detection.submission import check_numbers
 from ..detection.testing import detect_dataset
 from ..detection.weights import DetectorWeightsConfig, read_detector
 from ..device import open_device
-from ..errors import InputError, nearest, whole_numbers
+from ..errors import InputError, nearest, needs, whole_numbers
 from ..models.inference import check_precision, fold_batchnorm
 from ..recipes.detection import APRule, Boxes
 from ..training.folder import find_data_dir, run_of
@@ -238,11 +238,12 @@ def evaluate_detector(
     splits: Sequence[str] = (),
     layout: str | None = None,
     ap_rule: str | None = None,
-    coco: bool = True,
+    coco: bool | None = None,
     boxes: bool = True,
     classes: Sequence[str] = (),
     use_difficult: bool | None = None,
     for_server: bool = False,
+    tell: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectorEvaluation:
     """Test a detector on annotated images.
@@ -254,18 +255,25 @@ def evaluate_detector(
         others: those of an ensemble's other members.
         splits, layout, ap_rule: None or empty for those of the recipe that it was trained by; of a recipe
             that holds images out of those to train on, these.
-        coco: whether to compute COCO's average precision as well.
+        coco: whether to compute COCO's average precision as well; None for where pycocotools is installed.
         boxes: whether the images have annotations; without, there are detections only.
         classes: of the detector's that are tested; empty for all. Objects of other classes are left out.
         use_difficult: whether difficult objects are asked for; None for what the recipe says.
         for_server: whether a server is to be given what is found, which tells images apart by their ids.
+        tell: is given a sentence about what else should be known of the precision.
         progress: called with the number of images and the number done, over all ranks.
 
     Raises:
         InputError: when the data are missing, or of other classes; for a server, of two images with one id.
     """
+    world = distributed.join(next(detector.members[0].parameters()).device)
     if coco and boxes:
         check_pycocotools("COCO AP")
+    if coco is None:
+        coco = has_pycocotools()
+        if boxes and not coco and tell and world.is_main:
+            missing = needs("COCO AP", "pycocotools", "detection")
+            tell(f"{missing}; without it the other one is measured alone")
     recipe = data_of(detector.config.recipe)
     held_out = bool(recipe.get("validation")) and not splits
     layout, splits = tested_on(detector, layout, splits)
@@ -294,7 +302,6 @@ def evaluate_detector(
         dataset = _held_out(path, others, dataset, data_dir)
     if for_server:
         check_numbers(dataset)
-    world = distributed.join(next(detector.members[0].parameters()).device)
 
     def show(done: int) -> None:
         if progress:
