@@ -9,7 +9,7 @@ import torch
 
 from .. import distributed
 from ..class_names import class_name
-from ..data.boxes import BoxDataset, path_from
+from ..data.boxes import ALL, BoxDataset, path_from
 from ..data.images import ImageLike, as_pixels
 from ..data.masks import check_pycocotools, has_pycocotools
 from ..detection.average_precision import ClassAP, Detections, coco_ap, mean_ap, voc_ap
@@ -23,7 +23,7 @@ from ..device import open_device
 from ..errors import InputError, nearest, needs, whole_numbers
 from ..models.inference import check_precision, fold_batchnorm
 from ..recipes.detection import APRule, Boxes
-from ..training.folder import find_data_dir, run_of
+from ..training.folder import find_data_dir, is_data_of, run_of
 from .evaluation import data_of
 
 #: The least shorter side of multi-scale testing: the stride of the map.
@@ -57,7 +57,7 @@ class LoadedDetector:
         self.members = members
         #: The first one's: the classes and the data are those of all.
         self.config = configs[0]
-        self._configs = configs
+        self.configs = configs
         self.improvements = improvements
         self.precision = precision
 
@@ -83,17 +83,17 @@ class LoadedDetector:
         return DetectionOptions(
             *self.least_sides,
             score_threshold,
-            max_detections=max(each.detector.get("max_detections", usual) for each in self._configs),
+            max_detections=max(each.detector.get("max_detections", usual) for each in self.configs),
             refine=self.improvements.refine,
             scales=self.improvements.scales,
             precision=self.precision,
-            sides=tuple((each.shorter_side, each.longer_side) for each in self._configs),
+            sides=tuple((each.shorter_side, each.longer_side) for each in self.configs),
         )
 
     @property
     def least_sides(self) -> tuple[int, int]:
         """The shorter and the longer side of the member for which an image is too long first."""
-        least = min(self._configs, key=lambda each: each.longer_side)
+        least = min(self.configs, key=lambda each: each.longer_side)
         return least.shorter_side, least.longer_side
 
     def predict(
@@ -229,6 +229,35 @@ def _held_out(path: Path, others: Sequence[Path], dataset: BoxDataset, data_dir:
     return dataset.subset([there[name] for name in names], "validation")
 
 
+def _learned_by(path: Path, trained: dict[str, Any], dataset: BoxDataset, data_dir: Path) -> str:
+    """Return which of some images a run is known to have learned from, "" for none.
+
+    Args:
+        trained: what its recipe says of its data.
+    """
+    run = run_of(path)
+    if run is None or not is_data_of(path, data_dir):
+        return ""
+    if names := run.learned():
+        known = set(names)
+        learned = sum(path_from(data_dir, annotated) in known for annotated in dataset.images)
+        return f"{learned:,} of these {len(dataset):,}" if learned else ""
+    if trained.get("layout") != dataset.layout:
+        return ""
+    # By name: to read all that was learned from would take COCO's annotations half a minute.
+    theirs, tested = _halves(trained.get("train") or ()), _halves(dataset.splits)
+    return "these" if tested <= theirs else "some of these" if tested & theirs else ""
+
+
+def _halves(splits: Sequence[str]) -> set[str]:
+    """Return splits, train and val in place of what is both."""
+    return {
+        split.removesuffix(ALL) + half
+        for split in splits
+        for half in (("train", "val") if split.endswith(ALL) else ("",))
+    }
+
+
 def evaluate_detector(
     detector: LoadedDetector,
     path: Path,
@@ -300,6 +329,10 @@ def evaluate_detector(
     dataset = load_boxes(data_dir, data, splits, asked, boxes=boxes, masks=masks)
     if held_out:
         dataset = _held_out(path, others, dataset, data_dir)
+    if boxes and tell and world.is_main:
+        for member, config in zip((path, *others), detector.configs, strict=False):
+            if many := _learned_by(member, data_of(config.recipe), dataset, data_dir):
+                tell(f"{member} has learned from {many} images, so the precision says little of other images")
     if for_server:
         check_numbers(dataset)
 

@@ -22,7 +22,7 @@ from ..evaluation.testing import evaluate as evaluate_network
 from ..evaluation.views import Views, ViewsName, whole_images
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
-from ..training.folder import find_data_dir, recorded_split, remembered_data_dir, run_of
+from ..training.folder import find_data_dir, is_data_of, recorded_split, remembered_data_dir, run_of
 
 Split = Literal["train", "test"]
 
@@ -124,7 +124,7 @@ def evaluate(
         )
     images, views, shown = _open(path, weights, options, where)
     if tell and world.is_main:
-        for note in images.notes:
+        for note in (*images.notes, *_learned(path, weights, options)):
             tell(note)
     matched = match_classes(images.classes, weights.classes, images.name)
     targets = matched[images.targets.cpu()]
@@ -211,6 +211,16 @@ def _unknown_split(path: Path, weights: Weights, data_dir: Path, index: FolderIn
         f"{path} was trained on a folder of which a share was held out, and only its run folder says which "
         f"images those are (split.csv): if it was {data_dir}, most of these {len(index):,} were learned"
     ]
+
+
+def _learned(path: Path, weights: Weights, options: EvaluationOptions) -> list[str]:
+    """Return what is to be said where images are known to be those that were learned from."""
+    dataset = dataset_of(path, weights, options.dataset)
+    if options.split != "train" or dataset != data_of(weights.config.get("recipe")).get("dataset"):
+        return []
+    if dataset == "folder" and options.data_dir and not is_data_of(path, options.data_dir):
+        return []
+    return [f"{path} has learned from these images, so the errors say little of other images"]
 
 
 def data_of(recipe: dict[str, Any] | None) -> dict[str, Any]:

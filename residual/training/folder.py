@@ -337,12 +337,18 @@ class RunFolder:
         Raises:
             InputError: when the file is damaged.
         """
+        return self._divided("validation")
+
+    def learned(self) -> tuple[str, ...] | None:
+        """Return the training images that ``write_split`` noted, as ``held_out``."""
+        return self._divided("train")
+
+    def _divided(self, split: Literal["train", "validation"]) -> tuple[str, ...] | None:
         if not self.split_file.is_file():
             return None
-        rows = _split_rows(self.split_file)
-        if held := tuple(image for image, _, split in rows if split == "validation"):
-            return held
-        raise damaged(self.split_file, "it names no image for validation", GONE)
+        if images := tuple(image for image, _, part in _split_rows(self.split_file) if part == split):
+            return images
+        raise damaged(self.split_file, f"it names no image for {split}", GONE)
 
     def write_start(self, preprocessing: Preprocessing) -> None:
         """Keep what a run has of the weights that it started from and its checkpoints have not."""
@@ -523,6 +529,12 @@ def remembered_data_dir(path: Path) -> Path | None:
     return stored if stored and stored.exists() else None
 
 
+def is_data_of(path: Path, data_dir: Path) -> bool:
+    """Whether data are where those of a run lay in its last session; arguments as of ``find_data_dir``."""
+    own = remembered_data_dir(path)
+    return own is not None and own.resolve() == data_dir.resolve()
+
+
 def _noted_data_dir(path: Path) -> Path | None:
     run = run_of(path)
     sessions = run.sessions() if run else []
@@ -577,8 +589,7 @@ def recorded_split(path: Path, data_dir: Path, split: Literal["train", "validati
     index = index_folder(data_dir, "all")
     there = {name: position for position, name in enumerate(index.files)}
     if gone := next((name for name, _, _ in rows if name not in there), None):
-        own = remembered_data_dir(path)
-        if own and own.resolve() == data_dir.resolve():
+        if is_data_of(path, data_dir):
             raise InputError(
                 f"{file} says that {path} was trained on {gone}, which {data_dir} has no longer; put it back"
             )

@@ -186,6 +186,31 @@ def test_without_pycocotools_the_other_precision_is_measured(
     assert "COCO AP" not in unlabelled.err
 
 
+def test_images_that_were_learned_from_are_told(
+    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown
+) -> None:
+    data = shutil.copytree(few_shapes, tmp_path / "data")
+    run = shutil.copytree(begun_detector, tmp_path / "run")
+    noted = run / "environment.json"
+    noted.write_text(noted.read_text().replace(str(few_shapes.resolve()), str(data)))
+    lists = data / "ImageSets" / "Main"
+    names = [(lists / f"{split}.txt").read_text() for split in ("train", "test")]
+    (lists / "trainval.txt").write_text("".join(names))
+
+    def said(*words: object) -> str:
+        return shown("detect", "evaluate", run, *words, "--json").err
+
+    told = f"{run} has learned from {{}} images, so the precision says little of other images"
+    assert told.format("these") in said("--split", "train")
+    assert told.format("some of these") in said("--split", "trainval", "--data-dir", data)
+    assert told.format("some of these") in said("--split", "train", "--split", "test")
+    other = shown("detect", "evaluate", run, begun_detector, "--split", "train", "--json").err
+    assert f"{begun_detector} has learned" not in other
+    for words in ((), ("--split", "test"), ("--split", "train", "--data-dir", few_shapes)):
+        assert "has learned" not in said(*words)
+    assert "has learned" not in said("--split", "train", "--no-boxes")
+
+
 def test_where_no_object_is_found_weaker_ones_are_offered(
     begun_detector: Path, few_shapes: Path, shown: Shown
 ) -> None:

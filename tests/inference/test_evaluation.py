@@ -182,8 +182,11 @@ def test_the_training_part_of_a_dataset_lacks_what_was_held_out(tmp_path: Path) 
     recipe = override(find("digits-resnet20"), ["data.validation=1400"])
     (weights / "config.json").write_text(json.dumps(config | {"recipe": recipe.model_dump(mode="json")}))
     options = EvaluationOptions(split="train")
-    assert evaluate(weights, options, device="cpu").metrics.images == 38
-    assert evaluate(weights, EvaluationOptions(), device="cpu").metrics.images == 359
+    said: list[str] = []
+    assert evaluate(weights, EvaluationOptions(), device="cpu", tell=said.append).metrics.images == 359
+    assert said == []
+    assert evaluate(weights, options, device="cpu", tell=said.append).metrics.images == 38
+    assert said == [f"{weights} has learned from these images, so the errors say little of other images"]
     for wrong in ({"validation": "some"}, {"split_seed": "a"}, {"folder": {"size": 0}}):
         data = recipe.model_dump(mode="json")["data"] | wrong
         (weights / "config.json").write_text(json.dumps(config | {"recipe": {"data": data}}))

@@ -481,13 +481,17 @@ def test_images_are_held_out_to_choose_by(
     assert {name for _, names, _ in rows for name in names.split("+")} == set(CLASSES)
 
     # What was held out is what is tested, here and by the page.
-    measured = json.loads(shown("detect", "evaluate", out, "--json").out)
+    tested = shown("detect", "evaluate", out, "--json")
+    assert "has learned from" not in tested.err
+    measured = json.loads(tested.out)
     assert measured["images"] == 3
     assert measured["data"] == "voc trainval (3 for validation)"
     assert 100 * measured["map"] == pytest.approx(results["validation"]["ap50"])
     shown("report", out)
     assert "voc trainval (3 for validation)" in (out / "report.html").read_text()
-    assert json.loads(shown("detect", "evaluate", out, "--split", "trainval", "--json").out)["images"] == 15
+    tested = shown("detect", "evaluate", out, "--split", "trainval", "--json")
+    assert json.loads(tested.out)["images"] == 15
+    assert f"{out} has learned from 12 of these 15 images, so the precision says little" in tested.err
 
     # Images that have come in since would be dealt out otherwise; what was held out stays what it was.
     shutil.copy(few_shapes / "JPEGImages" / "train000.png", data / "new.png")

@@ -256,10 +256,14 @@ def test_a_folder_as_it_comes(undivided: Path, tmp_path: Path, shown: Shown, ref
     assert results["validation"]["images"] == 6
     # Testing looks at what was held out, not at what was trained on; one number.
     for data in ([], ["--data-dir", undivided]):
-        tested = json.loads(shown("evaluate", tmp_path / "run", *data, "--json").out)
+        told = shown("evaluate", tmp_path / "run", *data, "--json")
+        tested = json.loads(told.out)
         assert (tested["images"], tested["loss"]) == (6, results["validation"]["loss"])
         assert tested["data"].endswith("(6 for validation)")
-    assert json.loads(shown("evaluate", tmp_path / "run", "--split", "train", "--json").out)["images"] == 15
+        assert "has learned from" not in told.err
+    told = shown("evaluate", tmp_path / "run", "--split", "train", "--json")
+    assert json.loads(told.out)["images"] == 15
+    assert f"{tmp_path / 'run'} has learned from these images, so the errors say little of other" in told.err
     # Weights that lie elsewhere know neither what was held out nor files that are beside them.
     alone = shutil.copytree(tmp_path / "run" / "weights", tmp_path / "alone")
     (tmp_path / "split.csv").write_text("of somebody else")
