@@ -268,24 +268,14 @@ def find_images(named: list[str]) -> list[Path]:
         InputError: for an argument that names nothing, or a folder without images.
     """
     # A file that is named is tried whatever its name is.
-    from ..data.folder import not_read, scan
-    from ..data.images import SUFFIXES
+    from ..data.folder import images_in, not_read
     from ..terminal import note
 
     files: dict[Path, None] = {}
     for name in named:
         path = Path(name)
         if path.is_dir():
-            listing = scan(path)
-            inside = sorted(
-                path / folder / file for folder, images in listing.images.items() for file in images
-            )
-            left_out = listing.left_out()
-            if not inside:
-                holds = f"it holds {left_out}; " if left_out else ""
-                raise InputError(
-                    f"there is no image in the folder {path}; {holds}images end in {', '.join(SUFFIXES)}"
-                )
+            inside, left_out = images_in(path)
             if left_out:
                 note(f"{path}: {not_read(left_out)}")
         elif path.exists():

@@ -329,6 +329,23 @@ def scan(root: Path, directories: dict[str, str] | None = None) -> Listing:
     return found
 
 
+def images_in(folder: Path) -> tuple[list[Path], str]:
+    """Return the images in a folder at any depth, sorted, and what is not read, as ``Listing.left_out``.
+
+    Raises:
+        InputError: when there is none, and as ``scan``.
+    """
+    listing = scan(folder)
+    inside = sorted(folder / name / file for name, images in listing.images.items() for file in images)
+    left_out = listing.left_out()
+    if not inside:
+        holds = f"it holds {left_out}; " if left_out else ""
+        raise InputError(
+            f"there is no image in the folder {folder}; {holds}images end in {', '.join(SUFFIXES)}"
+        )
+    return inside, left_out
+
+
 def not_read(left_out: str) -> str:
     """Return what there is to know of files that are left out, as ``Listing.left_out`` names them."""
     return f"{left_out} left out, as no images that are read{_how_to_read(left_out)}"

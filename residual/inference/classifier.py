@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..class_names import readable
+from ..data.folder import images_in
 from ..data.images import DamagedImage, ImageLike, as_pixels, is_open_file
 from ..device import full_float32, open_device
 from ..errors import InputError, whole_number, whole_numbers
@@ -103,7 +104,9 @@ class Network:
         Args:
             images: one or many of: a path, a file open for reading, a PIL image, an array uint8 (H, W),
                 (H, W, 1) or (H, W, 3), a tensor uint8 (1 or 3, H, W). They may be of any sizes, and are
-                resized as in testing. All but paths are read before the next one is asked for.
+                resized as in testing. All but paths are read before the next one is asked for. Or a folder's
+                path, for the images in it at any depth in the order of their paths, as the command has them:
+                ``stream`` names each.
             top: how many classes; all where there are fewer.
             batch: images that go through the network together.
 
@@ -296,11 +299,13 @@ def _numbers(found: Tensor) -> Tensor:
 
 
 def _many(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
-    """Return images as something to go through: one alone as a list, a stack of them one by one.
+    """Return images as something to go through: one alone as a list, a stack or a folder of them one by one.
 
     Raises:
-        InputError: for what is neither an image nor many.
+        InputError: for what is neither an image nor many, and a folder without images.
     """
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        return list(images_in(Path(os.fsdecode(images)))[0])
     if isinstance(images, np.ndarray) and images.dtype.kind in "UO":
         return list(images.ravel().tolist())  # paths, as np.array gives them
     if isinstance(images, np.ndarray | Tensor):

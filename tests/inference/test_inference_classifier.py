@@ -189,6 +189,18 @@ def test_what_is_no_image(weights: Path, image: object, words: str) -> None:
         package.load(weights).predict(image)  # type: ignore[arg-type]
 
 
+def test_a_folder_is_the_images_in_it(weights: Path, deep_folder: Path, tmp_path: Path) -> None:
+    network = package.load(weights)
+    files = [deep_folder / "a.png", deep_folder / "b [1].JPG", deep_folder / "deep" / "c.png"]
+    for folder in (deep_folder, str(deep_folder)):
+        assert network.predict(folder) == network.predict(files)
+        assert [file for file, _ in network.stream(folder)] == files
+    assert network.embed(deep_folder).shape[0] == 3
+    (tmp_path / "empty").mkdir()
+    said = sentence_of(lambda: network.predict(tmp_path / "empty"))
+    assert said.startswith(f"there is no image in the folder {tmp_path / 'empty'}; images end in ")
+
+
 def test_damaged_files_are_an_error_or_skipped(weights: Path, tmp_path: Path) -> None:
     smooth_image().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:100])
