@@ -15,6 +15,7 @@ from ..data.images import pil_image
 from ..data.masks import Mask, masks_as_pixels
 from .figures import INK, PALETTE, STYLE, add_legend, style_axes
 from .fonts import image_font
+from .sheet import contained
 
 #: Lines of classes, in turn: curves stay apart in grey. Three of them and eight colours meet once in 24.
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
@@ -93,25 +94,28 @@ class BoxDrawing:
     mask: Mask | None = None
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing], side: float | None = None) -> Image.Image:
     """Return an RGB image with boxes on it, their captions beside each other as far as there is room.
 
     A small image is drawn enlarged, so that captions do not cover what they name.
 
     Args:
-        boxes: the last one is drawn on top.
+        boxes: in the image's own pixels; the last one is drawn on top.
+        side: pixels of the longer side that the image gets before lines and captions are drawn; None for its
+            own.
     """
+    image = _with_masks(image, boxes)
+    scale = 1.0
+    if side:
+        scale = side / max(image.size)
+        image = contained(image, side)
     if not boxes:
         return image
     pixels = pil_to_tensor(image)
-    for one in boxes:
-        if one.mask is not None:
-            inside = masks_as_pixels([one.mask], one.mask.size)[0].bool()
-            pixels = draw_segmentation_masks(pixels, inside, alpha=COVER, colors=one.colour)
     times = max(1, DRAWN // max(image.size)) if any(one.caption for one in boxes) else 1
     pixels = pixels.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
     width = max(2, round(min(pixels.shape[1:]) / 250))
-    corners = times * torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
+    corners = times * scale * torch.tensor([list(one.box) for one in boxes]).reshape(-1, 4)
     places = corners.tolist()
     # An edge is drawn inwards from the corner's pixel, and a box has a pixel at least.
     corners[:, 2:] = torch.maximum(corners[:, :2] + 1, corners[:, 2:] - 1)
@@ -135,6 +139,18 @@ def draw_boxes(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
             draw.rectangle(place, fill=one.colour)
             draw.text((x + 2 - left, y + 2 - top), one.caption, fill=_ink_on(one.colour), font=font)
     return canvas
+
+
+def _with_masks(image: Image.Image, boxes: Sequence[BoxDrawing]) -> Image.Image:
+    """Return an image with the boxes' masks on it, which are of its own size."""
+    if all(one.mask is None for one in boxes):
+        return image
+    pixels = pil_to_tensor(image)
+    for one in boxes:
+        if one.mask is not None:
+            inside = masks_as_pixels([one.mask], one.mask.size)[0].bool()
+            pixels = draw_segmentation_masks(pixels, inside, alpha=COVER, colors=one.colour)
+    return pil_image(pixels)
 
 
 def _ink_on(colour: str) -> str:

@@ -65,7 +65,7 @@ def draw_boxed_sheet(
     """Write a PNG of images with their boxes, each with a text below.
 
     Args:
-        images: each drawn, as of ``boxed_thumbnail``, and its text; the first ``BOXED_MOST`` are shown.
+        images: each drawn at ``BOXED_SIDE``, and its text; the first ``BOXED_MOST`` are shown.
         columns: how many stand in a row.
         together: how many of a row belong together: there is more space after them.
 
@@ -75,11 +75,6 @@ def draw_boxed_sheet(
     check_new(file, "a contact sheet", ".png")
     tiles = [_Tile(image, short_lines(text, 3, BOXED_SIDE // 7)) for image, text in images[:BOXED_MOST]]
     _write_sheet(tiles, file, BOXED_SIDE, columns, together)
-
-
-def boxed_thumbnail(image: Image.Image) -> Image.Image:
-    """Return an image as large as a sheet of images with boxes shows it."""
-    return contained(image, BOXED_SIDE)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from .output import say_drawn
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..analysis.detection_figures import BoxDrawing
+
 T = TypeVar("T")
 
 
@@ -59,17 +61,19 @@ class Drawings:
         """Whether anything is to be drawn."""
         return bool(self.out or self.sheet)
 
-    def add(self, image: Path, drawn: "Image.Image", told: str) -> None:
-        """Write an image, and keep it for the sheet with a text below it."""
-        from ..analysis.sheet import BOXED_MOST, boxed_thumbnail
+    def add(self, image: Path, pixels: "Image.Image", boxes: "Sequence[BoxDrawing]", told: str) -> None:
+        """Write an image with its boxes, and keep it for the sheet with a text below it."""
+        from ..analysis.detection_figures import draw_boxes
+        from ..analysis.sheet import BOXED_MOST, BOXED_SIDE
         from ..files import written_whole
 
         if self.out:
             with written_whole(self._targets[image]) as temporary:
-                drawn.save(temporary, "PNG")
+                draw_boxes(pixels, boxes).save(temporary, "PNG")
         self._count += 1
         if self.sheet and len(self._thumbnails) < BOXED_MOST:
-            self._thumbnails.append((boxed_thumbnail(drawn), f"{image.name}: {told}"))
+            # Drawn anew: letters and lines of a large image would be too small to see.
+            self._thumbnails.append((draw_boxes(pixels, boxes, BOXED_SIDE), f"{image.name}: {told}"))
 
     def write_sheet(self) -> None:
         """Write the sheet, if one is asked for and there is anything on it."""

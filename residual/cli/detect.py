@@ -296,7 +296,7 @@ def predict(
     """
     from PIL import Image
 
-    from ..analysis.detection_figures import BoxDrawing, draw_boxes
+    from ..analysis.detection_figures import BoxDrawing
     from ..analysis.figures import PALETTE
     from ..data.images import decode, pil_image
     from ..data.masks import as_instances, instance_palette
@@ -349,7 +349,7 @@ def predict(
             counts = Counter(item["class"] for item in objects)
             told = ", ".join(f"{count} {name}" for name, count in counts.items())
             # The surest one on top.
-            drawings.add(image, draw_boxes(pil_image(pixels), boxes[::-1]), told or "nothing")
+            drawings.add(image, pil_image(pixels), boxes[::-1], told or "nothing")
         if not (asked.as_json or as_csv):
             typer.echo(f"{image}: {plural(len(objects), 'object')}")
             for item in objects:

@@ -153,7 +153,7 @@ def predict(
     """Say what is on images, and where."""
     import itertools
 
-    from ..analysis.detection_figures import BoxDrawing, draw_boxes
+    from ..analysis.detection_figures import BoxDrawing
     from ..analysis.figures import PALETTE
     from ..class_names import readable
     from ..data.images import decode, pil_image
@@ -195,7 +195,7 @@ def predict(
                 for guess, name, colour in zip(found, names, itertools.cycle(PALETTE), strict=False)
             ]
             # The likeliest one on top.
-            drawings.add(image, draw_boxes(pil_image(pixels), boxes[::-1]), names[0])
+            drawings.add(image, pil_image(pixels), boxes[::-1], names[0])
         if not as_json:
             typer.echo(f"{image}")
             for guess, name in zip(found, names, strict=True):

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..analysis.detection_figures import BoxDrawing, draw_boxes
-from ..analysis.sheet import BOXED_MOST, BOXED_SIDE, contained, draw_boxed_sheet
+from ..analysis.sheet import BOXED_MOST, BOXED_SIDE, draw_boxed_sheet
 from ..data.boxes import AnnotatedImage, BoxDataset
 from ..data.images import DamagedImage, decode, pil_image
 from ..errors import InputError, plural
@@ -55,9 +55,7 @@ def draw_judged(
     Raises:
         DamagedImage: where the file is gone, or cannot be read any more.
     """
-    image = decode(annotated.path)
-    scale = side / max(image.shape[1:])
-    pixels = contained(pil_image(image), side)
+    image = pil_image(decode(annotated.path))
     wanted = annotated.wanted
     truth = [classes[label] for label in annotated.labels[wanted].tolist()]
     shown = judged.shown
@@ -66,8 +64,8 @@ def draw_judged(
         for label, score in zip(shown.labels.tolist(), shown.scores.tolist(), strict=True)
     ]
     return (
-        _drawn(pixels, annotated.boxes[wanted] * scale, judged.missed[wanted], truth),
-        _drawn(pixels, shown.boxes * scale, judged.false, found),
+        _drawn(image, side, annotated.boxes[wanted], judged.missed[wanted], truth),
+        _drawn(image, side, shown.boxes, judged.false, found),
     )
 
 
@@ -116,7 +114,9 @@ def draw_mistakes_sheet(
     return len(tiles) // 2
 
 
-def _drawn(image: Image.Image, boxes: Tensor, wrong: Tensor, captions: Sequence[str]) -> Image.Image:
+def _drawn(
+    image: Image.Image, side: int, boxes: Tensor, wrong: Tensor, captions: Sequence[str]
+) -> Image.Image:
     """Return an image with boxes: what is wrong is named, in a colour of its own and drawn last."""
     few = len(boxes) <= NAMED
     marked = [
@@ -127,4 +127,4 @@ def _drawn(image: Image.Image, boxes: Tensor, wrong: Tensor, captions: Sequence[
         )
         for n in torch.argsort(wrong.int(), stable=True).tolist()
     ]
-    return draw_boxes(image, marked)
+    return draw_boxes(image, marked, side)

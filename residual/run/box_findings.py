@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..analysis.detection_figures import BoxDrawing, PrecisionCurve, draw_boxes, precision_recall
 from ..analysis.page import image_address, part
-from ..analysis.sheet import contained
 from ..class_names import readable
 from ..data.boxes import AnnotatedImage, BoxDataset
 from ..data.images import DamagedImage, decode, pil_image
@@ -121,15 +120,13 @@ def _where(
         image = decode(annotated.path)
     except DamagedImage:
         return None
-    scale = DRAWN / 2 / max(image.shape[1:])
-    pixels = contained(pil_image(image), DRAWN / 2)
-    boxes = [BoxDrawing(tuple(box), RIGHT, "") for box in (annotated.boxes * scale).tolist()]
-    boxes += [BoxDrawing(tuple(box), WRONG, "") for box in (found.boxes[:1] * scale).tolist()]
+    boxes = [BoxDrawing(tuple(box), RIGHT, "") for box in annotated.boxes.tolist()]
+    boxes += [BoxDrawing(tuple(box), WRONG, "") for box in found.boxes[:1].tolist()]
     return {
         "id": annotated.id,
         "name": readable(classes)[int(annotated.labels[0])],
         "overlap": overlap,
-        "address": image_address(draw_boxes(pixels, boxes), "JPEG"),
+        "address": image_address(draw_boxes(pil_image(image), boxes, DRAWN / 2), "JPEG"),
     }
 
 

@@ -13,6 +13,7 @@ from residual.analysis.cost_figures import CostPoint, errors_against_costs
 from residual.analysis.detection_figures import BoxDrawing, PrecisionCurve, draw_boxes, precision_recall
 from residual.analysis.figures import ErrorCurve, Panel, error_curves, file_content, page_svg
 from residual.analysis.fonts import OWN, font_with
+from residual.data.masks import box_mask
 
 
 def test_labels_of_curves_that_end_together_stand_apart() -> None:
@@ -181,6 +182,17 @@ def test_a_box_is_seen_on_an_object_of_its_own_colour() -> None:
     assert [drawn.getpixel((x, 240)) for x in range(98, 104)] == [blue, white, blue, blue, white, blue]
     assert [drawn.getpixel((x, 240)) for x in range(186, 192)] == [blue, white, blue, blue, white, blue]
     assert [drawn.getpixel((140, y)) for y in range(198, 204)] == [blue, white, blue, blue, white, blue]
+
+
+def test_a_mask_and_its_box_are_in_their_place_at_another_size() -> None:
+    box = (200, 100, 400, 300)
+    drawing = BoxDrawing(box, "#2f66c8", "", box_mask(box, (400, 800)))
+    drawn = draw_boxes(Image.new("RGB", (800, 400)), [drawing], 200)
+    assert drawn.size == (200, 100)
+    (blue, *_), outside = drawn.getpixel((75, 50)), drawn.getpixel((110, 50))
+    assert blue == round(0.45 * 0x2F)
+    assert outside == (0, 0, 0)
+    assert drawn.getpixel((50, 50)) == (0x2F, 0x66, 0xC8)
 
 
 def test_captions_are_as_high_whatever_letters_they_have() -> None:

@@ -14,7 +14,7 @@ from residual.analysis.sheet import (
     SPACE,
     WRONG,
     Seen,
-    boxed_thumbnail,
+    contained,
     draw_boxed_sheet,
     draw_sheet,
 )
@@ -52,7 +52,7 @@ def test_an_image_as_thin_as_a_line_is_on_the_sheet(tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.getpixel((SPACE + 5, SPACE)) == (255, 0, 0)
     with Image.open(image) as opened:
-        assert boxed_thumbnail(opened).size == (BOXED_SIDE, 1)
+        assert contained(opened, BOXED_SIDE).size == (BOXED_SIDE, 1)
 
 
 def test_low_images_leave_no_gap_and_pairs_stand_apart(tmp_path: Path) -> None:

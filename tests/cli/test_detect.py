@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import residual as package
+from residual.analysis.detection_figures import BoxDrawing
 from residual.analysis.sheet import BOXED_SIDE, FRAME, LINE, SPACE
 from residual.cli.boxes import Drawings
 from residual.detection.faster_rcnn import FasterRCNN
@@ -134,9 +135,24 @@ def test_a_sheet_says_how_many_images_it_shows(
         images = [Path(f"{number}.png") for number in range(count)]
         drawings = Drawings(images, None, sheet)
         for image in images:
-            drawings.add(image, Image.new("RGB", (8, 8)), "nothing")
+            drawings.add(image, Image.new("RGB", (8, 8)), [], "nothing")
         drawings.write_sheet()
         assert capsys.readouterr().err == f"drawn: {sheet}{told}\n"
+
+
+def test_captions_on_a_sheet_are_as_high_whatever_the_images_size(tmp_path: Path) -> None:
+    heights = []
+    for width in (480, 4800):
+        drawings = Drawings([Path("a.png")], None, tmp_path / f"{width}.png")
+        image = Image.new("RGB", (width, 9 * width // 16))
+        box = (width / 4, width / 4, width / 2, width / 2)
+        drawings.add(Path("a.png"), image, [BoxDrawing(box, "#2f66c8", "raccoon 0.97")], "1 raccoon")
+        drawings.write_sheet()
+        with Image.open(tmp_path / f"{width}.png") as sheet:
+            beside = SPACE + BOXED_SIDE // 4 + 1
+            column = [sheet.getpixel((beside, y)) for y in range(SPACE, SPACE + BOXED_SIDE // 4 - 1)]
+        heights.append(column.count((0x2F, 0x66, 0xC8)))
+    assert heights[0] == heights[1] > 10
 
 
 def test_evaluate_draws_what_was_found_beside_the_truth(
