@@ -232,7 +232,7 @@ def test_what_was_changed_of_a_recipe_is_not_lost_to_a_detectors_weights(
 def test_without_pycocotools_a_detectors_other_precision_is_measured(
     begun_detector: Path, few_shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("residual.inference.evaluation.has_pycocotools", lambda: False)
+    monkeypatch.setattr("residual.inference.detector.has_pycocotools", lambda: False)
     said: list[str] = []
     found = residual.evaluate(begun_detector, few_shapes, device="cpu", tell=said.append)
     assert found.coco is None

@@ -192,7 +192,7 @@ def test_evaluate_says_how_the_detector_was_used(
 def test_without_pycocotools_the_other_precision_is_measured(
     begun_detector: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("residual.inference.evaluation.has_pycocotools", lambda: False)
+    monkeypatch.setattr("residual.inference.detector.has_pycocotools", lambda: False)
     told = shown("detect", "evaluate", begun_detector)
     assert "note: COCO AP needs the package pycocotools: pip install pycocotools; without it" in told.err
     assert "VOC AP, area" in told.out

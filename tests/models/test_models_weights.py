@@ -211,7 +211,7 @@ def test_exports_load_into_torchvisions_networks(
 ) -> None:
     torch.manual_seed(0)
     model = randomise(build_model(name, **options, classes=11))
-    file = tmp_path / f"new/{name}.{suffix}"
+    file = tmp_path / f"{name}.{suffix}"
     model.to(memory_format=torch.channels_last)
     export_weights(Weights(model, Preprocessing(torch.zeros(3)), (), {}), file)
     with torch.device("meta"):

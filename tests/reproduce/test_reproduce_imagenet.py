@@ -129,6 +129,7 @@ def test_kept_errors_know_of_which_images_they_are(
     """Where these lie is of no matter, and where nobody knows what they are today what is kept counts."""
     recipe = find("imagenet-resnet18")
     run = imagenet.ClassifierRun("resnet18", tmp_path / "run", recipe, recipe, {}, [{}], [])
+    run.path.mkdir()
     scores = Scores(("a",), ("x", "y"), torch.tensor([[0.5, 0.5]]), torch.tensor([0]), {})
     tests = iter(range(1, 9))
 
