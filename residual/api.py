@@ -352,6 +352,10 @@ def _plain(value: Any) -> Any:
 
 
 def _path(given: PathLike) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(
+            f'a {type(given).__name__} is no path; name a folder, or weights as "torchvision:resnet18"'
+        )
     return Path(given).expanduser()
 
 

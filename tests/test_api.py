@@ -172,7 +172,10 @@ def test_images_of_ones_own(images: Path, tmp_path: Path) -> None:
     weights = save_network(tmp_path / "weights", mean=torch.rand(3))
     recipe = residual.recipe("finetune", values(SMALL))
     run = residual.train(recipe, str(images), str(weights), out=tmp_path / "run", device="cpu")
-    assert run.load("cpu").classes == ("ant", "bee", "cow")
+    network = run.load("cpu")
+    assert network.classes == ("ant", "bee", "cow")
+    said = sentence_of(lambda: residual.evaluate(network))  # type: ignore[arg-type]
+    assert said.startswith("a Network is no path; name a folder")
     assert run.results["validation"]["images"] == 8
     # Fine-tuning has moved the weights, and not far.
     moved = tensors_of(run.path)["conv1.weight"] - tensors_of(tmp_path)["conv1.weight"]

@@ -145,5 +145,9 @@ def _parse(name: str) -> tuple[str, int]:
     """Return the family and the depth in a network's name."""
     match = re.fullmatch(r"(cifar_resnet|cifar_plain|cifar_highway|resnet|plain|vgg)([1-9][0-9]*)", name)
     if match is None:
+        if name.endswith(".py"):
+            raise InputError(
+                f"{name}: a network of one's own is named by its file and a function in it: {name}:FUNCTION"
+            )
         raise InputError(f"there is no model {name!r}{nearest(name, model_names())}")
     return match[1], int(match[2])

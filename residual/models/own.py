@@ -137,7 +137,9 @@ class OwnNetwork(Classifier):
     def _theirs(self, method: str) -> Callable[..., Any]:
         found = getattr(self.network, method, None)
         if not callable(found):
-            raise InputError(f"{self.name}: the network has no {method}, which this needs (docs/training.md)")
+            raise InputError(
+                f"{self.name}: the network has no method {method}, which this needs (docs/training.md)"
+            )
         return found
 
     def _other(self, method: str, given: object, expected: str) -> InputError:

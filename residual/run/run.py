@@ -184,7 +184,7 @@ def with_own_code(recipe: R, asked: bool = False) -> R:
     if recipe.model.code not in (None, code):
         raise InputError(f"{file} is not what the run began with (its SHA-256 is another); put that back")
     if asked and not own.is_trusted(name):
-        note(f"training runs {file}, and from now on so does loading its networks")
+        note(f"the code in {file} is run: now, and from now on where one of its networks is loaded")
         own.trust(name)
     elif not own.is_trusted(name):
         raise InputError(f"the run's network is code in {file}; name the recipe as well if it may run")

@@ -90,7 +90,7 @@ def test_a_users_own_network_is_exported_at_its_size(tmp_path: Path, monkeypatch
         weights = Weights(model, preprocessing, tuple("abcde"), {"model": about, "preprocessing": {}})
         file = tmp_path / f"{function}.onnx"
         if function == "without":
-            with pytest.raises(InputError, match="the network has no score_map, which this needs"):
+            with pytest.raises(InputError, match="the network has no method score_map, which this needs"):
                 export_onnx(weights, file, (64, 73))
             continue
         with pytest.raises(InputError, match="cannot take images of 8 x 8 pixels"):

@@ -155,7 +155,7 @@ def test_trained_used_and_shared(
     mine: Path, tmp_path: Path, shown: Shown, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    assert f"training runs {mine}" in shown(*train(mine), "--out", run).err
+    assert f"the code in {mine} is run: now, and from now on where" in shown(*train(mine), "--out", run).err
     recipe = residual.recipe(run / "recipe.yaml")
     assert recipe.model.name == f"{mine}:build"
     assert recipe.model.code == own.fingerprint(f"{mine}:build")
@@ -231,6 +231,8 @@ def test_names_in_files_of_others_run_nothing(mine: Path, tmp_path: Path, refuse
         "train", "digits-resnet20", "--set", "model.name=cifar_resnet8:x", "--out", tmp_path / "run"
     )
     assert "there is no model" in said
+    said = refused("train", "digits-resnet20", "--set", f"model.name={mine}", "--out", tmp_path / "run")
+    assert f"named by its file and a function in it: {mine}:FUNCTION" in said
 
 
 def test_nothing_to_be_trusted(trained_on_images: Path, refused: Refused) -> None:
