@@ -55,8 +55,9 @@ def export(
         difference = export_onnx(network, onnx, (crop, side))
         images = {3: "uint8 RGB images (n, 3, h, w)", 1: "uint8 grey images (n, 1, h, w)"}
         typer.echo(
-            f"wrote {onnx}: {images.get(network.model.in_channels, 'uint8 images (n, C, h, w)')} in, scores "
-            f"(n, K) before softmax out; it looks at {crop} x {crop} of shorter side {side}"
+            f"wrote {onnx}: it takes {images.get(network.model.in_channels, 'uint8 images (n, C, h, w)')}, "
+            f"which have to be resized to shorter side {side} and cut to their middle {crop} x {crop} before "
+            "(docs/inference.md shows how), and gives scores (n, K) before softmax"
         )
         typer.echo(f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e} at most")
     if torchvision:

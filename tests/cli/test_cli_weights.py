@@ -65,6 +65,16 @@ def test_a_stride_that_torchvision_has_elsewhere_is_told(
     assert ("their stride on the first 1x1 (v1" in said) == told
 
 
+def test_what_an_onnx_file_leaves_to_do_is_said(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It takes images of any size, and gives others' scores for those that are not resized."""
+    monkeypatch.setattr("residual.models.onnx.export_onnx", lambda *_: 0.0)
+    weights = save_network(tmp_path / "w", "resnet18", mean=torch.zeros(3))
+    said = shown("export", weights, "--onnx", tmp_path / "a.onnx").out
+    assert "resized to shorter side 256 and cut to their middle 224 x 224 before" in said
+
+
 def test_the_size_that_weights_were_trained_at(
     images: Path, shown: Shown, refused: Refused, tmp_path: Path
 ) -> None:
