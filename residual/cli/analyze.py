@@ -54,10 +54,11 @@ def responses(
     from ..analysis.layer_figures import responses_figure
     from ..inference import layers
     from ..table import Table, TableRow
+    from ..terminal import note
 
     about = made_by(device) if as_json else {}
     with progress_bar() as progress:
-        measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress)
+        measured, count = layers.layer_responses(weights, dataset, data_dir, images, device, progress, note)
     if as_json:
         plain = [asdict(response) for response in measured]
         print_json({"weights": str(weights), "images": count, "layers": plain} | about)
@@ -95,9 +96,10 @@ def signals(
     from ..analysis.layer_figures import signals_figure
     from ..inference import layers
     from ..table import Table, TableRow
+    from ..terminal import note
 
     about = made_by(device) if as_json else {}
-    measured = layers.layer_signals(weights, dataset, data_dir, groups, device)
+    measured = layers.layer_signals(weights, dataset, data_dir, groups, device, note)
     if as_json:
         moments = {moment: [asdict(signal) for signal in values] for moment, values in measured.items()}
         print_json({"weights": str(weights), "bn_groups": groups, "moments": moments} | about)

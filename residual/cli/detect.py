@@ -24,6 +24,7 @@ from .options import (
     only_first_rank,
     progress_bar,
     takes,
+    tell_of_unfinished,
     write_figure,
 )
 from .output import made_by, print_csv, print_faults, print_json, say_drawn
@@ -89,7 +90,10 @@ class DetectorAsked:
         if self.multi_scale and self.scales:
             raise InputError("--multi-scale is --scales 200,400,600,800,1000; leave one of the two out")
         sides = shorter_sides(self.scales) if self.scales else (SCALES if self.multi_scale else ())
-        return load_detector(*weights, device=self.device, refine=self.refine, scales=sides)
+        detector = load_detector(*weights, device=self.device, refine=self.refine, scales=sides)
+        for folder, config in zip(weights, detector.configs, strict=True):
+            tell_of_unfinished(folder, config.results)
+        return detector
 
 
 @app.command(

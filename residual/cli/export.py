@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import WeightsFolder
+from .options import WeightsFolder, tell_of_unfinished
 
 app = typer.Typer()
 
@@ -47,6 +47,7 @@ def export(
     if torchvision:
         check_state_file(torchvision)  # before a large ONNX file is written
     network = load_weights(weights)
+    tell_of_unfinished(weights, network.config.get("results"))
     if onnx:
         from ..evaluation.inputs import usual_size
         from ..models.onnx import export_onnx

@@ -17,6 +17,7 @@ from .options import (
     only_first_rank,
     progress_bar,
     takes,
+    tell_of_unfinished,
 )
 from .output import made_by, print_faults, print_json
 from .training import RunAsked, show_recipes, train_run
@@ -114,6 +115,7 @@ def evaluate(
 
     about = made_by(device, shared=True) if as_json else {}
     localizer = load_localizer(weights, classifier=classifier, device=device)
+    tell_of_unfinished(weights, localizer.config.results)
     first = torchrun.rank() == 0
     with distributed.left(), progress_bar(as_json or not first) as progress:
         measured = evaluate_localizer(
@@ -165,6 +167,7 @@ def predict(
     images = find_images(named)
     drawings = Drawings(images, out, sheet)
     localizer = load_localizer(weights, classifier=classifier, device=device)
+    tell_of_unfinished(weights, localizer.config.results)
     results: list[dict[str, Any]] = []
 
     def look(image: Path) -> "Tensor":

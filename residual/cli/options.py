@@ -172,6 +172,19 @@ def tell_of_precision(precision: str, device: str) -> None:
         note(*filter(None, [slow_bfloat16(pick_device(device), precision)]))
 
 
+def tell_of_unfinished(weights: Path, results: dict[str, Any] | None) -> None:
+    """Say where weights that are used are those of a run that was stopped early.
+
+    Args:
+        results: what the weights say of themselves.
+    """
+    from ..terminal import note
+    from ..training.folder import unfinished
+
+    if torchrun.rank() == 0:
+        note(*unfinished(weights, results))
+
+
 def use_threads(count: int | None) -> None:
     """Compute on so many threads, where --threads says so."""
     if count is not None:

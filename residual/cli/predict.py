@@ -22,6 +22,7 @@ from .options import (
     progress_bar,
     sides,
     tell_of_precision,
+    tell_of_unfinished,
 )
 from .output import print_csv, print_json, say_drawn
 
@@ -96,6 +97,7 @@ def predict(
     targets = drawn_files(files, heat, "--heat") if heat else {}
     tell_of_precision(precision, device)
     network = load(weights, device, precision, views=views, size=size, crop=crop, scales=shorter)
+    tell_of_unfinished(weights, network.config.get("results"))
     if class_:
         match_classes([class_], network.classes, "--class")
     stream = network.stream(files, top, batch, skip=_say_skipped)
@@ -145,6 +147,7 @@ def embed(
     check_new(out, "an array of features", ".npz")
     tell_of_precision(precision, device)
     network = load(weights, device, precision)
+    tell_of_unfinished(weights, network.config.get("results"))
     names, rows = [], []
     with progress_bar() as progress:
         stream = network.features(files, batch, skip=_say_skipped)

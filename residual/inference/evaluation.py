@@ -22,7 +22,14 @@ from ..evaluation.testing import evaluate as evaluate_network
 from ..evaluation.views import Views, ViewsName, whole_images
 from ..models.inference import Precision, for_inference
 from ..models.weights import Weights, load_weights
-from ..training.folder import find_data_dir, is_data_of, recorded_split, remembered_data_dir, run_of
+from ..training.folder import (
+    find_data_dir,
+    is_data_of,
+    recorded_split,
+    remembered_data_dir,
+    run_of,
+    unfinished,
+)
 
 Split = Literal["train", "test"]
 
@@ -116,15 +123,10 @@ def evaluate(
     where = open_device(device)
     world = distributed.join(where)
     weights = load_weights(path)
-    results = weights.config.get("results") or {}
-    if tell and results.get("complete") is False:
-        tell(
-            f"{path} has the weights of iteration {results['iterations']:,} of {results['of_iterations']:,}: "
-            "the run is not complete"
-        )
     images, views, shown = _open(path, weights, options, where)
     if tell and world.is_main:
-        for note in (*images.notes, *_learned(path, weights, options)):
+        early = unfinished(path, weights.config.get("results"))
+        for note in (*early, *images.notes, *_learned(path, weights, options)):
             tell(note)
     matched = match_classes(images.classes, weights.classes, images.name)
     targets = matched[images.targets.cpu()]

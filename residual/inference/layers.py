@@ -27,7 +27,7 @@ from ..models.weights import Weights, load_weights
 from ..randomness import Stream, mix
 from ..recipes import Recipe
 from ..recipes.schema import Batch, parse
-from ..training.folder import find_data_dir
+from ..training.folder import find_data_dir, unfinished
 from .evaluation import dataset_of, in_memory, part_of
 
 
@@ -38,6 +38,7 @@ def layer_responses(
     images: int,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[list[Response], int]:
     """Return the layer responses of a weights folder on training images (Figure 7), and their number.
 
@@ -49,22 +50,23 @@ def layer_responses(
             each); all where there are fewer.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         progress: called with the number of images in all and the number done.
+        tell: is given a sentence about unfinished weights.
 
     Raises:
         InputError: when the weights or the data are wrong, or for a network without 3x3 layers.
     """
-    weights, data, where = _open(path, dataset, data_dir, device)
+    weights, data, where = _open(path, dataset, data_dir, device, tell)
     number = min(images, len(data))
     done = 0
 
-    def tell(measured: int) -> None:
+    def show(measured: int) -> None:
         nonlocal done
         done = measured
         if progress:
             progress(number, measured)
 
     with full_float32(where):
-        found = responses(weights.model, _inputs(weights, data, number, where), tell)
+        found = responses(weights.model, _inputs(weights, data, number, where), show)
     return found, done
 
 
@@ -74,17 +76,18 @@ def layer_signals(
     data_dir: Path | None,
     groups: int,
     device: str = "auto",
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, list[Signal]]:
     """Return a network's signals "at initialisation" and "after training" (Section 4.1).
 
     Args:
-        path, dataset, data_dir, device: as of ``layer_responses``.
+        path, dataset, data_dir, device, tell: as of ``layer_responses``.
         groups: BN groups of training images, the first of the recipe's data order, augmented.
 
     Raises:
         InputError: as ``layer_responses``.
     """
-    weights, data, where = _open(path, dataset, data_dir, device)
+    weights, data, where = _open(path, dataset, data_dir, device, tell)
     data = _of_its_classes(data, weights)
     recipe = _recipe(path, weights)
     batches = _groups(weights, data, recipe, where)
@@ -112,11 +115,18 @@ def named(path: Path) -> Named:
 
 
 def _open(
-    path: Path, name: str | None, data_dir: Path | None, device: str
+    path: Path,
+    name: str | None,
+    data_dir: Path | None,
+    device: str,
+    tell: Callable[[str], None] | None,
 ) -> tuple[Weights, Dataset | FolderIndex, torch.device]:
     """Return a weights folder's content, on a device, and training images that fit it, or their files."""
     where = open_device(device)
     weights = load_weights(path)
+    if tell:
+        for sentence in unfinished(path, weights.config.get("results")):
+            tell(sentence)
     name = dataset_of(path, weights, name)
     data: Dataset | FolderIndex
     if name == "folder":

@@ -76,7 +76,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
         if CHECKSUM not in metadata:
             if metadata["crc32"] != str(_crc32(tensors)):
                 raise ValueError("its tensors are not what its checksum says")
-            if progress.iteration != _iteration(path):
+            if progress.iteration != iteration_of(path):
                 raise ValueError(f"it says iteration {progress.iteration:,}, and its name another one")
     except ValidationError as error:
         raise damaged(path, why_invalid(error), REMEDY) from None
@@ -89,10 +89,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoints, oldest first."""
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+\.safetensors", p.name)]
-    return sorted(found, key=_iteration)
+    return sorted(found, key=iteration_of)
 
 
-def _iteration(path: Path) -> int:
+def iteration_of(path: Path) -> int:
     """Return the iteration in a checkpoint's name."""
     return int(path.stem.removeprefix("checkpoint-"))
 

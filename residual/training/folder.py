@@ -23,6 +23,7 @@ import functools
 import io
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +57,7 @@ from ..files import (
 from ..models.preprocessing import Preprocessing
 from ..recipes import DetectionRecipe, LocalizationRecipe, TrainingRecipe, differences, read
 from ..tensors import pack, unpack
-from .checkpoint import list_checkpoints
+from .checkpoint import iteration_of, list_checkpoints
 
 
 class Kept(BaseModel):
@@ -514,6 +515,27 @@ def run_of(path: Path) -> RunFolder | None:
     around = RunFolder((path if path.name else path.absolute()).parent)
     ours = path.absolute().name in (around.weights.name, around.best.name)
     return around if ours and around.recipe_file.is_file() else None
+
+
+def unfinished(path: Path, results: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence on weights of a run that was stopped early, none on others.
+
+    Args:
+        path: as of ``run_of``.
+        results: what the weights say of themselves.
+    """
+    if results is None or results.get("complete") is not False:
+        return []
+    done, length = results["iterations"], results["of_iterations"]
+    said = f"{path} has the weights of iteration {done:,} of {length:,}: the run is not complete"
+    run = run_of(path)
+    # Those of a run that has gone on since.
+    if run and (checkpoints := run.checkpoints()) and (newest := iteration_of(checkpoints[-1])) > done:
+        said += (
+            f"; its newest checkpoint is of iteration {newest:,}: residual finish "
+            f"{shlex.quote(str(run.path))} takes it"
+        )
+    return [said]
 
 
 def remembered_data_dir(path: Path) -> Path | None:

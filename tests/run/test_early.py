@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, Refused, Shown, metrics_of, results_of, set_options, tensors_of
+from PIL import Image
 from safetensors.torch import load_file
 
 import residual
@@ -52,8 +53,20 @@ def test_earlier_weights_stay_until_there_are_later_ones(
     assert not list(stopped.glob(".new*"))
 
 
+def used_by(run: Path, folder: Path) -> list[tuple[object, ...]]:
+    """Return commands that use a run's weights on an image in a folder."""
+    Image.new("L", (8, 8)).save(folder / "image.png")
+    return [
+        ("predict", run, folder / "image.png"),
+        ("embed", run, folder / "image.png", "--out", folder / "features.npz"),
+        ("export", run, "--torchvision", folder / "exported.pth"),
+        ("analyze", "responses", run, "--images", 10),
+        ("analyze", "signals", run, "--groups", 1),
+    ]
+
+
 def test_a_run_that_was_stopped_can_be_used(
-    stopped: Path, complete: Path, shown: Shown, refused: Refused
+    stopped: Path, complete: Path, tmp_path: Path, shown: Shown, refused: Refused
 ) -> None:
     assert f"residual finish {stopped}" in refused("evaluate", stopped)
     printed = shown("finish", stopped)
@@ -68,6 +81,14 @@ def test_a_run_that_was_stopped_can_be_used(
     assert not torch.equal(mine["bn1.running_mean"], tensors["model/bn1.running_mean"])
     tested = shown("evaluate", stopped, "--split", "train", "--json")
     assert f"{stopped} has the weights of iteration 50 of 60: the run is not complete" in tested.err
+    for words in used_by(stopped, tmp_path):
+        assert f"note: {stopped} has the weights of iteration 50 of 60" in shown(*words).err
+    # The run has gone on: the weights are not its newest.
+    newer = complete / "checkpoint-0000060.safetensors"
+    shutil.copy(newer, stopped)
+    told = shown("predict", stopped / "weights", tmp_path / "image.png").err
+    assert f"its newest checkpoint is of iteration 60: residual finish {stopped} takes it" in told
+    (stopped / newer.name).unlink()
     # No table takes it for a complete run, and it goes on to the same end.
     assert not (stopped / "results.json").exists()
     shown("train", "--resume", "--out", stopped)
@@ -96,6 +117,9 @@ def test_a_detector_that_was_stopped_can_be_used(
         file.unlink()
     assert f"let it go on: residual detect train --resume --out '{begun}'" in refused("finish", begun)
     assert "iteration 10 of 12" in shown("finish", out).out
+    Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
+    told = shown("detect", "predict", out, tmp_path / "image.png").err
+    assert f"note: {out} has the weights of iteration 10 of 12" in told
     assert residual.load_detector(out, device="cpu").classes == residual.load_detector(begun_detector).classes
 
 

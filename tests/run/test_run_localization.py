@@ -125,6 +125,12 @@ def test_a_trained_localizer_is_tested_and_used(
     Image.new("RGB", (10, 10_000)).save(tmp_path / "long.png")
     assert "10 x 10000 is too long" in refused("locate", "predict", learned, tmp_path / "long.png")
     assert "10 x 10000 is too long" in sentence_of(lambda: localizer.predict(tmp_path / "long.png"))
+    early = shutil.copytree(learned / "weights", tmp_path / "early")
+    config = json.loads((early / "config.json").read_text())
+    config["results"] |= {"iterations": 3, "of_iterations": 4, "complete": False}
+    (early / "config.json").write_text(json.dumps(config))
+    told = shown("locate", "predict", early, image).err
+    assert f"note: {early} has the weights of iteration 3 of 4: the run is not complete" in told
     for asked, words in (({"split": "train"}, "leave split out"), ({"precision": "bfloat16"}, "in float32")):
         assert words in sentence_of(lambda: package.evaluate(learned, squares, device="cpu", **asked))  # noqa: B023
     assert "in float32" in sentence_of(lambda: package.FinishedRun(learned, {}).load("cpu", "bfloat16"))
