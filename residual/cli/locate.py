@@ -161,7 +161,9 @@ def predict(
     from ..data.images import decode, pil_image
     from ..files import check_new
     from ..inference.localizer import load_localizer
+    from ..models.names import check
 
+    check(weights)
     if sheet:
         check_new(sheet, "a contact sheet", ".png")
     images = find_images(named)

@@ -137,6 +137,9 @@ def embed(
 
     The last stage's output averaged over its positions: for searching, clustering, another classifier.
     """
+    from ..models.names import check
+
+    check(weights)
     files = find_images(images)
 
     import numpy as np

@@ -11,6 +11,7 @@ put there by hand.
 """
 
 from collections.abc import Callable
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def check(given: Path | str) -> None:
     if is_name(given):
         _known(text) if text.startswith(("torchvision:", "cifar:")) else repository(text)
     elif Path(given).is_file():
+        if (guess_type(text, strict=False)[0] or "").startswith("image/"):
+            raise InputError(
+                f"{given} is an image, where weights are expected: a folder or a name, before the images"
+            )
         raise InputError(f"{given} is a file; make a weights folder of it with residual import")
     elif not Path(given).is_dir():
         raise InputError(f"there is no folder {given}{_hint(text)}")

@@ -35,7 +35,15 @@ from . import build_model
 from .caffe import VGG_MEAN, read_caffemodel, read_mean
 from .classifier import Classifier
 from .foreign import check_variant, choose_preprocessing, outline, own_names, visible_options
-from .layout import CODE_FILE, CONFIG_FILE, MODEL_FILE, PREPROCESSING_FILE, refuse_unfinished
+from .layout import (
+    CODE_FILE,
+    CONFIG_FILE,
+    MODEL_FILE,
+    PREPROCESSING_FILE,
+    RECIPE_FILE,
+    held_in,
+    refuse_unfinished,
+)
 from .names import check, folder_of, is_name
 from .own import OwnNetwork, check_trusted, is_own, split_name, trust, without_place
 from .preprocessing import Preprocessing
@@ -445,9 +453,8 @@ def read_config(folder: Path, config: type[C], early: str = "") -> tuple[Path, C
     kind, file = KINDS[form], where / CONFIG_FILE
     if not file.is_file():
         refuse_unfinished(folder, kind.train, early)
-        raise InputError(
-            f"{folder} holds no {kind.name} (it has no {CONFIG_FILE}); a run has weights once it is complete"
-        )
+        held = held_in(folder, CONFIG_FILE, RECIPE_FILE) or "; a run has weights once it is complete"
+        raise InputError(f"{folder} holds no {kind.name} (it has no {CONFIG_FILE}){held}")
     content = read_json(file, dict, ANEW)
     found = KINDS.get(content.get("format"))
     if found is None:

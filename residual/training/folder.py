@@ -54,6 +54,7 @@ from ..files import (
     replace_file,
     without_home,
 )
+from ..models.layout import CONFIG_FILE, RECIPE_FILE, held_in
 from ..models.preprocessing import Preprocessing
 from ..recipes import DetectionRecipe, LocalizationRecipe, TrainingRecipe, differences, read
 from ..tensors import pack, unpack
@@ -202,7 +203,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.recipe_file = path / "recipe.yaml"
+        self.recipe_file = path / RECIPE_FILE
         self.environment_file = path / "environment.json"
         self.split_file = path / "split.csv"
         self.metrics_file = path / "metrics.jsonl"
@@ -228,7 +229,7 @@ class RunFolder:
         Raises:
             InputError: when the folder holds a run or other files already, or no run, or another recipe's.
         """
-        file = path / "recipe.yaml"
+        file = path / RECIPE_FILE
         if resume:
             if not file.is_file():
                 raise InputError(f"{path} holds no run to resume (there is no {file})")
@@ -261,7 +262,12 @@ class RunFolder:
             InputError: when there is none.
         """
         if not self.recipe_file.is_file():
-            raise InputError(f"{self.path} holds no run (there is no {self.recipe_file})")
+            if (self.path / CONFIG_FILE).is_file():
+                run = run_of(self.path)
+                theirs = run.path if run else "the folder of the run that they are of"
+                raise InputError(f"{self.path} holds weights and no run; name {theirs}")
+            held = held_in(self.path, RECIPE_FILE)
+            raise InputError(f"{self.path} holds no run (there is no {self.recipe_file}){held}")
         recipe: TrainingRecipe = read(self.recipe_file, of_run=True)
         return recipe
 

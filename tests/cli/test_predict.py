@@ -81,6 +81,14 @@ def test_the_table_names_classes_as_people_do(tmp_path: Path, shown: Shown) -> N
     assert {guess["name"] for guess in found[0]["top"]} == {"n01440764", "n02102040"}
 
 
+@pytest.mark.parametrize("words", [("predict",), ("embed", "--out", "a.npz"), ("locate", "predict")])
+def test_an_image_before_the_weights(words: tuple[str, ...], tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "run").mkdir()
+    said = refused(*words, tmp_path / "photo.jpg", tmp_path / "run")
+    assert "photo.jpg is an image, where weights are expected" in said
+
+
 def test_damaged_images_are_named_and_skipped(
     weights: Path,
     deep_folder: Path,

@@ -120,6 +120,14 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
 def test_no_weights_there(tmp_path: Path) -> None:
     assert sentence_of(lambda: load_weights(tmp_path / "no")) == f"there is no folder {tmp_path}/no"
     assert sentence_of(lambda: load_weights(tmp_path)).startswith(f"{tmp_path} holds no classifier")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "recipe.yaml").touch()
+    said = sentence_of(lambda: load_weights(tmp_path))
+    assert said.endswith(f"(it has no config.json); it holds {tmp_path}/b; name that one")
+    for name in "acd":
+        save_small(tmp_path / name)
+    said = sentence_of(lambda: load_weights(tmp_path))
+    assert said.endswith(f"it holds {tmp_path}/a and {tmp_path}/b and {tmp_path}/c; name one of them")
     (tmp_path / "config.json").write_text('{"architectures": ["ResNet"]}')
     assert "config.json is not of residual weights" in sentence_of(lambda: load_weights(tmp_path))
 

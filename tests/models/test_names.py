@@ -165,6 +165,12 @@ def test_what_stands_for_nothing(
     assert expected in sentence_of(lambda: load_weights(Path(given)))
 
 
+def test_a_file_in_place_of_weights(tmp_path: Path) -> None:
+    for name, said in (("a.JPG", "is an image, where weights are expected"), ("a.pth", "residual import")):
+        (tmp_path / name).touch()
+        assert said in sentence_of(lambda: check(tmp_path / name))  # noqa: B023
+
+
 # --- what is fetched ---
 
 

@@ -190,6 +190,10 @@ def test_what_is_missing_does_not_tell_where_a_home_is(
 
 def test_what_is_wrong_with_a_run_is_said(tmp_path: Path, copied: Path, refused: Refused) -> None:
     assert "holds no run" in refused("report", tmp_path / "nowhere")
+    assert f"; it holds {copied}; name that one" in refused("report", copied.parent)
+    assert f"weights holds weights and no run; name {copied}" in refused("report", copied / "weights")
+    shutil.copytree(copied / "weights", tmp_path / "alone")
+    assert "alone holds weights and no run; name the folder of" in refused("report", tmp_path / "alone")
     (copied / "scores.safetensors").write_bytes(b"no scores")
     assert "scores.safetensors is damaged" in refused("report", copied)
 
