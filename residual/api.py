@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .detection.weights import is_detector
-from .errors import InputError, nearest
+from .errors import InputError
 from .evaluation.views import ViewsName
 from .inference.classifier import Network, load
 from .inference.detector import DetectorEvaluation, LoadedDetector, evaluate_detector, load_detector
@@ -297,14 +297,12 @@ def reproduce(
     Raises:
         InputError: for an experiment, an option or a value that there is not, and as the command.
     """
-    from .cli.reproduce import EXPERIMENTS
+    from .cli.reproduce import find
 
-    known = {each.name: each for each in EXPERIMENTS}
-    name = str(experiment).replace("_", "-")
-    if name not in known:
-        raise InputError(f"there is no experiment {experiment!r}{nearest(name, known)}")
     asked = {"data_dir": data, "out": out, "settings": _settings(settings, {}) or None}
-    return known[name].from_python({**asked, "depths": depths, "networks": networks, **options})
+    return find(str(experiment).replace("_", "-")).from_python(
+        {**asked, "depths": depths, "networks": networks, **options}
+    )
 
 
 def _only_float32(path: Path, precision: str) -> None:

@@ -274,6 +274,9 @@ def test_what_is_left_out_of_a_detectors_test_is_told(
 def test_an_experiment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert "no experiment 'table1'; the experiment is called complexity" in sentence_of(
+        lambda: residual.reproduce("table1")
+    )
     assert "no experiment 'table13'" in sentence_of(lambda: residual.reproduce("table13"))
     strange = sentence_of(lambda: residual.reproduce("report", out=tmp_path, networks=["resnet18"]))
     assert "report has no option 'networks'" in strange

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import InputError, nearest
 from ..signals import limited
@@ -18,8 +19,20 @@ from .output import printed_once
 if TYPE_CHECKING:
     from ..reproduce.study import ClassifierRun, Family, Study, T
 
+
+class _Experiments(TyperGroup):
+    """The group, which refuses what is no experiment as Python's ``reproduce`` does."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        find(args[0])
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Run the paper's experiments and draw their figures."
+    cls=_Experiments,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Run the paper's experiments and draw their figures.",
 )
 
 RUNS = Path("runs")
@@ -550,5 +563,23 @@ EXPERIMENTS = (
     Experiment(localization, LOCALIZATION),
     Experiment(report, REPORT, (), ("", "--out results/cifar10/full --imagenet results/imagenette")),
 )
+#: What the paper calls experiments that have another name here.
+OTHER_NAMES = {"table1": "complexity", "figure3": "complexity"}
+
+
+def find(name: str) -> Experiment:
+    """Return the experiment of a name.
+
+    Raises:
+        InputError: where there is none.
+    """
+    known = {each.name: each for each in EXPERIMENTS}
+    if name in OTHER_NAMES:
+        raise InputError(f"there is no experiment {name!r}; the experiment is called {OTHER_NAMES[name]}")
+    if name not in known:
+        raise InputError(f"there is no experiment {name!r}{nearest(name, known)}")
+    return known[name]
+
+
 for experiment in EXPERIMENTS:
     experiment.add_to(app)

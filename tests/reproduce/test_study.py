@@ -297,6 +297,8 @@ def test_studies_of_different_settings_do_not_mix(study: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["table1"], "there is no experiment 'table1'; the experiment is called complexity"),
+        (["tabel6"], "there is no experiment 'tabel6'; did you mean table6"),
         (["table6", "--depths", "21"], "--depths 21: a CIFAR network has 6n+2 layers"),
         (["table6", "--depths", "20", "deep"], "--depths deep: a CIFAR network has 6n+2 layers"),
         (["table6", "20"], "did you mean --depths?"),
