@@ -134,7 +134,7 @@ def evaluate(weights: WeightsFolder, asked: EvaluationAsked) -> None:
         print_errors(found.metrics, found.classes)
         typer.echo(f"  speed        {found.metrics.images_per_second:,.0f} images/s")
         if found.skipped:
-            typer.echo(f"  skipped      {found.skipped:,} damaged images")
+            typer.echo(f"  skipped      {plural(found.skipped, 'damaged image')}")
     # Last: a disk that is full costs nobody the numbers.
     if asked.save_scores and found.scores:
         save_scores(found.scores, asked.save_scores)

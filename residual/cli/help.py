@@ -1,4 +1,4 @@
-"""What --help shows of a command: no Python types, and nothing of hidden arguments."""
+"""What --help shows of a command, and what is said of a wrong value: no Python types, no hidden arguments."""
 
 import re
 from collections.abc import Iterator
@@ -9,11 +9,19 @@ from typer.core import TyperCommand
 
 
 class Command(TyperCommand):
-    """A command whose help is in a user's words.
+    """A command whose help and refusals are in a user's words.
 
     typer writes an argument that may be given several times as ``<list[str]>``, and names hidden ones in the
     usage line.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            # What pydantic writes before a reason, for typer.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         pieces = [self.options_metavar] if self.options_metavar else []

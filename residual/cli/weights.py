@@ -253,7 +253,8 @@ def import_(
         f"wrote {out}: {weights.config['model']['name']}, {plural(weights.model.classes, 'class', 'classes')}"
     )
     crop, side = usual_size(weights)
-    typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}")
+    other = "" if size or file.suffix.lower() == ".caffemodel" else "; --size says another"
+    typer.echo(f"images of {crop} x {crop} pixels, cut from a shorter side of {side}{other}")
     typer.echo(f"mean {preprocessing['mean']}, std {preprocessing['std']} ({preprocessing['source']})")
     typer.echo(f"use it with: residual predict {shlex.quote(str(out))} IMAGES")
     typer.echo(f"test it with: residual evaluate {shlex.quote(str(out))} --dataset NAME --data-dir DIR")

@@ -37,10 +37,6 @@ LEAST_SIDE = 1 / 64
 NO_SIDE = 2**31
 #: Classes that a sentence names at most.
 SHOWN = 20
-#: What is to be done about a split that is not there.
-NAME_SPLITS = (
-    "name them with --set data.train=... --set data.test=..., or --split of residual detect evaluate"
-)
 #: The split of all images, where nothing divides them.
 ALL = "trainval"
 #: The layouts of annotations that are read: detection's, and localization's.
@@ -290,6 +286,18 @@ class Record:
 def hold_out(split: str) -> str:
     """Return how to train where there is no other split, as a part of a sentence."""
     return f"to train, hold a share of them out: --set data.train={split} --set data.validation=0.2"
+
+
+def name_splits(there: Iterable[str]) -> str:
+    """Return what is to be done about a split that is not there, by the names of those that are."""
+    # Of a folder or a year of VOC, as 2007/train: by the last part.
+    named = {split.rpartition("/")[2]: split for split in there}
+    train = named.get("train", "...")
+    test = next((named[part] for part in ("val", "valid", "test") if part in named), "...")
+    return (
+        f"name them with --set data.train={train} --set data.test={test}, or --split of residual detect "
+        "evaluate"
+    )
 
 
 def stated_size(width: int, height: int) -> tuple[int, int] | None:

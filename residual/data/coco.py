@@ -22,12 +22,12 @@ from ..class_names import class_name
 from ..errors import InputError
 from ..files import no_folder, read_json
 from .boxes import (
-    NAME_SPLITS,
     Annotation,
     BoxDataset,
     Record,
     hold_out,
     make_box_dataset,
+    name_splits,
     stated_size,
     turned,
 )
@@ -315,11 +315,11 @@ def _annotations(folder: Path, split: str) -> Path:
     there |= {path.parent.name: path for path in sorted(folder.glob(f"*/{BESIDE}"))}
     there |= {path.stem: path for path in sorted(folder.glob("*.json"))}
     named = ", ".join(str(path.relative_to(folder)) for path in there.values())
-    have = f"; there are {named}; {NAME_SPLITS}" if there else ""
+    have = f"; there are {named}; {name_splits(there)}" if there else ""
     if len(there) == 1:
         have = (
             f"; there is {named} alone; {hold_out(next(iter(there)))}, or test on none with "
-            f"--set 'data.test=[]'; {NAME_SPLITS}"
+            f"--set 'data.test=[]'; {name_splits(there)}"
         )
     raise InputError(f"there is no file {candidates[0]}{have}")
 

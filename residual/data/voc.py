@@ -30,13 +30,13 @@ from ..errors import InputError
 from ..files import no_folder, numbered_lines, read_content
 from .boxes import (
     ALL,
-    NAME_SPLITS,
     Annotation,
     BoxDataset,
     Record,
     around,
     hold_out,
     make_box_dataset,
+    name_splits,
     stated_size,
     turned,
 )
@@ -123,16 +123,17 @@ def _locate(folder: Path, split: str, masks: bool) -> tuple[Path, Path | None]:
             return root / name, None
         # Those of single classes, as dog_train, are named where there are no others (VoTT).
         there = [stem for stem in lists if "_" not in stem] or lists
+        theirs = [f"{year}/{stem}" if year else stem for stem in there]
         have = (
-            f"; there are {', '.join(there)}; {NAME_SPLITS}"
+            f"; there are {', '.join(there)}; {name_splits(theirs)}"
             if there
             else "; VOC's layout has one list a split there, and an XML file of boxes for each image; COCO's "
             "(--set data.layout=coco) has a JSON, YOLO's (--set data.layout=yolo) a text file an image; of "
             "tables make one of these first"
         )
         if len(there) == 1 and there[0] not in PARTS[1:] and "_" not in there[0]:
-            alone = f"{year}/{there[0]}" if year else there[0]
-            have = f"; there is {alone} alone; {hold_out(alone)}; {NAME_SPLITS}"
+            (alone,) = theirs
+            have = f"; there is {alone} alone; {hold_out(alone)}; {name_splits(theirs)}"
         if len(parts) > 1 or parts == ["train"]:
             have = f"; {_as_folders(parts)}"
         elif unlisted:
@@ -166,7 +167,7 @@ def _as_folders(parts: Sequence[str]) -> str:
     """Return how folders that are splits are named, as a part of a sentence."""
     test = f"--set data.test={parts[1]}" if len(parts) > 1 else "--set data.validation=0.2"
     are = f"{' and '.join(parts)} {'are splits' if len(parts) > 1 else 'is a split'}"
-    return f"{are} by the folder's name: --set data.train={parts[0]} {test}; {NAME_SPLITS}"
+    return f"{are} by the folder's name: --set data.train={parts[0]} {test}; {name_splits(parts)}"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 from ..class_names import class_name
 from ..errors import InputError, plural
 from ..files import no_folder, numbered_lines, read_yaml
-from .boxes import ALL, NAME_SPLITS, Annotation, BoxDataset, Record, hold_out, looked_at, make_box_dataset
+from .boxes import ALL, Annotation, BoxDataset, Record, hold_out, looked_at, make_box_dataset, name_splits
 from .images import SUFFIXES, DamagedImage, upright_size
 from .masks import Outline
 from .named_files import NO_DATA, NamedFiles, read_number
@@ -351,7 +351,7 @@ def _instead(there: Sequence[str]) -> str:
         return f", and no other: undivided, all images are {ALL}; {hold_out(ALL)}"
     if len(there) == 1:
         return f"; there is {there[0]} alone; {hold_out(there[0])}"
-    return f"; there are {', '.join(there)}; {NAME_SPLITS}"
+    return f"; there are {', '.join(there)}; {name_splits(there)}"
 
 
 def _place(folder: Path, root: Path, place: str) -> Path | None:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, plural
 from ..files import parse_yaml
 
 
@@ -170,7 +170,10 @@ class Data(Part):
                 f"validation {self.validation} is no share between 0 and 1 and no whole number of images"
             )
         if self.folder and self.validation and isinstance(self.validation, int):
-            raise ValueError("of a folder a share of each class is held out; write it as validation=0.2")
+            raise ValueError(
+                f"data.validation={self.validation} is {plural(self.validation, 'image')}, and of a folder a "
+                "share of each class is held out; write a share, as data.validation=0.2"
+            )
         return self
 
 

@@ -103,6 +103,10 @@ def test_help_is_in_a_users_words(
         ),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["evaluate", "full"], ["full"]),
+        (
+            ["evaluate", "full", "--views", "tencrop"],
+            ["'--views': 'tencrop' is not one of"],
+        ),
         (["evaluate", "weights-of-digits"], ["--dataset"]),
         (["evaluate", "weights-of-digits", "--dataset", "cifar100"], ["cifar100", "cifar10"]),
         (

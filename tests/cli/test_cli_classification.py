@@ -117,6 +117,7 @@ def test_damaged_images_are_skipped_and_counted(tmp_path: Path, shown: Shown, re
     printed = shown(*arguments, "--save-scores", saved, "--json")
     assert "cat/02.png" in printed.err
     assert json.loads(printed.out)["skipped"] == 1
+    assert "  skipped      1 damaged image\n" in shown(*arguments).out
     assert json.loads(printed.out)["images"] == len(load_scores(saved)) == 13
     assert not any("cat/02.png" in name for name in load_scores(saved).ids)
     for file in data.rglob("*.png"):

@@ -82,11 +82,11 @@ def test_the_size_that_weights_were_trained_at(
     (tmp_path / "names.txt").write_text("ant\nbee\ncow\n")
     start = ["import", tmp_path / "a.pth", "--model", "resnet18", "--classes", tmp_path / "names.txt"]
     assert (
-        "images of 224 x 224 pixels, cut from a shorter side of 256"
+        "images of 224 x 224 pixels, cut from a shorter side of 256; --size says another\n"
         in shown(*start, "--out", tmp_path / "w").out
     )
     told = shown(*start, "--out", tmp_path / "small", "--size", "64").out
-    assert "images of 64 x 64 pixels, cut from a shorter side of 73" in told
+    assert "images of 64 x 64 pixels, cut from a shorter side of 73\n" in told
     test = ["--dataset", "folder", "--data-dir", images, "--json"]
     kept = json.loads(shown("evaluate", tmp_path / "small", *test).out)
     asked = json.loads(shown("evaluate", tmp_path / "w", *test, "--size", "64").out)

@@ -364,7 +364,11 @@ def test_a_list_tells_what_it_does_not_find(tmp_path: Path) -> None:
             "trainval",
             "give a class different names, or a name different numbers",
         ),
-        (ULTRALYTICS, "trainval", "has no split trainval; there are train, val; name them with --set"),
+        (
+            ULTRALYTICS,
+            "trainval",
+            "there are train, val; name them with --set data.train=train --set data.test=val, or --split",
+        ),
         (ROBOFLOW, "test", "has no split test; there are train, val, valid; name them with"),
         (DARKNET, "valid", "has no split valid; there is train alone; to train, hold a share"),
         (

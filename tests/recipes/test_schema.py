@@ -141,7 +141,7 @@ def test_what_a_key_is_called_elsewhere(recipe: str, key: str, meant: str) -> No
     [
         ("1.5", "no share between 0 and 1"),
         ("-0.2", "write 0 or more"),
-        ("20", "of a folder a share of each class is held out; write it as validation=0.2"),
+        ("20", "data.validation=20 is 20 images, and of a folder a share of each class is held out; write a"),
         ("most", "= 'most': write a number"),
     ],
 )
