@@ -121,6 +121,28 @@ def test_a_run_has_its_line_before_its_first_iteration(monkeypatch: pytest.Monke
         assert "2 of 10  4 images an iteration  cpu, 2 threads" in shown.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.01, "400 images/s"), (4, "1.0 images/s"), (64, "16 s an image")]
+)
+@pytest.mark.parametrize("live", [True, False])
+def test_a_slow_run_tells_its_speed_in_seconds_an_image(
+    seconds: float,
+    told: str,
+    live: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("residual.training.display.time.perf_counter", lambda: now[0])
+    shown = io.StringIO()
+    there = Console(file=shown, force_terminal=live, width=100, highlight=False)
+    monkeypatch.setattr("residual.training.display.console", lambda **_: there)
+    with Display("run", 10, lambda iteration: 4 * iteration, 0, silent=False) as display:
+        now[0] += seconds
+        display.show(1, 0.5, 20.0)
+    assert f"  {told}" in (shown.getvalue() if live else capsys.readouterr().err)
+
+
 def test_a_signal_while_a_bar_begins_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(terminal, "console", lambda **_: Console(file=shown, force_terminal=True))

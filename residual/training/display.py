@@ -131,7 +131,7 @@ class Display:
         if (part := self._busy.part()) is not None:
             data += f"  machine busy: without a core for {100 * part:.0f} % of the time"
             data += f" ({helps} helps)" if helps else ""
-        speed = f"{self._speed:,.{1 if self._speed < 10 else 0}f} images/s"
+        speed = _pace(self._speed)
         plain = f"{self.about}: {errors}" if errors else ""
         cells = (f"iteration {place}", f"loss {loss:.3f}", plain, f"{speed}{data}", left)
         line = self._line(place, left, errors, data.strip(), f"loss {loss:.3f}", speed)
@@ -239,3 +239,11 @@ class Display:
     def evaluation(self, part: str, error: float) -> None:
         """Remember the newest percentage on ``part``, shown from now on."""
         self.evaluated = [f"{part} {error:.2f} %"]
+
+
+def _pace(speed: float) -> str:
+    """Return images a second as a line has them; seconds an image where there is less than one a second."""
+    one = "images/s"
+    if 0 < speed < 1:
+        speed, one = 1 / speed, "s an image"
+    return f"{speed:,.{1 if speed < 10 else 0}f} {one}"
