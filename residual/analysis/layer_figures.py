@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from .figures import INK, PANEL, STYLE, add_legend, colour_of, style_axes
 from .layers import Response, Signal
@@ -128,6 +128,7 @@ def _draw_responses(
     series = [(named, ordered([response.std for response in measured])) for named, measured in networks]
     _draw(ax, series)
     _label(ax, title, f"layer index ({title.removeprefix('in ')})", "std of the response")
+    ax.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True))
     # One network whose responses are ten times the others' would hide what the figure is about.
     _logarithmic(ax)
 

@@ -107,12 +107,17 @@ def signals(
         for moment, values in measured.items():
             headings = ("layer", "variance before BN", "after BN", "gradient's norm")
             rows = [
-                TableRow((s.layer, f"{s.variance_before:.3g}", f"{s.variance:.3g}", f"{s.gradient_norm:.3g}"))
+                TableRow((s.layer, *map(_digits, (s.variance_before, s.variance, s.gradient_norm))))
                 for s in values
             ]
             Table(f"Signals of {weights} {moment}", headings, rows).print()
     if out:
         _write(out, signals_figure([(layers.named(weights), measured)]))
+
+
+def _digits(number: float) -> str:
+    """Return three digits of a number, noughts at its end too."""
+    return f"{number:#.3g}".rstrip(".")
 
 
 def _write(out: Path, figure: "Figure") -> None:

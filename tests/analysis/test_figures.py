@@ -13,6 +13,8 @@ from residual.analysis.cost_figures import CostPoint, errors_against_costs
 from residual.analysis.detection_figures import BoxDrawing, PrecisionCurve, draw_boxes, precision_recall
 from residual.analysis.figures import ErrorCurve, Panel, error_curves, file_content, page_svg
 from residual.analysis.fonts import OWN, font_with
+from residual.analysis.layer_figures import Named, responses_figure
+from residual.analysis.layers import Response
 from residual.data.masks import box_mask
 
 
@@ -57,6 +59,14 @@ def test_a_curve_that_begins_with_no_number_is_cut_at_the_top() -> None:
     training, held_out = figure.axes[0].lines
     assert held_out.get_clip_on()
     assert not training.get_clip_on()  # it may end on the frame
+
+
+@pytest.mark.parametrize("layers", [2, 8, 18, 108])
+def test_layers_are_whole_numbers(layers: int) -> None:
+    measured = [Response(f"layer{n}", n + 1.0) for n in range(layers)]
+    for ax in responses_figure([(Named("one", 20, False), measured)]).axes:
+        assert len(ax.get_xticks()) > 2
+        assert all(tick == round(tick) for tick in ax.get_xticks())
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:

@@ -1,6 +1,7 @@
 """Inside a trained network, on its training images: in memory, and in folders."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,11 @@ def test_signals_of_a_network_of_folders(trained_on_images: Path, shown: Shown) 
         assert len(layers) == 7
         assert all(layer["variance"] > 0 and layer["gradient_norm"] > 0 for layer in layers)
     assert json.loads(shown(*arguments).out)["moments"] == found["moments"]
+    # As a table each number has three digits, noughts at its end too.
+    table = shown(*arguments[:-1]).out
+    numbers = [word for word in table.split() if re.fullmatch(r"\d+\.\d*", word)]
+    assert len(numbers) > 7
+    assert all(len(number.replace(".", "").lstrip("0")) == 3 for number in numbers)
 
 
 def test_imported_weights_are_measured_on_a_folder_that_is_named(
