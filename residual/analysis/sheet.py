@@ -42,6 +42,11 @@ class Seen:
     probability: float
     truth: str | None = None
 
+    @property
+    def right(self) -> bool:
+        """Whether its own class is what is seen."""
+        return self.truth == self.name
+
 
 def draw_sheet(images: Sequence[Seen], file: Path) -> None:
     """Write a PNG of images, whole and as large as fits, each with a name and a probability below.
@@ -91,9 +96,8 @@ def _seen(seen: Seen) -> _Tile:
     image = contained(Image.fromarray(pixels), SIDE)
     lines, frame = short_lines(f"{100 * seen.probability:.0f} % {seen.name}", 2), None
     if seen.truth is not None:
-        right = seen.truth == seen.name
-        frame = RIGHT if right else WRONG
-        lines += ["right"] if right else short_lines(f"wrong, is {seen.truth}", 1)
+        frame = RIGHT if seen.right else WRONG
+        lines += ["right"] if seen.right else short_lines(f"wrong, is {seen.truth}", 1)
     return _Tile(image, lines, frame)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, plural
 from .options import (
     Device,
     Json,
@@ -27,8 +27,12 @@ from .options import (
 from .output import print_csv, print_json, say_drawn
 
 if TYPE_CHECKING:
+    from ..analysis.sheet import Seen
     from ..data.images import DamagedImage
     from ..inference.classifier import Network, Prediction
+
+#: A heat map of so many places a side shows little of where the network looks.
+FEW = 3
 
 app = typer.Typer()
 
@@ -82,6 +86,7 @@ def predict(
     check(weights)
     files = find_images(images)
 
+    from ..analysis.sheet import MOST, draw_sheet
     from ..evaluation.classes import match_classes
     from ..files import check_new
     from ..inference.classifier import load
@@ -110,8 +115,10 @@ def predict(
         _print_csv(found)
     else:
         _print_table(found, network.classes)
+        _print_right(found, network.classes)
     if sheet:
-        _draw_sheet(found, network.classes, sheet)
+        draw_sheet(_seen(found, network.classes), sheet)
+        say_drawn(sheet, min(MOST, len(found)), len(found))
     if heat:
         _draw_heat(network, found, targets, class_)
         typer.echo(f"drawn: {heat}", err=True)
@@ -174,8 +181,9 @@ def _say_skipped(damaged: "DamagedImage") -> None:
     note(f"skipped: {damaged}")
 
 
-def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...], sheet: Path) -> None:
-    from ..analysis.sheet import MOST, Seen, draw_sheet
+def _seen(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...]) -> "list[Seen]":
+    """Return what is seen in each image, and its own class where its folder has the name of one."""
+    from ..analysis.sheet import Seen
     from ..evaluation.classes import class_among, unnamed
 
     names = _names(classes)
@@ -186,8 +194,7 @@ def _draw_sheet(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str,
         truth = truths[Path(file).absolute().parent.name]
         own = None if truth is None else names[classes[truth]]
         images.append(Seen(Path(file), names[best.name], best.probability, own))
-    draw_sheet(images, sheet)
-    say_drawn(sheet, min(MOST, len(images)), len(images))
+    return images
 
 
 def _names(classes: tuple[str, ...]) -> dict[str, str]:
@@ -197,6 +204,12 @@ def _names(classes: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(classes, readable(classes), strict=True))
 
 
+def _print_right(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...]) -> None:
+    known = [seen.right for seen in _seen(found, classes) if seen.truth is not None]
+    if known:
+        typer.echo(f"right, as their folders are named: {sum(known):,} of {plural(len(known), 'image')}")
+
+
 def _draw_heat(
     network: "Network",
     found: "list[tuple[str, list[Prediction]]]",
@@ -204,10 +217,20 @@ def _draw_heat(
     name: str | None,
 ) -> None:
     from ..files import written_whole
+    from ..terminal import note
 
     for file, _ in found:
+        seen = network.heat(file, name)
         with written_whole(targets[Path(file)]) as temporary:
-            network.heat(file, name).draw_beside().save(temporary, "PNG")
+            seen.draw_beside().save(temporary, "PNG")
+    # The last one's, as most have it: they differ at most in the longer side.
+    (rows, columns), side = seen.scores.shape, min(seen.image.shape[1:])
+    if max(rows, columns) <= FEW:
+        # Not by a larger --size: objects larger than those that it learned from are strange to it.
+        note(
+            f"the heat map has {rows} x {columns} places at {side} pixels; a network that was trained on "
+            "larger images shows more"
+        )
 
 
 def _plain(file: str, predictions: "list[Prediction]") -> dict[str, object]:

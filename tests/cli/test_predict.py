@@ -156,6 +156,10 @@ def test_heat_maps_are_drawn_into_a_folder_for_any_class(
     of = ("--heat", tmp_path / "of", "--class", TEN[3])
     shown("predict", weights, image, "--csv", *of, "--scales", "40")
     assert "of the centre of an image alone" in refused("predict", weights, image, *of, "--scales", "40,50")
+    for size, told in ((12, True), (16, False)):
+        few = ("--heat", tmp_path / f"{size}", "--size", size)
+        said = shown("predict", weights, image, "--csv", *few).err
+        assert ("the heat map has 3 x 3 places at 12 pixels; a network" in said) == told
     assert "a.png exists already" in refused("predict", weights, image, "--heat", tmp_path / "heat")
     assert "not one of the network's" in refused(
         "predict", weights, image, "--heat", tmp_path / "new", "--class", "ghost"
@@ -181,6 +185,20 @@ def test_a_sheet_calls_classes_by_their_names_and_knows_the_folders_class(
         "holidays": None,
     }
     assert {seen.name for seen in drawn} <= {"tench", "English springer", "cassette player"}
+
+
+def test_the_table_is_followed_by_how_many_are_right_by_their_folders(tmp_path: Path, shown: Shown) -> None:
+    network = save_network(tmp_path / "w", classes=("tench", "church"))
+    images = tmp_path / "images"
+    for folder in ("tench", "church", "holidays"):
+        (images / folder).mkdir(parents=True)
+        for number in range(2):
+            smooth_image().save(images / folder / f"{number}.png")
+    # The same image: of two classes one is right.
+    assert "right, as their folders are named: 2 of 4 images\n" in shown("predict", network, images).out
+    assert "right" not in shown("predict", network, images / "holidays").out
+    for form in ("--csv", "--json"):
+        assert "right" not in "".join(shown("predict", network, images, form))
 
 
 def test_features_become_one_array_file(
