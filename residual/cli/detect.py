@@ -253,12 +253,17 @@ def evaluate(
         if path and not asked.as_json:
             typer.echo(f"written: {path}")
     if sheet:
-        from ..detection.drawing import draw_mistakes_sheet
+        from ..detection.drawing import SCORE, draw_mistakes_sheet
 
         shown = draw_mistakes_sheet(
             measured.dataset, measured.detections, measured.ap_rule, sheet, measured.unusable
         )
         say_drawn(sheet, shown, len(measured.dataset) - len(measured.unusable), "the worst")
+        if not any((one.scores >= SCORE).any() for one in measured.detections):
+            note(
+                f"no detection has a score of {SCORE} and more, so {sheet} shows none; a detector that has "
+                "learned for a short time gives low scores: train longer"
+            )
 
 
 @app.command(

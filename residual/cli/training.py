@@ -104,7 +104,7 @@ def train_run(
     if chosen is None:
         _check_kind(out, kind)
     if chosen and torchrun.rank() == 0:
-        _tell_of_bfloat16(chosen, asked)
+        _tell_what_is_faster(chosen, asked)
     with signals.limited(asked.minutes), distributed.left():
         results = run.train(
             chosen,
@@ -119,15 +119,25 @@ def train_run(
         show(results, out)
 
 
-def _tell_of_bfloat16(recipe: "TrainingRecipe", asked: RunAsked) -> None:
+def _tell_what_is_faster(recipe: "TrainingRecipe", asked: RunAsked) -> None:
     """Say, as a run begins, when this machine could train faster than its recipe asks it to."""
     from ..device import multiplies_bfloat16, pick_device
+    from ..recipes.detection import DetectionRecipe, has_large_regions
     from ..terminal import note
 
-    if recipe.precision != "bfloat16" and not asked.resume and multiplies_bfloat16(pick_device(asked.device)):
+    if asked.resume:
+        return
+    device = pick_device(asked.device)
+    if recipe.precision != "bfloat16" and multiplies_bfloat16(device):
         note(
             "this machine has instructions for bfloat16, with which training is 1.4 to 2 times as "
             "fast: --set precision=bfloat16 (weights, statistics and updates stay float32)"
+        )
+    if device.type == "cpu" and isinstance(recipe, DetectionRecipe) and has_large_regions(recipe):
+        note(
+            "on a CPU most of the time goes to regions of 14 x 14 cells, "
+            f"{recipe.detector.regions} an image: training took a quarter as long with --set "
+            "detector.roi_size=8 --set detector.regions=64 (ResNet-18, a shorter side of 400)"
         )
 
 

@@ -107,7 +107,7 @@ def draw_mistakes_sheet(
         told = plural(objects, "object") + (f", {missed} missed" if missed else "")
         tiles.append((truth, f"{annotated.id}: {told}"))
         wrong = "" if not false else ", all wrong" if false == len(judged.shown) else f", {false} wrong"
-        tiles.append((seen, f"found: {len(judged.shown)}{wrong}"))
+        tiles.append((seen, f"found with a score of {SCORE} and more: {len(judged.shown)}{wrong}"))
     if not tiles:
         raise InputError(f"{dataset.name}: there is nothing to draw, neither an object nor a detection")
     draw_boxed_sheet(tiles, file, COLUMNS, together=2)

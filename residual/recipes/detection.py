@@ -334,6 +334,9 @@ def _imagenet_det() -> DetectionRecipe:
     )
 
 
+#: The recipe for boxes of one's own; the others are the paper's.
+OWN_BOXES = "voc-finetune"
+
 DETECTION: dict[str, DetectionRecipe] = {
     recipe.name: recipe
     for recipe in [
@@ -345,7 +348,7 @@ DETECTION: dict[str, DetectionRecipe] = {
         _imagenet_det(),
         # Not in the paper: a user's own boxes, in VOC's layout; --set data.layout=coco for a JSON.
         DetectionRecipe(
-            name="voc-finetune",
+            name=OWN_BOXES,
             description="trained weights (--weights) on your own images with boxes: 24 epochs",
             detector=Detector(
                 backbone=Model(name="weights"),
@@ -368,3 +371,11 @@ DETECTION: dict[str, DetectionRecipe] = {
         ),
     ]
 }
+
+
+def has_large_regions(recipe: DetectionRecipe) -> bool:
+    """Whether a detector of one's own boxes looks at as many and as large regions as the paper's."""
+    detector, papers = recipe.detector, DETECTION.keys() - {OWN_BOXES}
+    # Of the networks of ImageNet but VGG the regions have 14 x 14 cells where nothing else is asked for.
+    large = detector.roi_size is None and detector.backbone.name.startswith(("resnet", "plain"))
+    return recipe.name not in papers and large and detector.regions >= 128

@@ -155,8 +155,39 @@ def test_captions_on_a_sheet_are_as_high_whatever_the_images_size(tmp_path: Path
     assert heights[0] == heights[1] > 10
 
 
+@pytest.mark.parametrize(
+    ("recipe", "settings", "told"),
+    [
+        ("voc-finetune", (), True),
+        ("voc-finetune", ("name=mine", "detector.freeze=0"), True),
+        ("voc-finetune", ("detector.roi_size=8",), False),
+        ("voc-finetune", ("detector.regions=64",), False),
+        ("voc-finetune", ("detector.backbone.name=vgg16",), False),
+        ("voc07+12-resnet101", (), False),
+    ],
+)
+def test_training_on_a_cpu_is_told_what_takes_less_time(
+    recipe: str,
+    settings: tuple[str, ...],
+    told: bool,
+    tmp_path: Path,
+    call: Call,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    network = () if recipe != "voc-finetune" else ("detector.backbone.name=resnet18",)
+    arguments = (*set_options((*network, *settings)), "--device", "cpu", "--data-dir", tmp_path / "none")
+    assert call("detect", "train", recipe, *arguments, "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert ("regions of 14 x 14 cells, 128 an image" in said) == told
+
+
 def test_evaluate_draws_what_was_found_beside_the_truth(
-    begun_detector: Path, few_shapes: Path, tmp_path: Path, shown: Shown, refused: Refused
+    begun_detector: Path,
+    few_shapes: Path,
+    tmp_path: Path,
+    shown: Shown,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sheet = tmp_path / "mistakes.png"
     arguments = ("detect", "evaluate", begun_detector, "--data-dir", few_shapes, "--sheet", sheet)
@@ -168,6 +199,10 @@ def test_evaluate_draws_what_was_found_beside_the_truth(
         assert drawn.width == SPACE + 4 * (BOXED_SIDE + SPACE) + SPACE
         assert drawn.height == SPACE + -(-images // 2) * (BOXED_SIDE + FRAME + LINE + 2 * SPACE)
     assert "exists already" in refused(*arguments)
+    for score in (0.0, 2.0):
+        monkeypatch.setattr("residual.detection.drawing.SCORE", score)
+        told = shown(*arguments[:-1], tmp_path / f"{score}.png").err
+        assert ("no detection has a score of 2.0 and more" in told) == (score == 2)
     assert "ends in .png" in refused(*arguments[:-1], tmp_path / "mistakes.jpg")
     both = ("--figure", tmp_path / "x.png", "--sheet", tmp_path / "x.png")
     assert f"--figure and --sheet both name {tmp_path / 'x.png'}" in refused(*arguments[:-2], *both)

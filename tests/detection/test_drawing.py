@@ -102,10 +102,12 @@ def test_the_sheet_shows_each_image_twice_and_none_that_is_gone(
         assert 2 * shown == len(tiles)
         return tiles
 
-    of_c, of_b = ["c: 2 objects, 2 missed", "found: 1, all wrong"], ["b: 2 objects, 1 missed", "found: 1"]
-    assert sheet() == [*of_c, *of_b, "a: 2 objects", "found: 2"]
+    found = "found with a score of 0.5 and more:"
+    of_c = ["c: 2 objects, 2 missed", f"{found} 1, all wrong"]
+    of_b = ["b: 2 objects, 1 missed", f"{found} 1"]
+    assert sheet() == [*of_c, *of_b, "a: 2 objects", f"{found} 2"]
     # Nothing was found where nobody could look.
-    assert sheet("c") == [*of_b, "a: 2 objects", "found: 2"]
+    assert sheet("c") == [*of_b, "a: 2 objects", f"{found} 2"]
     images[0].path.unlink()
     assert sheet() == [*of_c, *of_b]
     monkeypatch.setattr("residual.detection.drawing.BOXED_MOST", 3)
