@@ -21,6 +21,7 @@ from zygote import Zygote
 from residual import download
 from residual.data import cifar10
 from residual.data.voc import load_voc
+from residual.models.weights import WeightsConfig
 from residual.recipes import DetectionRecipe, find
 
 
@@ -49,6 +50,7 @@ def every_reader(ground: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
         "shape": Any,
         "data_dir": ground / "images" / "train",
         "recipe": find("digits-resnet20"),
+        "config": WeightsConfig,
     }
     return list(readers(given))
 
