@@ -109,15 +109,16 @@ def predict(
     found = [(str(file), predictions) for file, predictions in stream]
     if not found:
         raise nothing_read(files)
+    seen = _seen(found, network.classes)
     if as_json:
         print_json([_plain(file, predictions) for file, predictions in found])
     elif as_csv:
         _print_csv(found)
     else:
         _print_table(found, network.classes)
-        _print_right(found, network.classes)
+        _print_right(seen)
     if sheet:
-        draw_sheet(_seen(found, network.classes), sheet)
+        draw_sheet(seen, sheet)
         say_drawn(sheet, min(MOST, len(found)), len(found))
     if heat:
         _draw_heat(network, found, targets, class_)
@@ -204,8 +205,8 @@ def _names(classes: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(classes, readable(classes), strict=True))
 
 
-def _print_right(found: "list[tuple[str, list[Prediction]]]", classes: tuple[str, ...]) -> None:
-    known = [seen.right for seen in _seen(found, classes) if seen.truth is not None]
+def _print_right(seen: "list[Seen]") -> None:
+    known = [each.right for each in seen if each.truth is not None]
     if known:
         typer.echo(f"right, as their folders are named: {sum(known):,} of {plural(len(known), 'image')}")
 
